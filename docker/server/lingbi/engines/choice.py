@@ -1,0 +1,79 @@
+"""Which engine a machine gets, and why."""
+
+import os
+from dataclasses import dataclass
+from itertools import takewhile
+
+import pynvml
+
+from lingbi.errors import ConfigurationError
+
+TURBOMIND, CPU = "turbomind", "cpu"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device: its name for CUDA_VISIBLE_DEVICES, its product name, and memory in MiB."""
+
+    device: str
+    name: str
+    total_mib: int
+    free_mib: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine chosen and the reason, for people."""
+
+    engine: str
+    reason: str
+
+
+def find_gpus() -> list:
+    """The GPUs that NVIDIA's driver reports and CUDA_VISIBLE_DEVICES admits (indices or UUIDs)."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        every = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [_describe(device) for device in admitted(every, os.environ.get("CUDA_VISIBLE_DEVICES"))]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def admitted(every: list, visible: str = None) -> list:
+    """Devices that CUDA shows for a value of CUDA_VISIBLE_DEVICES (None: not set).
+
+    As CUDA does, the list ends at the first index that does not exist.
+    """
+    if visible is None:
+        return every
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return list(takewhile(lambda name: name in every or not name.lstrip("-").isdigit(), names))
+
+
+def _describe(device: str) -> Gpu:
+    find = pynvml.nvmlDeviceGetHandleByIndex if device.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+    handle = find(int(device) if device.isdigit() else device)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    name = pynvml.nvmlDeviceGetName(handle)
+    name = name.decode() if isinstance(name, bytes) else name
+    return Gpu(device, name, memory.total >> 20, memory.free >> 20)
+
+
+def choose_engine(requested: str, gpus: list) -> Choice:
+    """Decide by what the machine has, unless the operator said.
+
+    Raises ConfigurationError for TurboMind without a GPU.
+    """
+    if requested == TURBOMIND and not gpus:
+        raise ConfigurationError(
+            "engine turbomind needs an NVIDIA GPU and its driver, and none was found here "
+            "(`nvidia-smi` shows what the driver sees); use engine cpu, or auto"
+        )
+    if requested != "auto":
+        return Choice(requested, f"asked for by the setting engine={requested}")
+    if gpus:
+        return Choice(TURBOMIND, f"{len(gpus)} GPU(s) found: {gpus[0].name}, {gpus[0].total_mib} MiB")
+    return Choice(CPU, "no NVIDIA GPU found")

@@ -1,0 +1,19 @@
+"""The exceptions that end a command, each with its exit status."""
+
+
+class LingbiError(Exception):
+    """A failure with a message for people: what, where, the value seen, the remedy."""
+
+    exit_status = 1
+
+
+class ConfigurationError(LingbiError):
+    """A setting, option or model folder cannot be used."""
+
+    exit_status = 2
+
+
+class StartError(LingbiError):
+    """The configuration is sound, but the server did not come up."""
+
+    exit_status = 3

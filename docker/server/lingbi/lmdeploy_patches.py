@@ -1,0 +1,156 @@
+"""Named corrections of lmdeploy 0.4.1, put in when its modules are imported (see hook.py).
+
+They hold for lingbi's own server and for lmdeploy's commands and `pipeline` in this environment:
+a start needs no network and opens no tunnel, the chat template follows from what a model folder
+contains, one bad picture harms nobody else, and without a GPU the CPU engine serves.
+"""
+
+import asyncio
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import wrapt
+
+CLIP_NAME = "openai/clip-vit-large-patch14-336"
+CLIP_CONFIG = Path(__file__).parent / "clip"
+
+
+def offline_clip(module) -> None:
+    """Read CLIP's config from this package: lmdeploy asks a hub for it though the weights are local."""
+    fetch = module._CLIPVisionModel_from_pretrained
+
+    def from_pretrained(name, *args, **kwargs):
+        return fetch(os.fspath(CLIP_CONFIG) if name == CLIP_NAME else name)
+
+    module._CLIPVisionModel_from_pretrained = from_pretrained
+
+
+def rgb_pictures(module) -> None:
+    """Turn every picture to RGB: the 4khd path forgets to, and RGBA, grey or palette ones raise."""
+
+    @wrapt.patch_function_wrapper(module, "Xcomposer2VisionModel.forward")
+    def forward(wrapped, instance, args, kwargs):
+        (images,) = args
+        return wrapped([image.convert("RGB") for image in images], **kwargs)
+
+
+def isolated_encoder(module) -> None:
+    """Hand an encoder's exception to the request it belongs to; lmdeploy's thread dies of it."""
+
+    @wrapt.patch_function_wrapper(module, "ImageEncoder.forward")
+    def forward(wrapped, instance, args, kwargs):
+        (images,) = args
+        try:
+            return wrapped(images)
+        except Exception as error:  # lmdeploy has no handler above: the encoder's thread would end
+            if len(images) == 1:
+                return [error]
+            return [features for image in images for features in instance.forward([image])]
+
+    @wrapt.patch_function_wrapper(module, "ImageEncoder.async_infer")
+    async def async_infer(wrapped, instance, args, kwargs):
+        # lmdeploy replies through an asyncio.Queue whose loop is unset until somebody waits on it.
+        (images,) = args
+        reply = _Reply(asyncio.get_running_loop())
+        instance.loop.call_soon_threadsafe(instance.que.put_nowait, (images, reply))
+        return _raise_first(await reply.future)
+
+    @wrapt.patch_function_wrapper(module, "ImageEncoder.infer")
+    def infer(wrapped, instance, args, kwargs):
+        return _raise_first(wrapped(*args, **kwargs))
+
+
+class _Reply:
+    """Stands for the asyncio.Queue that lmdeploy's Record.nofify replies to: one result, known loop."""
+
+    def __init__(self, loop):
+        self._loop = loop
+        self.future = loop.create_future()
+
+    def put_nowait(self, features: list) -> None:
+        if not self.future.done():  # the request may have been abandoned
+            self.future.set_result(features)
+
+
+def _raise_first(features: list) -> list:
+    for item in features:
+        if isinstance(item, Exception):
+            raise ValueError(f"a picture could not be encoded: {item}") from item
+    return features
+
+
+def vision_by_engine(module) -> None:
+    """Load the vision tower for the engine that serves."""
+
+    @wrapt.patch_function_wrapper(module, "load_vl_model")
+    def load_vl_model(wrapped, instance, args, kwargs):
+        if _choice().engine == "turbomind":
+            return wrapped(*args, **kwargs)
+        from lingbi.engines.checkpoint import CpuVisionModel
+
+        return CpuVisionModel(*args, device="cpu")
+
+
+def engine_by_machine(module) -> None:
+    """Choose template and engine by content and machine; lmdeploy reads them from the path."""
+    from lmdeploy.messages import TurbomindEngineConfig
+    from lmdeploy.model import ChatTemplateConfig
+
+    @wrapt.patch_function_wrapper(module, "VLAsyncEngine.__init__")
+    def init(wrapped, instance, args, kwargs):
+        from lingbi.model_folder import inspect
+        from lingbi.settings import load_settings
+
+        model_path = args[0] if args else kwargs.pop("model_path")
+        folder = inspect(model_path)
+        template = kwargs.get("chat_template_config") or ChatTemplateConfig(folder.template)
+        template.model_name = template.model_name or folder.template
+        kwargs["chat_template_config"] = template
+        kwargs["model_name"] = kwargs.get("model_name") or folder.served_name
+        kwargs["backend_config"] = kwargs.get("backend_config") or TurbomindEngineConfig()
+        links = load_settings().state_dir / "models"
+        return wrapped(os.fspath(folder.link_in(links)), **kwargs)
+
+    def build(self, model_path, backend_config, chat_template_config, tp=1, **kwargs):
+        if _choice().engine == "turbomind":
+            return build_turbomind(self, model_path, backend_config, chat_template_config, tp, **kwargs)
+        return build_cpu(self, model_path, backend_config)
+
+    build_turbomind = module.VLAsyncEngine._build_turbomind
+    module.VLAsyncEngine._build_turbomind = build
+
+
+def build_cpu(engine, model_path: str, backend_config) -> None:
+    """Give lmdeploy's AsyncEngine the CPU engine in TurboMind's place."""
+    from lingbi.engines.cpu import CpuEngine
+    from lingbi.settings import load_settings
+
+    settings = load_settings()
+    if backend_config.session_len is None:
+        backend_config.session_len = engine.chat_template.session_len
+    engine.backend_config = backend_config
+    engine.engine = CpuEngine(
+        model_path,
+        stop_words=engine.chat_template.stop_words,
+        threads=settings.cpu_threads,
+        sequences=settings.cpu_sequences,
+        prefill_tokens=settings.cpu_prefill_tokens,
+    )
+
+
+def private_page(module) -> None:
+    """Never open a public tunnel: lmdeploy's page asks for one in its code."""
+
+    @wrapt.patch_function_wrapper(module, "Blocks.launch")
+    def launch(wrapped, instance, args, kwargs):
+        kwargs["share"] = False
+        return wrapped(*args, **kwargs)
+
+
+@lru_cache(maxsize=1)
+def _choice():
+    from lingbi.engines.choice import choose_engine, find_gpus
+    from lingbi.settings import load_settings
+
+    return choose_engine(load_settings().engine, find_gpus())

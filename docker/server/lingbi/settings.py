@@ -1,0 +1,79 @@
+"""Every setting of the server, declared once: name, type, default, help.
+
+A setting is the environment variable ``LINGBI_<NAME>``. Unknown names and unusable values stop
+the program before it does anything, with the name, the value seen and the remedy.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal, Optional
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lingbi.errors import ConfigurationError
+
+PREFIX = "LINGBI_"
+
+
+class Settings(BaseSettings):
+    """Settings of one server host; see each field's description."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    model: str = Field("auto", description="model folder, catalogue name, demo, or auto")
+    models_dir: Path = Field(Path("models"), description="where catalogue models are looked for")
+    engine: Literal["auto", "turbomind", "cpu"] = Field("auto", description="inference engine")
+    host: str = Field("127.0.0.1", description="address the workers listen on")
+    port: int = Field(23333, ge=1, le=65000, description="port of worker 0; worker i adds i")
+    state_dir: Path = Field(
+        platformdirs.user_state_path("lingbi"), description="logs, key, links, process files"
+    )
+    api_key_file: Optional[Path] = Field(
+        None, description="one API key a line; default: api-key in the state folder, made when missing"
+    )
+    workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, one on CPU")
+    worker: int = Field(0, ge=0, le=63, description="number of this worker, set by supervisor")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
+    session_len: Optional[int] = Field(
+        None, ge=256, description="most tokens of prompt and answer; default: the model's own"
+    )
+    max_batch_size: int = Field(64, ge=1, le=512, description="answers generated at once on a GPU")
+    cache_fraction: float = Field(
+        0.8, gt=0, lt=1, description="share of the GPU memory left free by the weights that holds KV cache"
+    )
+    quant_policy: Literal["0", "4", "8"] = Field("0", description="KV cache bits: 0 (16), 8 or 4")
+    cpu_threads: int = Field(0, ge=0, description="threads of the CPU engine; 0: all cores")
+    cpu_sequences: int = Field(8, ge=1, description="answers generated in turn on the CPU engine")
+    cpu_prefill_tokens: int = Field(256, ge=16, description="prompt tokens a turn on the CPU engine")
+    load_timeout_s: int = Field(1800, ge=1, description="longest wait for a model to become ready")
+    drain_timeout_s: int = Field(60, ge=0, description="longest wait for running answers at the end")
+
+    def key_file(self) -> Path:
+        """The file that holds the API keys."""
+        return self.api_key_file or self.state_dir / "api-key"
+
+
+def load_settings(**overrides) -> Settings:
+    """Read the settings from the environment; ``overrides`` (field names) win.
+
+    Raises ConfigurationError that names the setting, the value seen and the remedy.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "remove it"
+        raise ConfigurationError(f"{unknown[0]}={os.environ[unknown[0]]!r}: there is no such setting; {hint}")
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_sentence(item) for item in error.errors())) from None
+
+
+def _sentence(item: dict) -> str:
+    name = str(item["loc"][0])
+    help_text = Settings.model_fields[name].description
+    return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({help_text})"

@@ -1,0 +1,96 @@
+"""scripts/smoke: prove that a running server answers correctly, or say which check failed.
+
+With the demo model answers are judged by what the picture shows; with the others a picture
+question must give a well-formed answer with the exact number of prompt tokens.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.settings import load_settings
+from lingbi.smoke_checks import CHECKS, CheckFailed, Target
+from lingbi.up import RECORD
+
+TIMEOUT_S = 300  # a picture question on the CPU engine with the 1.8B model takes minutes
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 all passed, 1 a check failed, 2 could not run."""
+    options = parse(arguments)
+    try:
+        target = find_target(options)
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ConfigurationError.exit_status
+    results = [run_check(check, target) for check in CHECKS if check.applies(target)]
+    failed = [result for result in results if not result["passed"]]
+    if not options.json:
+        print(f"{len(results) - len(failed)} passed, {len(failed)} failed: {target.url}, model {target.model}")
+    else:
+        print(json.dumps({"url": target.url, "model": target.model, "checks": results}, ensure_ascii=False))
+    return 1 if failed else 0
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/smoke", description="Check a running lingbi server.")
+    parser.add_argument("url", nargs="?", help="base URL (default: what scripts/up started)")
+    parser.add_argument("--api-key-file", type=Path, help="file with the API key in its first line")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="longest wait for one answer, seconds")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
+    return parser.parse_args(arguments)
+
+
+def find_target(options: argparse.Namespace) -> Target:
+    """The server to check. Raises ConfigurationError where there is none to ask."""
+    settings = load_settings()
+    url, key_file = options.url, options.api_key_file or settings.key_file()
+    record = settings.state_dir / "run" / RECORD
+    if not url:
+        if not record.exists():
+            raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
+        report = json.loads(record.read_text())
+        url, key_file = report["url"], options.api_key_file or Path(report["api_key_file"])
+    try:
+        key = key_file.read_text().split()[0]
+    except (OSError, IndexError):
+        raise ConfigurationError(f"no API key in {key_file}; give --api-key-file") from None
+    url = url.rstrip("/").removesuffix("/v1")
+    client = httpx.Client(base_url=url, timeout=options.timeout, trust_env=False)
+    return Target(url, client, key, model=served_model(client, key))
+
+
+def served_model(client: httpx.Client, key: str) -> str:
+    try:
+        response = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+        response.raise_for_status()
+        return response.json()["data"][0]["id"]
+    except httpx.HTTPStatusError as error:
+        raise ConfigurationError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:200]}") from None
+    except (httpx.HTTPError, ValueError, LookupError) as error:
+        raise ConfigurationError(f"no lingbi server answers at {client.base_url}: {type(error).__name__} {error}") from None
+
+
+def run_check(check, target: Target) -> dict:
+    start = time.monotonic()
+    try:
+        detail, passed = check.run(target), True
+    except (CheckFailed, httpx.HTTPError, ValueError, LookupError) as error:
+        detail, passed = f"{error}" if isinstance(error, CheckFailed) else f"{type(error).__name__}: {error}", False
+    result = {
+        "name": check.name,
+        "passed": passed,
+        "seconds": round(time.monotonic() - start, 2),
+        "detail": detail,
+    }
+    print(f"{'PASS' if passed else 'FAIL'}  {check.name:<18} {result['seconds']:>6.2f} s  {detail}", file=sys.stderr, flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Starts, watches and stops supervisord, which keeps the workers up."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from pathlib import Path
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from lingbi.errors import StartError
+from lingbi.settings import PREFIX, Settings
+
+CONFIG_FILE = Path(__file__).parents[1] / "supervisord.conf"
+SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
+STOP_MARGIN_S = 15
+POLL_S = 0.2
+
+
+def wait_until(predicate, timeout_s: float) -> bool:
+    """Poll until the predicate holds; False when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def socket_path(state_dir: Path) -> Path:
+    """Where supervisord listens; in the temporary folder when the state folder's path is too long."""
+    path = state_dir / "run" / "supervisor.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"lingbi-{os.getuid()}-{digest}.sock"
+
+
+def environment(settings: Settings, workers: int) -> dict:
+    """The environment of supervisord and the workers: every setting, and what its file expands."""
+    values = {PREFIX + name.upper(): value for name, value in settings.model_dump().items() if value is not None}
+    values[f"{PREFIX}WORKERS"] = workers
+    values["HF_HOME"] = settings.state_dir / "cache" / "huggingface"
+    values["SERVER_PYTHON"] = sys.executable
+    values["SUPERVISOR_SOCKET"] = socket_path(settings.state_dir)
+    values["SUPERVISOR_STOP_WAIT_S"] = settings.drain_timeout_s + STOP_MARGIN_S
+    return {key: str(value) for key, value in values.items()}
+
+
+class Supervisor:
+    """supervisord over one state folder."""
+
+    def __init__(self, state_dir: Path):
+        self.state_dir = state_dir
+        self.pid_file = state_dir / "run" / "supervisord.pid"
+        transport = SupervisorTransport(None, None, f"unix://{socket_path(state_dir)}")
+        self.rpc = xmlrpc.client.ServerProxy("http://localhost", transport)
+
+    def process(self):
+        """supervisord's process, or None."""
+        try:
+            process = psutil.Process(int(self.pid_file.read_text()))
+            return process if "supervisor.supervisord" in process.cmdline() else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    def workers_left(self) -> list:
+        """Worker processes of this state folder, whoever their parent is."""
+        return [process for process in psutil.process_iter() if self._is_worker(process)]
+
+    def _is_worker(self, process: psutil.Process) -> bool:
+        try:
+            return "lingbi.worker" in process.cmdline() and (
+                process.environ().get(f"{PREFIX}STATE_DIR") == str(self.state_dir)
+            )
+        except psutil.Error:
+            return False
+
+    def start(self, values: dict) -> None:
+        """Start supervisord in the background with this environment added to ours."""
+        for folder in ("logs", "run"):
+            (self.state_dir / folder).mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIG_FILE)]
+        done = subprocess.run(command, env=os.environ | values, capture_output=True, text=True)
+        if done.returncode or not wait_until(lambda: self.process(), 10):
+            raise StartError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}")
+
+    def states(self) -> dict:
+        """{worker name: supervisor's state name}; empty when supervisord does not answer."""
+        try:
+            return {item["name"]: item["statename"] for item in self.rpc.supervisor.getAllProcessInfo()}
+        except (OSError, xmlrpc.client.Error):
+            return {}
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain and end everything; whether anything ran."""
+        process = self.process()
+        running = [process] if process else []
+        for each in running or self.workers_left():
+            running = running or [each]
+            each.terminate()
+        psutil.wait_procs(running, timeout=timeout_s)
+        leftovers = [*running, *self.workers_left()]
+        for each in leftovers:
+            if each.is_running():
+                each.kill()
+        psutil.wait_procs(leftovers, timeout=10)
+        return bool(running)
+
+
+def log_tail(state_dir: Path, worker: str, lines: int = 15) -> str:
+    """The last lines of a worker's log."""
+    file = state_dir / "logs" / f"{worker}.log"
+    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""

@@ -1,0 +1,228 @@
+"""scripts/up: decide what to serve, start it under supervisor, wait until it answers, say how to call it."""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import shlex
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from lingbi import scenes
+from lingbi.engines.choice import TURBOMIND, Choice, choose_engine, find_gpus
+from lingbi.errors import ConfigurationError, LingbiError, StartError
+from lingbi.keys import ensure_keys
+from lingbi.memory import available_mib, check_memory
+from lingbi.model_folder import ModelFolder, inspect
+from lingbi.models import find_model
+from lingbi.readiness import PROBE_QUESTION, probe_messages
+from lingbi.settings import Settings, load_settings
+from lingbi.supervision import POLL_S, Supervisor, environment, log_tail
+
+RECORD = "server.json"
+INTERRUPTED = 130
+FAILED_STATES = {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before anything is started."""
+
+    settings: Settings
+    folder: ModelFolder
+    model_reason: str
+    choice: Choice
+    workers: int
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
+        return f"http://{host}:{self.settings.port}"
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 up, 2 configuration or already up, 3 could not start, 130 interrupted."""
+    options = parse(arguments)
+    state_dir = None
+    try:
+        settings = settings_of(options)
+        state_dir = settings.state_dir
+        with only_one(state_dir):
+            report = bring_up(settings)
+    except LingbiError as error:
+        say(f"error: {error}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        say("interrupted: nothing is left running")
+        return INTERRUPTED
+    print(json.dumps(report) if options.json else how_to_call(report), flush=True)
+    return 0
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in the background.")
+    parser.add_argument("--model", help="model folder, vl-7b, 7b, 4khd-7b, vl-1_8b, demo, or auto (default)")
+    parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port of the first worker (default 23333)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
+    return parser.parse_args(arguments)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    settings = load_settings(model=options.model, engine=options.engine, host=options.host, port=options.port)
+    update = {name: getattr(settings, name).absolute() for name in ("state_dir", "models_dir")}
+    return settings.model_copy(update=update | {"api_key_file": settings.key_file().absolute()})
+
+
+@contextlib.contextmanager
+def only_one(state_dir: Path):
+    """Hold the lock of a state folder, so that two starts do not meet."""
+    (state_dir / "run").mkdir(parents=True, exist_ok=True)
+    with (state_dir / "run" / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"another scripts/up is at work on {state_dir}; wait for it") from None
+        yield
+
+
+def bring_up(settings: Settings) -> dict:
+    start = time.monotonic()
+    supervisor = Supervisor(settings.state_dir)
+    check_not_running(supervisor)
+    plan = decide(settings)
+    say(f"model   {plan.folder.served_name}: {plan.model_reason}")
+    say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
+    ensure_keys(settings.key_file())
+    started = False
+    try:
+        started = True
+        supervisor.start(environment(resolved(plan), plan.workers))
+        wait_ready(plan, supervisor)
+    except BaseException:
+        if started:
+            supervisor.stop(settings.drain_timeout_s)
+        raise
+    report = {
+        "url": plan.url,
+        "api_key_file": str(settings.key_file()),
+        "model": plan.folder.served_name,
+        "engine": plan.choice.engine,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    (settings.state_dir / "run" / RECORD).write_text(json.dumps(report))
+    return report
+
+
+def resolved(plan: Plan) -> Settings:
+    """The settings with what was decided, so that workers decide nothing anew."""
+    update = {"model": str(plan.folder.path), "engine": plan.choice.engine}
+    return plan.settings.model_copy(update=update)
+
+
+def check_not_running(supervisor: Supervisor) -> None:
+    record = supervisor.state_dir / "run" / RECORD
+    if supervisor.process():
+        where = json.loads(record.read_text())["url"] if record.exists() else "(still starting)"
+        raise ConfigurationError(f"lingbi is already up: {where}; use scripts/down first, or scripts/smoke to check it")
+    record.unlink(missing_ok=True)
+
+
+def decide(settings: Settings) -> Plan:
+    """Choose model, engine and workers, and check all that can be checked before a start."""
+    gpus = find_gpus()
+    choice = choose_engine(settings.engine, gpus)
+    found = find_model(settings.model, settings.models_dir)
+    folder = inspect(found.path)
+    workers = settings.workers or (len(gpus) if choice.engine == TURBOMIND else 1)
+    if choice.engine == TURBOMIND and workers > len(gpus):
+        raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
+    check_memory(folder, choice.engine, gpus, workers, available_mib())
+    for port in range(settings.port, settings.port + workers):
+        check_port(settings.host, port)
+    return Plan(settings, folder, found.reason, choice, workers)
+
+
+def check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}; end what uses it, or give --port") from None
+
+
+def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
+    """Show each worker's phases until all are ready; raise StartError with the log's end when one fails."""
+    for worker in range(plan.workers):
+        url = f"http://{plan.url.split('//')[1].rsplit(':', 1)[0]}:{plan.settings.port + worker}/ready"
+        wait_worker(f"worker-{worker}", url, plan.settings, supervisor)
+
+
+def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor) -> None:
+    deadline = time.monotonic() + settings.load_timeout_s
+    shown = None
+    while True:
+        status, phase = ask_ready(url)
+        if phase != shown:
+            say(f"{name}  {phase}")
+            shown = phase
+        if status == 200:
+            return
+        state = supervisor.states().get(name, "UNKNOWN")
+        if state in FAILED_STATES or time.monotonic() > deadline:
+            what = f"is {state}" if state in FAILED_STATES else f"was not ready within {settings.load_timeout_s} s"
+            raise StartError(f"{name} {what}; the end of its log:\n{log_tail(settings.state_dir, name)}")
+        time.sleep(POLL_S)
+
+
+def ask_ready(url: str) -> tuple:
+    """(HTTP status or None, phase) of a worker."""
+    try:
+        response = httpx.get(url, timeout=5, trust_env=False)
+        return response.status_code, response.json()["phase"]
+    except (httpx.HTTPError, ValueError):
+        return None, "starting"
+
+
+def how_to_call(report: dict) -> str:
+    key = Path(report["api_key_file"]).read_text().split()[0]
+    return "\n".join(
+        [
+            "",
+            f"lingbi is up after {report['seconds']} s.",
+            f"  URL      {report['url']}/v1",
+            f"  API key  {key}   (in {report['api_key_file']})",
+            f"  model    {report['model']} on {report['engine']}",
+            "Ask it about a picture (paste this line):",
+            "",
+            curl_line(report["url"], key, report["model"]),
+            "",
+            "scripts/smoke checks it, scripts/down ends it.",
+        ]
+    )
+
+
+def curl_line(url: str, key: str, model: str) -> str:
+    """A command that asks about a small drawn picture and works when pasted."""
+    scene = scenes.Scene((scenes.Thing("blue", "star", size=0.8),), width=64, height=64)
+    picture = scenes.draw(scene).quantize(16)
+    body = {"model": model, "messages": probe_messages(picture, PROBE_QUESTION)}
+    words = ["curl", "-s", f"{url}/v1/chat/completions", "-H", f"Authorization: Bearer {key}"]
+    words += ["-H", "Content-Type: application/json", "-d", json.dumps(body, ensure_ascii=False)]
+    return shlex.join(words)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
