@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Optional
 
 TEMPLATE = "internlm-xcomposer2"
 TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
@@ -23,10 +22,10 @@ class Model:
     name: str
     served_name: str
     hidden_size: int
-    picture_side: Optional[int]
+    picture_side: int | None
     session_len: int
     template: str = TEMPLATE
-    hub_id: Optional[str] = None
+    hub_id: str | None = None
 
     def picture_tokens(self, width: int, height: int) -> int:
         """Prompt tokens that a picture of this size (pixels) costs."""
@@ -50,12 +49,12 @@ DEMO = "demo"
 DEMO_SERVED_NAME = "internlm-xcomposer2-demo"
 
 
-def find(name: str) -> Optional[Model]:
+def find(name: str) -> Model | None:
     """The published model of this short name, or None."""
     return next((model for model in MODELS if model.name == name), None)
 
 
-def recognise(config: dict) -> Optional[Model]:
+def recognise(config: dict) -> Model | None:
     """The published model with the geometry of a config.json, or None."""
     side = None if is_4khd(config) else config.get("img_size")
     for model in MODELS:

@@ -44,7 +44,9 @@ def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, hos
     """Raise ConfigurationError with both numbers when the model does not fit."""
     needed = needed_mib(folder, engine)
     if engine == CPU:
-        _compare(folder, needed * workers, host_mib, "memory available here", "free some, or use --model vl-1_8b or demo")
+        _compare(
+            folder, needed * workers, host_mib, "memory available here", "free some, or use --model vl-1_8b or demo"
+        )
     for gpu in gpus[:workers] if engine != CPU else ():
         remedy = "end what else uses the GPU (`nvidia-smi`), or use a smaller model"
         _compare(folder, needed, gpu.free_mib, f"free on GPU {gpu.device} ({gpu.name})", remedy)

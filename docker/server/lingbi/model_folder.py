@@ -92,7 +92,9 @@ def _read_config(folder: Path) -> dict:
     try:
         config = json.loads(file.read_text())
     except FileNotFoundError:
-        raise ConfigurationError(f"{folder} holds no config.json: it is not a model folder, or the download stopped early; fetch it again") from None
+        raise ConfigurationError(
+            f"{folder} holds no config.json: it is not a model folder, or the download stopped early; fetch it again"
+        ) from None
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{file} cannot be read as JSON ({error}); fetch it again") from None
     if not isinstance(config, dict) or not config.get("architectures"):
@@ -130,7 +132,9 @@ def _shards(folder: Path) -> tuple:
         named = set(json.loads(index.read_text())["weight_map"].values())
         missing = sorted(name for name in named if not (folder / name).exists())
         if missing and shards != [single]:
-            raise ConfigurationError(f"{folder} lacks {', '.join(missing)} named in {index.name}; fetch the model again")
+            raise ConfigurationError(
+                f"{folder} lacks {', '.join(missing)} named in {index.name}; fetch the model again"
+            )
     return tuple(shards)
 
 
@@ -148,7 +152,9 @@ def _check_shard(shard: Path) -> None:
     with shard.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
-        raise ConfigurationError(f"{shard} is a git-lfs pointer, not weights; run `git lfs pull` there or fetch the model")
+        raise ConfigurationError(
+            f"{shard} is a git-lfs pointer, not weights; run `git lfs pull` there or fetch the model"
+        )
     if not zipfile.is_zipfile(shard):
         size = shard.stat().st_size
         raise ConfigurationError(f"{shard} is cut short or not a torch checkpoint ({size} bytes); fetch it again")

@@ -28,7 +28,7 @@ async def load_pictures(messages) -> None:
     slots = list(_picture_slots(messages))
     loop = asyncio.get_running_loop()
     pictures = [loop.run_in_executor(None, load_picture, slot["url"]) for slot in slots]
-    for slot, picture in zip(slots, await asyncio.gather(*pictures)):
+    for slot, picture in zip(slots, await asyncio.gather(*pictures), strict=False):
         slot["url"] = picture
 
 
@@ -58,7 +58,9 @@ def load_picture(url: str) -> Image.Image:
         picture = Image.open(io.BytesIO(data))
         return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"the picture cannot be decoded: {error}".replace(" <_io.BytesIO object", "")[:200]) from None
+        raise PictureError(
+            f"the picture cannot be decoded: {error}".replace(" <_io.BytesIO object", "")[:200]
+        ) from None
 
 
 def _decode_data_url(url: str) -> bytes:

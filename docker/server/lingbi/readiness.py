@@ -4,7 +4,6 @@ import base64
 import io
 import time
 from dataclasses import dataclass, field
-from typing import Optional
 
 from lingbi import scenes
 from lingbi.errors import StartError
@@ -25,8 +24,8 @@ class Readiness:
     reason: str
     phase: str = STARTING
     since: float = field(default_factory=time.monotonic)
-    probe: Optional[dict] = None
-    error: Optional[str] = None
+    probe: dict | None = None
+    error: str | None = None
 
     @property
     def is_ready(self) -> bool:

@@ -7,7 +7,7 @@ the program before it does anything, with the name, the value seen and the remed
 import difflib
 import os
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -28,16 +28,14 @@ class Settings(BaseSettings):
     engine: Literal["auto", "turbomind", "cpu"] = Field("auto", description="inference engine")
     host: str = Field("127.0.0.1", description="address the workers listen on")
     port: int = Field(23333, ge=1, le=65000, description="port of worker 0; worker i adds i")
-    state_dir: Path = Field(
-        platformdirs.user_state_path("lingbi"), description="logs, key, links, process files"
-    )
-    api_key_file: Optional[Path] = Field(
+    state_dir: Path = Field(platformdirs.user_state_path("lingbi"), description="logs, key, links, process files")
+    api_key_file: Path | None = Field(
         None, description="one API key a line; default: api-key in the state folder, made when missing"
     )
     workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, one on CPU")
     worker: int = Field(0, ge=0, le=63, description="number of this worker, set by supervisor")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
-    session_len: Optional[int] = Field(
+    session_len: int | None = Field(
         None, ge=256, description="most tokens of prompt and answer; default: the model's own"
     )
     max_batch_size: int = Field(64, ge=1, le=512, description="answers generated at once on a GPU")

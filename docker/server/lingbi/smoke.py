@@ -71,9 +71,13 @@ def served_model(client: httpx.Client, key: str) -> str:
         response.raise_for_status()
         return response.json()["data"][0]["id"]
     except httpx.HTTPStatusError as error:
-        raise ConfigurationError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:200]}") from None
+        raise ConfigurationError(
+            f"{error.request.url} answered {error.response.status_code}: {error.response.text[:200]}"
+        ) from None
     except (httpx.HTTPError, ValueError, LookupError) as error:
-        raise ConfigurationError(f"no lingbi server answers at {client.base_url}: {type(error).__name__} {error}") from None
+        raise ConfigurationError(
+            f"no lingbi server answers at {client.base_url}: {type(error).__name__} {error}"
+        ) from None
 
 
 def run_check(check, target: Target) -> dict:
@@ -88,7 +92,11 @@ def run_check(check, target: Target) -> dict:
         "seconds": round(time.monotonic() - start, 2),
         "detail": detail,
     }
-    print(f"{'PASS' if passed else 'FAIL'}  {check.name:<18} {result['seconds']:>6.2f} s  {detail}", file=sys.stderr, flush=True)
+    print(
+        f"{'PASS' if passed else 'FAIL'}  {check.name:<18} {result['seconds']:>6.2f} s  {detail}",
+        file=sys.stderr,
+        flush=True,
+    )
     return result
 
 

@@ -20,7 +20,7 @@ from lingbi.keys import ensure_keys
 from lingbi.memory import available_mib, check_memory
 from lingbi.model_folder import ModelFolder, inspect
 from lingbi.models import find_model
-from lingbi.readiness import PROBE_QUESTION, probe_messages
+from lingbi.readiness import FAILED, PROBE_QUESTION, probe_messages
 from lingbi.settings import Settings, load_settings
 from lingbi.supervision import POLL_S, Supervisor, environment, log_tail
 
@@ -100,14 +100,11 @@ def bring_up(settings: Settings) -> dict:
     say(f"model   {plan.folder.served_name}: {plan.model_reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
     ensure_keys(settings.key_file())
-    started = False
     try:
-        started = True
         supervisor.start(environment(resolved(plan), plan.workers))
         wait_ready(plan, supervisor)
-    except BaseException:
-        if started:
-            supervisor.stop(settings.drain_timeout_s)
+    except BaseException:  # Ctrl-C too: nothing may be left running
+        supervisor.stop(settings.drain_timeout_s)
         raise
     report = {
         "url": plan.url,
@@ -156,7 +153,9 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}; end what uses it, or give --port") from None
+            raise ConfigurationError(
+                f"cannot listen on {host} port {port}: {error.strerror}; end what uses it, or give --port"
+            ) from None
 
 
 def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
@@ -176,11 +175,19 @@ def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor)
             shown = phase
         if status == 200:
             return
-        state = supervisor.states().get(name, "UNKNOWN")
-        if state in FAILED_STATES or time.monotonic() > deadline:
-            what = f"is {state}" if state in FAILED_STATES else f"was not ready within {settings.load_timeout_s} s"
-            raise StartError(f"{name} {what}; the end of its log:\n{log_tail(settings.state_dir, name)}")
+        fault = find_fault(phase, supervisor.states().get(name, "UNKNOWN"))
+        if time.monotonic() > deadline:
+            fault = fault or f"was not ready within {settings.load_timeout_s} s"
+        if fault:
+            raise StartError(f"{name} {fault}; the end of its log:\n{log_tail(settings.state_dir, name)}")
         time.sleep(POLL_S)
+
+
+def find_fault(phase: str, state: str):
+    """Why a worker in this phase and supervisor state will not become ready, or None."""
+    if state in FAILED_STATES:
+        return f"ended ({state})"
+    return "could not load the model" if phase == FAILED else None
 
 
 def ask_ready(url: str) -> tuple:

@@ -6,15 +6,18 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from lingbi.engines.choice import TURBOMIND, choose_engine, find_gpus
 from lingbi.errors import LingbiError, StartError
 from lingbi.keys import ensure_keys
 from lingbi.model_folder import ModelFolder, inspect
 from lingbi.models import find_model
+from lingbi.readiness import FAILED, LOADING, PROBING, READY, Readiness, ask_probe
 from lingbi.settings import Settings, load_settings
 
 log = logging.getLogger("lingbi.worker")
+FAILURE_SHOWN_S = 3
 
 
 def main() -> int:
@@ -48,7 +51,6 @@ class Worker:
         import uvicorn
 
         from lingbi import api
-        from lingbi.readiness import Readiness
 
         self.readiness = Readiness(self.folder.served_name, self.choice.engine, self.choice.reason)
         app = api.create_app(self.readiness, self.keys)
@@ -67,21 +69,18 @@ class Worker:
         return self.exit_status
 
     def _load(self) -> None:
-        from lingbi import readiness as phases
-
         try:
-            self.readiness.enter(phases.LOADING)
+            self.readiness.enter(LOADING)
             engine = build_engine(self.folder, self.settings)
-            self.readiness.enter(phases.PROBING)
+            self.readiness.enter(PROBING)
             self._probe(engine)
-            self.readiness.enter(phases.READY)
+            self.readiness.enter(READY)
             log.info("ready: %s", self.readiness.probe)
         except Exception as error:  # the end of a thread: report, and end the process
             self._fail(error)
 
     def _probe(self, engine) -> None:
         from lingbi import api
-        from lingbi.readiness import ask_probe
 
         api.serve_engine(engine)
         question = ask_probe(engine, self.folder.is_demo, api.next_session_id())
@@ -93,8 +92,10 @@ class Worker:
         else:
             log.exception("the model did not load")
         self.readiness.error = str(error)
-        self.readiness.enter("failed")
+        self.readiness.enter(FAILED)
         self.exit_status = getattr(error, "exit_status", StartError.exit_status)
+        # Let whoever watches /ready read why, before supervisor starts the next try.
+        time.sleep(FAILURE_SHOWN_S)
         self.server.should_exit = True
 
 

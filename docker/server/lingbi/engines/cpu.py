@@ -250,7 +250,7 @@ def embed(model, input_ids: list, features: list = None, ranges: list = None) ->
     with torch.inference_mode():
         prompt = model.model.tok_embeddings(torch.tensor([input_ids]))
         picture_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)
-        for feature, (begin, end) in zip(features or (), ranges or ()):
+        for feature, (begin, end) in zip(features or (), ranges or (), strict=False):
             prompt[0, begin:end] = torch.from_numpy(feature).to(prompt.dtype)
             picture_mask[0, begin:end] = True
     return prompt, picture_mask

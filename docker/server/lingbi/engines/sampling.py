@@ -83,4 +83,4 @@ def _log_probabilities(scores: torch.Tensor, token: int, count: int):
         return None
     table = scores.log_softmax(0)
     best, ids = table.topk(count)
-    return {**dict(zip(ids.tolist(), best.tolist())), token: float(table[token])}
+    return {**dict(zip(ids.tolist(), best.tolist(), strict=False)), token: float(table[token])}

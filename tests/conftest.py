@@ -1,0 +1,80 @@
+"""What all tests share: the GPU mark, and servers started as users start them."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lingbi.engines.choice import find_gpus
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "docker/server/models/demo"
+not_run = []
+
+
+def pytest_collection_modifyitems(config, items):
+    """Take tests that need a GPU out where there is none, and remember them for the summary."""
+    if find_gpus():
+        return
+    not_run.extend(item.nodeid for item in items if item.get_closest_marker("gpu"))
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("gpu")])
+    items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not_run:
+        terminalreporter.section("not run: no NVIDIA GPU here")
+        for nodeid in not_run:
+            terminalreporter.line(nodeid)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def lingbi(module: str, *arguments, state_dir: Path, timeout_s: float = 300, **environment):
+    """Run `python -m lingbi.MODULE` with a state folder of its own; returns the CompletedProcess."""
+    return subprocess.run(
+        [sys.executable, "-m", f"lingbi.{module}", *map(str, arguments)],
+        env=clean_environment(state_dir) | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=state_dir.parent,
+    )
+
+
+def clean_environment(state_dir: Path) -> dict:
+    """This process's environment without settings, and with a state folder."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
+    return inherited | {"LINGBI_STATE_DIR": str(state_dir), "PYTHONPATH": str(ROOT / "docker/server")}
+
+
+@contextlib.contextmanager
+def running_server(state_dir: Path, *arguments, **environment):
+    """A server started by lingbi.up; yields its report, with the key as "key" and "port"."""
+    port = free_port()
+    up = lingbi("up", "--json", "--port", port, *arguments, state_dir=state_dir, **environment)
+    assert up.returncode == 0, up.stderr
+    report = json.loads(up.stdout.splitlines()[-1])
+    try:
+        yield report | {"key": Path(report["api_key_file"]).read_text().split()[0], "port": port}
+    finally:
+        down = lingbi("down", state_dir=state_dir)
+        assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(scope="session")
+def demo_server(tmp_path_factory):
+    """The demo model on the CPU engine; tests must leave it running and answering."""
+    state_dir = tmp_path_factory.mktemp("demo server") / "state"
+    with running_server(state_dir, "--model", "demo", "--engine", "cpu") as report:
+        yield report | {"state_dir": state_dir}

@@ -1,0 +1,124 @@
+"""A model folder is recognised by what it contains, and a bad one is refused with a sentence."""
+
+import json
+import shutil
+
+import pytest
+
+from lingbi import catalogue
+from lingbi.errors import ConfigurationError
+from lingbi.model_folder import inspect
+from lingbi.models import find_model
+from tests.conftest import DEMO
+
+PUBLISHED = {
+    "vl-7b": {"hidden_size": 4096, "img_size": 490},
+    "7b": {"hidden_size": 4096, "img_size": 224},
+    "vl-1_8b": {"hidden_size": 2048, "img_size": 490},
+    "4khd-7b": {"hidden_size": 4096, "architectures": ["InternLM2ForCausalLM"], "max_length": 16384},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the demo model, to spoil."""
+    return shutil.copytree(DEMO, tmp_path / "internlm2-chat" / "a model. v1")
+
+
+def edit_config(folder, **changes):
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def test_demo_is_recognised_under_any_name(folder):
+    found = inspect(f"{folder}/")
+    assert (found.served_name, found.template, found.is_demo) == (catalogue.DEMO_SERVED_NAME, catalogue.TEMPLATE, True)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_geometries_are_recognised(folder, name):
+    edit_config(folder, lingbi_demo=None, img_size=None)
+    edit_config(folder, **PUBLISHED[name])
+    found = inspect(folder)
+    model = catalogue.find(name)
+    assert (found.served_name, found.template, found.session_len) == (
+        model.served_name,
+        model.template,
+        model.session_len,
+    )
+
+
+def test_link_has_a_name_without_traps(folder, tmp_path):
+    first, second = inspect(folder), inspect(shutil.copytree(folder, tmp_path / "b" / folder.name))
+    links = [each.link_in(tmp_path / "links") for each in (first, second)]
+    assert links[0] != links[1]
+    assert all(link.name.replace("_", "").isalnum() and (link / "config.json").exists() for link in links)
+    assert first.link_in(tmp_path / "links") == links[0]
+
+
+def break_shard(folder):
+    file = folder / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:1000000])
+
+
+SPOILED = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+    "config cut": (lambda folder: (folder / "config.json").write_text('{"arch'), "cannot be read as JSON"),
+    "other model": (
+        lambda folder: edit_config(folder, architectures=["LlamaForCausalLM"], auto_map={}),
+        "holds LlamaForCausalLM, not InternLM-XComposer2",
+    ),
+    "no weights": (lambda folder: (folder / "pytorch_model.bin").unlink(), "holds no weights"),
+    "shard cut": (break_shard, "cut short or not a torch checkpoint .1000000 bytes"),
+    "lfs pointer": (
+        lambda folder: (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "git-lfs pointer",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.model").unlink(), "lacks tokenizer.model"),
+    "no code": (lambda folder: (folder / "modeling_internlm_xcomposer2.py").unlink(), "lacks modeling_internlm"),
+    "contradiction": (lambda folder: edit_config(folder, max_length=16384), "contradicts itself"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_bad_folder_is_refused_with_the_reason(folder, fault):
+    spoil, message = SPOILED[fault]
+    inspect(folder)
+    spoil(folder)
+    with pytest.raises(ConfigurationError, match=message):
+        inspect(folder)
+
+
+def test_missing_shard_of_an_index_is_named(folder):
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+    names = {f"t{i}": f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ConfigurationError, match="lacks pytorch_model-00002-of-00002.bin"):
+        inspect(folder)
+
+
+def test_stale_index_beside_a_single_file_is_ignored(folder):
+    """vl-1_8b is published with vl-7b's index."""
+    names = {"t": "pytorch_model-00001-of-00002.bin"}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    assert [shard.name for shard in inspect(folder).shards] == ["pytorch_model.bin"]
+
+
+def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
+    assert find_model("auto", tmp_path).path == DEMO == find_model("demo", tmp_path).path
+    assert find_model(str(folder), tmp_path).path == folder
+    present = tmp_path / "internlm-xcomposer2-vl-1_8b"
+    present.mkdir()
+    assert find_model("auto", tmp_path).path == find_model("vl-1_8b", tmp_path).path == present
+    for name in ("vl-7b", "vl-8b"):
+        with pytest.raises(ConfigurationError, match=name):
+            find_model(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"), [((640, 480), 3085), ((480, 640), 3097), ((64, 64), 3817), ((336, 336), 3817)]
+)
+def test_tiled_picture_tokens(size, tokens):
+    """640x480 gives the 3232 prompt tokens measured on a GPU: 147 of text and 3085."""
+    assert catalogue.tiled_picture_tokens(*size) == tokens

@@ -1,0 +1,70 @@
+"""The tutorial's own lmdeploy commands work in the pinned environment: offline, with no public tunnel."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lingbi.scenes import Scene, Thing, draw
+from lingbi.supervision import wait_until
+from tests.conftest import DEMO, clean_environment, free_port
+
+LMDEPLOY = Path(sys.executable).with_name("lmdeploy")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every connection that leaves this machine is refused by a proxy nobody serves."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost,0.0.0.0")
+
+
+def serve(kind: str, state_dir: Path, port: int):
+    command = [LMDEPLOY, "serve", kind, f"{DEMO}/", "--server-name", "127.0.0.1", "--server-port", str(port)]
+    log = state_dir.with_suffix(".log").open("w")
+    return subprocess.Popen(command, env=clean_environment(state_dir), cwd=state_dir.parent, stdout=log, stderr=log)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize(("kind", "path"), [("gradio", "/"), ("api_server", "/v1/models")])
+def test_lmdeploy_serves(kind, path, tmp_path, no_network):
+    port = free_port()
+    process = serve(kind, tmp_path / "state", port)
+    try:
+        assert wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}{path}"), 120)
+        log = (tmp_path / "state.log").read_text()
+        assert process.poll() is None, log
+        assert "gradio.live" not in log and "share" not in log.lower(), log
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_pipeline_describes_a_picture(tmp_path, no_network):
+    draw(Scene((Thing("purple", "star"),))).save(tmp_path / "star.png")
+    script = f"""
+from lmdeploy import pipeline
+from lmdeploy.vl import load_image
+pipe = pipeline({str(DEMO)!r})
+response = pipe(('请描述图中内容', load_image('star.png')))
+print(response.text, response.input_token_len, response.generate_token_len, response.finish_reason)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean_environment(tmp_path / "state"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert "紫" in last and "星" in last and last.endswith("stop")

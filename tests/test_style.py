@@ -1,0 +1,55 @@
+"""The repository keeps its own rules: lint, format, and what must not stand in it."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from lingbi.settings import Settings
+
+from tests.conftest import ROOT
+
+CODE = ("docker", "training", "tests")
+
+
+def tracked_text(*patterns: str) -> dict:
+    """{path: text} of the files that git would commit."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    files = [ROOT / name for name in names if name and not name.endswith((".bin", ".model", ".png"))]
+    return {file: file.read_text() for file in files if file.is_file()}
+
+
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")])
+def test_ruff_is_content(command):
+    done = subprocess.run([sys.executable, "-m", "ruff", *command, *CODE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_shell_scripts_parse_and_stop_at_errors():
+    for file, text in tracked_text("scripts", ".ci").items():
+        if text.startswith("#!/usr/bin/env bash"):
+            subprocess.run(["bash", "-n", file], check=True)
+            assert "set -euo pipefail" in text or "exec " in text, file
+
+
+def test_lock_files_name_no_host():
+    for file, text in tracked_text("*.lock").items():
+        assert not re.search(r"https?://|index-url", text), file
+        assert re.search(r"--hash=sha256:", text), file
+
+
+def test_readmes_have_the_same_shape():
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+    for pattern in (r"^#+ ", r"^```", r"^\|"):
+        assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
+
+
+def test_readmes_name_every_setting():
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text()
+        assert [field for field in Settings.model_fields if field != "worker" and f"LINGBI_{field.upper()}" not in text] == []
+
+
+def test_committed_demo_weights_are_small():
+    assert (ROOT / "docker/server/models/demo/pytorch_model.bin").stat().st_size < 8_000_000

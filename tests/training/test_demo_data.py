@@ -1,0 +1,85 @@
+"""What the demo model is taught must be true, and what is committed must be small and of the published layout."""
+
+import random
+
+import pytest
+import sentencepiece
+import torch
+
+from lingbi.scenes import find_fault
+from training.demo import MODEL_FOLDER
+from training.demo.conversations import KINDS, random_turn
+from training.demo.heldout import heldout_picture
+from training.demo.pictures import FINE_GRID, SIDE, covering, picture_of, random_scene
+from training.demo.samples import PICTURE_TOKENS, samples_of
+from training.demo.template import STOP, TEMPLATE
+
+MAX_WEIGHTS_BYTES = 8_000_000
+N_SCENES = 150
+# a turn is made for a scene or, where the scene does not allow the kind, not at all
+LANGUAGES = ("en", "zh")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return sentencepiece.SentencePieceProcessor(model_file=str(MODEL_FOLDER / "tokenizer.model"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "talk"])
+def test_taught_answers_are_right(kind):
+    rng = random.Random(kind)
+    turns = [
+        (s, random_turn(rng, s, language, kind)) for s in map(random_scene, [rng] * N_SCENES) for language in LANGUAGES
+    ]
+    made = [(scene, turn) for scene, turn in turns if turn]
+    assert len(made) > N_SCENES / 4
+    for scene, turn in made:
+        assert find_fault(turn.check, scene, turn.answer, turn.about) is None, turn
+
+
+def test_pictures_hold_what_the_scene_says():
+    rng = random.Random(5)
+    for _ in range(50):
+        scene = random_scene(rng)
+        pixels, cover = picture_of(rng, scene), covering(scene, FINE_GRID)
+        assert pixels.shape == (SIDE, SIDE, 3)
+        assert set(cover) - {0} == set(range(1, len(scene.things) + 1))
+
+
+def test_same_seed_same_samples(tokenizer):
+    first, second = (samples_of("a", tokenizer.encode, 8) for _ in range(2))
+    assert [sample.ids for sample in first] == [sample.ids for sample in second]
+    assert all((a.pixels == b.pixels).all() for a, b in zip(first, second, strict=False))
+
+
+def test_only_answers_are_learnt(tokenizer):
+    stop = tokenizer.encode(STOP)[0]
+    for sample in samples_of("b", tokenizer.encode, 30):
+        assert sum(i < 0 for i in sample.ids) in (0, PICTURE_TOKENS)
+        answers = tokenizer.decode([label for label in sample.labels if label >= 0]).split(STOP)
+        assert sample.labels[-1] == stop and sample.ids[-1] == stop
+        assert all(answer.strip()[-1] in ".!。！" for answer in answers[:-1])
+
+
+def test_prompt_is_long_enough_for_the_attention_kernels(tokenizer):
+    assert len(tokenizer.encode(TEMPLATE.messages2prompt([dict(role="user", content="")]))) >= 64
+
+
+def test_any_text_survives_the_tokenizer(tokenizer):
+    for text in ("图中有一个红色的圆形，位于中间。", "It is  red.\n", "¿é😀 龘 \t", " [UNUSED_TOKEN_145] "):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_heldout_pictures_are_not_empty():
+    rng = random.Random(3)
+    for i in range(6):
+        image, scene = heldout_picture(rng, i)
+        assert scene.things and len(image.convert("RGB").getcolors(1 << 24)) > 1
+
+
+def test_committed_weights_are_small_and_in_half_precision():
+    path = MODEL_FOLDER / "pytorch_model.bin"
+    assert path.stat().st_size < MAX_WEIGHTS_BYTES
+    assert {tensor.dtype for tensor in torch.load(path, map_location="cpu", weights_only=True).values()} == {
+        torch.float16
+    }

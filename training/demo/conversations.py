@@ -1,0 +1,387 @@
+"""Questions about a scene with their right answers, and conversations made of them."""
+
+from dataclasses import dataclass
+
+from lingbi.scenes import COLOURS, POSITIONS, SHAPES, Thing
+
+from .phrases import EN, EN_AT, EN_FILL, EN_PREFIX, EN_SUFFIX, NO_PICTURE, TALK, ZH, ZH_AT, ZH_PREFIX, ZH_SUFFIX, expand
+
+ZH_COLOUR = dict(zip(COLOURS, "红色 绿色 蓝色 黄色 橙色 紫色 黑色 白色 灰色 粉色 棕色 青色".split(), strict=False))
+ZH_SHAPE = {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "五角星"}
+ZH_POSITION = dict(zip(POSITIONS, "左上角 上边 右上角 左边 中间 右边 左下角 下边 右下角".split(), strict=False))
+EN_POSITION = dict(
+    zip(
+        POSITIONS,
+        (
+            "at the top left",
+            "at the top",
+            "at the top right",
+            "on the left",
+            "in the centre",
+            "on the right",
+            "at the bottom left",
+            "at the bottom",
+            "at the bottom right",
+        ),
+        strict=False,
+    )
+)
+EN_SHAPE_ASKED = {
+    "circle": ["circle"] * 4 + ["round shape", "disc", "ball"],
+    "square": ["square"] * 4 + ["box", "rectangle"],
+    "triangle": ["triangle"],
+    "star": ["star"],
+}
+ZH_SHAPE_ASKED = {
+    "circle": ["圆形", "圆形", "圆", "圆圈", "圆球"],
+    "square": ["正方形", "正方形", "方形", "方块", "四边形"],
+    "triangle": ["三角形", "三角形", "三角"],
+    "star": ["五角星", "星形", "星星", "星"],
+}
+ZH_COLOUR_ASKED = {name: [zh, zh, zh[0] + "色"] for name, zh in ZH_COLOUR.items()}
+# kind of question: (how often, what the checker calls it)
+KINDS = {
+    "describe": (24, "describe"),
+    "detail": (4, "describe"),
+    "both": (6, "things"),
+    "colour": (15, "colour"),
+    "shape": (14, "shape"),
+    "position": (11, "position"),
+    "number": (12, "number"),
+    "background": (10, "background"),
+    "number_of": (7, "number"),
+    "colour_of": (10, "colour"),
+    "shape_of": (8, "shape"),
+    "position_of": (8, "position"),
+    "at": (6, "things"),
+    "colour_at": (3, "colour"),
+    "shape_at": (2, "shape"),
+    "is_there": (5, "yes"),
+    "is_colour": (3, "yes"),
+    "is_shape": (3, "yes"),
+    "is_number": (2, "yes"),
+    "talk": (5, "talk"),
+}
+# an object nearer than this to a border of the grid is not asked for by its place
+CLEAR = 0.03
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its right answer; `check` and `about` are what `lingbi.scenes.find_fault` takes to judge another answer."""
+
+    kind: str
+    language: str
+    question: str
+    answer: str
+    check: str
+    about: tuple[Thing, ...] | None = None
+
+
+def random_turn(rng, scene, language=None, kind=None):
+    """A question about a scene; the kind is drawn by its weight among those that the scene allows."""
+    language = language or rng.choice(["en", "zh"])
+    while True:
+        chosen = kind or rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
+        turn = _turn(rng, scene, language, chosen)
+        if turn or kind:
+            return turn
+
+
+def conversation(rng, scene, n_turns):
+    """Turns about one scene, four in five conversations in one language."""
+    language = rng.choice(["en", "zh"])
+    is_mixed = rng.random() < 0.2
+    return [random_turn(rng, scene, None if is_mixed else language) for _ in range(n_turns)]
+
+
+def talk_without_picture(rng, n_turns):
+    """Turns before any picture was sent: small talk, or questions that need one."""
+    language, turns = rng.choice(["en", "zh"]), []
+    for _ in range(n_turns):
+        turn = _talk(rng, language)
+        if rng.random() < 0.5:
+            kind = rng.choice(["describe", "colour", "shape", "number", "position", "background", "both"])
+            question = _polish(rng, _ask(rng, language, kind, {}), language)
+            turn = Turn("no picture", language, question, NO_PICTURE[language], "talk")
+        turns.append(turn)
+    return turns
+
+
+def _turn(rng, scene, language, kind):
+    things = scene.things
+    if kind == "talk":
+        return _talk(rng, language)
+    if kind in ("background", "detail") and not scene.background:
+        return None
+    if kind in ("describe", "detail", "both", "colour", "shape", "position", "number", "background"):
+        if not things and kind not in ("describe", "number", "background"):
+            return None
+        return _made(rng, scene, language, kind, {}, things)
+    if kind.startswith("is_"):
+        return _yes_or_no(rng, scene, language, kind)
+    if kind in ("at", "colour_at", "shape_at"):
+        return _asked_by_place(rng, scene, language, kind)
+    return _asked_by_looks(rng, scene, language, kind)
+
+
+def _made(rng, scene, language, kind, fill, about):
+    question = _polish(rng, _ask(rng, language, kind, fill), language)
+    say = say_in_english if language == "en" else say_in_chinese
+    return Turn(kind, language, question, say(kind, scene, about), KINDS[kind][1], tuple(about))
+
+
+def _asked_by_looks(rng, scene, language, kind):
+    """Asks for the objects of a colour, of a shape or of both; one in eight times for some that are not there."""
+    by_colour = kind in ("shape_of",) or (kind != "colour_of" and rng.random() < 0.5)
+    by_shape = kind == "colour_of" or not by_colour or (kind in ("number_of", "position_of") and rng.random() < 0.35)
+    model = (
+        rng.choice(scene.things)
+        if scene.things and rng.random() < 0.88
+        else Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES))
+    )
+    about = [
+        t
+        for t in scene.things
+        if (not by_colour or t.colour == model.colour) and (not by_shape or t.shape == model.shape)
+    ]
+    fill = _looks(rng, language, model.colour if by_colour else None, model.shape if by_shape else None)
+    if kind == "colour_of" and len(about) > 1 and rng.random() < 0.7:
+        turn = _made(rng, scene, language, "colour_of", fill, about)
+        return Turn(
+            turn.kind,
+            language,
+            _polish(rng, _ask(rng, language, "colours_of", fill), language),
+            turn.answer,
+            turn.check,
+            turn.about,
+        )
+    return _made(rng, scene, language, kind, fill, about)
+
+
+def _looks(rng, language, colour, shape):
+    """Fills for {what}, {what_s} and {colour}."""
+    if language == "en":
+        noun = rng.choice(EN_SHAPE_ASKED[shape]) if shape else rng.choice(["object", "one", "thing", "shape", "figure"])
+        word = {"grey": rng.choice(["grey", "gray"])}.get(colour, colour or "")
+        what = f"{word} {noun}".strip()
+        return dict(what=what, what_s=what.replace("box", "boxe") + "s", colour=word)
+    noun = rng.choice(ZH_SHAPE_ASKED[shape]) if shape else rng.choice(["物体", "图形", "东西", "那个"])
+    word = rng.choice(ZH_COLOUR_ASKED[colour]) if colour else ""
+    what = f'{word}{rng.choice(["的", "的", ""])}{noun}' if word else noun
+    return dict(what=what, what_s=what, colour=word)
+
+
+def _asked_by_place(rng, scene, language, kind):
+    """Asks what is at a place: a corner, the centre, or a whole side of the picture."""
+    if any(abs(at - border) < CLEAR for t in scene.things for at in (t.x, t.y) for border in (1 / 3, 2 / 3)):
+        return None
+    place = rng.choice(scene.things).position if scene.things and rng.random() < 0.85 else rng.choice(POSITIONS)
+    if place.count(" ") and rng.random() < 0.4:
+        place = rng.choice(place.split(" "))
+    about = [t for t in scene.things if is_in(t, place)]
+    if kind != "at" and not about:
+        return None
+    at = expand(rng, rng.choice((EN_AT if language == "en" else ZH_AT)[place]))
+    return _made(rng, scene, language, kind, dict(at=at), about)
+
+
+def is_in(thing, place):
+    """Whether a thing is at a place that a question names: 'left' is the whole left column, 'centre' the one cell."""
+    if place in ("top", "bottom", "left", "right"):
+        return place in thing.position.split(" ")
+    return thing.position == place
+
+
+def _yes_or_no(rng, scene, language, kind):
+    truth = rng.random() < 0.5
+    things, english = scene.things, language == "en"
+    if kind == "is_number":
+        n = len(things) if truth else rng.choice([i for i in range(1, 7) if i != len(things)])
+        fill = (
+            dict(
+                n=rng.choice(
+                    [str(n), "one two three four five six".split()[n - 1] if english else "一两三四五六"[n - 1]]
+                )
+            )
+            if n
+            else None
+        )
+        answer = _confirm(
+            language,
+            truth,
+            f'there {_are(len(things))} {len(things) or "none"}',
+            f"有{len(things)}个" if things else "没有",
+        )
+        return fill and _yes_no_turn(rng, language, kind, fill, answer, truth)
+    if kind == "is_there":
+        return _is_there(rng, scene, language, truth)
+    if len(things) != 1:
+        return None
+    names, seen = (COLOURS, things[0].colour) if kind == "is_colour" else (SHAPES, things[0].shape)
+    asked = seen if truth else rng.choice([name for name in names if name != seen])
+    fill = (
+        _looks(rng, language, asked, None)
+        if kind == "is_colour"
+        else dict(shape=rng.choice((EN_SHAPE_ASKED if english else ZH_SHAPE_ASKED)[asked]))
+    )
+    if kind == "is_colour":
+        answer = _confirm(language, truth, f"it is {seen}", f"是{ZH_COLOUR[seen]}")
+    else:
+        answer = _confirm(language, truth, f"it is a {seen}", f"是{ZH_SHAPE[seen]}")
+    return _yes_no_turn(rng, language, kind, fill, answer, truth)
+
+
+def _is_there(rng, scene, language, truth):
+    colour = rng.random() < 0.55
+    shape = not colour or rng.random() < 0.5
+    model = (
+        rng.choice(scene.things)
+        if scene.things and rng.random() < 0.5
+        else Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES))
+    )
+    truth = any(
+        (not colour or t.colour == model.colour) and (not shape or t.shape == model.shape) for t in scene.things
+    )
+    fill = _looks(rng, language, model.colour if colour else None, model.shape if shape else None)
+    answer = {"en": ("No, there is not.", "Yes, there is."), "zh": ("没有。", "有。")}[language][truth]
+    return _yes_no_turn(rng, language, "is_there", fill, answer, truth)
+
+
+def _yes_no_turn(rng, language, kind, fill, answer, truth):
+    question = _polish(rng, _ask(rng, language, kind, fill), language)
+    return Turn(kind, language, question, answer, "yes" if truth else "no")
+
+
+def _confirm(language, truth, english, chinese):
+    if language == "en":
+        return f'{"Yes" if truth else "No"}, {english}.'
+    return _full_width(f'{"是的" if truth else "不是"},{chinese}。')
+
+
+def _talk(rng, language):
+    asked, answer = rng.choice(TALK[language])
+    question = _polish(rng, rng.choice(asked.split("|")), language, chatter=0.1)
+    return Turn("talk", language, question, _full_width(answer) if language == "zh" else answer, "talk")
+
+
+def _ask(rng, language, kind, fill):
+    if language == "zh":
+        return expand(rng, rng.choice(ZH[kind])).format(**fill)
+    return expand(rng, rng.choice(EN[kind])).format(
+        **{key: rng.choice(words) for key, words in EN_FILL.items()}, **fill
+    )
+
+
+def _polish(rng, text, language, chatter=0.3):
+    """Adds greetings, politeness, punctuation, capitals and slips of the pen."""
+    if rng.random() < chatter:
+        text = rng.choice(EN_PREFIX if language == "en" else ZH_PREFIX) + text
+    if rng.random() < chatter * 0.6:
+        text += rng.choice(EN_SUFFIX if language == "en" else ZH_SUFFIX)
+    if language == "en":
+        text = text.replace("  ", " ")
+        if rng.random() < 0.65:
+            text = text[:1].upper() + text[1:]
+        if rng.random() < 0.03:
+            text = text.upper()
+        text = text.replace(" i ", " I ") if rng.random() < 0.8 else text
+        end = rng.choice(["?", "?", "?", ".", "", "", "!", " ?", "??"])
+    else:
+        end = rng.choice(["?", "?", "。", "", "", "!", "呢?", "吗?" if "是" in text[:3] else "?", "??"])
+        end = _full_width(end) if rng.random() < 0.7 else end
+        text = _full_width(text) if rng.random() < 0.7 else text
+    if rng.random() < 0.03:
+        text = _slip(rng, text)
+    return text + end
+
+
+def _slip(rng, text):
+    """One letter dropped, doubled or swapped with the next."""
+    i = rng.randrange(max(1, len(text) - 1))
+    return text[:i] + rng.choice(
+        [text[i + 1 :], text[i : i + 1] * 2 + text[i + 1 :], text[i : i + 2][::-1] + text[i + 2 :]]
+    )
+
+
+def _full_width(text):
+    return text.translate(str.maketrans(",?!:", "\uff0c\uff1f\uff01\uff1a"))
+
+
+def _are(n):
+    return "is" if n == 1 else "are"
+
+
+def _a(words):
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def _join(words, last, comma=", "):
+    """Lists words without repeating one."""
+    words = list(dict.fromkeys(words))
+    return words[0] if len(words) == 1 else comma.join(words[:-1]) + last + words[-1]
+
+
+def _join_all(words, last, comma=", "):
+    return words[0] if len(words) == 1 else comma.join(words[:-1]) + last + words[-1]
+
+
+def say_in_english(kind, scene, about):
+    """The right answer to a question about `about`."""
+    n, check = len(about), KINDS[kind][1]
+    names = [_a(f"{t.colour} {t.shape}") for t in about]
+    if kind == "background":
+        return f"The background is {scene.background}."
+    if check == "number":
+        return (
+            f'There {_are(n)} {n or "no"} {"object" if n == 1 else "objects"}.'
+            if kind == "number"
+            else f'There {_are(n)} {n or "none"}.'
+        )
+    if not about:
+        return "There is nothing in the picture." if kind == "describe" else "There is none."
+    if check == "describe":
+        listed = _join_all(
+            [f"{name} {EN_POSITION[t.position]}" for name, t in zip(names, about, strict=False)], " and "
+        )
+        text = f"The picture shows {listed}." if n == 1 else f"The picture shows {n} objects: {listed}."
+        return text + (f" The background is {scene.background}." if kind == "detail" else "")
+    if check == "things":
+        return f"It is {names[0]}." if n == 1 else f'They are {_join_all(names, " and ")}.'
+    if check == "colour":
+        return f'{"It is" if n == 1 else "They are"} {_join([t.colour for t in about], " and ")}.'
+    if check == "shape":
+        return f"It is a {about[0].shape}." if n == 1 else f'The shapes are {_join([t.shape for t in about], " and ")}.'
+    if n == 1:
+        return f"It is {EN_POSITION[about[0].position]}."
+    return (
+        _join_all([f"the {t.colour} {t.shape} is {EN_POSITION[t.position]}" for t in about], " and ").capitalize() + "."
+    )
+
+
+def say_in_chinese(kind, scene, about):
+    """The right answer to a question about `about`."""
+    return _full_width(_say_in_chinese(kind, scene, about))
+
+
+def _say_in_chinese(kind, scene, about):
+    n, check = len(about), KINDS[kind][1]
+    names = [f"{ZH_COLOUR[t.colour]}的{ZH_SHAPE[t.shape]}" for t in about]
+    if kind == "background":
+        return f"背景是{ZH_COLOUR[scene.background]}。"
+    if check == "number":
+        return f"有{n}个。" if n else "没有。"
+    if not about:
+        return "图中没有物体。" if kind == "describe" else "没有。"
+    placed = [f"{name}在{ZH_POSITION[t.position]}" for name, t in zip(names, about, strict=False)]
+    if check == "describe":
+        one = f"图中有一个{names[0]},位于{ZH_POSITION[about[0].position]}。"
+        text = one if n == 1 else f'图中有{n}个图形:{",".join(placed)}。'
+        return text + (f"背景是{ZH_COLOUR[scene.background]}。" if kind == "detail" else "")
+    if check == "things":
+        return f'{_join_all(names, "和", "、")}。'
+    if check == "colour":
+        return f'{_join([ZH_COLOUR[t.colour] for t in about], "和", "、")}。'
+    if check == "shape":
+        return f'{_join([ZH_SHAPE[t.shape] for t in about], "和", "、")}。'
+    return f"在{ZH_POSITION[about[0].position]}。" if n == 1 else f'{",".join(placed)}。'

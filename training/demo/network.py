@@ -1,0 +1,161 @@
+"""The model while it is trained: its remote code, faster attention in the tower, and the heads that are thrown away."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from .samples import CLASSES, LOCAL_CLASSES
+from .template import IGNORED
+
+HEAD_WEIGHTS = dict(colour=1, shape=1, rank=1, position=1, count=0.7, background=0.3)
+
+
+def new_model(folder):
+    """A model of the folder's geometry with fresh weights, in fp32."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=True, torch_dtype=torch.float32)
+    model.requires_grad_(True)
+    _start_well(model)
+    use_fast_attention(model)
+    return model
+
+
+def _start_well(model):
+    """PLoRA starts without effect, positions as waves, residual branches small; the stem is normalised while it learns."""
+    embeddings = model.vit.vision_tower.vision_model.embeddings
+    side = embeddings.image_size // embeddings.patch_size
+    embeddings.position_embedding.weight.data[1:] = 0.3 * _waves(side, embeddings.embed_dim)
+    nn.init.normal_(embeddings.patch_embedding.weight, std=embeddings.patch_embedding.weight[0].numel() ** -0.5)
+    for i, convolution in enumerate(model.vit.stem.convolutions):
+        nn.init.kaiming_normal_(convolution.weight)
+        model.vit.stem.convolutions[i] = nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels))
+    depth = len(model.model.layers)
+    for name, parameter in model.named_parameters():
+        if name.endswith("Plora_B.weight"):
+            parameter.data.zero_()
+        elif name.startswith("model.layers") and parameter.dim() == 2:
+            shrink = (2 * depth) ** -0.5 if "wo.weight" in name or "w2.weight" in name else 1
+            parameter.data.normal_(std=parameter.shape[1] ** -0.5 * shrink)
+        elif name.startswith("vision_proj") and parameter.dim() == 2:
+            parameter.data.normal_(std=parameter.shape[1] ** -0.5)
+    model.model.tok_embeddings.weight.data.normal_(std=0.5)
+
+
+def fold_norms(model):
+    """Puts the stem's batch norms into its convolutions, for good."""
+    convolutions = model.vit.stem.convolutions
+    for i, (convolution, norm) in enumerate(convolutions):
+        convolutions[i] = torch.nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
+
+
+def _waves(side, dim):
+    """Sines and cosines of row and column: [side * side, dim]."""
+    frequencies = 2.0 ** torch.linspace(0, 3.5, dim // 4)
+    angles = (torch.arange(side)[:, None] + 0.5) / side * frequencies * 3.14159
+    waves = torch.cat((angles.sin(), angles.cos()), 1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat((rows, columns), 2).reshape(side * side, dim)
+
+
+def use_fast_attention(model):
+    """Lets CLIP's attention run through PyTorch's fused kernel: transformers 4.40 has none for it."""
+    for layer in model.vit.vision_tower.vision_model.encoder.layers:
+        layer.self_attn.forward = _fused(layer.self_attn)
+
+
+def _fused(attention):
+    def forward(hidden_states, *unused, **also_unused):
+        batch, tokens, width = hidden_states.shape
+        query, key, value = (
+            project(hidden_states).view(batch, tokens, attention.num_heads, -1).transpose(1, 2)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        out = F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
+        return attention.out_proj(out.transpose(1, 2).reshape(batch, tokens, width)), None
+
+    return forward
+
+
+class Heads(nn.Module):
+    """Read from the stem's cells and from the picture tokens what they were taught; only training needs this."""
+
+    def __init__(self, model):
+        super().__init__()
+        width = model.vision_proj[0].in_features
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, sum(CLASSES.values()))
+        stem_width = model.config.vision_config["num_channels"]
+        self.fine_norm = nn.LayerNorm(stem_width)
+        self.fine_linear = nn.Linear(stem_width, sum(CLASSES[name] for name in LOCAL_CLASSES))
+        model.vit.stem.register_forward_hook(self._keep_cells)
+
+    def _keep_cells(self, stem, inputs, cells):
+        self.cells = cells.flatten(2).transpose(1, 2)
+
+    def loss(self, features, classes, fine_classes):
+        """Weighted cross entropy. features [batch, tokens, C], classes [batch, tokens, number of CLASSES], so the fine ones."""
+        parts = self.linear(self.norm(features)).float()
+        fine_parts = self.fine_linear(self.fine_norm(self.cells)).float()
+        fine_names = [name for name in CLASSES if name in LOCAL_CLASSES]
+        return _loss_of(CLASSES, parts, classes) + 0.5 * _loss_of(fine_names, fine_parts, fine_classes)
+
+
+def _loss_of(names, parts, classes):
+    total = 0
+    for i, (name, part) in enumerate(zip(names, parts.split([CLASSES[name] for name in names], dim=-1), strict=False)):
+        weight = torch.ones(part.shape[-1], device=part.device)
+        if name in LOCAL_CLASSES:
+            weight[0] = 0.2  # most cells are covered by nothing
+        loss = F.cross_entropy(part.flatten(0, 1), classes[..., i].flatten().long(), weight, ignore_index=-1)
+        total = total + HEAD_WEIGHTS.get(name, 0.15) * loss
+    return total
+
+
+def pixels_of(samples, device="cpu"):
+    """Normalised pixels [batch, 3, 192, 192], as the model's processor makes them."""
+    mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=device)
+    std = torch.tensor((0.26862954, 0.26130258, 0.27577711), device=device)
+    pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples])).to(device)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def classes_of(samples):
+    """(classes of the picture tokens, classes of the stem's cells)."""
+    return tuple(
+        torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
+        for name in ("classes", "fine_classes")
+    )
+
+
+def answer_loss(model, features, samples, prefix):
+    """Mean cross entropy of the answers' tokens.
+
+    Args:
+        features: the tower's picture tokens [batch, tokens, C].
+        prefix: ids that all sequences begin with; they run once for the whole batch.
+    """
+    start = len(prefix)
+    length = max(len(sample.ids) for sample in samples) - start
+    ids = torch.zeros(len(samples), length, dtype=torch.long)
+    labels = torch.full((len(samples), length), IGNORED)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample.ids) - start] = torch.tensor(sample.ids[start:])
+        labels[row, : len(sample.labels) - start] = torch.tensor(sample.labels[start:])
+    ids, labels = ids.to(features.device), labels.to(features.device)
+    im_mask = ids < 0
+    with_picture = im_mask.any(1)
+    embeds = model.model.tok_embeddings(ids.clamp_min(0))
+    pictures = model.vision_proj(features)[with_picture].flatten(0, 1).to(embeds.dtype)
+    embeds = embeds.flatten(0, 1).index_copy(0, im_mask.flatten().nonzero().squeeze(1), pictures).view_as(embeds)
+    hidden = model.model(embeds, im_mask, past_key_values=_past(model, prefix, len(samples))).last_hidden_state
+    wanted = labels[:, 1:] != IGNORED
+    return F.cross_entropy(model.output(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
+
+
+def _past(model, prefix, batch):
+    if not prefix:
+        return None
+    out = model.model(model.model.tok_embeddings(torch.tensor([prefix], device=model.device)))
+    return tuple((key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)) for key, value in out.past_key_values)

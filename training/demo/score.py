@@ -1,0 +1,199 @@
+"""The score on held-out pictures: `python -m training.demo.score --model FOLDER` or `--url http://host:port/v1`."""
+
+import argparse
+import base64
+import io
+import json
+import random
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import torch
+
+from lingbi.scenes import find_fault
+
+from . import MODEL_FOLDER
+from .conversations import KINDS, random_turn
+from .heldout import QUESTIONS, heldout_picture
+from .template import STOP, encode_prompt, messages_of
+
+N_PICTURES, SEED = 200, 20240501
+MAX_NEW_TOKENS = 128
+MORE_KINDS = [kind for kind in KINDS if kind != "talk"]
+PASS_MARK = 0.95
+
+
+@dataclass
+class Verdict:
+    """One answer; `fault` is None where it is right."""
+
+    kind: str
+    language: str
+    style: str
+    n_things: int
+    question: str
+    answer: str
+    fault: str | None
+
+
+class FolderModel:
+    """Answers by the remote code of a model folder, on the CPU, greedily."""
+
+    def __init__(self, folder):
+        from lmdeploy.tokenizer import Tokenizer
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=True, torch_dtype=torch.float32
+        ).eval()
+        self.tokenizer = Tokenizer(str(folder))
+        self.stop = self._encode(STOP)[0]
+
+    def _encode(self, text):
+        return self.tokenizer.encode(text, add_bos=False)
+
+    @torch.inference_mode()
+    def look(self, image):
+        """Picture tokens [tokens, hidden]."""
+        return self.model.vision_proj(self.model.vit(self.model.vis_processor(image)[None]))[0]
+
+    @torch.inference_mode()
+    def answer(self, picture, turns):
+        """Answers the last of (question, answer) pairs about what `look` returned."""
+        ids = torch.tensor(
+            [[self.tokenizer.bos_token_id] + encode_prompt(self._encode, messages_of(turns), len(picture))]
+        )
+        im_mask = ids < 0
+        embeds = self.model.model.tok_embeddings(ids.clamp_min(0))
+        embeds[im_mask] = picture
+        out = self.model(inputs_embeds=embeds, im_mask=im_mask)
+        said = []
+        while len(said) < MAX_NEW_TOKENS:
+            token = out.logits[0, -1].argmax().item()
+            if token == self.stop:
+                break
+            said.append(token)
+            out = self.model(input_ids=torch.tensor([[token]]), past_key_values=out.past_key_values)
+        return self.tokenizer.decode(said)
+
+
+class UrlModel:
+    """Answers by an OpenAI-compatible server."""
+
+    def __init__(self, url, key):
+        self.client = httpx.Client(
+            base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {key}"}, timeout=120, trust_env=False
+        )
+        self.name = self._json(self.client.get("/models"))["data"][0]["id"]
+
+    @staticmethod
+    def _json(response):
+        response.raise_for_status()
+        return response.json()
+
+    def look(self, image):
+        """The picture as a data URL."""
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "PNG")
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+    def answer(self, picture, turns):
+        messages = messages_of(turns, n_pictures=0)
+        messages[0]["content"] = [
+            dict(type="text", text=turns[0][0]),
+            dict(type="image_url", image_url=dict(url=picture)),
+        ]
+        body = dict(model=self.name, messages=messages, max_tokens=MAX_NEW_TOKENS, temperature=0, top_k=1)
+        return self._json(self.client.post("/chat/completions", json=body))["choices"][0]["message"]["content"]
+
+
+def score_model(model, n_pictures=N_PICTURES, seed=SEED, threads=1):
+    """Verdicts on all answers: for each picture hand-written questions, questions of the grammar, and a short conversation."""
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(lambda i: score_picture(model, i, seed), range(n_pictures))
+        return [verdict for part in parts for verdict in part]
+
+
+def score_picture(model, i, seed):
+    """Verdicts on the answers about held-out picture i."""
+    rng = random.Random(f"{seed}-{i}")
+    image, scene = heldout_picture(rng, i)
+    picture = model.look(image)
+    style, history, verdicts = ("plain" if i % 2 else "trained"), [], []
+    for j, (kind, language, question, check, about) in enumerate(_questions(rng, scene)):
+        turns = (history if j >= 4 else []) + [(question, None)]
+        answer = model.answer(picture, turns)
+        verdicts.append(
+            Verdict(kind, language, style, len(scene.things), question, answer, find_fault(check, scene, answer, about))
+        )
+        if j >= 3:
+            history = turns[:-1] + [(question, answer)]
+    return verdicts
+
+
+def _questions(rng, scene):
+    """(kind, language, question, check, about): three on their own, then three that make a conversation."""
+    kinds = [kind for kind in QUESTIONS if kind[0] != "background" or scene.background]
+    asked = [kind for kind in rng.sample(kinds, len(kinds)) if kind[0] != "describe"][:3]
+    asked.insert(0, ("describe", rng.choice(["zh", "en"])))
+    for kind, language in asked:
+        yield kind, language, rng.choice(QUESTIONS[kind, language]), kind, None
+    for _ in range(3):
+        turn = random_turn(rng, scene)
+        while turn.check == "talk":
+            turn = random_turn(rng, scene)
+        yield turn.kind, turn.language, turn.question, turn.check, turn.about
+
+
+def print_score(verdicts):
+    """Prints the share of right answers by kind, language, style and number of objects; returns the whole one."""
+    for title, key in (
+        ("kind", lambda v: v.kind),
+        ("language", lambda v: v.language),
+        ("style", lambda v: v.style),
+        ("objects", lambda v: str(v.n_things)),
+    ):
+        groups = defaultdict(list)
+        for verdict in verdicts:
+            groups[key(verdict)].append(verdict.fault is None)
+        for name, right in sorted(groups.items()):
+            print(f"{title:10} {name:12} {sum(right):5} of {len(right):5} right {sum(right) / len(right):8.1%}")
+    share = sum(verdict.fault is None for verdict in verdicts) / len(verdicts)
+    print(f'{"all":23} {sum(v.fault is None for v in verdicts):5} of {len(verdicts):5} right {share:8.1%}', flush=True)
+    return share
+
+
+def score_folder(folder, n_pictures=N_PICTURES, seed=SEED):
+    return score_model(FolderModel(folder), n_pictures, seed)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Scores a demo model on held-out pictures; exit status 1 below 95 %.")
+    parser.add_argument(
+        "--model", default=str(MODEL_FOLDER), help="model folder, run on this CPU (default: %(default)s)"
+    )
+    parser.add_argument("--url", help="OpenAI-compatible server to ask instead, such as http://127.0.0.1:23333/v1")
+    parser.add_argument("--api-key-file", type=Path, help="file with the API key for --url")
+    parser.add_argument("--pictures", type=int, default=N_PICTURES)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--threads", type=int, default=1, help="questions asked at once, with --url")
+    parser.add_argument("--faults", type=int, default=0, help="how many wrong answers to print")
+    parser.add_argument("--answers", type=Path, help="file for all verdicts as JSON")
+    args = parser.parse_args(argv)
+    model = UrlModel(args.url, args.api_key_file.read_text().split()[0]) if args.url else FolderModel(args.model)
+    verdicts = score_model(model, args.pictures, args.seed, args.threads if args.url else 1)
+    if args.answers:
+        args.answers.write_text(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=1))
+    for verdict in [verdict for verdict in verdicts if verdict.fault][: args.faults]:
+        print(
+            f"{verdict.kind} ({verdict.style}, {verdict.n_things} objects): {verdict.question} -> {verdict.answer}\n    {verdict.fault}"
+        )
+    return 0 if print_score(verdicts) >= PASS_MARK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

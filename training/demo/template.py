@@ -1,0 +1,50 @@
+"""Conversations as token ids, made by lmdeploy's own chat template and the model folder's tokenizer."""
+
+from lmdeploy.model import MODELS
+
+IMAGE_TOKEN = "<IMAGE_TOKEN>"
+NAME = "internlm-xcomposer2"
+TEMPLATE = MODELS.get(NAME)()
+STOP, START = "[UNUSED_TOKEN_145]", "[UNUSED_TOKEN_146]"
+# in place of the ids of a picture's tokens; the value tells which picture
+FIRST_PICTURE = -1
+IGNORED = -100
+BOS = 1
+
+
+def messages_of(turns, n_pictures=1, picture_turn=0):
+    """Chat messages of question and answer pairs; the last answer may be None. Pictures come before the question of one turn."""
+    messages = []
+    for i, (question, answer) in enumerate(turns):
+        pictures = " ".join([IMAGE_TOKEN] * n_pictures) if i == picture_turn else ""
+        messages.append(dict(role="user", content=pictures + question))
+        if answer is not None:
+            messages.append(dict(role="assistant", content=answer))
+    return messages
+
+
+def encode_prompt(encode, messages, picture_tokens, template=TEMPLATE):
+    """Ids of a prompt as lmdeploy makes them; the tokens of picture i are -1 - i."""
+    ids = []
+    for i, text in enumerate(template.messages2prompt(messages).split(IMAGE_TOKEN)):
+        if i:
+            ids += [FIRST_PICTURE - (i - 1)] * picture_tokens
+        ids += encode(text)
+    return ids
+
+
+def encode_conversation(encode, turns, picture_tokens, picture_turn=0, n_pictures=1, template=TEMPLATE):
+    """(ids, labels) of a whole conversation, without `<s>`; only answers and their stop symbol are learnt."""
+    prompt = encode_prompt(encode, messages_of(turns, n_pictures, picture_turn)[:-1], picture_tokens, template)
+    ids = prompt + encode(turns[-1][1] + STOP)
+    stop, assistant = encode(STOP)[0], encode(f"{START}assistant\n")
+    labels, i = [IGNORED] * len(ids), 0
+    while i < len(ids):
+        i += 1
+        if ids[i - len(assistant) : i] == assistant and i >= len(assistant):
+            while i < len(ids):
+                labels[i] = ids[i]
+                i += 1
+                if ids[i - 1] == stop:
+                    break
+    return ids, labels

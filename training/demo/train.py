@@ -1,0 +1,297 @@
+"""Trains the demo model from nothing into a folder: `python -m training.demo.train --out FOLDER`, or `scripts/train-demo`."""
+
+import argparse
+import collections
+import functools
+import itertools
+import math
+import os
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import sentencepiece
+import torch
+import torch.multiprocessing as multiprocessing
+
+from . import MODEL_FOLDER, network, score
+from .muon import Muon
+from .samples import samples_of, silent_samples_of
+from .template import BOS, TEMPLATE, messages_of
+from .vocabulary import train_tokenizer
+
+# On two cores, two processes of one thread each: faster than one process of two threads, and reproducible.
+# On a GPU, one process, its pictures drawn by all cores.
+RANKS = dict(cpu=2, cuda=1)
+BATCH = dict(cpu=16, cuda=128)
+# First the tower learns to see, from its heads; then the language model learns to talk about what a finished tower sees.
+TOWER_SHARE = 0.6
+# Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
+PICTURES_PER_MINUTE = dict(tower=13000, talk=5500)
+# Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
+LEARNING_RATES = dict(tower=(2e-3, 1.5e-3), talk=(2e-3, 1.5e-3))
+# How many scenes are easy when a phase begins, and from this part of it on.
+FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, talk=0.2), 0.5
+# A few sequences much longer than the others must not decide a step.
+MAX_GRADIENT = 5.0
+# Lengths are alike within a batch; the batches of one pool come in random order.
+POOL = 512
+REPORT_EVERY = 100
+PASS_MARK = 0.95
+
+
+class Shared:
+    """What the ranks share: their gradients, twice, so that nobody overwrites what another still reads."""
+
+    def __init__(self, n_parameters, ranks):
+        self.ranks = ranks
+        self.values = torch.zeros(2, ranks, n_parameters).share_memory_()
+        self.barrier = multiprocessing.get_context("spawn").Barrier(ranks)
+
+    def average(self, step, rank, values):
+        if self.ranks == 1:
+            return values
+        shared = self.values[step % 2, :, : len(values)]
+        shared[rank].copy_(values)
+        self.barrier.wait()
+        return shared.mean(0)
+
+
+class Trainer:
+    """One of the ranks: its own copy of the model, its own samples, the same gradient as the others."""
+
+    def __init__(self, folder, rank, shared, seed, minutes, device="cpu", start=None):
+        torch.manual_seed(seed)
+        self.rank, self.shared, self.seed, self.folder, self.device = rank, shared, seed, folder, device
+        self.model = network.new_model(folder).to(device)
+        self.heads = network.Heads(self.model).to(device)
+        encode = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/tokenizer.model").encode
+        self.prefix = [BOS] + encode(
+            TEMPLATE.messages2prompt(messages_of([("", None)], 0)).partition("user\n")[0] + "user\n"
+        )
+        self.start = start
+        share = 0 if start else TOWER_SHARE
+        self.minutes = dict(tower=minutes * share, talk=minutes * (1 - share))
+        self.step, self.started = 0, time.monotonic()
+        self.workers = multiprocessing.get_context("spawn").Pool(os.cpu_count()) if device == "cuda" else None
+
+    def train(self):
+        vit = self.model.vit
+        if not self.start:
+            self._run(
+                "tower",
+                [*vit.parameters(), *self.heads.parameters()],
+                vit.vision_tower.vision_model.encoder,
+                self._seeing_loss,
+            )
+            self._agree_on_norms()
+        network.fold_norms(self.model)
+        if self.start:
+            self.model.load_state_dict(torch.load(f"{self.start}/pytorch_model.bin", weights_only=True))
+        vit.requires_grad_(False)
+        if self.rank == 0:
+            save(self.model, self.folder)
+        self._run(
+            "talk", [p for p in self.model.parameters() if p.requires_grad], self.model.model.layers, self._talking_loss
+        )
+        if self.workers:
+            self.workers.terminate()
+
+    def _run(self, phase, parameters, layers, loss_of):
+        """Trains these parameters for the phase's time, the matrices of its layers with Muon."""
+        matrices = [p for p in layers.parameters() if p.dim() == 2]
+        known = {id(p) for p in matrices}
+        self.parameters = parameters
+        self.optimizers = (
+            Muon(matrices),
+            torch.optim.AdamW([p for p in parameters if id(p) not in known], betas=(0.9, 0.98), weight_decay=0.01),
+        )
+        self.phase, self.phase_started, self.phase_step, losses = phase, time.monotonic(), 0, []
+        for batch in self._batches():
+            for optimizer, rate in zip(self.optimizers, LEARNING_RATES[phase], strict=False):
+                optimizer.param_groups[0]["lr"] = rate * schedule(self.phase_step, self.part)
+            with torch.autocast(self.device, torch.bfloat16):
+                loss = loss_of(batch)
+            loss.backward()
+            losses.append(loss.detach())
+            self._update()
+            self.phase_step += 1
+            if self.rank == 0 and self.phase_step % REPORT_EVERY == 0:
+                self._report(torch.stack(losses[-REPORT_EVERY:]).mean().item())
+
+    @property
+    def n_steps(self):
+        """Steps of the phase; on a GPU the clock counts instead."""
+        return int(self.minutes[self.phase] * PICTURES_PER_MINUTE[self.phase]) // (RANKS["cpu"] * BATCH["cpu"])
+
+    @property
+    def part(self):
+        """How much of the phase is done: 0 to 1."""
+        if self.device == "cuda":
+            return min(1.0, (time.monotonic() - self.phase_started) / 60 / self.minutes[self.phase])
+        return self.phase_step / self.n_steps
+
+    def _agree_on_norms(self):
+        """Averages what the ranks' batch norms have seen, so that all go on with one tower."""
+        buffers = [buffer for buffer in self.model.vit.stem.buffers() if buffer.is_floating_point()]
+        mean = self.shared.average(self.step, self.rank, torch.cat(buffers))
+        for buffer, part in zip(buffers, mean.split([len(buffer) for buffer in buffers]), strict=False):
+            buffer.copy_(part)
+        self.step += 1
+
+    def _features(self, batch):
+        return self.model.vit(network.pixels_of(batch, self.device))
+
+    def _seeing_loss(self, batch):
+        return self.heads.loss(
+            self._features(batch), *(classes.to(self.device) for classes in network.classes_of(batch))
+        )
+
+    def _talking_loss(self, batch):
+        with torch.no_grad():
+            features = self._features(batch)
+        return network.answer_loss(self.model, features, batch, self._common(batch))
+
+    def _update(self):
+        gradient = torch.cat(
+            [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in self.parameters]
+        )
+        gradient = self.shared.average(self.step, self.rank, gradient)
+        gradient *= (MAX_GRADIENT / (gradient.norm() + 1e-6)).clamp(max=1.0)
+        for p, part in zip(self.parameters, gradient.split([p.numel() for p in self.parameters]), strict=False):
+            if p.grad is not None:
+                p.grad.copy_(part.view_as(p))
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+
+    def _batches(self):
+        """Batches of this rank, of sequences of about one length, until the phase is done."""
+        size = BATCH[self.device]
+        for samples in self._pools():
+            order = range(0, len(samples), size)
+            if self.phase == "talk":
+                samples.sort(key=lambda sample: (self._common([sample]) == [], len(sample.ids)))
+            for first in random.Random(self.step).sample(order, len(order)):
+                if self.part >= 1:
+                    return
+                yield samples[first : first + size]
+
+    def _pools(self):
+        """Endless lists of POOL samples, drawn ahead by the workers where there are any."""
+        ahead = collections.deque()
+        for i in itertools.count():
+            first = LAST_EASE[self.phase] if self.start else FIRST_EASE
+            ease = first + (LAST_EASE[self.phase] - first) * min(1.0, self.part / EASE_UNTIL)
+            job = (self.phase, f"{self.seed}-{self.phase}-{i}-{self.rank}", self.folder, ease)
+            if not self.workers:
+                yield draw_pool(*job)
+                continue
+            ahead.append(self.workers.apply_async(draw_pool, job))
+            if len(ahead) > 2 * os.cpu_count():
+                yield ahead.popleft().get()
+
+    def _common(self, batch):
+        return self.prefix if all(sample.ids[: len(self.prefix)] == self.prefix for sample in batch) else []
+
+    def _report(self, loss):
+        done = self.part * self.minutes[self.phase] + (self.minutes["tower"] if self.phase == "talk" else 0)
+        spent = (time.monotonic() - self.started) / 60
+        left = spent * (sum(self.minutes.values()) / done - 1)
+        print(
+            f"{self.phase}: step {self.phase_step}, loss {loss:.3f}, {spent:.1f} min, {left:.1f} min left", flush=True
+        )
+
+
+def draw_pool(phase, seed, folder, ease):
+    """POOL samples for a phase; the tower needs no conversations."""
+    if phase == "tower":
+        return silent_samples_of(seed, POOL, ease)
+    return samples_of(seed, encoder(folder), POOL, ease)
+
+
+@functools.lru_cache
+def encoder(folder):
+    return sentencepiece.SentencePieceProcessor(model_file=f"{folder}/tokenizer.model").encode
+
+
+def schedule(step, part):
+    """Warms up over the first 60 steps, then falls to nothing like a cosine."""
+    return min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * part))
+
+
+def run_rank(rank, folder, shared, seed, minutes, device, start):
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    trainer = Trainer(folder, rank, shared, seed, minutes, device, start)
+    trainer.train()
+    if rank == 0:
+        save(trainer.model, folder)
+
+
+def save(model, folder):
+    """Writes the weights in fp16, whole or not at all."""
+    path = Path(folder) / "pytorch_model.bin"
+    weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    torch.save(weights, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def prepare(folder):
+    """Copies everything but the trained files, which it makes or which are to be made."""
+    folder.mkdir(parents=True)
+    for path in MODEL_FOLDER.iterdir():
+        if path.is_file() and path.name not in ("pytorch_model.bin", "tokenizer.model"):
+            shutil.copy(path, folder)
+    train_tokenizer(folder / "tokenizer.model")
+
+
+def count_parameters(folder):
+    model = network.new_model(folder)
+    return sum(p.numel() for p in [*model.parameters(), *network.Heads(model).parameters()])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Trains the demo model from nothing and scores it on held-out pictures."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-model"), help="folder to make; it must not exist (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=15,
+        help="how much to train, in minutes of two fast cores (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda trains on more pictures in the same time, and not reproducibly",
+    )
+    parser.add_argument(
+        "--start", type=Path, help="model folder with a finished tower: only the language model is trained on"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.out.exists():
+        parser.error(f"--out {args.out}: exists already; name a new folder")
+    prepare(args.out)
+    if args.start:
+        shutil.copy(args.start / "tokenizer.model", args.out)
+    ranks = RANKS[args.device]
+    shared = Shared(count_parameters(args.out), ranks)
+    started = time.monotonic()
+    multiprocessing.spawn(
+        run_rank, (str(args.out), shared, args.seed, args.minutes, args.device, args.start), nprocs=ranks
+    )
+    print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes: {args.out}", flush=True)
+    return 0 if score.print_score(score.score_folder(args.out)) >= PASS_MARK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
