@@ -32,6 +32,8 @@ TOWER_SHARE = 0.6
 PICTURES_PER_MINUTE = dict(tower=13000, talk=5500)
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 1.5e-3), talk=(2e-3, 1.5e-3))
+# A model that goes on from finished weights takes smaller steps.
+START_RATE = 0.3
 # How many scenes are easy when a phase begins, and from this part of it on.
 FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, talk=0.2), 0.5
 # A few sequences much longer than the others must not decide a step.
@@ -111,7 +113,7 @@ class Trainer:
         self.phase, self.phase_started, self.phase_step, losses = phase, time.monotonic(), 0, []
         for batch in self._batches():
             for optimizer, rate in zip(self.optimizers, LEARNING_RATES[phase], strict=False):
-                optimizer.param_groups[0]["lr"] = rate * schedule(self.phase_step, self.part)
+                optimizer.param_groups[0]["lr"] = rate * schedule(self.phase_step, self.part) * (START_RATE if self.start else 1)
             with torch.autocast(self.device, torch.bfloat16):
                 loss = loss_of(batch)
             loss.backward()
