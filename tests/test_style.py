@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from lingbi.settings import Settings
 
+from lingbi.settings import Settings
 from tests.conftest import ROOT
 
 CODE = ("docker", "training", "tests")
@@ -48,7 +48,9 @@ def test_readmes_have_the_same_shape():
 def test_readmes_name_every_setting():
     for name in ("README.md", "README.zh-CN.md"):
         text = (ROOT / name).read_text()
-        assert [field for field in Settings.model_fields if field != "worker" and f"LINGBI_{field.upper()}" not in text] == []
+        assert [
+            field for field in Settings.model_fields if field != "worker" and f"LINGBI_{field.upper()}" not in text
+        ] == []
 
 
 def test_committed_demo_weights_are_small():

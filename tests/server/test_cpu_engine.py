@@ -41,8 +41,9 @@ def reference(tokens: int, prompt=PROMPT) -> list:
     for _ in range(tokens):
         embeddings, mask = embed(model, ids)
         with torch.inference_mode():
-            logits = model(inputs_embeds=embeddings, im_mask=mask, attention_mask=torch.ones(1, len(ids))).logits[0, -1]
-        logits[2] = float("-inf")  # end of sequence, banned by ignore_eos
+            output = model(inputs_embeds=embeddings, im_mask=mask, attention_mask=torch.ones(1, len(ids)))
+            logits = output.logits[0, -1]
+            logits[2] = float("-inf")  # end of sequence, banned by ignore_eos
         ids.append(int(logits.argmax()))
     return ids[len(prompt) :]
 

@@ -113,7 +113,9 @@ class Trainer:
         self.phase, self.phase_started, self.phase_step, losses = phase, time.monotonic(), 0, []
         for batch in self._batches():
             for optimizer, rate in zip(self.optimizers, LEARNING_RATES[phase], strict=False):
-                optimizer.param_groups[0]["lr"] = rate * schedule(self.phase_step, self.part) * (START_RATE if self.start else 1)
+                optimizer.param_groups[0]["lr"] = (
+                    rate * schedule(self.phase_step, self.part) * (START_RATE if self.start else 1)
+                )
             with torch.autocast(self.device, torch.bfloat16):
                 loss = loss_of(batch)
             loss.backward()

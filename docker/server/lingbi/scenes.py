@@ -263,9 +263,9 @@ def _fault_in_yes_no(kind, answer):
 
 def _fault_in_positions(about, answer):
     positions = named_positions(answer)
-    if len(positions) == len(about):
-        if any(all(is_at(t, p) for t, p in zip(order, positions, strict=False)) for order in permutations(about)):
-            return None
+    orders = permutations(about) if len(positions) == len(about) else ()
+    if any(all(is_at(t, p) for t, p in zip(order, positions, strict=True)) for order in orders):
+        return None
     return f"positions: the answer has {positions}, the picture {[thing.position for thing in about]}"
 
 
