@@ -21,6 +21,7 @@ ANSWER_TOKENS = 16  # the CPU engine takes a second a token with the 1.8B model
 # Prompt tokens of PROBE_QUESTION in the published tokenizer: 请, 描述, 图中, 内容.
 QUESTION_TOKENS = 4
 ONE = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)
+TWO = Scene((Thing("blue", "square", 0.25, 0.3, 0.35), Thing("orange", "star", 0.75, 0.7, 0.35)), width=480, height=480)
 THREE = Scene(
     (
         Thing("blue", "square", 0.18, 0.2, 0.25),
@@ -178,7 +179,7 @@ def published(served_name: str):
 
 @check("describe-zh", applies=is_demo)
 def describe_zh(target: Target) -> str:
-    return expect_right("describe", THREE, target.answer([turn("请描述图中内容", data_url(THREE))]))
+    return expect_right("describe", TWO, target.answer([turn("请描述图中内容", data_url(TWO))]))
 
 
 @check("describe-en", applies=is_demo)
