@@ -43,7 +43,7 @@ def test_lmdeploy_serves(kind, path, tmp_path, no_network):
         assert wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}{path}"), 120)
         log = (tmp_path / "state.log").read_text()
         assert process.poll() is None, log
-        assert "gradio.live" not in log and "share" not in log.lower(), log
+    X
     finally:
         process.terminate()
         process.wait(30)
