@@ -3,12 +3,11 @@
 import json
 import signal
 
-import httpx
 import pytest
 
 from lingbi.random_model import make
 from lingbi.supervision import Supervisor, wait_until
-from tests.conftest import ROOT, lingbi, running_server
+from tests.conftest import ROOT, answers, lingbi, running_server
 from training.demo.score import PASS_MARK, UrlModel, score_model
 
 PUBLISHED = ROOT.parent / "shared/models"
@@ -45,13 +44,7 @@ def test_a_killed_worker_comes_back(turbomind):
     worker.send_signal(signal.SIGKILL)
     worker.wait(10)
 
-    def is_ready() -> bool:
-        try:
-            return httpx.get(turbomind["url"] + "/ready").status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    assert wait_until(is_ready, 120)
+    assert wait_until(lambda: answers(turbomind["url"] + "/ready"), 120)
     assert lingbi("smoke", state_dir=turbomind["state_dir"]).returncode == 0
 
 

@@ -4,12 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from lingbi.scenes import Scene, Thing, draw
 from lingbi.supervision import wait_until
-from tests.conftest import DEMO, clean_environment, free_port
+from tests.conftest import DEMO, answers, clean_environment, free_port
 
 LMDEPLOY = Path(sys.executable).with_name("lmdeploy")
 
@@ -28,13 +27,6 @@ def serve(kind: str, state_dir: Path, port: int):
     return subprocess.Popen(command, env=clean_environment(state_dir), cwd=state_dir.parent, stdout=log, stderr=log)
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 @pytest.mark.parametrize(("kind", "path"), [("gradio", "/"), ("api_server", "/v1/models")])
 def test_lmdeploy_serves(kind, path, tmp_path, no_network):
     port = free_port()
@@ -43,7 +35,7 @@ def test_lmdeploy_serves(kind, path, tmp_path, no_network):
         assert wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}{path}"), 120)
         log = (tmp_path / "state.log").read_text()
         assert process.poll() is None, log
-    X
+        assert "gradio.live" not in log and "public URL" not in log, log
     finally:
         process.terminate()
         process.wait(30)

@@ -16,7 +16,7 @@ import pytest
 
 from lingbi.supervision import Supervisor, wait_until
 from lingbi.up import curl_line
-from tests.conftest import DEMO, clean_environment, free_port, lingbi, running_server
+from tests.conftest import DEMO, answers, clean_environment, free_port, lingbi, running_server
 
 
 def test_smoke_passes_and_reports_every_check(demo_server):
@@ -124,13 +124,7 @@ def test_a_killed_worker_comes_back_and_answers(demo_server):
     worker.send_signal(signal.SIGKILL)
     assert not psutil.wait_procs([worker], timeout=10)[1]
 
-    def is_ready() -> bool:
-        try:
-            return httpx.get(demo_server["url"] + "/ready").status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    assert wait_until(is_ready, 60)
+    assert wait_until(lambda: answers(demo_server["url"] + "/ready"), 60)
     assert lingbi("smoke", state_dir=demo_server["state_dir"]).returncode == 0
 
 
