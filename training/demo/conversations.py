@@ -326,21 +326,9 @@ def _join_all(words, last, comma=", "):
     return words[0] if len(words) == 1 else comma.join(words[:-1]) + last + words[-1]
 
 
-def _numbered(items, is_all, last, comma):
-    """Lists items; those of a whole picture by number, so that a small model knows which one is next."""
-    if len(items) == 1 or not is_all:
-        return _join_all(items, last, comma)
-    return comma.join(f"{i}.{item}" for i, item in enumerate(items, 1))
-
-
-def _in_order(names, order):
-    """The names without repeats, in the order of the vocabulary: the same for every picture that holds them."""
-    return sorted(set(names), key=list(order).index)
-
-
 def say_in_english(kind, scene, about):
     """The right answer to a question about `about`."""
-    n, check, is_all = len(about), KINDS[kind][1], len(about) == len(scene.things)
+    n, check = len(about), KINDS[kind][1]
     names = [_a(f"{t.colour} {t.shape}") for t in about]
     if kind == "background":
         return f"The background is {scene.background}."
@@ -353,24 +341,22 @@ def say_in_english(kind, scene, about):
     if not about:
         return "There is nothing in the picture." if kind == "describe" else "There is none."
     if check == "describe":
-        placed = [f"{name} {EN_POSITION[t.position]}" for name, t in zip(names, about, strict=True)]
-        listed = _numbered(placed, is_all, " and ", ", ")
+        listed = _join_all(
+            [f"{name} {EN_POSITION[t.position]}" for name, t in zip(names, about, strict=False)], " and "
+        )
         text = f"The picture shows {listed}." if n == 1 else f"The picture shows {n} objects: {listed}."
         return text + (f" The background is {scene.background}." if kind == "detail" else "")
     if check == "things":
-        return f"It is {names[0]}." if n == 1 else f'They are {_numbered(names, is_all, " and ", ", ")}.'
+        return f"It is {names[0]}." if n == 1 else f'They are {_join_all(names, " and ")}.'
     if check == "colour":
-        return f'{"It is" if n == 1 else "They are"} {_join(_in_order((t.colour for t in about), COLOURS), " and ")}.'
+        return f'{"It is" if n == 1 else "They are"} {_join([t.colour for t in about], " and ")}.'
     if check == "shape":
-        return (
-            f"It is a {about[0].shape}."
-            if n == 1
-            else f'The shapes are {_join(_in_order((t.shape for t in about), SHAPES), " and ")}.'
-        )
+        return f"It is a {about[0].shape}." if n == 1 else f'The shapes are {_join([t.shape for t in about], " and ")}.'
     if n == 1:
         return f"It is {EN_POSITION[about[0].position]}."
-    placed = [f"the {t.colour} {t.shape} is {EN_POSITION[t.position]}" for t in about]
-    return _numbered(placed, is_all, " and ", ", ").capitalize() + "."
+    return (
+        _join_all([f"the {t.colour} {t.shape} is {EN_POSITION[t.position]}" for t in about], " and ").capitalize() + "."
+    )
 
 
 def say_in_chinese(kind, scene, about):
@@ -379,7 +365,7 @@ def say_in_chinese(kind, scene, about):
 
 
 def _say_in_chinese(kind, scene, about):
-    n, check, is_all = len(about), KINDS[kind][1], len(about) == len(scene.things)
+    n, check = len(about), KINDS[kind][1]
     names = [f"{ZH_COLOUR[t.colour]}的{ZH_SHAPE[t.shape]}" for t in about]
     if kind == "background":
         return f"背景是{ZH_COLOUR[scene.background]}。"
@@ -390,12 +376,12 @@ def _say_in_chinese(kind, scene, about):
     placed = [f"{name}在{ZH_POSITION[t.position]}" for name, t in zip(names, about, strict=False)]
     if check == "describe":
         one = f"图中有一个{names[0]},位于{ZH_POSITION[about[0].position]}。"
-        text = one if n == 1 else f'图中有{n}个图形:{_numbered(placed, is_all, ",", ",")}。'
+        text = one if n == 1 else f'图中有{n}个图形:{",".join(placed)}。'
         return text + (f"背景是{ZH_COLOUR[scene.background]}。" if kind == "detail" else "")
     if check == "things":
-        return f'{_numbered(names, is_all, "和", "、")}。'
+        return f'{_join_all(names, "和", "、")}。'
     if check == "colour":
-        return f'{_join([ZH_COLOUR[name] for name in _in_order((t.colour for t in about), COLOURS)], "和", "、")}。'
+        return f'{_join([ZH_COLOUR[t.colour] for t in about], "和", "、")}。'
     if check == "shape":
-        return f'{_join([ZH_SHAPE[name] for name in _in_order((t.shape for t in about), SHAPES)], "和", "、")}。'
-    return f"在{ZH_POSITION[about[0].position]}。" if n == 1 else f'{_numbered(placed, is_all, ",", ",")}。'
+        return f'{_join([ZH_SHAPE[t.shape] for t in about], "和", "、")}。'
+    return f"在{ZH_POSITION[about[0].position]}。" if n == 1 else f'{",".join(placed)}。'

@@ -33,7 +33,7 @@ PICTURES_PER_MINUTE = dict(tower=13000, talk=5500)
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 1.5e-3), talk=(2e-3, 1.5e-3))
 # A model that goes on from finished weights takes smaller steps.
-START_RATE = 0.6
+START_RATE = 0.3
 # How many scenes are easy when a phase begins, and from this part of it on.
 FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, talk=0.2), 0.5
 # A few sequences much longer than the others must not decide a step.
