@@ -1,5 +1,6 @@
 """Starts, watches and stops supervisord, which keeps the workers up."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -19,6 +20,7 @@ CONFIG_FILE = Path(__file__).parents[1] / "supervisord.conf"
 SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
 STOP_MARGIN_S = 15
 POLL_S = 0.2
+WORKER, SUPERVISORD = "lingbi.worker", "supervisor.supervisord"
 
 
 def wait_until(predicate, timeout_s: float) -> bool:
@@ -64,19 +66,21 @@ class Supervisor:
         """supervisord's process, or None."""
         try:
             process = psutil.Process(int(self.pid_file.read_text()))
-            return process if "supervisor.supervisord" in process.cmdline() else None
+            return process if SUPERVISORD in process.cmdline() else None
         except (OSError, ValueError, psutil.Error):
             return None
 
     def workers_left(self) -> list:
         """Worker processes of this state folder, whoever their parent is."""
-        return [process for process in psutil.process_iter() if self._is_worker(process)]
+        return [process for process in psutil.process_iter() if self._is_ours(process, WORKER)]
 
-    def _is_worker(self, process: psutil.Process) -> bool:
+    def supervisors_left(self) -> list:
+        """supervisord of this state folder, even where its process file is not written yet."""
+        return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD)]
+
+    def _is_ours(self, process: psutil.Process, module: str) -> bool:
         try:
-            return "lingbi.worker" in process.cmdline() and (
-                process.environ().get(f"{PREFIX}STATE_DIR") == str(self.state_dir)
-            )
+            return module in process.cmdline() and process.environ().get(f"{PREFIX}STATE_DIR") == str(self.state_dir)
         except psutil.Error:
             return False
 
@@ -84,7 +88,7 @@ class Supervisor:
         """Start supervisord in the background with this environment added to ours."""
         for folder in ("logs", "run"):
             (self.state_dir / folder).mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIG_FILE)]
+        command = [sys.executable, "-m", SUPERVISORD, "-c", str(CONFIG_FILE)]
         done = subprocess.run(command, env=os.environ | values, capture_output=True, text=True)
         if done.returncode or not wait_until(lambda: self.process(), 10):
             raise StartError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}")
@@ -98,16 +102,14 @@ class Supervisor:
 
     def stop(self, timeout_s: float) -> bool:
         """Drain and end everything; whether anything ran."""
-        process = self.process()
-        running = [process] if process else []
-        for each in running or self.workers_left():
-            running = running or [each]
-            each.terminate()
+        running = self.supervisors_left() or self.workers_left()
+        for process in running:
+            process.terminate()
         psutil.wait_procs(running, timeout=timeout_s)
         leftovers = [*running, *self.workers_left()]
-        for each in leftovers:
-            if each.is_running():
-                each.kill()
+        for process in leftovers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(leftovers, timeout=10)
         return bool(running)
 

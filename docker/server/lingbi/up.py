@@ -26,6 +26,7 @@ from lingbi.supervision import POLL_S, Supervisor, environment, log_tail
 
 RECORD = "server.json"
 INTERRUPTED = 130
+ABORT_TIMEOUT_S = 10  # nothing has been answered yet, so there is nothing to drain
 FAILED_STATES = {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
 
 
@@ -104,7 +105,7 @@ def bring_up(settings: Settings) -> dict:
         supervisor.start(environment(resolved(plan), plan.workers))
         wait_ready(plan, supervisor)
     except BaseException:  # Ctrl-C too: nothing may be left running
-        supervisor.stop(settings.drain_timeout_s)
+        supervisor.stop(ABORT_TIMEOUT_S)
         raise
     report = {
         "url": plan.url,
