@@ -33,9 +33,10 @@ def test_lmdeploy_serves(kind, path, tmp_path, no_network):
     process = serve(kind, tmp_path / "state", port)
     try:
         assert wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}{path}"), 120)
-        log = (tmp_path / "state.log").read_text()
-        assert process.poll() is None, log
-        assert "gradio.live" not in log and "public URL" not in log, log
+        log = tmp_path / "state.log"
+        assert process.poll() is None, log.read_text()
+        # Gradio prints this where no tunnel was asked for.
+        assert kind != "gradio" or wait_until(lambda: "set `share=True`" in log.read_text(), 20), log.read_text()
     finally:
         process.terminate()
         process.wait(30)
