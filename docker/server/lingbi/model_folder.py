@@ -38,11 +38,6 @@ class ModelFolder:
     def is_tiled(self) -> bool:
         return catalogue.is_4khd(self.config)
 
-    def prompt_tokens(self, question_tokens: int, width: int, height: int) -> int:
-        """Exact prompt tokens of one picture (pixels) and a question, for the published geometries."""
-        model = catalogue.recognise(self.config)
-        return catalogue.TEMPLATE_TOKENS + question_tokens + model.picture_tokens(width, height)
-
     def link_in(self, links_dir: Path) -> Path:
         """A link to the folder under a name that transformers and lmdeploy handle well.
 

@@ -42,18 +42,20 @@ class Plan:
 
     @property
     def url(self) -> str:
+        return self.worker_url(0)
+
+    def worker_url(self, worker: int) -> str:
+        """Base URL of a worker, as seen from this machine."""
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
-        return f"http://{host}:{self.settings.port}"
+        return f"http://{host}:{self.settings.port + worker}"
 
 
 def main(arguments=None) -> int:
     """Exit status: 0 up, 2 configuration or already up, 3 could not start, 130 interrupted."""
     options = parse(arguments)
-    state_dir = None
     try:
         settings = settings_of(options)
-        state_dir = settings.state_dir
-        with only_one(state_dir):
+        with only_one(settings.state_dir):
             report = bring_up(settings)
     except LingbiError as error:
         say(f"error: {error}")
@@ -162,8 +164,7 @@ def check_port(host: str, port: int) -> None:
 def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
     """Show each worker's phases until all are ready; raise StartError with the log's end when one fails."""
     for worker in range(plan.workers):
-        url = f"http://{plan.url.split('//')[1].rsplit(':', 1)[0]}:{plan.settings.port + worker}/ready"
-        wait_worker(f"worker-{worker}", url, plan.settings, supervisor)
+        wait_worker(f"worker-{worker}", f"{plan.worker_url(worker)}/ready", plan.settings, supervisor)
 
 
 def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor) -> None:
