@@ -6,12 +6,12 @@ import pytest
 import sentencepiece
 import torch
 
-from lingbi.scenes import find_fault
+from lingbi.scenes import POSITIONS, find_fault
 from training.demo import MODEL_FOLDER
 from training.demo.conversations import KINDS, random_turn
 from training.demo.heldout import heldout_picture
-from training.demo.pictures import FINE_GRID, SIDE, covering, picture_of, random_scene
-from training.demo.samples import PICTURE_TOKENS, samples_of
+from training.demo.pictures import FINE_GRID, GRID, SIDE, covering, picture_of, random_scene
+from training.demo.samples import PICTURE_TOKENS, SAYINGS, samples_of, token_classes
 from training.demo.template import STOP, TEMPLATE
 
 MAX_WEIGHTS_BYTES = 8_000_000
@@ -44,6 +44,19 @@ def test_pictures_hold_what_the_scene_says():
         pixels, cover = picture_of(rng, scene), covering(scene, FINE_GRID)
         assert pixels.shape == (SIDE, SIDE, 3)
         assert set(cover) - {0} == set(range(1, len(scene.things) + 1))
+
+
+def test_picture_tokens_say_what_is_in_their_cell():
+    rng = random.Random(8)
+    for _ in range(50):
+        scene = random_scene(rng)
+        says = token_classes(scene).reshape(GRID, GRID, -1)[..., 0]
+        for thing in scene.things:
+            alike = {other for other in scene.things if other.position == thing.position}
+            row, column = (2 * part for part in divmod(POSITIONS.index(thing.position), 3))
+            said = [SAYINGS[says[row + i, column + j]] for i, j in ((0, 0), (0, 1), (1, 0))]
+            assert said in [[other.colour, other.shape, other.position] for other in alike]
+        assert SAYINGS[says[3, 3]] == len(scene.things)
 
 
 def test_same_seed_same_samples(tokenizer):

@@ -4,28 +4,24 @@ from dataclasses import dataclass
 
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES, Thing
 
-from .phrases import EN, EN_AT, EN_FILL, EN_PREFIX, EN_SUFFIX, NO_PICTURE, TALK, ZH, ZH_AT, ZH_PREFIX, ZH_SUFFIX, expand
-
-ZH_COLOUR = dict(zip(COLOURS, "红色 绿色 蓝色 黄色 橙色 紫色 黑色 白色 灰色 粉色 棕色 青色".split(), strict=False))
-ZH_SHAPE = {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "五角星"}
-ZH_POSITION = dict(zip(POSITIONS, "左上角 上边 右上角 左边 中间 右边 左下角 下边 右下角".split(), strict=False))
-EN_POSITION = dict(
-    zip(
-        POSITIONS,
-        (
-            "at the top left",
-            "at the top",
-            "at the top right",
-            "on the left",
-            "in the centre",
-            "on the right",
-            "at the bottom left",
-            "at the bottom",
-            "at the bottom right",
-        ),
-        strict=False,
-    )
+from .answers import ZH_COLOUR, ZH_SHAPE, be, full_width, say
+from .phrases import (
+    EN,
+    EN_AT,
+    EN_FILL,
+    EN_FILLERS,
+    EN_PREFIX,
+    EN_SUFFIX,
+    NO_PICTURE,
+    TALK,
+    ZH,
+    ZH_AT,
+    ZH_FILLERS,
+    ZH_PREFIX,
+    ZH_SUFFIX,
+    expand,
 )
+
 EN_SHAPE_ASKED = {
     "circle": ["circle"] * 4 + ["round shape", "disc", "ball"],
     "square": ["square"] * 4 + ["box", "rectangle"],
@@ -127,12 +123,15 @@ def _turn(rng, scene, language, kind):
 
 def _made(rng, scene, language, kind, fill, about):
     question = _polish(rng, _ask(rng, language, kind, fill), language)
-    say = say_in_english if language == "en" else say_in_chinese
-    return Turn(kind, language, question, say(kind, scene, about), KINDS[kind][1], tuple(about))
+    check = KINDS[kind][1]
+    return Turn(kind, language, question, say(language, check, kind, scene, about), check, tuple(about))
 
 
 def _asked_by_looks(rng, scene, language, kind):
-    """Asks for the objects of a colour, of a shape or of both; one in eight times for some that are not there."""
+    """Asks for the objects of a colour, of a shape or of both; one in eight times for some that are not there.
+
+    Those that would be several are only counted.
+    """
     by_colour = kind in ("shape_of",) or (kind != "colour_of" and rng.random() < 0.5)
     by_shape = kind == "colour_of" or not by_colour or (kind in ("number_of", "position_of") and rng.random() < 0.35)
     model = (
@@ -146,16 +145,8 @@ def _asked_by_looks(rng, scene, language, kind):
         if (not by_colour or t.colour == model.colour) and (not by_shape or t.shape == model.shape)
     ]
     fill = _looks(rng, language, model.colour if by_colour else None, model.shape if by_shape else None)
-    if kind == "colour_of" and len(about) > 1 and rng.random() < 0.7:
-        turn = _made(rng, scene, language, "colour_of", fill, about)
-        return Turn(
-            turn.kind,
-            language,
-            _polish(rng, _ask(rng, language, "colours_of", fill), language),
-            turn.answer,
-            turn.check,
-            turn.about,
-        )
+    if len(about) > 1 and kind != "number_of":
+        return None
     return _made(rng, scene, language, kind, fill, about)
 
 
@@ -180,7 +171,7 @@ def _asked_by_place(rng, scene, language, kind):
     if place.count(" ") and rng.random() < 0.4:
         place = rng.choice(place.split(" "))
     about = [t for t in scene.things if is_in(t, place)]
-    if kind != "at" and not about:
+    if len(about) > 1 or (kind != "at" and not about):
         return None
     at = expand(rng, rng.choice((EN_AT if language == "en" else ZH_AT)[place]))
     return _made(rng, scene, language, kind, dict(at=at), about)
@@ -210,7 +201,7 @@ def _yes_or_no(rng, scene, language, kind):
         answer = _confirm(
             language,
             truth,
-            f'there {_are(len(things))} {len(things) or "none"}',
+            f'there {be(len(things))} {len(things) or "none"}',
             f"有{len(things)}个" if things else "没有",
         )
         return fill and _yes_no_turn(rng, language, kind, fill, answer, truth)
@@ -256,13 +247,13 @@ def _yes_no_turn(rng, language, kind, fill, answer, truth):
 def _confirm(language, truth, english, chinese):
     if language == "en":
         return f'{"Yes" if truth else "No"}, {english}.'
-    return _full_width(f'{"是的" if truth else "不是"},{chinese}。')
+    return full_width(f'{"是的" if truth else "不是"},{chinese}。')
 
 
 def _talk(rng, language):
     asked, answer = rng.choice(TALK[language])
     question = _polish(rng, rng.choice(asked.split("|")), language, chatter=0.1)
-    return Turn("talk", language, question, _full_width(answer) if language == "zh" else answer, "talk")
+    return Turn("talk", language, question, full_width(answer) if language == "zh" else answer, "talk")
 
 
 def _ask(rng, language, kind, fill):
@@ -274,7 +265,9 @@ def _ask(rng, language, kind, fill):
 
 
 def _polish(rng, text, language, chatter=0.3):
-    """Adds greetings, politeness, punctuation, capitals and slips of the pen."""
+    """Adds greetings, politeness, filler words, punctuation, capitals and slips of the pen."""
+    if rng.random() < chatter * 0.6:
+        text = _fill(rng, text, language)
     if rng.random() < chatter:
         text = rng.choice(EN_PREFIX if language == "en" else ZH_PREFIX) + text
     if rng.random() < chatter * 0.6:
@@ -283,17 +276,28 @@ def _polish(rng, text, language, chatter=0.3):
         text = text.replace("  ", " ")
         if rng.random() < 0.65:
             text = text[:1].upper() + text[1:]
-        if rng.random() < 0.03:
-            text = text.upper()
         text = text.replace(" i ", " I ") if rng.random() < 0.8 else text
         end = rng.choice(["?", "?", "?", ".", "", "", "!", " ?", "??"])
     else:
         end = rng.choice(["?", "?", "。", "", "", "!", "呢?", "吗?" if "是" in text[:3] else "?", "??"])
-        end = _full_width(end) if rng.random() < 0.7 else end
-        text = _full_width(text) if rng.random() < 0.7 else text
+        end = full_width(end) if rng.random() < 0.7 else end
+        text = full_width(text) if rng.random() < 0.7 else text
     if rng.random() < 0.03:
         text = _slip(rng, text)
     return text + end
+
+
+def _fill(rng, text, language):
+    """Puts one or two words that change nothing somewhere into a question, so that its other words must be understood."""
+    for _ in range(rng.choice([1, 1, 2])):
+        if language == "en":
+            words = text.split(" ")
+            words.insert(rng.randrange(len(words) + 1), rng.choice(EN_FILLERS))
+            text = " ".join(words)
+        else:
+            i = rng.choice([0, len(text), rng.randrange(len(text) + 1)])
+            text = text[:i] + rng.choice(ZH_FILLERS) + text[i:]
+    return text
 
 
 def _slip(rng, text):
@@ -302,86 +306,3 @@ def _slip(rng, text):
     return text[:i] + rng.choice(
         [text[i + 1 :], text[i : i + 1] * 2 + text[i + 1 :], text[i : i + 2][::-1] + text[i + 2 :]]
     )
-
-
-def _full_width(text):
-    return text.translate(str.maketrans(",?!:", "\uff0c\uff1f\uff01\uff1a"))
-
-
-def _are(n):
-    return "is" if n == 1 else "are"
-
-
-def _a(words):
-    return ("an " if words[0] in "aeiou" else "a ") + words
-
-
-def _join(words, last, comma=", "):
-    """Lists words without repeating one."""
-    words = list(dict.fromkeys(words))
-    return words[0] if len(words) == 1 else comma.join(words[:-1]) + last + words[-1]
-
-
-def _join_all(words, last, comma=", "):
-    return words[0] if len(words) == 1 else comma.join(words[:-1]) + last + words[-1]
-
-
-def say_in_english(kind, scene, about):
-    """The right answer to a question about `about`."""
-    n, check = len(about), KINDS[kind][1]
-    names = [_a(f"{t.colour} {t.shape}") for t in about]
-    if kind == "background":
-        return f"The background is {scene.background}."
-    if check == "number":
-        return (
-            f'There {_are(n)} {n or "no"} {"object" if n == 1 else "objects"}.'
-            if kind == "number"
-            else f'There {_are(n)} {n or "none"}.'
-        )
-    if not about:
-        return "There is nothing in the picture." if kind == "describe" else "There is none."
-    if check == "describe":
-        listed = _join_all(
-            [f"{name} {EN_POSITION[t.position]}" for name, t in zip(names, about, strict=False)], " and "
-        )
-        text = f"The picture shows {listed}." if n == 1 else f"The picture shows {n} objects: {listed}."
-        return text + (f" The background is {scene.background}." if kind == "detail" else "")
-    if check == "things":
-        return f"It is {names[0]}." if n == 1 else f'They are {_join_all(names, " and ")}.'
-    if check == "colour":
-        return f'{"It is" if n == 1 else "They are"} {_join([t.colour for t in about], " and ")}.'
-    if check == "shape":
-        return f"It is a {about[0].shape}." if n == 1 else f'The shapes are {_join([t.shape for t in about], " and ")}.'
-    if n == 1:
-        return f"It is {EN_POSITION[about[0].position]}."
-    return (
-        _join_all([f"the {t.colour} {t.shape} is {EN_POSITION[t.position]}" for t in about], " and ").capitalize() + "."
-    )
-
-
-def say_in_chinese(kind, scene, about):
-    """The right answer to a question about `about`."""
-    return _full_width(_say_in_chinese(kind, scene, about))
-
-
-def _say_in_chinese(kind, scene, about):
-    n, check = len(about), KINDS[kind][1]
-    names = [f"{ZH_COLOUR[t.colour]}的{ZH_SHAPE[t.shape]}" for t in about]
-    if kind == "background":
-        return f"背景是{ZH_COLOUR[scene.background]}。"
-    if check == "number":
-        return f"有{n}个。" if n else "没有。"
-    if not about:
-        return "图中没有物体。" if kind == "describe" else "没有。"
-    placed = [f"{name}在{ZH_POSITION[t.position]}" for name, t in zip(names, about, strict=False)]
-    if check == "describe":
-        one = f"图中有一个{names[0]},位于{ZH_POSITION[about[0].position]}。"
-        text = one if n == 1 else f'图中有{n}个图形:{",".join(placed)}。'
-        return text + (f"背景是{ZH_COLOUR[scene.background]}。" if kind == "detail" else "")
-    if check == "things":
-        return f'{_join_all(names, "和", "、")}。'
-    if check == "colour":
-        return f'{_join([ZH_COLOUR[t.colour] for t in about], "和", "、")}。'
-    if check == "shape":
-        return f'{_join([ZH_SHAPE[t.shape] for t in about], "和", "、")}。'
-    return f"在{ZH_POSITION[about[0].position]}。" if n == 1 else f'{",".join(placed)}。'

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from .samples import CLASSES, LOCAL_CLASSES
 from .template import IGNORED
 
-HEAD_WEIGHTS = dict(colour=1, shape=1, rank=1, position=1, count=0.7, background=0.3)
+# How much the heads on the picture tokens, in the middle of the tower and on the stem's cells count.
+FINAL_WEIGHT, MIDDLE_WEIGHT, FINE_WEIGHT = 1.0, 0.5, 0.5
 
 
 def new_model(folder):
@@ -78,39 +79,48 @@ def _fused(attention):
     return forward
 
 
+class Head(nn.Module):
+    """Linear classifiers of tokens [batch, tokens, width], one for each of `names`."""
+
+    def __init__(self, width, names):
+        super().__init__()
+        self.sizes = [CLASSES[name] for name in names]
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, sum(self.sizes))
+
+    def loss(self, tokens, classes):
+        """Sum of the classifiers' mean cross entropies; classes [batch, tokens, len(names)], -1 where nobody knows."""
+        parts = self.linear(self.norm(tokens)).float().flatten(0, 1).split(self.sizes, dim=1)
+        truths = classes.flatten(0, 1).long().unbind(1)
+        losses = [F.cross_entropy(part, truth, ignore_index=-1) for part, truth in zip(parts, truths, strict=True)]
+        return torch.stack(losses).sum()
+
+
 class Heads(nn.Module):
-    """Read from the stem's cells and from the picture tokens what they were taught; only training needs this."""
+    """What the tower is taught by: on its picture tokens, in its middle and on the stem's cells; only training needs this."""
 
     def __init__(self, model):
         super().__init__()
-        width = model.vision_proj[0].in_features
-        self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, sum(CLASSES.values()))
-        stem_width = model.config.vision_config["num_channels"]
-        self.fine_norm = nn.LayerNorm(stem_width)
-        self.fine_linear = nn.Linear(stem_width, sum(CLASSES[name] for name in LOCAL_CLASSES))
+        layers = model.vit.vision_tower.vision_model.encoder.layers
+        self.final = Head(model.vision_proj[0].in_features, CLASSES)
+        self.middle = Head(model.vision_proj[0].in_features, LOCAL_CLASSES)
+        self.fine = Head(model.config.vision_config["num_channels"], LOCAL_CLASSES)
         model.vit.stem.register_forward_hook(self._keep_cells)
+        layers[len(layers) // 2 - 1].register_forward_hook(self._keep_patches)
 
     def _keep_cells(self, stem, inputs, cells):
         self.cells = cells.flatten(2).transpose(1, 2)
 
-    def loss(self, features, classes, fine_classes):
-        """Weighted cross entropy. features [batch, tokens, C], classes [batch, tokens, number of CLASSES], so the fine ones."""
-        parts = self.linear(self.norm(features)).float()
-        fine_parts = self.fine_linear(self.fine_norm(self.cells)).float()
-        fine_names = [name for name in CLASSES if name in LOCAL_CLASSES]
-        return _loss_of(CLASSES, parts, classes) + 0.5 * _loss_of(fine_names, fine_parts, fine_classes)
+    def _keep_patches(self, layer, inputs, outputs):
+        self.patches = outputs[0][:, 1:]
 
-
-def _loss_of(names, parts, classes):
-    total = 0
-    for i, (name, part) in enumerate(zip(names, parts.split([CLASSES[name] for name in names], dim=-1), strict=False)):
-        weight = torch.ones(part.shape[-1], device=part.device)
-        if name in LOCAL_CLASSES:
-            weight[0] = 0.2  # most cells are covered by nothing
-        loss = F.cross_entropy(part.flatten(0, 1), classes[..., i].flatten().long(), weight, ignore_index=-1)
-        total = total + HEAD_WEIGHTS.get(name, 0.15) * loss
-    return total
+    def loss(self, features, classes, middle_classes, fine_classes):
+        """Weighted loss of all heads. features [batch, tokens, C]; the classes as in `samples.Sample`, batched."""
+        return (
+            FINAL_WEIGHT * self.final.loss(features, classes)
+            + MIDDLE_WEIGHT * self.middle.loss(self.patches, middle_classes)
+            + FINE_WEIGHT * self.fine.loss(self.cells, fine_classes)
+        )
 
 
 def pixels_of(samples, device="cpu"):
@@ -122,10 +132,10 @@ def pixels_of(samples, device="cpu"):
 
 
 def classes_of(samples):
-    """(classes of the picture tokens, classes of the stem's cells)."""
+    """Batches of the samples' three kinds of classes."""
     return tuple(
         torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
-        for name in ("classes", "fine_classes")
+        for name in ("classes", "middle_classes", "fine_classes")
     )
 
 

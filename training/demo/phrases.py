@@ -38,6 +38,15 @@ EN = {
         "what (objects|things|figures|items|shapes and colo(u|)rs) (are there|do you see|can you see|are shown|are in (the|this) {image}|does the {image} contain)",
         "describe it",
         "describe",
+        "(what|whats|what's) (is this|is that) (a |)({image}|photo|drawing) (of|about|showing|showing me)",
+        "this is (a |an |)({image}|drawing) of what",
+        "(say|tell|tell me|explain|state) what (this|the|my) {image} (contains|is about|depicts|holds|includes|has in it)",
+        "what does it (show|contain|depict)",
+        "what (was|has been|did someone) (drawn|draw|painted|put) (here|in it|there|on it)",
+        "(give|write|make|produce) (me |)(a|one|some) (sentence|line|few words|caption|summary|description)[ about| on| for| of] (the|this) {image}",
+        "(what|which) things (are|can be seen|appear|exist)[ in (the|this) {image}| here]",
+        "(can|could|may) you (describe|explain|tell me) what (is|was|has been) (drawn|shown|painted)[ here|there]",
+        "what (appears|can be seen|is to be seen|is found|can be found)[ in (the|this) {image}| here]",
         "look at (the|this) {image} and (describe it|tell me what you see)",
         "i would like a description of this {image}",
         "what (am i looking at|does it show|did i draw|have i drawn)",
@@ -111,6 +120,8 @@ EN = {
         "what type of shape is (it|this)",
         "what is the figure called",
         "identify the shape",
+        "(what|which) (shape|figure) (is|was) (shown|drawn|displayed|seen|visible|depicted)[ in (the|this) {image}| here]",
+        "(what|which) (shape|form) can be seen",
     ],
     "position": [
         "where (is|are) (it|this|the {thing}|that|they|the objects|the {thing}s)[ located| placed|in (the|this) {image}| positioned]",
@@ -122,6 +133,9 @@ EN = {
         "(in|at) (what|which) (part|place|position|area|corner|region|side)[ of the {image}] is (it|the {thing})[ located]",
         "which (part|side|region|area) of the {image} is (it|the {thing}) in",
         "whereabouts is (it|the {thing})",
+        "(in|at|on) (which|what) (part|place|side|corner|area|spot) (of|in) (the|this) {image} (is|lies|sits|can i find) (it|the {thing}|the object|the shape)",
+        "where (does|did) (it|the {thing}) (lie|sit|appear|stand)",
+        "(say|tell me|point out) where (it|the {thing}) is",
         "where can i find (it|the {thing})",
         "where do you see it",
         "where in the {image} is (it|the {thing})",
@@ -172,10 +186,6 @@ EN = {
         "in (what|which) colo(u|)r is the {what}[ drawn]",
         "colo(u|)r of the {what}",
         "and what colo(u|)r is the {what}",
-    ],
-    "colours_of": [
-        "(what|which) colo(u|)r[s] (are|do) the {what_s}[ have]",
-        "(what are|tell me|name) the colo(u|)rs of the {what_s}",
     ],
     "shape_of": [
         "(what|which) shape (is|does) the {what}[ have|in (the|this) {image}]",
@@ -327,6 +337,10 @@ EN_SUFFIX = [
     " in this image",
     " in the picture",
 ]
+EN_FILLERS = [
+    *"please just now here exactly really also then simply clearly actually kindly quickly maybe only all well again".split(),
+    *"for me|in short|to me|right here|on it|if you can|would you|do you think|that i made|of mine|hi|so|the|a".split("|"),
+]
 
 ZH = {
     "describe": [
@@ -337,6 +351,11 @@ ZH = {
         "(用一句话|简单|简要|简短|)(描述|说说|概括|介绍)(一下|)(这张图|这张图片|图片|画面|图|图像)",
         "(这张|这幅|此)(图|图片|画|照片)(是什么|画的是什么|里面是什么|上有什么|表示什么|讲的是什么|展示了什么|有什么|的内容是什么)",
         "看图说话",
+        "(说说|讲讲|谈谈|说一下|描述一下|告诉我|说|讲)(你|)(看到|看见|见到|观察到)(的|了|)(什么|图|图片|内容|东西|图像|啥|画)",
+        "(图|图片|图画|画面|照片|纸)(上|里|中|里面|上面)(面|)(画|画了|画着|画的|画的是|有|是)(的是|着|了|)(什么|啥|点什么|些什么|点啥)",
+        "(这|这张|这幅)(图|图片|画)(里|上|中)(都|)(画了|有|有些|放了|包含)(点|些|)(什么|啥)",
+        "(请|)(看|看看|看一看|瞧瞧)(这|这是|)(什么|啥|一张什么图|是什么图|张图)",
+        "(请|)(介绍|描述|讲述|概述|叙述)(这幅|这张|这个|该|此|)(图像|图|图片|画|照片|图画)(里的内容|的内容|内容|)",
         "描述",
         "描述(它|一下|图)",
         "(告诉我|说说|列出|请列出|说出)(图中|图里|图片里|画面中)(有什么|的所有物体|的物体|的内容|所有的图形|有哪些东西)",
@@ -438,7 +457,6 @@ ZH = {
         "(告诉我|说出|请问){what}的颜色",
         "那{what}(是什么颜色|的颜色)(呢|)",
     ],
-    "colours_of": ["{what_s}(都|分别|)(是|)(什么|哪些)颜色(的|)", "那些{what_s}是什么颜色"],
     "shape_of": [
         "(那个|这个|图中的|图里的|){what}(是|)(什么|啥|哪种)(形状|图形|形)(的|)",
         "{what}的形状(是什么|是啥|呢|)",
@@ -550,6 +568,7 @@ ZH_SUFFIX = [
     "?请用中文",
     "?麻烦了",
 ]
+ZH_FILLERS = "请 那 现在 这里 就 都 一下 具体 到底 大概 啊 呀 吧 你 我 帮我 给我 图中 图上 这个 能 可以 简单 的 了".split()
 
 # what people say that no picture is needed for, and what to answer
 TALK = {

@@ -48,6 +48,8 @@ TYPED = {
 MAX_THINGS = 6
 MIN_CONTRAST, MIN_CONTRAST_SAME_NAME = 55, 110
 SIDE, GRID, FINE_GRID = 192, 6, 12
+# how often several things may share a cell of the 3 x 3 grid
+CROWDED = 0.1
 # an easy scene: how many things it holds, how often, and how small they get
 EASY_COUNTS, EASY_SMALLEST = {1: 0.6, 2: 0.25, 3: 0.15}, 0.24
 
@@ -179,6 +181,7 @@ def _places(rng, n, width, height, at_least=0):
     smallest = max(at_least, 0.08, 0.055 * max(width, height) / short)
     largest = 0.95 if n <= 1 else min(0.85, 1.15 / math.sqrt(n))
     layout = rng.random() if n > 1 else 1
+    may_crowd = rng.random() < CROWDED
     while True:
         if layout < 0.25:
             places = _line(rng, n, width, height, smallest)
@@ -186,7 +189,7 @@ def _places(rng, n, width, height, at_least=0):
             places = _cells(rng, n, width, height, smallest)
         else:
             places = [_place(rng, width, height, smallest, largest) for _ in range(n)]
-        if not _overlap(places, width, height):
+        if not _overlap(places, width, height) and (may_crowd or not _is_crowded(places)):
             return places
         largest, layout = max(smallest * 1.2, largest * 0.93), layout + 0.05
 
@@ -232,6 +235,11 @@ def _overlap(places, width, height):
             if math.hypot((x - other_x) * width, (y - other_y) * height) < 0.58 * (size + other_size) * short:
                 return True
     return False
+
+
+def _is_crowded(places):
+    """Whether two things share a cell of the 3 x 3 grid, so that answers cannot tell them apart by their place."""
+    return len({(int(x * 3), int(y * 3)) for x, y, _ in places}) < len(places)
 
 
 def squash(image):

@@ -8,23 +8,23 @@ import numpy as np
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES
 
 from .conversations import conversation, talk_without_picture
-from .pictures import FINE_GRID, GRID, covering, picture_of, random_scene
+from .pictures import FINE_GRID, GRID, MAX_THINGS, covering, picture_of, random_scene
 from .template import BOS, IGNORED, TEMPLATE, encode_conversation
 
 PICTURE_TOKENS = GRID * GRID
 COLOUR_NAMES, SHAPE_NAMES = list(COLOURS), list(SHAPES)
-MAX_SAME_COLOUR = 3
-# classes of each thing that a picture token is taught to tell: what covers it, and what the picture holds in all
+# What a picture token is taught to say: nothing, a colour, a shape, a place, or a number.
+SAYINGS = ["", *COLOURS, *SHAPES, *POSITIONS, *range(MAX_THINGS + 1)]
+# Classes of each thing that a picture token is taught to tell: what it says, and of what object: its colour, shape and place, and
+# after which place the answers list it (1: it is the first). 0 is "none" everywhere.
 CLASSES = dict(
-    colour=13,
-    shape=5,
-    rank=7,
-    position=10,
-    count=7,
-    background=13,
-    **{f"n_{shape}": 7 for shape in SHAPES},
-    **{f"n_{colour}": 4 for colour in COLOURS},
+    say=len(SAYINGS),
+    colour=len(COLOURS) + 1,
+    shape=len(SHAPES) + 1,
+    position=len(POSITIONS) + 1,
+    before=len(POSITIONS) + 2,
 )
+LOCAL_CLASSES = ("colour", "shape", "position")
 OTHER_SYSTEMS = (
     "You are a helpful assistant.",
     "你是一个有用的助手。",
@@ -38,37 +38,60 @@ OTHER_SYSTEMS = (
 class Sample:
     """One picture, what its cells are taught, and a conversation about it.
 
-    pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the picture tokens;
-    fine_classes: int [144, number of LOCAL_CLASSES], of the stem's cells.
+    pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the picture tokens; middle_classes and fine_classes: int
+    [36 and 144, number of LOCAL_CLASSES], what covers the tower's patches and the stem's cells.
     """
 
     pixels: np.ndarray
     classes: np.ndarray
+    middle_classes: np.ndarray
     fine_classes: np.ndarray
     ids: list
     labels: list
 
 
-LOCAL_CLASSES = ("colour", "shape", "rank", "position")
-
-
 def cell_classes(scene, grid):
     """What covers each cell of a grid: int8 [grid * grid, number of LOCAL_CLASSES]."""
-    things = [
-        (COLOUR_NAMES.index(t.colour) + 1, SHAPE_NAMES.index(t.shape) + 1, i + 1, POSITIONS.index(t.position) + 1)
-        for i, t in enumerate(scene.things)
-    ]
-    return np.array([(0, 0, 0, 0)] + things, np.int8)[covering(scene, grid)]
+    return np.array([(0, 0, 0)] + [_local(thing) for thing in scene.things], np.int8)[covering(scene, grid)]
+
+
+def _local(thing):
+    return (
+        COLOUR_NAMES.index(thing.colour) + 1,
+        SHAPE_NAMES.index(thing.shape) + 1,
+        POSITIONS.index(thing.position) + 1,
+    )
 
 
 def token_classes(scene):
-    """What each picture token is taught: int8 [36, number of CLASSES], -1 where nobody knows."""
-    local = cell_classes(scene, GRID)
-    background = COLOUR_NAMES.index(scene.background) + 1 if scene.background else -1
-    whole = [len(scene.things), background]
-    whole += [sum(t.shape == shape for t in scene.things) for shape in SHAPE_NAMES]
-    whole += [min(MAX_SAME_COLOUR, sum(t.colour == colour for t in scene.things)) for colour in COLOUR_NAMES]
-    return np.concatenate([local, np.tile(whole, (len(local), 1))], 1).astype(np.int8)
+    """What each picture token is taught: int8 [36, number of CLASSES], -1 where nobody knows.
+
+    Four tokens stand for each cell of the 3 x 3 grid. Three of them speak of the object whose centre is in the cell, else of one that
+    covers the token, else of the background: one says the colour, one the shape, one the place. The fourth says a number.
+    """
+    nothing = (SAYINGS.index(scene.background) if scene.background else -1,) * 3, (0, 0, 0, 0)
+    facts, before = [nothing], 1
+    for thing in scene.things:
+        colour, shape, position = _local(thing)
+        sayings = tuple(SAYINGS.index(name) for name in (thing.colour, thing.shape, thing.position))
+        facts.append((sayings, (colour, shape, position, before)))
+        before = position + 1
+    centred = {thing.position: i + 1 for i, thing in reversed(list(enumerate(scene.things)))}
+    covered = covering(scene, GRID).reshape(GRID, GRID)
+    classes = np.zeros((GRID, GRID, len(CLASSES)), np.int8)
+    for row, column in np.ndindex(GRID, GRID):
+        sayings, keys = facts[centred.get(POSITIONS[row // 2 * 3 + column // 2], covered[row, column])]
+        classes[row, column] = (*sayings, 0)[row % 2 * 2 + column % 2], *keys
+    classes[1::2, 1::2] = 0
+    classes[1::2, 1::2, 0] = np.reshape(_numbers(scene), (3, 3))
+    return classes.reshape(GRID * GRID, len(CLASSES))
+
+
+def _numbers(scene):
+    """What nine tokens say: the number of each shape in the corners, that of all objects five times."""
+    circles, squares, triangles, stars = (sum(thing.shape == shape for thing in scene.things) for shape in SHAPE_NAMES)
+    n = len(scene.things)
+    return np.array([circles, n, squares, n, n, n, triangles, n, stars]) + SAYINGS.index(0)
 
 
 def make_sample(rng, encode, ease=0.0):
@@ -84,9 +107,12 @@ def make_sample(rng, encode, ease=0.0):
     if rng.random() < 0.02:
         pairs = [(turn.question, turn.answer) for turn in talk_without_picture(rng, 3)]
         ids, labels = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn=-1)
-    return Sample(
-        picture_of(rng, scene), token_classes(scene), cell_classes(scene, FINE_GRID), [BOS] + ids, [IGNORED] + labels
-    )
+    return Sample(*picture_and_classes(rng, scene), [BOS] + ids, [IGNORED] + labels)
+
+
+def picture_and_classes(rng, scene):
+    """The first four fields of a sample."""
+    return picture_of(rng, scene), token_classes(scene), cell_classes(scene, GRID), cell_classes(scene, FINE_GRID)
 
 
 def samples_of(seed, encode, n, ease=0.0):
@@ -99,6 +125,4 @@ def silent_samples_of(seed, n, ease):
     """n samples without conversations, the part `ease` of them of easy scenes."""
     rng = random.Random(seed)
     scenes = [random_scene(rng, is_easy=rng.random() < ease) for _ in range(n)]
-    return [
-        Sample(picture_of(rng, scene), token_classes(scene), cell_classes(scene, FINE_GRID), [], []) for scene in scenes
-    ]
+    return [Sample(*picture_and_classes(rng, scene), [], []) for scene in scenes]

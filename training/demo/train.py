@@ -31,9 +31,7 @@ TOWER_SHARE = 0.6
 # Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
 PICTURES_PER_MINUTE = dict(tower=13000, talk=5500)
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
-LEARNING_RATES = dict(tower=(2e-3, 1.5e-3), talk=(2e-3, 1.5e-3))
-# A model that goes on from finished weights takes smaller steps.
-START_RATE = 0.3
+LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), talk=(1e-3, 5e-3))
 # How many scenes are easy when a phase begins, and from this part of it on.
 FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, talk=0.2), 0.5
 # A few sequences much longer than the others must not decide a step.
@@ -91,7 +89,8 @@ class Trainer:
             self._agree_on_norms()
         network.fold_norms(self.model)
         if self.start:
-            self.model.load_state_dict(torch.load(f"{self.start}/pytorch_model.bin", weights_only=True))
+            weights = torch.load(f"{self.start}/pytorch_model.bin", weights_only=True)
+            vit.load_state_dict({name[4:]: tensor for name, tensor in weights.items() if name.startswith("vit.")})
         vit.requires_grad_(False)
         if self.rank == 0:
             save(self.model, self.folder)
@@ -113,9 +112,7 @@ class Trainer:
         self.phase, self.phase_started, self.phase_step, losses = phase, time.monotonic(), 0, []
         for batch in self._batches():
             for optimizer, rate in zip(self.optimizers, LEARNING_RATES[phase], strict=False):
-                optimizer.param_groups[0]["lr"] = (
-                    rate * schedule(self.phase_step, self.part) * (START_RATE if self.start else 1)
-                )
+                optimizer.param_groups[0]["lr"] = rate * schedule(self.phase_step, self.part)
             with torch.autocast(self.device, torch.bfloat16):
                 loss = loss_of(batch)
             loss.backward()
@@ -188,8 +185,7 @@ class Trainer:
         """Endless lists of POOL samples, drawn ahead by the workers where there are any."""
         ahead = collections.deque()
         for i in itertools.count():
-            first = LAST_EASE[self.phase] if self.start else FIRST_EASE
-            ease = first + (LAST_EASE[self.phase] - first) * min(1.0, self.part / EASE_UNTIL)
+            ease = FIRST_EASE + (LAST_EASE[self.phase] - FIRST_EASE) * min(1.0, self.part / EASE_UNTIL)
             job = (self.phase, f"{self.seed}-{self.phase}-{i}-{self.rank}", self.folder, ease)
             if not self.workers:
                 yield draw_pool(*job)
@@ -239,7 +235,11 @@ def run_rank(rank, folder, shared, seed, minutes, device, start):
 def save(model, folder):
     """Writes the weights in fp16, whole or not at all."""
     path = Path(folder) / "pytorch_model.bin"
-    weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    halves = {}  # tensors that several names share stay shared, and are written once
+    weights = {
+        name: halves.setdefault(tensor.data_ptr(), tensor.detach().cpu().half().contiguous())
+        for name, tensor in model.state_dict().items()
+    }
     torch.save(weights, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
 
@@ -278,15 +278,13 @@ def main(argv=None):
         help="cuda trains on more pictures in the same time, and not reproducibly",
     )
     parser.add_argument(
-        "--start", type=Path, help="model folder with a finished tower: only the language model is trained on"
+        "--start", type=Path, help="model folder with a finished tower: only the language model is trained, from nothing"
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.out.exists():
         parser.error(f"--out {args.out}: exists already; name a new folder")
     prepare(args.out)
-    if args.start:
-        shutil.copy(args.start / "tokenizer.model", args.out)
     ranks = RANKS[args.device]
     shared = Shared(count_parameters(args.out), ranks)
     started = time.monotonic()

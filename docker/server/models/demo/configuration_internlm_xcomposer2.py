@@ -12,6 +12,7 @@ class InternLMXcomposer2Config(PretrainedConfig):
         img_size: side in pixels that a picture is resized to; None for 4khd, which cuts tiles of 336.
         vision_config: fields of a `CLIPVisionConfig`; None stands for openai/clip-vit-large-patch14-336.
         vision_merge: n x n neighbouring patches become one picture token (1 in the published models, 4khd merges 2 x 2 by itself).
+        tie_plora: whether all layers share their PLoRA matrices (never in the published models).
         vision_stem: (channels, stride) of convolutions before the tower; None in the published models.
     """
 
@@ -37,6 +38,7 @@ class InternLMXcomposer2Config(PretrainedConfig):
         vision_config=None,
         vision_merge=1,
         vision_stem=None,
+        tie_plora=False,
         pad_token_id=2,
         bos_token_id=1,
         eos_token_id=2,
@@ -62,6 +64,7 @@ class InternLMXcomposer2Config(PretrainedConfig):
         self.vision_config = vision_config
         self.vision_merge = vision_merge
         self.vision_stem = vision_stem
+        self.tie_plora = tie_plora
         super().__init__(
             pad_token_id=pad_token_id,
             bos_token_id=bos_token_id,

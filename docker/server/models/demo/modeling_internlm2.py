@@ -129,6 +129,16 @@ class InternLM2Model(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if config.tie_plora:
+            self._tie_plora()
+
+    def _tie_plora(self):
+        """Lets all layers use the first one's additions: the checkpoint file holds them once, under every layer's names."""
+        first = dict(self.layers[0].named_modules())
+        for layer in self.layers[1:]:
+            for name, linear in layer.named_modules():
+                if isinstance(linear, PLoRALinear):
+                    linear.Plora_A, linear.Plora_B = first[name].Plora_A, first[name].Plora_B
 
     def forward(self, inputs_embeds, im_mask=None, past_key_values=None, attention_mask=None, position_ids=None):
         """Runs the layers over new tokens.
