@@ -4,24 +4,11 @@ from dataclasses import dataclass
 
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES, Thing
 
+from . import chinese, english
 from .answers import ZH_COLOUR, ZH_SHAPE, be, full_width, say
-from .phrases import (
-    EN,
-    EN_AT,
-    EN_FILL,
-    EN_FILLERS,
-    EN_PREFIX,
-    EN_SUFFIX,
-    NO_PICTURE,
-    TALK,
-    ZH,
-    ZH_AT,
-    ZH_FILLERS,
-    ZH_PREFIX,
-    ZH_SUFFIX,
-    expand,
-)
+from .phrases import expand
 
+PHRASES = {"en": english, "zh": chinese}
 EN_SHAPE_ASKED = {
     "circle": ["circle"] * 4 + ["round shape", "disc", "ball"],
     "square": ["square"] * 4 + ["box", "rectangle"],
@@ -99,7 +86,7 @@ def talk_without_picture(rng, n_turns):
         if rng.random() < 0.5:
             kind = rng.choice(["describe", "colour", "shape", "number", "position", "background", "both"])
             question = _polish(rng, _ask(rng, language, kind, {}), language)
-            turn = Turn("no picture", language, question, NO_PICTURE[language], "talk")
+            turn = Turn("no picture", language, question, PHRASES[language].NO_PICTURE, "talk")
         turns.append(turn)
     return turns
 
@@ -173,7 +160,7 @@ def _asked_by_place(rng, scene, language, kind):
     about = [t for t in scene.things if is_in(t, place)]
     if len(about) > 1 or (kind != "at" and not about):
         return None
-    at = expand(rng, rng.choice((EN_AT if language == "en" else ZH_AT)[place]))
+    at = expand(rng, rng.choice(PHRASES[language].AT[place]))
     return _made(rng, scene, language, kind, dict(at=at), about)
 
 
@@ -186,13 +173,13 @@ def is_in(thing, place):
 
 def _yes_or_no(rng, scene, language, kind):
     truth = rng.random() < 0.5
-    things, english = scene.things, language == "en"
+    things, is_english = scene.things, language == "en"
     if kind == "is_number":
         n = len(things) if truth else rng.choice([i for i in range(1, 7) if i != len(things)])
         fill = (
             dict(
                 n=rng.choice(
-                    [str(n), "one two three four five six".split()[n - 1] if english else "一两三四五六"[n - 1]]
+                    [str(n), "one two three four five six".split()[n - 1] if is_english else "一两三四五六"[n - 1]]
                 )
             )
             if n
@@ -214,7 +201,7 @@ def _yes_or_no(rng, scene, language, kind):
     fill = (
         _looks(rng, language, asked, None)
         if kind == "is_colour"
-        else dict(shape=rng.choice((EN_SHAPE_ASKED if english else ZH_SHAPE_ASKED)[asked]))
+        else dict(shape=rng.choice((EN_SHAPE_ASKED if is_english else ZH_SHAPE_ASKED)[asked]))
     )
     if kind == "is_colour":
         answer = _confirm(language, truth, f"it is {seen}", f"是{ZH_COLOUR[seen]}")
@@ -251,17 +238,15 @@ def _confirm(language, truth, english, chinese):
 
 
 def _talk(rng, language):
-    asked, answer = rng.choice(TALK[language])
+    asked, answer = rng.choice(PHRASES[language].TALK)
     question = _polish(rng, rng.choice(asked.split("|")), language, chatter=0.1)
     return Turn("talk", language, question, full_width(answer) if language == "zh" else answer, "talk")
 
 
 def _ask(rng, language, kind, fill):
-    if language == "zh":
-        return expand(rng, rng.choice(ZH[kind])).format(**fill)
-    return expand(rng, rng.choice(EN[kind])).format(
-        **{key: rng.choice(words) for key, words in EN_FILL.items()}, **fill
-    )
+    phrases = PHRASES[language]
+    template = expand(rng, rng.choice(phrases.QUESTIONS[kind]))
+    return template.format(**{key: rng.choice(words) for key, words in phrases.FILLS.items()}, **fill)
 
 
 def _polish(rng, text, language, chatter=0.3):
@@ -269,9 +254,9 @@ def _polish(rng, text, language, chatter=0.3):
     if rng.random() < chatter * 0.6:
         text = _fill(rng, text, language)
     if rng.random() < chatter:
-        text = rng.choice(EN_PREFIX if language == "en" else ZH_PREFIX) + text
+        text = rng.choice(PHRASES[language].PREFIXES) + text
     if rng.random() < chatter * 0.6:
-        text += rng.choice(EN_SUFFIX if language == "en" else ZH_SUFFIX)
+        text += rng.choice(PHRASES[language].SUFFIXES)
     if language == "en":
         text = text.replace("  ", " ")
         if rng.random() < 0.65:
@@ -292,11 +277,11 @@ def _fill(rng, text, language):
     for _ in range(rng.choice([1, 1, 2])):
         if language == "en":
             words = text.split(" ")
-            words.insert(rng.randrange(len(words) + 1), rng.choice(EN_FILLERS))
+            words.insert(rng.randrange(len(words) + 1), rng.choice(PHRASES[language].FILLERS))
             text = " ".join(words)
         else:
             i = rng.choice([0, len(text), rng.randrange(len(text) + 1)])
-            text = text[:i] + rng.choice(ZH_FILLERS) + text[i:]
+            text = text[:i] + rng.choice(PHRASES[language].FILLERS) + text[i:]
     return text
 
 

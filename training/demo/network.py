@@ -128,7 +128,7 @@ def pixels_of(samples, device="cpu"):
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=device)
     std = torch.tensor((0.26862954, 0.26130258, 0.27577711), device=device)
     pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples])).to(device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    return pixels.float().mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
 
 
 def classes_of(samples):
