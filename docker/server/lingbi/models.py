@@ -24,6 +24,17 @@ class Found:
     def is_present(self) -> bool:
         return is_present(self.path)
 
+    @property
+    def is_to_come(self) -> bool:
+        """Whether there is nothing to look at yet, and the hub has it."""
+        return self.hub_id is not None and not self.is_present
+
+    @property
+    def served_name(self) -> str:
+        """The model's id in the API where its folder cannot tell yet."""
+        model = catalogue.find(self.hub_id or "")
+        return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
+
 
 def is_present(folder: Path) -> bool:
     """Whether a folder holds a model's files; a fetch puts them there only when all have arrived."""

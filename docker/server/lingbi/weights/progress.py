@@ -20,13 +20,20 @@ class Progress:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self.begin("starting", 0)
+        self.begin("", 0)
 
     def begin(self, phase: str, total_bytes: int, done_bytes: int = 0) -> None:
         """Enter a phase of so many bytes, of which some are there already."""
         with self._lock:
             self.phase, self.total_bytes, self.done_bytes = phase, total_bytes, done_bytes
             self._seen = deque([(time.monotonic(), done_bytes)])
+
+    def set(self, report: dict | None) -> None:
+        """Show what another process reports of its own progress (see report), or nothing."""
+        report = report or {"phase": "", "total_bytes": 0, "done_bytes": 0}
+        if (self.phase, self.total_bytes) != (report["phase"], report["total_bytes"]):
+            self.begin(report["phase"], report["total_bytes"], report["done_bytes"])
+        self.add(report["done_bytes"] - self.done_bytes)
 
     def add(self, count: int) -> None:
         if count:
@@ -90,22 +97,33 @@ def _beside(show, *arguments):
 
 
 def _show_lines(progress: Progress, write, done: threading.Event) -> None:
+    shown_phase = ""
     while not done.wait(LOG_EVERY_S):
-        write(sentence(progress.report()))
+        report = progress.report()
+        if report["total_bytes"] or report["phase"] != shown_phase:
+            write(sentence(report))
+        shown_phase = report["phase"]
 
 
 def _show_bar(progress: Progress, stream, done: threading.Event) -> None:
-    with tqdm(unit="B", unit_scale=True, file=stream, dynamic_ncols=True, leave=False) as bar:
-        while True:
-            _redraw(bar, progress)
-            if done.wait(BAR_EVERY_S):
-                return
+    bar, phase = None, ""
+    while not done.wait(BAR_EVERY_S):
+        if progress.phase != phase:
+            phase = progress.phase
+            bar = _next_bar(bar, progress, stream)
+        if bar is not None:
+            bar.update(progress.done_bytes - bar.n)
+            bar.refresh()
+    _next_bar(bar, Progress(), stream)
 
 
-def _redraw(bar: tqdm, progress: Progress) -> None:
-    if bar.desc != progress.phase + ": ":
-        bar.reset(progress.total_bytes or None)
-        bar.initial = bar.n = progress.done_bytes
-        bar.set_description(progress.phase, refresh=False)
-    bar.update(progress.done_bytes - bar.n)
-    bar.refresh()
+def _next_bar(bar, progress: Progress, stream):
+    """Close a bar; the next phase's bar, or its name alone where it has no bytes."""
+    if bar is not None:
+        bar.close()
+    if progress.total_bytes:
+        name, total, done = progress.phase, progress.total_bytes, progress.done_bytes
+        return tqdm(desc=name, total=total, initial=done, unit="B", unit_scale=True, file=stream, dynamic_ncols=True)
+    if progress.phase:
+        print(progress.phase, file=stream, flush=True)
+    return None

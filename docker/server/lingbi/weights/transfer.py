@@ -121,9 +121,9 @@ class Transfer:
         """One request. A failure after some bytes is progress: the caller asks for the rest at once."""
         start = part.at
         try:
-            with self.hub.stream(self.model, self.revision, arrival.entry.path, start, part.end) as (offset, chunks):
-                with contextlib.closing(chunks):
-                    self._receive(arrival, part, offset, chunks)
+            body = self.hub.stream(self.model, self.revision, arrival.entry.path, start, part.end)
+            with body as (offset, chunks), contextlib.closing(chunks):
+                self._receive(arrival, part, offset, chunks)
         except HubFailure:
             if part.at == start:
                 raise
@@ -133,9 +133,10 @@ class Transfer:
     def _receive(self, arrival: Arrival, part: Part, offset: int, chunks) -> None:
         if offset == part.at:
             for chunk in chunks:
-                self.progress.add(arrival.receive(part, memoryview(chunk)[: part.end - part.at]))
+                data = memoryview(chunk)[: part.end - part.at]
+                self.progress.add(arrival.receive(part, data))
                 self.patience.progress()
-                if part.at >= part.end:
+                if len(data) < len(chunk):  # more than was asked for; else read on, so that the connection is kept
                     return
         elif arrival.claim_stream(part):
             self._receive_whole(arrival, chunks)
