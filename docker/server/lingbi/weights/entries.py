@@ -40,6 +40,8 @@ def check_entries(entries: tuple, where: str) -> None:
 
 def fault_of(entry: Entry) -> str | None:
     """Why an entry cannot be used, or None."""
+    if not isinstance(entry.path, str):
+        return "is no file name"
     path = PurePosixPath(entry.path)
     if path.is_absolute() or ".." in path.parts or "\\" in entry.path or "\0" in entry.path:
         return "points outside the model folder"

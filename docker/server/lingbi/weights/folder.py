@@ -49,7 +49,7 @@ class WeightsFolder:
             owner = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
             raise ConfigurationError(
                 f"{self.path} cannot be written: {error.strerror} ({owner} belongs to user {owner.stat().st_uid}, "
-                f"this is user {os.getuid()}); let this user write there, or give another folder"
+                f"this is user {os.geteuid()}); let this user write there, or give another folder"
             ) from None
 
     def _holds_a_model(self) -> bool:

@@ -129,6 +129,7 @@ def _import_client():
     """Import the client with its settings, which it reads once, set to what lingbi promises."""
     os.environ["MODELSCOPE_DOWNLOAD_TIMEOUT"] = str(READ_TIMEOUT_S)
     os.environ["MODELSCOPE_API_TIMEOUT"] = str(READ_TIMEOUT_S)
+    os.environ["MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS"] = "1"  # patience.py asks again
     import modelscope_hub
 
     logging.getLogger("modelscope_hub").setLevel(logging.ERROR)  # what matters is raised, and told once, by us

@@ -41,18 +41,28 @@ class Lock:
 def read(file: Path) -> Lock:
     """Read and check a lock file. Raises ConfigurationError that says what is wrong with it."""
     try:
-        body = json.loads(file.read_text())
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"lock file {file} cannot be read: {error}; give one that a fetch has written"
+        ) from None
+    return parse(text, f"lock file {file}")
+
+
+def parse(text: str, where: str) -> Lock:
+    """As read(), from the text; where is for people."""
+    try:
+        body = json.loads(text)
         entries = tuple(Entry(item["path"], item["size"], item["sha256"]) for item in body["files"])
         lock = Lock(body["model"], body["revision"], entries)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        is_known = body["format"] == FORMAT
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(f"{where} is no lock: {error!r}; give one that a fetch has written") from None
+    check_entries(entries, where)
+    if not is_known or lock.digest != body.get("digest"):
         raise ConfigurationError(
-            f"lock file {file} cannot be used: {error!r}; take one that a fetch has written"
-        ) from None
-    check_entries(entries, f"lock file {file}")
-    if body.get("format") != FORMAT or lock.digest != body.get("digest"):
-        raise ConfigurationError(
-            f"lock file {file} was changed by hand or cut: its files give digest {lock.digest[:12]}, "
-            f"it says {str(body.get('digest'))[:12]}; take one that a fetch has written"
+            f"{where} was changed by hand: its files give digest {lock.digest[:12]}, "
+            f"it says {str(body.get('digest'))[:12]}; give one that a fetch has written"
         )
     return lock
 
