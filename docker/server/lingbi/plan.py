@@ -57,7 +57,18 @@ def demo_row() -> tuple:
     layers, width = folder.config["num_hidden_layers"], folder.config["hidden_size"]
     size = f"{folder.weight_bytes / 1e6:.1f} MB"
     shape = f"{layers}x{width}"
-    return ("demo", "comes with lingbi", size, shape, "", "36", str(folder.session_len), folder.template, "none", "fits")
+    return (
+        "demo",
+        "comes with lingbi",
+        size,
+        shape,
+        "",
+        "36",
+        str(folder.session_len),
+        folder.template,
+        "none",
+        "fits",
+    )
 
 
 def state(model: catalogue.Model, settings: Settings, engine: str, memory_mib: int) -> str:
@@ -69,7 +80,9 @@ def state(model: catalogue.Model, settings: Settings, engine: str, memory_mib: i
 
 def table(rows: list) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 if __name__ == "__main__":

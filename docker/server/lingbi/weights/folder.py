@@ -70,8 +70,9 @@ class WeightsFolder:
             old.write(self.previous_file)
         lock.write(self.lock_file)
         proven = [entry for entry in sorted(lock.entries, key=_config_last) if (self.verified / entry.sha256).exists()]
+        last = {entry.sha256: entry for entry in proven}  # of equal files, which verified/ holds once
         for entry in proven:
-            self._place(entry, keep=_is_needed_again(entry, proven))
+            self._place(entry, keep=last[entry.sha256] is not entry)
         self._remove_stale(lock)
         shutil.rmtree(self.verified)
         shutil.rmtree(self.partial)
@@ -102,8 +103,3 @@ class WeightsFolder:
 def _config_last(entry: Entry) -> tuple:
     """config.json makes a folder count as a model's: it comes when the rest is there."""
     return entry.path == "config.json", entry.path
-
-
-def _is_needed_again(entry: Entry, proven: list) -> bool:
-    """Whether a later file has the same bytes; verified/ holds them once."""
-    return [other for other in proven if other.sha256 == entry.sha256][-1] is not entry
