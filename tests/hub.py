@@ -223,6 +223,22 @@ class HubHandler(Handler):
             return self.send_listing(hub, match[1], query)
         return self.send_blob(hub, hub.folder(match[1], query["Revision"]) / query["FilePath"])
 
+    def do_POST(self):
+        """git-lfs's batch API at /lfs/OWNER/NAME, for comparisons: objects by their SHA-256."""
+        hub, body = self.server.hub, self.rfile.read(int(self.headers["Content-Length"]))
+        folder = hub.root / urlsplit(self.path).path.removeprefix("/lfs/").removesuffix("/objects/batch")
+        by_hash = {hub.hash_of(path): path for path in folder.rglob("*") if path.is_file()}
+        objects = [
+            item | {"actions": {"download": {"href": f"{hub.cdn_url}/{by_hash[item['oid']].relative_to(hub.root)}"}}}
+            for item in json.loads(body)["objects"]
+        ]
+        answer = json.dumps({"transfer": "basic", "objects": objects}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.git-lfs+json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
     def send_listing(self, hub: Hub, model: str, query: dict) -> None:
         if not hub.folder(model, query["Revision"]).is_dir():
             return self.send_json({"Files": None})
