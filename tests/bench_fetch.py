@@ -134,7 +134,9 @@ class Bench:
         to = self.work / "cloned"
         config = ["-c", f"lfs.url={url}/lfs/{MODEL}", "-c", "lfs.locksverify=false"]
         command = ["git", *config, "clone", "--quiet", f"file://{origin}", to]
-        return self._watch(lambda: subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL), to)
+        return self._watch(
+            lambda: subprocess.Popen(command, env=environment, cwd=self.work, stderr=subprocess.DEVNULL), to
+        )
 
     def _watch(self, start, folder: Path) -> dict:
         """Seconds, peak disk and peak memory (its own and its children's) of a process; the folder goes."""
@@ -253,8 +255,10 @@ def make_lfs_repository(repo: Path, origin: Path, environment: dict) -> None:
     def git(*arguments):
         subprocess.run(["git", *arguments], cwd=origin, env=environment, check=True, capture_output=True)
 
-    subprocess.run(["git", "lfs", "install"], env=environment, check=True, capture_output=True)
     git("init", "--quiet")
+    git(
+        "lfs", "install"
+    )  # in this repository: it puts hooks where it is run, and its filters in $HOME, the bench's own
     git("lfs", "track", "*.dat", "*.bin")
     git("add", "--all")
     git("-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "--quiet", "--message", "model")
