@@ -50,7 +50,9 @@ def test_plan_shows_every_model_and_what_is_here(capsys, tmp_path, monkeypatch):
     (tmp_path / "internlm-xcomposer2-7b").mkdir()
     (tmp_path / "internlm-xcomposer2-7b" / "config.json").touch()
     assert plan.main([]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    lines = {}
+    for line in capsys.readouterr().out.splitlines():
+        lines.setdefault((line.split() or [""])[0], line)
     for model in catalogue.MODELS:
         assert model.hub_id in lines[model.name] and str(model.geometry.kv_bytes) in lines[model.name]
     assert "present" in lines["7b"] and "to be fetched" in lines["vl-7b"] and "demo" in lines
