@@ -163,6 +163,16 @@ def test_6_an_outage_is_borne_while_patience_lasts(hub, to, monkeypatch):
     assert same_files(to, hub.root / MODEL)
 
 
+def test_6_patience_is_counted_from_the_last_byte(hub, to):
+    """A fetch that takes longer than its patience, and fails once late."""
+    hub.faults.rate = 3 * MIB
+    hub.faults.drop_after_bytes = MIB
+    threading.Timer(2.5, hub.faults.cdn_statuses.append, (503,)).start()
+    start = time.monotonic()
+    fetch_from(hub, to, fetch_connections=1, fetch_patience_s=1)
+    assert time.monotonic() - start > 2.5 and same_files(to, hub.root / MODEL) and not hub.faults.cdn_statuses
+
+
 def test_6_an_expired_signature_is_asked_for_anew(hub, to):
     hub.faults.cdn_statuses = [403, 403]
     fetch_from(hub, to)

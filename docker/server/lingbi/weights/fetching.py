@@ -111,6 +111,7 @@ class _Fetch:
         self.progress.begin("fetching weights", lock.total_bytes, there + arrived)
         connections = self.order.settings.fetch_connections
         transfer = Transfer(hub, lock.model, lock.revision, connections, self.patience, self.progress)
+        self.patience.progress()  # what took long until now was the check of what is there
         # The configuration alone first: another kind of model is refused before its weights come.
         for entries in ([entry for entry in missing if entry.path == CONFIG], missing):
             transfer.fetch([entry for entry in entries if not self._is_verified(entry)], self.folder)
