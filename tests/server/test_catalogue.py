@@ -68,3 +68,30 @@ def test_every_name_of_a_model_means_the_same_folder(tmp_path, name):
 
 def test_other_models_of_the_hub_have_folders_of_their_own(tmp_path):
     assert find_model("somebody/fine-tuned", tmp_path).path == tmp_path / "somebody--fine-tuned"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published tensor lists are not beside this repository")
+@pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.name)
+def test_a_folder_of_every_published_geometry_is_recognised(tmp_path, model):
+    """Every tensor by name and full shape, on storage that takes no disk; loading is tests/gpu's and vl-1_8b's here."""
+    import shutil
+
+    import torch
+
+    from lingbi.model_folder import inspect
+    from lingbi.random_model import COPIED, with_own_code
+    from tests.conftest import DEMO
+
+    source = PUBLISHED / model.served_name
+    tensors = json.loads((source / "tensors.json").read_text())["tensors"]
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps(with_own_code(json.loads((source / name).read_text()))))
+    for file in (PUBLISHED / "tokenizer.model", *(source / name for name in COPIED), *DEMO.glob("*.py")):
+        shutil.copyfile(file, tmp_path / file.name)
+    one = torch.zeros(1, dtype=torch.bfloat16)
+    for shard in {entry["file"] for entry in tensors.values()}:
+        mine = {name: entry["shape"] for name, entry in tensors.items() if entry["file"] == shard}
+        torch.save({name: one.expand(shape) for name, shape in mine.items()}, tmp_path / shard)
+    found = inspect(tmp_path)
+    assert (found.served_name, found.template) == (model.served_name, model.template)
+    assert found.session_len == model.session_len and found.is_tiled == (model.picture_side is None)
