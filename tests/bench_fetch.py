@@ -87,7 +87,7 @@ class Bench:
     def fetch(self, url: str, to: Path, *arguments) -> subprocess.Popen:
         command = [sys.executable, "-m", "lingbi.fetch", "--model", MODEL, "--to", to, "--endpoint", url, *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "docker/server")}
-        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
 
     def wall(self) -> None:
         hub, url = self.hub()
@@ -178,7 +178,9 @@ class Bench:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             hub.faults.rate = 0
-            assert self.fetch(hub.url, to).wait() == 0
+            last = self.fetch(hub.url, to)
+            errors = last.communicate()[1].decode()
+            assert last.returncode == 0, errors
             time.sleep(1)
             sent = sum(hub.sent.values())
         wrong = find_faults(to, WeightsFolder(to).lock().entries, Progress())

@@ -116,6 +116,11 @@ class _Fetch:
         for entries in ([entry for entry in missing if entry.path == CONFIG], missing):
             transfer.fetch([entry for entry in entries if not self._is_verified(entry)], self.folder)
             self._check_config(lock)
+        unproven = [entry.path for entry in missing if not self._is_verified(entry)]
+        if unproven:  # another program has been in .lingbi/
+            raise FetchError(
+                f"{', '.join(unproven[:3])} did not arrive in {self.folder.verified}; run it again to go on"
+            )
 
     def _missing(self, lock: Lock) -> list:
         """Entries whose bytes are neither proven in verified/ nor, by a check now, in their place."""

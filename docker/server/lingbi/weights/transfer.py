@@ -48,8 +48,9 @@ class Transfer:
                 arrival.partial.close()
 
     def _round(self) -> None:
+        self._jobs = []  # the workers add to it
         with ThreadPoolExecutor(HASHERS) as self._hashers, ThreadPoolExecutor(self.connections) as pool:
-            self._jobs = [pool.submit(self._work) for _ in range(self.connections)]
+            self._jobs += [pool.submit(self._work) for _ in range(self.connections)]
             self._wait(self._jobs)
             self._wait(self._jobs)  # hashing that the workers have begun is among them by now
         failures = [job.exception() for job in self._jobs if job.exception()]
