@@ -154,17 +154,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_json(self, value) -> None:
-        body = json.dumps({"Code": 200, "Success": True, "Data": value}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.send_page(json.dumps({"Code": 200, "Success": True, "Data": value}).encode(), "application/json")
 
     def send_html(self) -> None:
-        body = b"<html>please log in</html>"
+        self.send_page(b"<html>please log in</html>", "text/html; charset=utf-8")
+
+    def send_page(self, body: bytes, kind: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -187,19 +184,21 @@ class Handler(BaseHTTPRequestHandler):
         hub, began, at = self.server.hub, time.monotonic(), start
         is_flipped = start == 0 and path.stat().st_size >= LFS_BYTES and hub.take("flips")
         limit = min(end, start + hub.faults.drop_after_bytes) if hub.faults.drop_after_bytes else end
-        while at < limit:
-            size = min(SEND_BYTES, limit - at)
-            if is_flipped:
-                data = bytearray(os.pread(stream.fileno(), size, at))
-                data[100] ^= 1
-                self.connection.sendall(data)
-                at, is_flipped = at + size, False
-            else:
-                at += os.sendfile(self.connection.fileno(), stream.fileno(), at, size)
-            if hub.faults.rate:
-                time.sleep(max(0, (at - start) / hub.faults.rate - (time.monotonic() - began)))
-        with hub.lock:
-            hub.sent[path.name] += at - start
+        try:
+            while at < limit:
+                size = min(SEND_BYTES, limit - at)
+                if is_flipped:
+                    data = bytearray(os.pread(stream.fileno(), size, at))
+                    data[100] ^= 1
+                    self.connection.sendall(data)
+                    at, is_flipped = at + size, False
+                else:
+                    at += os.sendfile(self.connection.fileno(), stream.fileno(), at, size)
+                if hub.faults.rate:
+                    time.sleep(max(0, (at - start) / hub.faults.rate - (time.monotonic() - began)))
+        finally:  # the client may be killed while it receives: what was sent counts
+            with hub.lock:
+                hub.sent[path.name] += at - start
         if limit < end:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -233,11 +232,7 @@ class HubHandler(Handler):
             for item in json.loads(body)["objects"]
         ]
         answer = json.dumps({"transfer": "basic", "objects": objects}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/vnd.git-lfs+json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        self.send_page(answer, "application/vnd.git-lfs+json")
 
     def send_listing(self, hub: Hub, model: str, query: dict) -> None:
         if not hub.folder(model, query["Revision"]).is_dir():
