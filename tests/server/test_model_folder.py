@@ -110,10 +110,12 @@ def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
     assert find_model(str(folder), tmp_path).path == folder
     present = tmp_path / "internlm-xcomposer2-vl-1_8b"
     present.mkdir()
+    assert find_model("auto", tmp_path).path == DEMO and find_model("vl-1_8b", tmp_path).is_to_come
+    (present / "config.json").touch()
     assert find_model("auto", tmp_path).path == find_model("vl-1_8b", tmp_path).path == present
-    for name in ("vl-7b", "vl-8b"):
-        with pytest.raises(ConfigurationError, match=name):
-            find_model(name, tmp_path)
+    assert find_model("vl-7b", tmp_path).is_to_come
+    with pytest.raises(ConfigurationError, match="'vl-8b' is neither a folder nor one of: vl-7b, 7b"):
+        find_model("vl-8b", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""The models that lingbi serves, and the facts about them that follow from their geometry."""
+"""The models that lingbi serves, and the facts about them: the one place where they stand."""
 
 import math
+import re
 from dataclasses import dataclass
 
 TEMPLATE = "internlm-xcomposer2"
@@ -12,20 +13,50 @@ TEMPLATE_TOKENS = 1 + 136 + 6
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Shape of the language model: widths, counts, and bytes of KV cache a token at 16 bits."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+
+    @property
+    def kv_bytes(self) -> int:
+        return 2 * 2 * self.layers * self.kv_heads * self.hidden_size // self.heads
+
+
+GEOMETRY_7B = Geometry(4096, 14336, 32, 32, 8)
+GEOMETRY_1_8B = Geometry(2048, 8192, 24, 16, 8)
+
+
+@dataclass(frozen=True)
 class Model:
     """A model of the family.
 
     name: what people type; served_name: its id in the API; picture_side: pixels of the square that
-    a picture is resized to (None: tiles, 4khd); session_len: tokens of prompt and answer together.
+    a picture is resized to (None: tiles, 4khd); picture_range: prompt tokens of a picture, for
+    people; session_len: tokens of prompt and answer together; weight_bytes: tensors as published
+    (bf16); card_gb: memory of the card recommended (0: none); hub_id: ModelScope id.
     """
 
     name: str
     served_name: str
-    hidden_size: int
+    geometry: Geometry
     picture_side: int | None
+    picture_range: str
     session_len: int
+    weight_bytes: int
+    card_gb: int
+    purpose: str
+    purpose_zh: str
     template: str = TEMPLATE
     hub_id: str | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        return self.geometry.hidden_size
 
     def picture_tokens(self, width: int, height: int) -> int:
         """Prompt tokens that a picture of this size (pixels) costs."""
@@ -40,18 +71,69 @@ def _published(name: str, **facts) -> Model:
 
 
 MODELS = (
-    _published("vl-7b", hidden_size=4096, picture_side=490, session_len=4096),
-    _published("7b", hidden_size=4096, picture_side=224, session_len=4096),
-    _published("4khd-7b", hidden_size=4096, picture_side=None, session_len=16384, template=TEMPLATE_4KHD),
-    _published("vl-1_8b", hidden_size=2048, picture_side=490, session_len=4096),
+    _published(
+        "vl-7b",
+        geometry=GEOMETRY_7B,
+        picture_side=490,
+        picture_range="1225",
+        session_len=4096,
+        weight_bytes=17_333_676_032,
+        card_gb=24,
+        purpose="benchmarks, chat",
+        purpose_zh="评测、对话",
+    ),
+    _published(
+        "7b",
+        geometry=GEOMETRY_7B,
+        picture_side=224,
+        picture_range="256",
+        session_len=4096,
+        weight_bytes=17_331_691_520,
+        card_gb=24,
+        purpose="visual chat (its text-image composition is not served)",
+        purpose_zh="图文对话（不提供图文创作）",
+    ),
+    _published(
+        "4khd-7b",
+        geometry=GEOMETRY_7B,
+        picture_side=None,
+        picture_range="1897-4057",
+        session_len=16384,
+        weight_bytes=17_194_999_808,
+        card_gb=24,
+        purpose="pictures up to 4K, chat",
+        purpose_zh="最高 4K 的图片、对话",
+        template=TEMPLATE_4KHD,
+    ),
+    _published(
+        "vl-1_8b",
+        geometry=GEOMETRY_1_8B,
+        picture_side=490,
+        picture_range="1225",
+        session_len=4096,
+        weight_bytes=4_902_467_584,
+        card_gb=8,
+        purpose="benchmarks, chat, small cards; the CPU, slowly",
+        purpose_zh="评测、对话、小显存；CPU 上可用但较慢",
+    ),
 )
 DEMO = "demo"
 DEMO_SERVED_NAME = "internlm-xcomposer2-demo"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def names() -> list:
+    """Every name that people can type for a model."""
+    return [*(model.name for model in MODELS), DEMO]
 
 
 def find(name: str) -> Model | None:
-    """The published model of this short name, or None."""
-    return next((model for model in MODELS if model.name == name), None)
+    """The published model of this short name, API id or ModelScope id (in any case), or None."""
+    wanted = name.lower()
+    return next(
+        (model for model in MODELS if wanted in (model.name, model.served_name, model.hub_id.lower())),
+        None,
+    )
 
 
 def recognise(config: dict) -> Model | None:

@@ -7,6 +7,10 @@ class LingbiError(Exception):
     exit_status = 1
 
 
+class CheckError(LingbiError):
+    """Something was checked and is not what it should be."""
+
+
 class ConfigurationError(LingbiError):
     """A setting, option or model folder cannot be used."""
 
@@ -17,3 +21,7 @@ class StartError(LingbiError):
     """The configuration is sound, but the server did not come up."""
 
     exit_status = 3
+
+
+class FetchError(StartError):
+    """The weights could not be fetched: the hub, the network or the disk stopped it."""

@@ -62,8 +62,8 @@ def inspect(path) -> ModelFolder:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise ConfigurationError(f"model folder {folder} {what}; give the folder that holds config.json")
     folder = folder.resolve()
-    config = _read_config(folder)
-    _check_architecture(folder, config)
+    config = read_config(folder / "config.json")
+    check_architecture(folder, config)
     shards = _shards(folder)
     _check_files(folder, config)
     for shard in shards:
@@ -82,13 +82,13 @@ def inspect(path) -> ModelFolder:
     )
 
 
-def _read_config(folder: Path) -> dict:
-    file = folder / "config.json"
+def read_config(file: Path) -> dict:
+    """A config.json. Raises ConfigurationError where it cannot be one."""
     try:
         config = json.loads(file.read_text())
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{folder} holds no config.json: it is not a model folder, or the download stopped early; fetch it again"
+            f"{file.parent} holds no config.json: it is not a model folder, or the download stopped early; fetch it again"
         ) from None
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{file} cannot be read as JSON ({error}); fetch it again") from None
@@ -97,7 +97,8 @@ def _read_config(folder: Path) -> dict:
     return config
 
 
-def _check_architecture(folder: Path, config: dict) -> None:
+def check_architecture(folder, config: dict) -> None:
+    """Raise ConfigurationError for a config of another kind of model; folder (or model id) is for people."""
     remote_classes = [value for value in config.get("auto_map", {}).values() if isinstance(value, str)]
     if not any(value.endswith(ARCHITECTURE) for value in remote_classes):
         raise ConfigurationError(

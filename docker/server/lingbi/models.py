@@ -1,4 +1,4 @@
-"""Turns what people name a model by into a model folder."""
+"""Turns what people name a model by into a model folder, or into where it can be fetched from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,46 +11,72 @@ DEMO_FOLDER = Path(__file__).parents[1] / "models" / "demo"
 
 @dataclass(frozen=True)
 class Found:
-    """A model folder and how it was chosen, for people."""
+    """A model's folder, how it was chosen (for people), and its ModelScope id if it can be fetched there.
+
+    The folder of a model that can be fetched need not exist yet.
+    """
 
     path: Path
     reason: str
+    hub_id: str | None = None
+
+    @property
+    def is_present(self) -> bool:
+        return is_present(self.path)
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether there is nothing to look at yet, and the hub has it."""
+        return self.hub_id is not None and not self.is_present
+
+    @property
+    def served_name(self) -> str:
+        """The model's id in the API where its folder cannot tell yet."""
+        model = catalogue.find(self.hub_id or "")
+        return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
+
+
+def is_present(folder: Path) -> bool:
+    """Whether a folder holds a model's files; a fetch puts them there only when all have arrived."""
+    return (folder / "config.json").exists()
 
 
 def find_model(name: str, models_dir: Path) -> Found:
-    """Find the folder of a model: a path, a catalogue name under models_dir, demo, or auto.
+    """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
-    Raises ConfigurationError for a name that is neither.
+    Raises ConfigurationError for a name that is none of these.
     """
     if name == "auto":
         return _best_present(models_dir)
-    if name == catalogue.DEMO:
+    if name in (catalogue.DEMO, catalogue.DEMO_SERVED_NAME):
         return Found(DEMO_FOLDER, "the demo model that comes with lingbi")
+    if name.startswith(("/", ".", "~")) or Path(name).is_dir():
+        return Found(Path(name).expanduser(), "the folder given")
     model = catalogue.find(name)
     if model:
-        path = _present(model, models_dir)
-        if path:
-            return Found(path, f"{name} found in {models_dir}")
-        raise ConfigurationError(
-            f"model {name}: no folder {models_dir / model.served_name}; put the model there "
-            f"(ModelScope: {model.hub_id}), or give its folder's path"
-        )
-    if not Path(name).exists() and "/" not in name:
-        names = ", ".join([catalogue.DEMO, *(model.name for model in catalogue.MODELS)])
-        raise ConfigurationError(f"model {name!r} is neither a folder nor one of: {names}")
-    return Found(Path(name), "the folder given")
+        return _published(model, models_dir)
+    if catalogue.HUB_ID.fullmatch(name):
+        return _in(models_dir / name.replace("/", "--"), name, name, models_dir)
+    raise ConfigurationError(
+        f"model {name!r} is neither a folder nor one of: {', '.join(catalogue.names())}, "
+        "nor a ModelScope id (owner/name)"
+    )
 
 
-def _present(model: catalogue.Model, models_dir: Path):
-    for folder in (models_dir / model.served_name, models_dir / model.name):
-        if folder.is_dir():
-            return folder
-    return None
+def _published(model: catalogue.Model, models_dir: Path) -> Found:
+    own = models_dir / model.served_name
+    folder = next((path for path in (own, models_dir / model.name) if is_present(path)), own)
+    return _in(folder, model.hub_id, model.name, models_dir)
+
+
+def _in(folder: Path, hub_id: str, name: str, models_dir: Path) -> Found:
+    there = f"{name} found in {models_dir}"
+    return Found(folder, there if is_present(folder) else f"{name}, to be fetched from ModelScope ({hub_id})", hub_id)
 
 
 def _best_present(models_dir: Path) -> Found:
     for model in catalogue.MODELS:
-        folder = _present(model, models_dir)
-        if folder:
-            return Found(folder, f"{model.name} found in {models_dir}")
+        found = _published(model, models_dir)
+        if found.is_present:
+            return found
     return Found(DEMO_FOLDER, f"the demo model, as {models_dir} holds none of the published models")

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from lingbi import scenes
 from lingbi.errors import StartError
 from lingbi.pictures import load_pictures
+from lingbi.weights.progress import Progress
 
 STARTING, LOADING, PROBING, READY, FAILED = "starting", "loading weights", "probing", "ready", "failed"
+PREPARING = "preparing weights"
 PROBE_TOKENS = 32
 PROBE_QUESTION = "请描述图中内容"
 PROBE_SCENE = scenes.Scene((scenes.Thing("red", "circle"),))
@@ -26,6 +28,7 @@ class Readiness:
     since: float = field(default_factory=time.monotonic)
     probe: dict | None = None
     error: str | None = None
+    progress: Progress | None = None  # of fetching or checking weights
 
     @property
     def is_ready(self) -> bool:
@@ -35,7 +38,8 @@ class Readiness:
         self.phase, self.since = phase, time.monotonic()
 
     def report(self) -> dict:
-        """The body of /ready: phase, seconds in it, model, engine and why, last probe, error."""
+        """The body of /ready: phase, seconds in it, model, engine and why, last probe, error,
+        and while weights are fetched or checked the progress (see Progress.report)."""
         report = {
             "status": "ready" if self.is_ready else "not ready",
             "phase": self.phase,
@@ -44,7 +48,8 @@ class Readiness:
             "engine": self.engine,
             "engine_reason": self.reason,
         }
-        extra = {"probe": self.probe, "error": self.error}
+        progress = self.progress.report() if self.progress and self.phase == PREPARING else None
+        extra = {"probe": self.probe, "error": self.error, "progress": progress}
         return report | {key: value for key, value in extra.items() if value is not None}
 
 

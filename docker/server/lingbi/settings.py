@@ -23,8 +23,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    model: str = Field("auto", description="model folder, catalogue name, demo, or auto")
+    model: str = Field("auto", description="model folder, catalogue name, ModelScope id, demo, or auto")
     models_dir: Path = Field(Path("models"), description="where catalogue models are looked for")
+    fetch: Literal["missing", "never"] = Field(
+        "missing", description="what a start does without the weights: fetch them, or stop"
+    )
+    hub_endpoint: str | None = Field(
+        None, pattern=r"https?://[^/]+.*", description="address of a ModelScope mirror; default: ModelScope itself"
+    )
+    hub_token_file: Path | None = Field(None, description="file with the ModelScope token, for private models")
+    hub_revision: str = Field("master", pattern=r"[\w.-][\w./-]*", description="branch, tag or commit fetched")
+    weights_lock: Path | None = Field(
+        None, description="lock file of the only bytes that are accepted; written by a first fetch"
+    )
+    fetch_connections: int = Field(8, ge=1, le=16, description="connections to the hub at once")
+    fetch_patience_s: int = Field(300, ge=1, description="longest time without a new byte before a fetch ends")
     engine: Literal["auto", "turbomind", "cpu"] = Field("auto", description="inference engine")
     host: str = Field("127.0.0.1", description="address the workers listen on")
     port: int = Field(23333, ge=1, le=65000, description="port of worker 0; worker i adds i")

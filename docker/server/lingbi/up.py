@@ -13,16 +13,18 @@ from pathlib import Path
 
 import httpx
 
-from lingbi import scenes
+from lingbi import catalogue, scenes
 from lingbi.engines.choice import TURBOMIND, Choice, choose_engine, find_gpus
 from lingbi.errors import ConfigurationError, LingbiError, StartError
 from lingbi.keys import ensure_keys
 from lingbi.memory import available_mib, check_memory
-from lingbi.model_folder import ModelFolder, inspect
-from lingbi.models import find_model
+from lingbi.model_folder import inspect
+from lingbi.models import Found, find_model
 from lingbi.readiness import FAILED, PROBE_QUESTION, probe_messages
 from lingbi.settings import Settings, load_settings
 from lingbi.supervision import POLL_S, Supervisor, environment, log_tail
+from lingbi.weights.progress import Progress, shown
+from lingbi.weights.start import check_may_fetch
 
 RECORD = "server.json"
 INTERRUPTED = 130
@@ -35,8 +37,8 @@ class Plan:
     """Everything decided before anything is started."""
 
     settings: Settings
-    folder: ModelFolder
-    model_reason: str
+    found: Found
+    served_name: str
     choice: Choice
     workers: int
 
@@ -69,7 +71,7 @@ def main(arguments=None) -> int:
 
 def parse(arguments=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in the background.")
-    parser.add_argument("--model", help="model folder, vl-7b, 7b, 4khd-7b, vl-1_8b, demo, or auto (default)")
+    parser.add_argument("--model", help="folder, vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or auto (default)")
     parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the first worker (default 23333)")
@@ -100,7 +102,7 @@ def bring_up(settings: Settings) -> dict:
     supervisor = Supervisor(settings.state_dir)
     check_not_running(supervisor)
     plan = decide(settings)
-    say(f"model   {plan.folder.served_name}: {plan.model_reason}")
+    say(f"model   {plan.served_name}: {plan.found.reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
     ensure_keys(settings.key_file())
     try:
@@ -112,7 +114,7 @@ def bring_up(settings: Settings) -> dict:
     report = {
         "url": plan.url,
         "api_key_file": str(settings.key_file()),
-        "model": plan.folder.served_name,
+        "model": plan.served_name,
         "engine": plan.choice.engine,
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -122,7 +124,7 @@ def bring_up(settings: Settings) -> dict:
 
 def resolved(plan: Plan) -> Settings:
     """The settings with what was decided, so that workers decide nothing anew."""
-    update = {"model": str(plan.folder.path), "engine": plan.choice.engine}
+    update = {"model": plan.found.hub_id or str(plan.found.path.resolve()), "engine": plan.choice.engine}
     return plan.settings.model_copy(update=update)
 
 
@@ -139,14 +141,17 @@ def decide(settings: Settings) -> Plan:
     gpus = find_gpus()
     choice = choose_engine(settings.engine, gpus)
     found = find_model(settings.model, settings.models_dir)
-    folder = inspect(found.path)
+    check_may_fetch(found, settings)
+    # What is not fetched yet is known from the catalogue, or not at all.
+    model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
     workers = settings.workers or (len(gpus) if choice.engine == TURBOMIND else 1)
     if choice.engine == TURBOMIND and workers > len(gpus):
         raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
-    check_memory(folder, choice.engine, gpus, workers, available_mib())
+    if model:
+        check_memory(model, choice.engine, gpus, workers, available_mib())
     for port in range(settings.port, settings.port + workers):
         check_port(settings.host, port)
-    return Plan(settings, folder, found.reason, choice, workers)
+    return Plan(settings, found, model.served_name if model else found.served_name, choice, workers)
 
 
 def check_port(host: str, port: int) -> None:
@@ -169,20 +174,24 @@ def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
 
 def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor) -> None:
     deadline = time.monotonic() + settings.load_timeout_s
-    shown = None
-    while True:
-        status, phase = ask_ready(url)
-        if phase != shown:
-            say(f"{name}  {phase}")
-            shown = phase
-        if status == 200:
-            return
-        fault = find_fault(phase, supervisor.states().get(name, "UNKNOWN"))
-        if time.monotonic() > deadline:
-            fault = fault or f"was not ready within {settings.load_timeout_s} s"
-        if fault:
-            raise StartError(f"{name} {fault}; the end of its log:\n{log_tail(settings.state_dir, name)}")
-        time.sleep(POLL_S)
+    shown_phase, progress = None, Progress()
+    with shown(progress):
+        while True:
+            status, phase, fetched = ask_ready(url)
+            progress.set(fetched)
+            if fetched:  # a fetch has a patience of its own
+                deadline = time.monotonic() + settings.load_timeout_s
+            if phase != shown_phase:
+                say(f"{name}  {phase}")
+                shown_phase = phase
+            if status == 200:
+                return
+            fault = find_fault(phase, supervisor.states().get(name, "UNKNOWN"))
+            if time.monotonic() > deadline:
+                fault = fault or f"was not ready within {settings.load_timeout_s} s"
+            if fault:
+                raise StartError(f"{name} {fault}; the end of its log:\n{log_tail(settings.state_dir, name)}")
+            time.sleep(POLL_S)
 
 
 def find_fault(phase: str, state: str):
@@ -193,12 +202,13 @@ def find_fault(phase: str, state: str):
 
 
 def ask_ready(url: str) -> tuple:
-    """(HTTP status or None, phase) of a worker."""
+    """(HTTP status or None, phase, progress of its weights or None) of a worker."""
     try:
         response = httpx.get(url, timeout=5, trust_env=False)
-        return response.status_code, response.json()["phase"]
+        report = response.json()
+        return response.status_code, report["phase"], report.get("progress")
     except (httpx.HTTPError, ValueError):
-        return None, "starting"
+        return None, "starting", None
 
 
 def how_to_call(report: dict) -> str:

@@ -13,8 +13,10 @@ from lingbi.errors import LingbiError, StartError
 from lingbi.keys import ensure_keys
 from lingbi.model_folder import ModelFolder, inspect
 from lingbi.models import find_model
-from lingbi.readiness import FAILED, LOADING, PROBING, READY, Readiness, ask_probe
+from lingbi.readiness import FAILED, LOADING, PREPARING, PROBING, READY, Readiness, ask_probe
 from lingbi.settings import Settings, load_settings
+from lingbi.weights.progress import Progress
+from lingbi.weights.start import check_may_fetch, ensure
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
@@ -39,20 +41,22 @@ class Worker:
         gpus = find_gpus()
         self.settings = settings
         self.choice = choose_engine(settings.engine, gpus)
-        self.folder: ModelFolder = inspect(find_model(settings.model, settings.models_dir).path)
+        self.found = find_model(settings.model, settings.models_dir)
+        check_may_fetch(self.found, settings)
+        name = self.found.served_name if self.found.is_to_come else inspect(self.found.path).served_name
+        self.readiness = Readiness(name, self.choice.engine, self.choice.reason, progress=Progress())
         self.keys = ensure_keys(settings.key_file())
         self.exit_status = 0
         if self.choice.engine == TURBOMIND:
             # lmdeploy's encoder is fixed to cuda:0, so a worker sees its own GPU only.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[settings.worker % len(gpus)].device
-        log.info("model %s, engine %s: %s", self.folder.served_name, self.choice.engine, self.choice.reason)
+        log.info("model %s, engine %s: %s", name, self.choice.engine, self.choice.reason)
 
     def run(self) -> int:
         import uvicorn
 
         from lingbi import api
 
-        self.readiness = Readiness(self.folder.served_name, self.choice.engine, self.choice.reason)
         app = api.create_app(self.readiness, self.keys)
         config = uvicorn.Config(
             app,
@@ -70,6 +74,9 @@ class Worker:
 
     def _load(self) -> None:
         try:
+            self.readiness.enter(PREPARING)
+            ensure(self.found, self.settings, self.readiness.progress)
+            self.folder: ModelFolder = inspect(self.found.path)
             self.readiness.enter(LOADING)
             engine = build_engine(self.folder, self.settings)
             self.readiness.enter(PROBING)

@@ -1,0 +1,103 @@
+"""scripts/weights: what models are here, are they right, remove one, carry one to a machine without internet."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lingbi import catalogue
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.fetch import end_at_signals
+from lingbi.models import find_model
+from lingbi.settings import Settings, load_settings
+from lingbi.weights.carrying import export, import_from
+from lingbi.weights.checking import told
+from lingbi.weights.progress import Progress, shown
+from lingbi.weights.volume import contents, remove, verify
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 done, 1 files are not right, 2 configuration, 3 the disk failed."""
+    end_at_signals()
+    options = parse(arguments)
+    try:
+        return options.run(options, load_settings())
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        print(f"error: {error}; free space or mend the disk, and run it again", file=sys.stderr)
+        return 3
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/weights", description=__doc__.split(": ")[1].capitalize())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(commands, "list", run_list, "show the models folder: sizes, last use, state")
+    model = f"{', '.join(model.name for model in catalogue.MODELS)}, a ModelScope id, or a folder"
+    command = _add(commands, "verify", run_verify, "hash every file of a model and compare with its lock")
+    command.add_argument("model", help=model)
+    command.add_argument("--lock", type=Path, help="lock file to check by (default: the folder's own)")
+    _add(commands, "remove", run_remove, "remove a model from the disk").add_argument("model", help=model)
+    command = _add(commands, "export", run_export, "write a model as an archive or folder to carry away")
+    command.add_argument("model", help=model)
+    command.add_argument("to", type=Path, help="FILE.tar, or a folder")
+    command = _add(commands, "import", run_import, "take in what was exported elsewhere, proven file by file")
+    command.add_argument("source", type=Path, help="FILE.tar, or a folder")
+    command.add_argument("--to", type=Path, help="folder that will hold the model (default: models/MODEL)")
+    command.add_argument("--lock", type=Path, help="accept only the bytes of this lock file")
+    return parser.parse_args(arguments)
+
+
+def _add(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run_list(options, settings: Settings) -> int:
+    held = contents(settings.models_dir)
+    for item in held:
+        print(item.line())
+    print(f"{len(held)} models, {sum(item.size for item in held) / 1e9:.2f} GB, in {settings.models_dir}")
+    return 0
+
+
+def run_verify(options, settings: Settings) -> int:
+    path, progress = find_model(options.model, settings.models_dir).path, Progress()
+    with shown(progress):
+        faults = verify(path, options.lock, progress)
+    print(f"{path}: {told(faults, shown=20) or 'every file is right'}")
+    return 1 if faults else 0
+
+
+def run_remove(options, settings: Settings) -> int:
+    found = find_model(options.model, settings.models_dir)
+    if found.path.resolve().parent != settings.models_dir.resolve() and not found.path.is_symlink():
+        raise ConfigurationError(f"{found.path} is not in {settings.models_dir}; remove other folders yourself")
+    print(f"{found.path} removed, {remove(found.path) / 1e9:.2f} GB free again")
+    return 0
+
+
+def run_export(options, settings: Settings) -> int:
+    progress = Progress()
+    with shown(progress):
+        lock = export(find_model(options.model, settings.models_dir).path, options.to, progress)
+    print(f"{options.to}: {lock.model}, {lock.total_bytes / 1e9:.2f} GB, bytes {lock.digest[:12]}")
+    return 0
+
+
+def run_import(options, settings: Settings) -> int:
+    progress = Progress()
+    with shown(progress):
+        lock, path = import_from(options.source, lambda lock: _place(options, settings, lock), progress, options.lock)
+    print(f"{path}: {lock.model}, {lock.total_bytes / 1e9:.2f} GB, all right, bytes {lock.digest[:12]}")
+    return 0
+
+
+def _place(options, settings: Settings, lock) -> Path:
+    """Where an import goes: --to, or the model's own folder."""
+    return options.to or find_model(lock.model, settings.models_dir).path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

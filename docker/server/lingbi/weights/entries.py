@@ -1,0 +1,54 @@
+"""One file of a model, and the rules that a path, size and hash from outside must keep."""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lingbi.errors import ConfigurationError
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+OWN_FOLDER = ".lingbi"  # where a model folder's fetch state lives
+CODE_SUFFIX = ".py"
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One file: path relative to the model folder with /, size in bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def is_code(self) -> bool:
+        return self.path.endswith(CODE_SUFFIX)
+
+
+def check_entries(entries: tuple, where: str) -> None:
+    """Raise ConfigurationError for the first entry that is unsafe or contradicts another."""
+    seen = set()
+    for entry in entries:
+        fault = fault_of(entry) or ("is listed twice" if entry.path in seen else None)
+        if fault:
+            raise ConfigurationError(f"{where}: {entry.path!r} {fault}; nothing was fetched, tell the model's owner")
+        seen.add(entry.path)
+    for path in seen:
+        for folder in PurePosixPath(path).parents:
+            if str(folder) in seen:
+                raise ConfigurationError(f"{where}: {str(folder)!r} is listed as a file and as a folder")
+
+
+def fault_of(entry: Entry) -> str | None:
+    """Why an entry cannot be used, or None."""
+    if not isinstance(entry.path, str):
+        return "is no file name"
+    path = PurePosixPath(entry.path)
+    if path.is_absolute() or ".." in path.parts or "\\" in entry.path or "\0" in entry.path:
+        return "points outside the model folder"
+    if str(path) != entry.path or not path.parts or path.parts[0] == OWN_FOLDER:
+        return "is no usable file name"
+    if not isinstance(entry.size, int) or isinstance(entry.size, bool) or entry.size < 0:
+        return f"has the size {entry.size!r}"
+    if not isinstance(entry.sha256, str) or not SHA256.fullmatch(entry.sha256):
+        return f"has the SHA-256 {entry.sha256!r}"
+    return None

@@ -1,0 +1,105 @@
+"""A model folder that lingbi fetched: the model's files, and beside them in .lingbi/ how they came.
+
+.lingbi/lock.json      which bytes the folder holds (lockfile.py)
+.lingbi/marker.json    sizes and times as they were when all was proven (marker.py)
+.lingbi/used           its time is the last use
+.lingbi/mutex          held by whoever changes the folder (mutex.py)
+.lingbi/partial/       files on their way, by SHA-256
+.lingbi/verified/      files that are proven and wait for the others
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from lingbi.errors import ConfigurationError
+from lingbi.weights import lockfile
+from lingbi.weights.entries import OWN_FOLDER, Entry
+from lingbi.weights.lockfile import Lock
+
+
+class WeightsFolder:
+    """Paths and moves of one fetched model folder; decides nothing."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.own = path / OWN_FOLDER
+        self.lock_file = self.own / "lock.json"
+        self.previous_file = self.own / "previous.json"
+        self.marker_file = self.own / "marker.json"
+        self.used_file = self.own / "used"
+        self.partial = self.own / "partial"
+        self.verified = self.own / "verified"
+
+    def prepare(self) -> None:
+        """Make the folder ready to be fetched into. Raises ConfigurationError where that is not allowed."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            raise ConfigurationError(
+                f"{self.path} is a link or a file: shared weights are used in place and never written to; "
+                "give another folder in --to, or fetch where the link points"
+            )
+        if not self.own.exists() and self.path.is_dir() and any(self.path.iterdir()) and not self._holds_a_model():
+            raise ConfigurationError(f"{self.path} holds other files than a model's; give a new folder in --to")
+        try:
+            for folder in (self.partial, self.verified):
+                folder.mkdir(parents=True, exist_ok=True)
+            (self.own / "writable").touch()
+            (self.own / "writable").unlink()
+        except OSError as error:
+            owner = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+            raise ConfigurationError(
+                f"{self.path} cannot be written: {error.strerror} ({owner} belongs to user {owner.stat().st_uid}, "
+                f"this is user {os.geteuid()}); let this user write there, or give another folder"
+            ) from None
+
+    def _holds_a_model(self) -> bool:
+        return (self.path / "config.json").exists()
+
+    def lock(self) -> Lock | None:
+        """What the folder holds, or None where no fetch has been completed."""
+        return lockfile.read(self.lock_file) if self.lock_file.exists() else None
+
+    def place(self, lock: Lock, old: Lock | None) -> bool:
+        """Move proven files to their places and remove those that only an older lock had.
+
+        Returns whether any was moved. A kill in between leaves a folder without a marker, whose
+        check says what is missing, and the older lock's name list for the next call.
+        """
+        self.marker_file.unlink(missing_ok=True)
+        if old and old != lock and not self.previous_file.exists():
+            old.write(self.previous_file)
+        lock.write(self.lock_file)
+        proven = [entry for entry in sorted(lock.entries, key=_config_last) if (self.verified / entry.sha256).exists()]
+        last = {entry.sha256: entry for entry in proven}  # of equal files, which verified/ holds once
+        for entry in proven:
+            self._place(entry, keep=last[entry.sha256] is not entry)
+        self._remove_stale(lock)
+        shutil.rmtree(self.verified)
+        shutil.rmtree(self.partial)
+        return bool(proven)
+
+    def _remove_stale(self, lock: Lock) -> None:
+        if self.previous_file.exists():
+            kept = {entry.path for entry in lock.entries}
+            for entry in lockfile.read(self.previous_file).entries:
+                if entry.path not in kept:
+                    (self.path / entry.path).unlink(missing_ok=True)
+            self.previous_file.unlink()
+
+    def _place(self, entry: Entry, keep: bool) -> None:
+        target = self.path / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if keep:
+            shutil.copyfile(self.verified / entry.sha256, target)
+        else:
+            os.replace(self.verified / entry.sha256, target)
+
+    def touch_used(self) -> None:
+        """Remember that the model was used now, where this user may."""
+        if os.access(self.own, os.W_OK):
+            self.used_file.touch()
+
+
+def _config_last(entry: Entry) -> tuple:
+    """config.json makes a folder count as a model's: it comes when the rest is there."""
+    return entry.path == "config.json", entry.path

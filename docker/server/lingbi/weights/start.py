@@ -1,0 +1,87 @@
+"""What a server does about its weights before it loads them: nothing but a look where all is well."""
+
+import logging
+import os
+import threading
+
+from lingbi.errors import CheckError, ConfigurationError
+from lingbi.models import Found
+from lingbi.settings import Settings
+from lingbi.weights import lockfile, marker
+from lingbi.weights.checking import find_faults, told
+from lingbi.weights.fetching import Order, fetch
+from lingbi.weights.folder import WeightsFolder
+from lingbi.weights.lockfile import Lock, changed_code
+from lingbi.weights.progress import Progress, logged
+from lingbi.weights.shared import Record, warn_of_changed_code
+
+log = logging.getLogger("lingbi.weights")
+
+
+def ensure(found: Found, settings: Settings, progress: Progress, stop: threading.Event | None = None) -> None:
+    """Have the weights there and proven as far as they can be; makes no request where they are.
+
+    Raises ConfigurationError, FetchError or CheckError.
+    """
+    folder = WeightsFolder(found.path)
+    with logged(progress):
+        lock = folder.lock()
+        if lock is None and found.is_to_come:
+            check_may_fetch(found, settings)
+            fetch(_order(found, settings), progress, stop)
+        else:
+            _check_present(found, folder, lock, settings, progress, stop)
+    if is_own(found):
+        folder.touch_used()
+
+
+def check_may_fetch(found: Found, settings: Settings) -> None:
+    """Raise ConfigurationError where weights are missing and are not to be fetched."""
+    if found.is_to_come and settings.fetch == "never":
+        raise ConfigurationError(
+            f"{found.hub_id} is not in {found.path}, and LINGBI_FETCH=never forbids to fetch it; fetch it elsewhere "
+            "and import it (scripts/weights import), or set LINGBI_FETCH=missing"
+        )
+
+
+def is_own(found: Found) -> bool:
+    """Whether a folder is lingbi's to write: under the models folder, no link, and writable for this user."""
+    return found.hub_id is not None and not found.path.is_symlink() and os.access(found.path, os.W_OK)
+
+
+def _order(found: Found, settings: Settings) -> Order:
+    return Order(found.hub_id, found.path, settings)
+
+
+def _check_present(found: Found, folder: WeightsFolder, lock: Lock | None, settings: Settings, progress, stop) -> None:
+    """Compare a folder with its own lock, or the operator's, or with the last start."""
+    record = Record(settings.state_dir, found.path)
+    wanted = _operators(settings, found, lock)
+    if wanted is None:
+        warn_of_changed_code(record)
+        return
+    if any(marker.doubt(file, folder.path, wanted) is None for file in (folder.marker_file, record.marker_file)):
+        return
+    log.info("full check of %s: %s", folder.path, marker.doubt(folder.marker_file, folder.path, wanted))
+    if is_own(found) and lock is not None and settings.fetch != "never":
+        fetch(_order(found, settings), progress, stop)  # checks everything, and fetches only what is wrong
+        return
+    faults = find_faults(folder.path, wanted.entries, progress, stop)
+    if faults:
+        raise CheckError(f"{folder.path} is not what its lock says: {told(faults)}; fetch the model again")
+    marker.write(record.marker_file, folder.path, wanted, written_now=False)
+
+
+def _operators(settings: Settings, found: Found, lock: Lock | None) -> Lock | None:
+    """The lock that counts: the operator's where there is one. Raises where the folder's own contradicts it."""
+    if settings.weights_lock is None or not settings.weights_lock.exists():
+        return lock
+    wanted = lockfile.read(settings.weights_lock)
+    if lock is not None and lock.digest != wanted.digest:
+        code = changed_code(lock, wanted)
+        names = f" REMOTE CODE differs: {', '.join(code)}." if code else ""
+        raise ConfigurationError(
+            f"{found.path} holds other bytes ({lock.digest[:12]}) than {settings.weights_lock} asks for "
+            f"({wanted.digest[:12]}).{names} Bring it to the lock with scripts/fetch --update, or serve another folder"
+        )
+    return wanted

@@ -1,0 +1,94 @@
+"""scripts/pipeline on the demo model: rows, unreadable files, resuming."""
+
+import functools
+import json
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from lingbi.errors import ConfigurationError
+from lingbi.rows import Rows, to_text
+from lingbi.scenes import Scene, Thing, draw
+from lingbi.sources import find_sources
+from tests.conftest import lingbi
+
+FIELDS = {"source", "prompt", "text", "input_token_len", "generate_token_len", "finish_reason"}
+COLOURS = {"red": "红", "blue": "蓝", "green": "绿"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with three pictures, one of them deeper, and a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deeper").mkdir()
+    for name, colour in (("a.png", "red"), ("b.jpg", "blue"), ("deeper/c.webp", "green")):
+        draw(Scene((Thing(colour, "circle"),))).save(folder / name)
+    (folder / "bad.png").write_text("no picture")
+    (folder / "notes.txt").write_text("ignored")
+    return folder
+
+
+def pipeline(tmp_path, *arguments, **environment):
+    return lingbi("pipeline", "--model", "demo", "--engine", "cpu", *arguments, state_dir=tmp_path / "s", **environment)
+
+
+def read(file) -> list:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_folder_is_described_and_a_bad_file_is_in_its_row(pictures, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    done = pipeline(tmp_path, pictures, "--to", out, "--batch", 2)
+    rows = {row["source"].split("/")[-1]: row for row in read(out)}
+    assert done.returncode == 1 and "3 answered, 1 failed" in done.stderr
+    assert rows.keys() == {"a.png", "b.jpg", "bad.png", "c.webp"}
+    assert "cannot be decoded" in rows["bad.png"]["error"]
+    for name, colour in (("a.png", "red"), ("b.jpg", "blue"), ("c.webp", "green")):
+        assert rows[name].keys() == FIELDS and COLOURS[colour] in rows[name]["text"]
+        assert rows[name]["finish_reason"] == "stop" and rows[name]["input_token_len"] > 36
+
+
+def test_an_interrupted_run_goes_on_and_a_mended_file_is_tried_again(pictures, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    kept = {"source": str(pictures / "a.png"), "prompt": "请描述图中内容", "text": "kept"}
+    failed = {"source": str(pictures / "b.jpg"), "prompt": "请描述图中内容", "error": "then"}
+    out.write_text("".join(json.dumps(row) + "\n" for row in (kept, failed)) + '{"source": "cut')
+    done = pipeline(tmp_path, pictures / "a.png", pictures / "b.jpg", "--to", out)
+    assert done.returncode == 0 and "1 of 2 are answered" in done.stderr
+    rows = read(out)
+    assert [row["text"] for row in rows][0] == "kept" and len(rows) == 2 and "蓝" in rows[1]["text"]
+    again = pipeline(tmp_path, pictures / "a.png", pictures / "b.jpg", "--to", out)
+    assert again.returncode == 0 and "2 of 2" in again.stderr and read(out) == rows
+
+
+def test_urls_another_prompt_and_text(pictures, tmp_path):
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=pictures)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.png"
+        done = pipeline(tmp_path, url, url + "x", "--prompt", "What colour is it?", "--format", "text")
+        server.shutdown()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("http")]
+    assert done.returncode == 1 and len(lines) == 2
+    assert lines[0].startswith(url + "\t") and "red" in lines[0]
+    assert lines[1].startswith(url + "x\t[error: ")
+
+
+@pytest.mark.parametrize(("source", "message"), [("nowhere", "neither a picture"), (".", "no pictures in")])
+def test_sources_that_are_none_end_the_run(tmp_path, monkeypatch, source, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=message):
+        find_sources([source])
+
+
+def test_another_file_is_not_overwritten(tmp_path):
+    (tmp_path / "thesis.txt").write_text("a life's work\n")
+    with pytest.raises(ConfigurationError, match="holds something else than text rows"):
+        Rows(tmp_path / "thesis.txt", None, "?")
+
+
+def test_text_rows_survive_line_breaks_and_tabs(tmp_path):
+    row = {"source": "a\tb\\n.png", "text": "one\ntwo"}
+    (tmp_path / "rows.txt").write_text(to_text(row) + "\n")
+    assert Rows(tmp_path / "rows.txt", None, "?").done == {row["source"]}

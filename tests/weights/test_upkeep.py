@@ -1,0 +1,172 @@
+"""scripts/weights as people use it: list, verify, remove, export, import."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from lingbi.models import is_present
+from lingbi.weights import marker
+from lingbi.weights.carrying import export
+from lingbi.weights.folder import WeightsFolder
+from lingbi.weights.progress import Progress
+from tests.conftest import DEMO
+from tests.weights.conftest import MIB, MODEL, command, fetch_from, run, same_files
+
+
+@pytest.fixture
+def volume(hub, tmp_path):
+    fetch_from(hub, tmp_path / "models" / "lab--model")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def weights(volume, tmp_path):
+    """Run scripts/weights on the volume; returns (exit status, all that was printed)."""
+
+    def run_weights(*arguments, models_dir=volume):
+        environment = {"LINGBI_MODELS_DIR": str(models_dir)}
+        status, output, errors = run("weights", *arguments, state_dir=tmp_path / "state", env=environment)
+        assert "Traceback" not in errors
+        return status, output + errors
+
+    return run_weights
+
+
+def test_list_shows_sizes_last_use_and_state(weights, volume, tmp_path):
+    (volume / "lab--model" / ".lingbi" / "used").touch()
+    (volume / "begun" / ".lingbi").mkdir(parents=True)
+    shutil.copytree(DEMO, volume / "own")
+    (volume / "link").symlink_to(DEMO)
+    (volume / "notes").mkdir()
+    status, output = weights("list")
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    assert status == 0 and lines.keys() == {"begun", "lab--model", "link", "own", "4"}
+    assert "0.01 GB" in lines["lab--model"] and "20" in lines["lab--model"] and "proven" in lines["lab--model"]
+    assert "not complete" in lines["begun"] and "shared, in" in lines["link"] and "not fetched" in lines["own"]
+
+
+def test_verify_says_what_is_wrong_and_renews_the_marker(weights, volume):
+    folder = WeightsFolder(volume / "lab--model")
+    os.utime(folder.path / "extra.dat")
+    assert marker.doubt(folder.marker_file, folder.path, folder.lock())
+    status, output = weights("verify", MODEL)
+    assert status == 0 and "every file is right" in output
+    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    (folder.path / "extra.dat").write_bytes(bytes(3 * MIB))
+    (folder.path / "hidden.py").write_text("import os")
+    status, output = weights("verify", MODEL)
+    assert (
+        status == 1 and "extra.dat has other bytes" in output and "REMOTE CODE hidden.py is not in the lock" in output
+    )
+
+
+def test_verify_without_a_lock_says_so(weights, tmp_path):
+    status, output = weights("verify", str(DEMO))
+    assert status == 2 and "no lock of its own" in output
+
+
+def test_remove_frees_the_disk_and_touches_nothing_else(weights, volume, tmp_path):
+    shared = shutil.copytree(DEMO, tmp_path / "share")
+    (volume / "internlm-xcomposer2-vl-7b").symlink_to(shared)
+    assert weights("remove", "vl-7b")[0] == 0 and is_present(shared)
+    assert not (volume / "internlm-xcomposer2-vl-7b").exists()
+    for elsewhere in (str(shared), "vl-1_8b"):
+        status, output = weights("remove", elsewhere)
+        assert status == 2 and "error:" in output
+    status, output = weights("remove", MODEL)
+    assert status == 0 and "0.01 GB free again" in output and not (volume / "lab--model").exists()
+
+
+@pytest.mark.parametrize("target", ["away.tar", "away"])
+def test_export_and_import_carry_the_same_bytes(weights, volume, tmp_path, target):
+    away = tmp_path / "stick" / target
+    assert weights("export", MODEL, away)[0] == 0
+    status, output = weights("import", away, models_dir=tmp_path / "lab")
+    assert status == 0, output
+    folder = WeightsFolder(tmp_path / "lab" / "lab--model")
+    assert same_files(folder.path, volume / "lab--model")
+    assert folder.lock() == WeightsFolder(volume / "lab--model").lock()
+    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+
+
+def test_an_archive_has_a_checksum_that_any_machine_can_check(weights, volume, tmp_path):
+    assert weights("export", MODEL, tmp_path / "away.tar")[0] == 0
+    check = ["sha256sum", "-c", "away.tar.sha256"]
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode == 0
+    with (tmp_path / "away.tar").open("r+b") as stream:
+        stream.seek(MIB)
+        stream.write(b"spoiled")
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_an_export_goes_on_where_it_stopped(weights, volume, tmp_path):
+    assert weights("export", MODEL, tmp_path / "whole.tar")[0] == 0
+    whole = (tmp_path / "whole.tar").read_bytes()
+    for begun in (whole[: 2 * MIB], whole[:MIB] + b"torn" * 1000, whole + b"more"):
+        (tmp_path / "away.tar.partial").write_bytes(begun)
+        export(volume / "lab--model", tmp_path / "away.tar", Progress())
+        assert (tmp_path / "away.tar").read_bytes() == whole
+
+
+def cut(archive):
+    archive.write_bytes(archive.read_bytes()[: 6 * MIB])
+
+
+def flip(archive):
+    data = bytearray(archive.read_bytes())
+    data[5 * MIB] ^= 1
+    archive.write_bytes(data)
+
+
+SPOILED = {
+    "cut": (cut, 1, "is cut short|is not complete"),
+    "flipped": (flip, 1, "has other bytes than its SHA-256"),
+    "no archive": (lambda archive: archive.write_bytes(b"PK\3\4" + bytes(5000)), 2, "cannot be read as an exported"),
+    "missing": (lambda archive: archive.unlink(), 2, "cannot be read as an exported"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_a_spoiled_archive_is_refused_and_the_import_goes_on_with_a_right_one(weights, volume, tmp_path, fault):
+    import re
+
+    spoil, expected, message = SPOILED[fault]
+    archive = tmp_path / "away.tar"
+    weights("export", MODEL, archive)
+    whole = archive.read_bytes()
+    spoil(archive)
+    status, output = weights("import", archive, models_dir=tmp_path / "lab")
+    assert status == expected and re.search(message, output), output
+    assert not is_present(tmp_path / "lab" / "lab--model")
+    archive.write_bytes(whole)
+    assert weights("import", archive, models_dir=tmp_path / "lab")[0] == 0
+    assert same_files(tmp_path / "lab" / "lab--model", volume / "lab--model")
+
+
+def test_an_import_is_held_to_a_lock(weights, hub, volume, tmp_path):
+    weights("export", MODEL, tmp_path / "away.tar")
+    (hub.root / MODEL / "extra.dat").write_bytes(os.urandom(MIB))
+    fetch_from(hub, tmp_path / "other", weights_lock=tmp_path / "lock.json")
+    lock = ("--lock", tmp_path / "lock.json")
+    status, output = weights("import", tmp_path / "away.tar", *lock, models_dir=tmp_path / "lab")
+    assert status == 2 and "holds other bytes" in output
+
+
+def test_a_fetch_killed_at_random_moments_ends_right(hub, tmp_path):
+    """The short version of scripts/bench-fetch: 5 kills, and what comes again is counted."""
+    import random
+    import time
+
+    hub.faults.rate = 2 * MIB
+    to, chance = tmp_path / "killed", random.Random(1)
+    arguments = ("--model", MODEL, "--to", to, "--endpoint", hub.url)
+    for _ in range(5):
+        process = command("fetch", *arguments, state_dir=tmp_path / "s")
+        time.sleep(1 + chance.random() * 2)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    fetch_from(hub, to)
+    assert same_files(to, hub.root / MODEL)
