@@ -24,5 +24,9 @@ class StopWords:
     def _longest_beginning(self) -> int:
         """Length of the longest end of the text that a stop word begins with."""
         longest = min(len(self.held), max(map(len, self.words)) - 1)
-        ends = (size for size in range(longest, 0, -1) if self.held.endswith(tuple(w[:size] for w in self.words if len(w) > size)))
+        ends = (
+            size
+            for size in range(longest, 0, -1)
+            if self.held.endswith(tuple(w[:size] for w in self.words if len(w) > size))
+        )
         return next(ends, 0)

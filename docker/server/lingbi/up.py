@@ -80,7 +80,10 @@ def parse(arguments=None) -> argparse.Namespace:
 def settings_of(options: argparse.Namespace) -> Settings:
     settings = load_settings(model=options.model, engine=options.engine, host=options.host, port=options.port)
     update = {name: getattr(settings, name).absolute() for name in ("state_dir", "models_dir")}
-    return settings.model_copy(update=update | {"api_key_file": settings.key_file().absolute()})
+    return settings.model_copy(
+        update=update
+        | {"api_key_file": settings.key_file().absolute(), "keys_file": settings.hashed_key_file().absolute()}
+    )
 
 
 @contextlib.contextmanager
@@ -102,7 +105,7 @@ def bring_up(settings: Settings) -> dict:
     plan = decide(settings)
     say(f"model   {plan.folder.served_name}: {plan.model_reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
-    ensure_keys(settings.key_file())
+    ensure_keys(settings.hashed_key_file(), settings.key_file())
     try:
         supervisor.start(environment(resolved(plan), plan.workers))
         wait_ready(plan, supervisor)
