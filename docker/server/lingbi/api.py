@@ -31,7 +31,7 @@ def create_app(service: Service) -> Door:
 
     @app.get("/openapi.json")
     async def openapi(request: Request):
-        return JSONResponse(describe())
+        return JSONResponse(describe(service.readiness.model))
 
     app.add_middleware(RouteNames)
     return Door(app, service, (CHAT, COMPLETIONS))

@@ -39,8 +39,8 @@ ANSWERS = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready,
 
 
 @lru_cache(maxsize=1)
-def describe() -> dict:
-    """The document as JSON data."""
+def describe(model: str) -> dict:
+    """The document as JSON data, for a server of this model."""
     return {
         "openapi": VERSION,
         "info": {"title": "lingbi", "version": "1", "description": "InternLM-XComposer2 over the OpenAI API"},
@@ -48,22 +48,30 @@ def describe() -> dict:
             "/v1/chat/completions": {"post": _generation("chat", ChatRequest, ChatCompletion, "chunks: ChatChunk")},
             "/v1/completions": {"post": _generation("complete", CompletionRequest, Completion, "chunks: Completion")},
             "/v1/models": {"get": _keyed("models", ModelList)},
-            "/v1/models/{model}": {"get": _keyed("model", Model, UnknownModel) | {"parameters": [_MODEL]}},
+            "/v1/models/{model}": {
+                "get": _keyed("model", Model, UnknownModel) | {"parameters": [_model_parameter(model)]}
+            },
             "/live": {"get": _open("live", {"200": _json("The process answers", Live)})},
             "/ready": {"get": _open("ready", {"200": _json("Ready", Ready), "503": _json("Not ready", Ready)})},
             "/metrics": {"get": _open("metrics", {"200": _METRICS})},
         },
-        "components": {"schemas": _schemas(), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": _schemas(model), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
-_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _METRICS = {"description": "Prometheus's text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
-def _schemas() -> dict:
+def _model_parameter(model: str) -> dict:
+    return {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": [model]}}
+
+
+def _schemas(model: str) -> dict:
     pairs = [(model, "validation") for model in REQUESTS] + [(model, "serialization") for model in ANSWERS]
-    return models_json_schema(pairs, ref_template=REF)[1]["$defs"]
+    schemas = models_json_schema(pairs, ref_template=REF)[1]["$defs"]
+    for request in REQUESTS:
+        schemas[request.__name__]["properties"]["model"]["enum"] = [model]
+    return schemas
 
 
 def _ref(model: type) -> dict:

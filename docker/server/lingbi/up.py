@@ -205,7 +205,8 @@ def ask_ready(url: str) -> tuple:
 
 
 def how_to_call(report: dict) -> str:
-    key = Path(report["api_key_file"]).read_text().split()[0]
+    file = Path(report["api_key_file"])
+    key = file.read_text().split()[0] if file.exists() else "YOUR_KEY"
     return "\n".join(
         [
             "",

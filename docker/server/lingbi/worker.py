@@ -11,7 +11,7 @@ import time
 from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, find_gpus
 from lingbi.errors import LingbiError, StartError
 from lingbi.keys import ensure_keys
-from lingbi.logs import configure
+from lingbi.logs import adopt, configure
 from lingbi.model_folder import ModelFolder, inspect
 from lingbi.models import find_model
 from lingbi.readiness import FAILED, LOADING, LOADING_MODEL, PROBING, READY, WEDGED, Readiness, ask_probe
@@ -26,7 +26,7 @@ WEDGED_STATUS = 1
 
 
 def main() -> int:
-    """Run until SIGTERM; the exit status is 0, 2 (configuration) or 3 (could not start)."""
+    """Run until SIGTERM; the exit status is 0, 1 (given up by the watchdog), 2 (configuration) or 3 (could not start)."""
     configure("INFO")
     try:
         settings = load_settings()
@@ -156,7 +156,9 @@ def build_engine(folder: ModelFolder, settings: Settings, after_vision=lambda: N
     from lingbi import lmdeploy_patches
 
     # lmdeploy logs whole prompts at INFO; people's questions do not belong in a log.
-    get_logger("lmdeploy").setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
+    logger = get_logger("lmdeploy")
+    logger.setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
+    adopt(logger)
     config = TurbomindEngineConfig(
         session_len=settings.session_len or folder.session_len,
         max_batch_size=settings.max_batch_size,
