@@ -17,6 +17,7 @@ def parse_networks(text: str) -> tuple:
 def is_allowed(address: str, networks: tuple = ()) -> bool:
     """Whether a numeric address is public, or in one of the networks that the operator allows."""
     ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = (ip.version == 6 and ip.ipv4_mapped) or ip
     forms = [ip, *_embedded(ip)]
     if any(form in network for form in forms for network in networks if form.version == network.version):
         return True
@@ -30,10 +31,10 @@ def _is_public(ip) -> bool:
 
 
 def _embedded(ip) -> list:
-    """IPv4 addresses that an IPv6 address stands for: mapped, 6to4, Teredo, NAT64, compatible."""
+    """IPv4 addresses that an IPv6 address stands for: 6to4, Teredo, NAT64, compatible."""
     if ip.version == 4:
         return []
-    found = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+    found = [ip.sixtofour, *(ip.teredo or ())]
     if ip in NAT64 or int(ip) >> 32 == 0:
         found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return [form for form in found if form]

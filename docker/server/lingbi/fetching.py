@@ -7,8 +7,9 @@ over all hops together. Proxies of the environment are not used, since they woul
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from functools import lru_cache, partial
 
 import httpcore
 import httpx
@@ -18,7 +19,10 @@ from lingbi.faults import PictureError
 
 MAX_HOPS = 5
 SCHEMES = ("http", "https")
+PORTS = range(1, 1 << 16)
 REDIRECTS = (301, 302, 303, 307, 308)
+# Its own threads: a look-up cannot be ended, and slow names must hold up nothing but names.
+NAMES = ThreadPoolExecutor(16, "names")
 HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lingbi"}
 
 
@@ -46,8 +50,9 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
     async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
         """Look the name up, refuse unless every address is allowed, connect to the first that answers."""
         loop = asyncio.get_running_loop()
+        look_up = partial(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM)
         try:
-            found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+            found = await loop.run_in_executor(NAMES, look_up)
         except (OSError, UnicodeError):
             raise PictureError(f"the picture's host {host[:100]!r} has no address", reason="url") from None
         addresses = list(dict.fromkeys(entry[4][0] for entry in found))
@@ -87,29 +92,40 @@ async def fetch(url: str, rules: FetchRules) -> bytes:
 
 
 async def _follow(url: str, rules: FetchRules) -> bytes:
-    network, context = CheckedNetwork(rules.networks), httpx.create_ssl_context(trust_env=False)
-    async with httpcore.AsyncConnectionPool(ssl_context=context, network_backend=network) as pool:
+    network = CheckedNetwork(rules.networks)
+    async with httpcore.AsyncConnectionPool(ssl_context=_tls(), network_backend=network) as pool:
+        target = None
         for _ in range(MAX_HOPS + 1):
-            target = _checked_url(url, rules)
-            async with pool.stream("GET", str(target), headers=_headers(target)) as response:
+            target = _checked_url(url, target, rules)
+            async with pool.stream("GET", _for_httpcore(target), headers=_headers(target)) as response:
                 if response.status not in REDIRECTS:
                     return await _read(response, rules)
-                url = urljoin(str(target), _header(response, b"location"))
+                url = _header(response, b"location")
     raise PictureError(f"the picture's URL redirects more than {MAX_HOPS} times", reason="url")
 
 
-def _checked_url(url: str, rules: FetchRules) -> httpx.URL:
+def _checked_url(url: str, base: httpx.URL | None, rules: FetchRules) -> httpx.URL:
     try:
-        target = httpx.URL(url)
+        target = base.join(url) if base else httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
         raise PictureError(f"{url[:50]!r} is no usable URL", reason="url") from None
-    if target.scheme not in SCHEMES or not target.host:
+    if target.scheme not in SCHEMES or not target.host or (target.port or 1) not in PORTS:
         raise PictureError(f"a picture's URL must be http(s) and name a host, not {url[:50]!r}", reason="url")
     if target.userinfo:
         raise PictureError("a picture's URL must hold no user name", reason="url")
     if rules.hosts and target.host.lower().rstrip(".") not in rules.hosts:
         raise PictureError(f"this server fetches no pictures from {target.host[:100]!r}", reason="host")
     return target
+
+
+@lru_cache(maxsize=1)
+def _tls():
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _for_httpcore(target: httpx.URL) -> httpcore.URL:
+    # In parts: two parsers that read one text differently are a way in.
+    return httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
 
 
 def _headers(target: httpx.URL) -> dict:
