@@ -185,7 +185,9 @@ def test_a_client_that_leaves_frees_its_session_within_a_second(demo_server, str
         request = client.build_request("POST", CHAT, json=question(demo_server, GREEN, **endless))
         if stream:
             response = client.send(request, stream=True)
-            next(response.iter_lines())
+            lines = response.iter_lines()
+            next(lines)
+            assert metric(demo_server, "lingbi_sessions") == 1
             response.close()
         else:
             with pytest.raises(httpx.ReadTimeout):
@@ -198,12 +200,12 @@ def test_clients_that_leave_at_any_time_leave_nothing_behind(demo_server):
 
     def leave(number: int) -> None:
         until = time.monotonic() + 0.02 * number
-        with httpx.Client(**client_options(demo_server) | {"timeout": 0.02 * number}) as client:
-            with (
-                contextlib.suppress(httpx.TimeoutException),
-                client.stream("POST", CHAT, json=question(demo_server, SCENES[number], **endless)) as response,
-            ):
-                assert any(time.monotonic() > until for _ in response.iter_lines()), "an endless answer ended"
+        with (
+            httpx.Client(**client_options(demo_server) | {"timeout": 0.02 * number}) as client,
+            contextlib.suppress(httpx.TimeoutException),
+            client.stream("POST", CHAT, json=question(demo_server, SCENES[number], **endless)) as response,
+        ):
+            assert any(time.monotonic() > until for _ in response.iter_lines()), "an endless answer ended"
 
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         list(pool.map(leave, range(1, 25)))

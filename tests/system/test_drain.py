@@ -38,14 +38,8 @@ def test_what_does_not_end_in_time_is_cut_off(tmp_path):
     with running_worker(tmp_path / "state", LINGBI_DRAIN_TIMEOUT_S="1") as server, http(server) as client:
         endless = LONG | {"max_tokens": 3500}
         with client.stream("POST", CHAT, json=question(server, SCENES[0], **endless)) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # kept: an iterator that goes away closes its response
+            next(lines)
             start = time.monotonic()
             server["process"].terminate()
             assert server["process"].wait(10) == 0 and 0.9 < time.monotonic() - start < 8
-
-
-def test_an_idle_worker_ends_at_once(tmp_path):
-    with running_worker(tmp_path / "state") as server:
-        start = time.monotonic()
-        server["process"].terminate()
-        assert server["process"].wait(10) == 0 and time.monotonic() - start < 5

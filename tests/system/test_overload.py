@@ -33,8 +33,9 @@ def endless_answer(server: dict):
     """An answer that runs as long as the block does."""
     with http(server) as client, client.stream("POST", CHAT, json=question(server, SCENES[0], **ENDLESS)) as response:
         assert response.status_code == 200
-        next(response.iter_lines())
-        yield
+        lines = response.iter_lines()  # kept: an iterator that goes away closes its response
+        next(lines)
+        yield lines
 
 
 def test_one_runs_one_waits_and_the_third_is_told_when_to_come_back(small):

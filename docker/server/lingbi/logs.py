@@ -48,5 +48,5 @@ def readable(line: str) -> str:
         event = json.loads(line)
         rest = event.get("exc_info", "")
         return f"{event['time']} {event['level']} {event['logger']}: {event['message']}" + (f"\n{rest}" if rest else "")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return line
