@@ -1,14 +1,14 @@
 """Hypothesis against the picture and the message path: `python -m tests.load.fuzz --pictures N --messages M`.
 
 Pictures: real files with bytes flipped, cut, doubled and spliced must become RGB or a PictureError,
-within seconds. Messages: requests made from the served OpenAPI schema, from JSON at large and from odd
-texts, sent to the real application with the demo model on the CPU engine, must never give a 5xx.
+within seconds. Messages: requests with odd texts, URLs and values in every field, and spoilt JSON, sent to the real application with the demo model on the CPU engine, must never give a 5xx.
 """
 
 import argparse
 import asyncio
 import faulthandler
 import json
+import random
 import sys
 import tempfile
 import time
@@ -19,14 +19,11 @@ from pathlib import Path
 import httpx
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis_jsonschema import from_schema
 from PIL import Image
 
 from lingbi.faults import PictureError
-from lingbi.openapi import REF, describe
 from lingbi.pictures import PixelBudget, decode, decode_data_url
 from lingbi.scenes import draw
-from lingbi.smoke_checks import turn
 from tests.conftest import DEMO
 from tests.server import bad_pictures
 from tests.server.bad_pictures import SCENE, file_of, url_of
@@ -53,20 +50,15 @@ def seeds() -> list:
 
 
 SEEDS = seeds()
-MUTATION = st.tuples(
-    st.sampled_from(("set", "cut", "double", "drop", "splice", "zero")),
-    st.integers(0, 1 << 16),
-    st.integers(0, 64),
-    st.binary(max_size=8),
-    st.integers(0, len(SEEDS) - 1),
-)
+KINDS = ("set", "cut", "double", "drop", "splice", "zero")
+MOST_MUTATIONS = 4
 
 
-def mutate(data: bytes, mutation: tuple) -> bytes:
+def mutate(data: bytes, rng: random.Random) -> bytes:
     """A file with one thing done to it."""
-    kind, place, size, extra, other = mutation
-    place %= len(data) + 1
+    kind, place, size = rng.choice(KINDS), rng.randint(0, len(data)), rng.randint(0, 64)
     if kind == "set":
+        extra = rng.randbytes(rng.randint(1, 8))
         return data[:place] + extra + data[place + len(extra) :]
     if kind == "cut":
         return data[:place]
@@ -76,16 +68,21 @@ def mutate(data: bytes, mutation: tuple) -> bytes:
         return data[:place] + data[place + size :]
     if kind == "zero":
         return data[:place] + bytes(min(size, len(data) - place)) + data[place + size :]
-    return data[:place] + SEEDS[other][place:]
+    return data[:place] + rng.choice(SEEDS)[place:]
 
 
-@st.composite
-def files(draw_from):
-    """A file that was once a picture."""
-    data = SEEDS[draw_from(st.integers(0, len(SEEDS) - 1))]
-    for mutation in draw_from(st.lists(MUTATION, min_size=1, max_size=4)):
-        data = mutate(data, mutation)
+def spoilt(seed: int) -> bytes:
+    """A file that was once a picture; the same for the same seed."""
+    rng = random.Random(seed)
+    data = rng.choice(SEEDS)
+    for _ in range(rng.randint(1, MOST_MUTATIONS)):
+        data = mutate(data, rng)
     return data
+
+
+def files():
+    """Spoilt pictures; a number makes one, so that many can be tried in a second."""
+    return st.integers(0, (1 << 64) - 1).map(spoilt)
 
 
 def bounded(count: int):
@@ -120,73 +117,108 @@ def fuzz_pictures(count: int) -> Counter:
     return outcomes
 
 
-def odd_text():
-    """Text with what parsers and templates trip over."""
-    special = (
-        "<IMAGE_TOKEN>",
-        "[UNUSED_TOKEN_145]",
-        "</s>",
-        "\0",
-        "\ufdd0",
-        "\ufdd1",
-        "\ufffd",
-        "{}",
-        "%s",
-        "🙂",
-        "\u202e",
-    )
-    return st.lists(st.text(max_size=12) | st.sampled_from(special), max_size=6).map("".join)
+SPECIAL = (
+    "<IMAGE_TOKEN>",
+    "[UNUSED_TOKEN_145]",
+    "</s>",
+    "\0",
+    "\ufdd0",
+    "\ufdd1",
+    "\ufffd",
+    "{}",
+    "%s",
+    "🙂",
+    "\u202e",
+)
+SMALL = url_of(file_of(draw(SCENE).resize((32, 32))))
+KNOWN_URLS = [url for url, _ in bad_pictures.refused().values() if len(url) < 5000 and "no-such" not in url]
+ROLES = ("user", "user", "user", "system", "assistant", "tool", "", None)
+FIELDS = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "stream", "n")
+FIELDS += ("stream_options", "logprobs", "top_logprobs", "repetition_penalty", "ignore_eos", "user", "tools", "unknown")
 
 
-def odd_urls():
-    """Picture URLs: refused ones, odd ones, and now and then a picture."""
-    known = [url for url, _ in bad_pictures.refused().values() if len(url) < 5000 and "no-such" not in url]
-    broken = files().map(url_of)
-    text = odd_text().map(lambda text: "data:" + text) | odd_text()
-    small = url_of(file_of(draw(SCENE).resize((32, 32))))
-    return st.sampled_from(known) | broken | text | st.just(small)
+class Odd:
+    """Odd requests of one seed: the same ones each time."""
+
+    def __init__(self, seed: int):
+        self.rng = random.Random(seed)
+
+    def text(self) -> str:
+        """Text with what parsers and templates trip over."""
+        letters = (chr(self.rng.choice((self.rng.randrange(32, 127), self.rng.randrange(0x10000)))) for _ in range(4))
+        return "".join(
+            self.rng.choice((self.rng.choice(SPECIAL), "word", *letters)) for _ in range(self.rng.randrange(6))
+        )
+
+    def url(self) -> str:
+        """A picture's URL: a refused one, an odd one, a spoilt picture, or a good one."""
+        spoilt_url = url_of(spoilt(self.rng.getrandbits(64)))
+        return self.rng.choice(
+            (SMALL, SMALL, spoilt_url, self.rng.choice(KNOWN_URLS), "data:" + self.text(), self.text())
+        )
+
+    def value(self, depth: int = 0):
+        """Any JSON value."""
+        rng = self.rng
+        leaves = (
+            None,
+            True,
+            False,
+            0,
+            1,
+            -1,
+            rng.getrandbits(70),
+            rng.uniform(-3, 3),
+            float("nan"),
+            1e308,
+            self.text(),
+            MODEL,
+        )
+        if depth > 3 or rng.random() < 0.6:
+            return rng.choice(leaves)
+        inner = [self.value(depth + 1) for _ in range(rng.randrange(4))]
+        return rng.choice((inner, {self.text(): item for item in inner}))
+
+    def message(self):
+        """A message: mostly one that could be meant."""
+        parts = [
+            {"type": "text", "text": self.text()},
+            {"type": "image_url", "image_url": {"url": self.url()}},
+            self.value(),
+        ]
+        content = self.rng.choice(
+            (self.text(), self.rng.choices(parts, (4, 4, 1), k=self.rng.randrange(1, 4)), parts[:2])
+        )
+        message = {"role": self.rng.choice(ROLES), "content": content}
+        return self.value() if self.rng.random() < 0.05 else message
+
+    def body(self):
+        """A request's body: plausible, with a few fields replaced by anything."""
+        rng = self.rng
+        messages = [self.message() for _ in range(rng.randrange(1, 4))]
+        body = {"model": MODEL, "messages": messages, "prompt": self.text(), "max_tokens": 2}
+        body |= {"temperature": rng.uniform(0, 2), "stream": rng.random() < 0.3, "stop": [self.text(), "."]}
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            body[rng.choice(FIELDS)] = self.value()
+        return self.value() if rng.random() < 0.02 else short(body)
+
+    def request(self) -> tuple:
+        """(path, body as bytes)."""
+        data = json.dumps(self.body()).encode()
+        if self.rng.random() < 0.1:
+            data = mutate(data, self.rng)
+        return self.rng.choice((CHAT, CHAT, CHAT, COMPLETIONS)), data
 
 
-def bodies():
-    """Request bodies as bytes, with their path."""
-    schemas = {"components": {"schemas": describe(MODEL)["components"]["schemas"]}}
-    of_schema = st.one_of(*(from_schema({"$ref": REF.format(model=name)} | schemas) for name in ("ChatRequest",)))
-    asked = st.builds(turn, odd_text(), odd_urls()) | st.builds(
-        lambda text: {"role": "user", "content": text}, odd_text()
-    )
-    leaves = st.none() | st.booleans() | st.integers() | st.floats() | odd_text()
-    anything = st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_text(), inner, max_size=3)
-    )
-    fields = {
-        "model": st.just(MODEL) | anything,
-        "messages": st.lists(asked | anything, max_size=4) | anything,
-        "max_tokens": st.just(2) | anything,
-        "temperature": st.floats(0, 2) | anything,
-        "stop": odd_text() | st.lists(odd_text(), max_size=3) | anything,
-        "seed": st.integers() | anything,
-        "stream": st.booleans() | anything,
-    }
-    required = {"model": st.just(MODEL), "messages": st.lists(asked, min_size=1, max_size=3), "max_tokens": st.just(2)}
-    plausible = st.fixed_dictionaries(
-        required, optional={name: fields[name] for name in ("temperature", "stop", "seed", "stream")}
-    )
-    wild = st.fixed_dictionaries({}, optional=fields | {"prompt": anything, "logprobs": anything, "n": anything})
-    made = (plausible | plausible | wild | of_schema | anything).map(short).map(dump)
-    return st.tuples(st.sampled_from((CHAT, CHAT, CHAT, COMPLETIONS)), made | st.binary(max_size=60))
+def requests():
+    """Odd requests; a number makes one."""
+    return st.integers(0, (1 << 64) - 1).map(lambda seed: Odd(seed).request())
 
 
-def short(body):
+def short(body: dict) -> dict:
     """Answers of a few tokens."""
-    if isinstance(body, dict) and body.get("max_tokens") is None:
-        return body | {"max_tokens": 2}
-    if isinstance(body, dict) and type(body["max_tokens"]) is int:
-        return body | {"max_tokens": min(body["max_tokens"], 4)}
-    return body
-
-
-def dump(body) -> bytes:
-    return json.dumps(body).encode()
+    tokens = body.get("max_tokens")
+    return body | {"max_tokens": 2 if tokens is None else min(tokens, 4) if isinstance(tokens, int) else tokens}
 
 
 def fuzz_messages(count: int) -> Counter:
@@ -201,7 +233,7 @@ def fuzz_messages(count: int) -> Counter:
         )
 
         @bounded(count)
-        @given(bodies())
+        @given(requests())
         def one(request):
             faulthandler.dump_traceback_later(HANG_S, exit=True)
             path, content = request

@@ -36,8 +36,11 @@ def bounded(body):
     return body
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: f"{operation.method} {operation.path}")
+# What has neither body nor parameters cannot be asked wrongly, nor can a path that is one word of text.
+ASKED = [(op, method) for op in OPERATIONS for method in METHODS if op.method == "post" or method is METHODS[0]]
+
+
+@pytest.mark.parametrize(("operation", "method"), ASKED, ids=lambda item: getattr(item, "path", None) or item.name)
 def test_no_breach_and_no_5xx(demo_server, operation, method):
     headers = {"Authorization": f"Bearer {demo_server['key']}"}
     operation = schema_of(demo_server["url"])[operation.path][operation.method]

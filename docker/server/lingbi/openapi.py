@@ -82,16 +82,23 @@ def _json(description: str, model: type) -> dict:
     return {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
 
 
+# The HTTP parser's own answer, before there is a request that could be answered in JSON.
+_NO_HTTP = {"text/plain": {"schema": {"type": "string", "const": "Invalid HTTP request received."}}}
+
+
 def _errors(*faults) -> dict:
     """{status: response}; classes of one status are told together."""
     found = {}
     for fault in faults:
         found.setdefault(str(fault.status), []).append(f"{fault.code}: {fault.__doc__}")
-    return {status: _json("\n".join(texts), ErrorBody) for status, texts in found.items()}
+    responses = {status: _json("\n".join(texts), ErrorBody) for status, texts in found.items()}
+    bad = responses.setdefault("400", {"description": "What was sent is no HTTP", "content": {}})
+    bad["content"] = bad["content"] | _NO_HTTP
+    return responses
 
 
 def _open(name: str, responses: dict) -> dict:
-    return {"operationId": name, "security": [], "responses": responses}
+    return {"operationId": name, "security": [], "responses": responses | _errors()}
 
 
 def _keyed(name: str, answer: type, *faults) -> dict:
