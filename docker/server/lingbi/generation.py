@@ -207,5 +207,8 @@ class Answer:
     async def _cancel(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.task.done():
-            await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.session_id)
+            try:
+                await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.session_id)
+            except Exception:  # the engine may answer oddly for a session that ends just now; try until it has
+                log.warning("cancelling session %s failed", self.session_id, exc_info=True)
             await asyncio.wait({self.task}, timeout=CANCEL_AGAIN_S)
