@@ -109,6 +109,7 @@ class Worker:
         self.service.take_engine(engine, self.settings.cpu_sequences if is_cpu else self.settings.max_batch_size)
         if is_cpu:
             engine.engine.on_turn = self.service.vitals.model.beat
+            self.service.metrics.kv_capacity.set(self.settings.cpu_sequences * engine.session_len)
         return await ask_probe(self.service, self.folder.is_demo)
 
     def _watch(self) -> None:
