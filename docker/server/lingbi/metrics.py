@@ -57,7 +57,9 @@ class Metrics:
         self.inside = make(Gauge, "requests_inside", "Requests that run or wait, from the door to their end")
         self.sessions = make(Gauge, "sessions", "Sessions in the engine")
         self.kv_tokens = make(Gauge, "kv_cache_tokens", "Tokens that sessions hold in the KV cache")
-        self.kv_capacity = make(Gauge, "kv_cache_capacity_tokens", "Tokens that all sessions at once may hold; 0: not known")
+        self.kv_capacity = make(
+            Gauge, "kv_cache_capacity_tokens", "Tokens that all sessions at once may hold; 0: not known"
+        )
         self.ready = make(Gauge, "ready", "1 when requests are answered")
         self.model = make(Info, "model", "The model served, and by what")
         self.build = make(Info, "build", "Versions")
