@@ -86,7 +86,7 @@ class Run:
         self.url, self.process, self.rng = url, process, random.Random(seed)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self.good, self.hostile = good(), hostile()
-        self.faults, self.statuses, self.done, self.samples = [], Counter(), 0, []
+        self.faults, self.statuses, self.done, self.left, self.samples = [], Counter(), 0, 0, []
 
     async def one(self, client: httpx.AsyncClient) -> None:
         if self.rng.random() < 1 / 3:
@@ -125,14 +125,20 @@ class Run:
         return None
 
     async def leave(self, client, content: bytes) -> str | None:
-        until = asyncio.get_running_loop().time() + self.rng.random()
         with contextlib.suppress(asyncio.TimeoutError):
-            async with client.stream("POST", CHAT, content=content, headers=self.headers) as response:
-                self.statuses[response.status_code] += 1
-                lines = response.aiter_lines()
-                while asyncio.get_running_loop().time() < until:
-                    await asyncio.wait_for(lines.__anext__(), 0.2)
+            await asyncio.wait_for(self.listen(client, content), self.rng.random())
+            return "an answer of 2000 tokens ended within a second"
+        self.left += 1
         return None
+
+    async def listen(self, client, content: bytes) -> None:
+        while True:
+            async with client.stream("POST", CHAT, content=content, headers=self.headers) as response:
+                if response.status_code == 200:
+                    async for _ in response.aiter_lines():
+                        continue
+                    return
+                await asyncio.sleep(1)
 
     def sample(self) -> None:
         if self.process:
@@ -204,6 +210,7 @@ def main(arguments=None) -> int:
         "requests": run.done,
         "seconds": round(seconds, 1),
         "per_second": round(run.done / seconds, 1),
+        "left": run.left,
         "statuses": dict(sorted(run.statuses.items())),
         "faults": len(faults),
         "samples": run.samples[:4] + run.samples[-1:],
