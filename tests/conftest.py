@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from lingbi.engines.choice import find_gpus
+from lingbi.supervision import wait_until
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
@@ -79,6 +80,30 @@ def running_server(state_dir: Path, *arguments, **environment):
     finally:
         down = lingbi("down", state_dir=state_dir)
         assert down.returncode == 0, down.stderr
+
+
+@contextlib.contextmanager
+def running_worker(state_dir: Path, *command, **environment):
+    """One worker process without supervisor; yields {"url", "key", "process", "log"} when it is ready."""
+    port = free_port()
+    state_dir.mkdir(parents=True, exist_ok=True)
+    log = state_dir / "worker.log"
+    settings = {"LINGBI_MODEL": "demo", "LINGBI_ENGINE": "cpu", "LINGBI_PORT": str(port)}
+    process = subprocess.Popen(
+        command or [sys.executable, "-m", "lingbi.worker"],
+        env=clean_environment(state_dir) | settings | environment,
+        stderr=log.open("a"),
+        cwd=ROOT,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 120)
+        assert process.poll() is None, log.read_text()
+        key = (state_dir / "api-key").read_text().strip()
+        yield {"url": url, "key": key, "process": process, "log": log, "model": "internlm-xcomposer2-demo"}
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -126,6 +126,7 @@ def test_a_killed_worker_comes_back_and_answers(demo_server):
 
     assert wait_until(lambda: answers(demo_server["url"] + "/ready"), 60)
     assert lingbi("smoke", state_dir=demo_server["state_dir"]).returncode == 0
+    assert 'lingbi_worker_restarts_total{reason="crashed"} 1.0' in httpx.get(demo_server["url"] + "/metrics").text
 
 
 def test_a_taken_port_is_named(tmp_path):

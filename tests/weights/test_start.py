@@ -222,7 +222,7 @@ def test_up_fetches_shows_progress_in_ready_and_answers(hub, tmp_path):
         assert up.returncode == 0, up.stderr
         assert "to be fetched from ModelScope" in up.stderr and "fetching weights" in up.stderr
         watcher.join(10)
-        progress = [report["progress"] for report in seen if "progress" in report]
+        progress = [report["weights"] for report in seen if "weights" in report]
         assert any(0 < item["done_bytes"] < item["total_bytes"] and item["bytes_per_s"] for item in progress)
         assert seen[-1]["phase"] == "ready"
     finally:

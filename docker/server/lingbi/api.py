@@ -1,141 +1,116 @@
-"""lmdeploy's own FastAPI application, with a door in front of it.
-
-What is added: an allow-list of routes, keys, 503 until ready, pictures loaded before the engine
-is asked, errors with their real status in the OpenAI form, /live and /ready.
-"""
+"""The worker's application: its routes, its errors, and the door in front of both."""
 
 import logging
+import time
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from lmdeploy.serve.openai import api_server
-from lmdeploy.serve.openai.protocol import ChatCompletionRequest
-from lmdeploy.vl import templates
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from lingbi.keys import is_known
-from lingbi.pictures import PictureError, load_pictures
-from lingbi.readiness import Readiness
+from lingbi.chat import chat_completions, check_model
+from lingbi.completions import completions
+from lingbi.door import GONE, RECORD, Door, refuse
+from lingbi.faults import ClientGone, EngineFault, Refusal
+from lingbi.openapi import describe
+from lingbi.protocol import Live, Model, ModelList, Ready
+from lingbi.service import Service
 
 log = logging.getLogger(__name__)
-
-CHAT = "/v1/chat/completions"
-API_ROUTES = ("/v1/models", CHAT, "/v1/completions", "/openapi.json")
-HEALTH_ROUTES = ("/live", "/ready")
-RETRY_AFTER_S = 5
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
-def create_app(readiness: Readiness, keys: list) -> FastAPI:
-    """The worker's ASGI application; `serve_engine` gives it its engine later."""
-    app = api_server.app
-    app.title, app.docs_url = "lingbi", None
-    chat = api_server.chat_completions_v1
-    app.router.routes = [route for route in app.router.routes if route.path in API_ROUTES and route.path != CHAT]
-    app.add_api_route(CHAT, _with_pictures(chat), methods=["POST"], response_model=None)
-    _add_health(app, readiness)
+def create_app(service: Service) -> Door:
+    """The worker's ASGI application; `service.take_engine` gives it its engine later."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_health(app, service)
+    _add_models(app, service)
+    _add_generation(app, service)
     _add_errors(app)
-    app.add_middleware(Door, readiness=readiness, keys=keys)
-    return app
+
+    @app.get("/openapi.json")
+    async def openapi(request: Request):
+        return JSONResponse(describe(service.readiness.model))
+
+    app.add_middleware(RouteNames)
+    return Door(app, service, (CHAT, COMPLETIONS))
 
 
-def serve_engine(engine) -> None:
-    """Give the application its engine."""
-    api_server.VariableInterface.async_engine = engine
-    # Pictures arrive decoded (load_pictures); lmdeploy's loader would open local paths.
-    templates.load_image = lambda picture: picture
+class RouteNames:
+    """Notes the route of a request in its record: metrics by path would grow with every path asked for."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and scope.get("route"):
+                scope[RECORD].route = scope["route"].path
 
 
-def next_session_id() -> int:
-    """A session number that no request has, from lmdeploy's own counter."""
-    api_server.VariableInterface.session_id += 1
-    return api_server.VariableInterface.session_id
-
-
-def _with_pictures(endpoint):
-    async def chat_completions(request: ChatCompletionRequest, raw_request: Request):
-        await load_pictures(request.messages)
-        return await endpoint(request, raw_request)
-
-    chat_completions.__doc__ = endpoint.__doc__
-    return chat_completions
-
-
-def _add_health(app: FastAPI, readiness: Readiness) -> None:
+def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/live")
-    async def live():
-        """The process answers."""
-        return {"status": "live"}
+    async def live(request: Request):
+        return JSONResponse(Live().model_dump())
 
     @app.get("/ready")
-    async def ready():
-        """200 when a real picture question has been answered; else 503 with the phase."""
-        return JSONResponse(readiness.report(), 200 if readiness.is_ready else 503)
+    async def ready(request: Request):
+        report = Ready(**service.readiness.report()).model_dump(exclude_none=True)
+        is_ready = service.readiness.is_ready
+        return JSONResponse(report, 200 if is_ready else 503, None if is_ready else {"Retry-After": "5"})
+
+    @app.get("/metrics")
+    async def metrics(request: Request):
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def error_response(status: int, message: str, kind: str = "invalid_request_error", code=None, headers=None):
-    """An error in the OpenAI form, with its real HTTP status."""
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    return JSONResponse({"error": error}, int(status), headers)
+def _add_models(app: FastAPI, service: Service) -> None:
+    served = Model(id=service.readiness.model, created=int(time.time()))
+
+    @app.get("/v1/models")
+    async def models(request: Request):
+        return JSONResponse(ModelList(data=[served]).model_dump())
+
+    @app.get("/v1/models/{model}")
+    async def model(request: Request):
+        check_model(service, request.path_params["model"])
+        return JSONResponse(served.model_dump())
+
+
+def _add_generation(app: FastAPI, service: Service) -> None:
+    @app.post(CHAT, response_model=None)
+    async def chat(request: Request):
+        return _sent(await chat_completions(service, request))
+
+    @app.post(COMPLETIONS, response_model=None)
+    async def complete(request: Request):
+        return _sent(await completions(service, request))
+
+
+def _sent(answer) -> Response:
+    return answer if isinstance(answer, Response) else Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _add_errors(app: FastAPI) -> None:
-    # lmdeploy answers its own refusals with HTTP 200.
-    api_server.create_error_response = lambda status, message: error_response(status, message)
+    @app.exception_handler(Refusal)
+    async def refusal(request: Request, error: Refusal):
+        return refuse(request.scope, error)
 
-    @app.exception_handler(PictureError)
-    async def picture_error(request, error):
-        return error_response(400, str(error), code="invalid_image")
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(request, error):
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return error_response(400, f"{place}: {first['msg']}")
+    @app.exception_handler(ClientGone)
+    async def gone(request: Request, error: ClientGone):
+        return Response(status_code=GONE)
 
     @app.exception_handler(HTTPException)
-    async def http_error(request, error):
-        return error_response(error.status_code, str(error.detail), headers=error.headers)
+    async def http_error(request: Request, error: HTTPException):
+        found = Refusal(f"{request.method} {request.url.path[:100]}: {error.detail}", headers=error.headers)
+        found.status, found.code = error.status_code, "not_found" if error.status_code == 404 else None
+        found.reason = f"http_{error.status_code}"
+        return refuse(request.scope, found)
 
     @app.exception_handler(Exception)
-    async def server_error(request, error):
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(500, "the server failed on this request; its log has the details", "server_error")
-
-
-class Door:
-    """Checks the key, then whether the worker is ready; plain ASGI, so streams pass untouched."""
-
-    def __init__(self, app, readiness: Readiness, keys: list):
-        self.app, self.readiness, self.keys = app, readiness, keys
-
-    async def __call__(self, scope, receive, send):
-        refusal = self._refuse(scope) if scope["type"] == "http" else None
-        await (refusal or self.app)(scope, receive, send)
-
-    def _refuse(self, scope):
-        if scope["path"] in HEALTH_ROUTES:
-            return None
-        if not is_known(_bearer(scope), self.keys):
-            return error_response(
-                401,
-                "a valid API key is needed: send the header `Authorization: Bearer KEY`",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        if not self.readiness.is_ready:
-            return error_response(
-                503,
-                f"the model is not ready yet: {self.readiness.phase}",
-                "server_error",
-                "not_ready",
-                {"Retry-After": str(RETRY_AFTER_S)},
-            )
-        return None
-
-
-def _bearer(scope) -> str:
-    headers = dict(scope["headers"])
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    async def server_error(request: Request, error: Exception):
+        log.error("%s failed", request.url.path[:100], exc_info=error)
+        return refuse(request.scope, EngineFault("the server failed on this request; its log has the details"))

@@ -85,11 +85,19 @@ def vision_by_engine(module) -> None:
 
     @wrapt.patch_function_wrapper(module, "load_vl_model")
     def load_vl_model(wrapped, instance, args, kwargs):
-        if _choice().engine == "turbomind":
-            return wrapped(*args, **kwargs)
-        from lingbi.engines.checkpoint import CpuVisionModel
+        model = wrapped(*args, **kwargs) if _choice().engine == "turbomind" else _cpu_vision_model(*args)
+        after_vision()
+        return model
 
-        return CpuVisionModel(*args, device="cpu")
+
+def after_vision() -> None:
+    """Called when the vision tower is loaded; a worker puts its own in place, to tell its progress."""
+
+
+def _cpu_vision_model(model_path: str):
+    from lingbi.engines.checkpoint import CpuVisionModel
+
+    return CpuVisionModel(model_path, device="cpu")
 
 
 def engine_by_machine(module) -> None:

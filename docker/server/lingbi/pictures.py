@@ -1,87 +1,193 @@
-"""The one door for pictures: from a request's URL to an RGB picture, or to a sentence why not.
+"""The one door for pictures: from a request's URLs to upright RGB pictures, or to a sentence why not.
 
-Local paths are never opened. The hardening of fetching and decoding belongs here too.
+Bytes, format, pixels and frames are checked before anything is decoded in full. Local paths are
+never opened. Decoding runs in threads of its own, so that it delays no stream.
 """
 
 import asyncio
 import base64
 import binascii
 import io
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
-import requests
 from PIL import Image, ImageOps
 
-MAX_PICTURE_BYTES = 32 << 20
-FETCH_TIMEOUT_S = 10
-CHUNK_BYTES = 1 << 16
+from lingbi.faults import PictureError
+from lingbi.fetching import FetchRules, fetch, too_large
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_ASPECT = 200
+# Progressive JPEGs may hold any number of passes over the whole picture; encoders write about ten.
+MAX_JPEG_SCANS = 100
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+ORIENTATION = 0x0112
+DECODERS = 4
+# What Pillow's readers raise on broken files, besides what they mean to.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
-class PictureError(ValueError):
-    """A picture of a request cannot be used; the message is for the client."""
+@dataclass(frozen=True)
+class PictureRules:
+    """What a request may send. max_bytes: of one picture; max_pixels: of all its pictures together."""
+
+    max_pictures: int = 16
+    max_bytes: int = 20 << 20
+    max_pixels: int = 50_000_000
+    fetch: FetchRules = field(default_factory=FetchRules)
 
 
-async def load_pictures(messages) -> None:
-    """Replace every picture URL in chat messages by the decoded PIL picture, in threads.
+class PixelBudget:
+    """The pixels that one request may have decoded; shared by the threads that do it."""
 
-    Raises PictureError for the first that cannot be used.
-    """
-    slots = list(_picture_slots(messages))
-    loop = asyncio.get_running_loop()
-    pictures = [loop.run_in_executor(None, load_picture, slot["url"]) for slot in slots]
-    for slot, picture in zip(slots, await asyncio.gather(*pictures), strict=False):
-        slot["url"] = picture
+    def __init__(self, pixels: int):
+        self.pixels, self._left, self._lock = pixels, pixels, threading.Lock()
 
-
-def _picture_slots(messages):
-    """The {"url": …} objects of the user's messages, where lmdeploy looks for them."""
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content")
-        if message.get("role") != "user" or not isinstance(content, list):
-            continue
-        for part in content:
-            if isinstance(part, dict) and part.get("type") == "image_url":
-                slot = part.get("image_url")
-                if not isinstance(slot, dict) or not isinstance(slot.get("url"), str):
-                    raise PictureError('image_url must be an object with a string "url"')
-                yield slot
+    def take(self, width: int, height: int) -> None:
+        """Use some. Raises PictureError when too few are left."""
+        with self._lock:
+            if width * height > self._left:
+                raise PictureError(
+                    f"the picture is {width} x {height} pixels, and a request may have {self.pixels} in all "
+                    f"({self._left} are left)",
+                    reason="pixels",
+                )
+            self._left -= width * height
 
 
-def load_picture(url: str) -> Image.Image:
-    """Fetch or decode one picture (data, http or https URL) as RGB, upright by its EXIF tag."""
-    if url.startswith("data:"):
-        data = _decode_data_url(url)
-    elif url.startswith(("http://", "https://")):
-        data = _fetch(url)
-    else:
-        raise PictureError(f"a picture URL must begin with data:, http:// or https://, not {url[:16]!r}")
+class PictureDoor:
+    """Loads pictures by one set of rules, in threads of its own."""
+
+    def __init__(self, rules: PictureRules):
+        self.rules = rules
+        self._threads = ThreadPoolExecutor(DECODERS, "pictures")
+
+    async def load(self, urls: list, observe=lambda seconds: None) -> list:
+        """PIL pictures of URLs, in order; `observe` gets the seconds of each decoding.
+
+        Raises PictureError for the first that cannot be used.
+        """
+        if len(urls) > self.rules.max_pictures:
+            raise PictureError(
+                f"the request has {len(urls)} pictures, and at most {self.rules.max_pictures} are taken", reason="count"
+            )
+        budget = PixelBudget(self.rules.max_pixels)
+        loading = [asyncio.ensure_future(self._load_one(url, budget, observe)) for url in urls]
+        try:
+            return await asyncio.gather(*loading)
+        finally:
+            for task in loading:
+                task.cancel()
+
+    async def _load_one(self, url: str, budget: PixelBudget, observe) -> Image.Image:
+        loop = asyncio.get_running_loop()
+        if url[:5].lower() == "data:":
+            data = await loop.run_in_executor(self._threads, decode_data_url, url, self.rules.max_bytes)
+        elif url[:8].lower().startswith(("http://", "https://")):
+            data = await fetch(url, self.rules.fetch)
+        else:
+            raise PictureError(
+                f"a picture's URL must begin with data:, http:// or https://, not {url[:16]!r}", reason="url"
+            )
+        start = time.monotonic()
+        picture = await loop.run_in_executor(self._threads, decode, data, budget)
+        observe(time.monotonic() - start)
+        return picture
+
+
+def picture_urls(messages) -> list:
+    """The URLs of all pictures of a conversation, in order."""
+    return [
+        part.image_url.url
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+        if part.type == "image_url"
+    ]
+
+
+def decode_data_url(url: str, max_bytes: int) -> bytes:
+    """The bytes of a base64 data URL. Raises PictureError."""
+    header, comma, payload = url.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise PictureError("a data URL must read data:image/…;base64,…", reason="base64")
+    if len(payload) > max_bytes * 4 // 3 + 4:
+        raise too_large(len(payload) * 3 // 4, max_bytes)
     try:
-        picture = Image.open(io.BytesIO(data))
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PictureError(f"the data URL is not valid base64: {error}", reason="base64") from None
+
+
+def decode(data: bytes, budget: PixelBudget) -> Image.Image:
+    """An upright RGB picture from a file's bytes. Raises PictureError."""
+    if data.startswith(JPEG) and data.count(SCAN) > MAX_JPEG_SCANS:
+        raise PictureError(f"the JPEG has more than {MAX_JPEG_SCANS} scans", reason="scans")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            check_shape(picture)
+            budget.take(*picture.size)
+            return to_rgb(upright(picture))
+    except PictureError:
+        raise
+    except Image.UnidentifiedImageError:
         raise PictureError(
-            f"the picture cannot be decoded: {error}".replace(" <_io.BytesIO object", "")[:200]
+            f"the picture cannot be decoded: it is no {', '.join(FORMATS)} file", reason="format"
+        ) from None
+    except BROKEN as error:
+        raise PictureError(
+            f"the picture cannot be decoded: {str(error)[:150] or type(error).__name__}", reason="broken"
         ) from None
 
 
-def _decode_data_url(url: str) -> bytes:
-    header, comma, payload = url.partition(",")
-    if not comma or not header.endswith(";base64"):
-        raise PictureError("a data URL must read data:image/…;base64,…")
-    try:
-        return base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
-        raise PictureError(f"the data URL is not valid base64: {error}") from None
+def check_shape(picture: Image.Image) -> None:
+    """Refuse by what the file's head says. Raises PictureError."""
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise PictureError(f"the picture is {width} x {height} pixels", reason="pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PictureError(
+            f"the picture is {width} x {height} pixels, and its sides may differ at most {MAX_ASPECT} times",
+            reason="aspect",
+        )
+    # A JPEG with several pictures (a phone's, with a preview) shows its first.
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise PictureError("the picture is animated; send one frame", reason="frames")
 
 
-def _fetch(url: str) -> bytes:
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says; a broken tag says nothing."""
     try:
-        with requests.get(url, stream=True, timeout=FETCH_TIMEOUT_S) as response:
-            response.raise_for_status()
-            data = b""
-            for chunk in response.iter_content(CHUNK_BYTES):
-                data += chunk
-                if len(data) > MAX_PICTURE_BYTES:
-                    raise PictureError(f"the picture is larger than {MAX_PICTURE_BYTES} bytes")
-            return data
-    except requests.RequestException as error:
-        raise PictureError(f"the picture cannot be fetched: {type(error).__name__}") from None
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except BROKEN:
+        orientation = 1
+    picture.load()
+    if orientation not in range(2, 9):
+        return picture
+    return ImageOps.exif_transpose(picture)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """As RGB: 16 bits are scaled, not clipped, and what is transparent is white, as on paper."""
+    if picture.mode.startswith("I"):
+        return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        whole = picture.convert("RGBA")
+        paper = Image.new("RGBA", whole.size, "white")
+        return Image.alpha_composite(paper, whole).convert("RGB")
+    return picture.convert("RGB")

@@ -1,4 +1,4 @@
-"""How a worker is: its phase while it starts, and the picture question that makes it ready."""
+"""How a worker is: its phase, and the picture question that makes it ready and keeps it so."""
 
 import base64
 import io
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from lingbi import scenes
 from lingbi.errors import StartError
-from lingbi.pictures import load_pictures
 from lingbi.weights.progress import Progress
 
-STARTING, LOADING, PROBING, READY, FAILED = "starting", "loading weights", "probing", "ready", "failed"
-PREPARING = "preparing weights"
+STARTING, PREPARING, PROBING = "starting", "preparing weights", "probing"
+LOADING, LOADING_MODEL = "loading vision tower", "loading language model"
+READY, FAILED, DRAINING, WEDGED, GPU_GONE = "ready", "failed", "draining", "not answering", "GPU gone"
+PROGRESS = {STARTING: 0.0, PREPARING: 0.0, LOADING: 0.05, LOADING_MODEL: 0.4, PROBING: 0.95}
 PROBE_TOKENS = 32
 PROBE_QUESTION = "请描述图中内容"
 PROBE_SCENE = scenes.Scene((scenes.Thing("red", "circle"),))
@@ -19,7 +20,7 @@ PROBE_SCENE = scenes.Scene((scenes.Thing("red", "circle"),))
 
 @dataclass
 class Readiness:
-    """What /ready tells; written by the loading thread, read by requests."""
+    """What /ready tells; written by the loading thread and the watchdog, read by requests."""
 
     model: str
     engine: str
@@ -28,28 +29,31 @@ class Readiness:
     since: float = field(default_factory=time.monotonic)
     probe: dict | None = None
     error: str | None = None
-    progress: Progress | None = None  # of fetching or checking weights
+    weights: Progress = field(default_factory=Progress)  # of fetching or checking them
 
     @property
     def is_ready(self) -> bool:
         return self.phase == READY
 
-    def enter(self, phase: str) -> None:
-        self.phase, self.since = phase, time.monotonic()
+    def enter(self, phase: str, error: str | None = None) -> None:
+        self.phase, self.since, self.error = phase, time.monotonic(), error
 
     def report(self) -> dict:
-        """The body of /ready: phase, seconds in it, model, engine and why, last probe, error,
-        and while weights are fetched or checked the progress (see Progress.report)."""
+        """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error.
+
+        While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
+        """
         report = {
             "status": "ready" if self.is_ready else "not ready",
             "phase": self.phase,
             "phase_seconds": round(time.monotonic() - self.since, 1),
+            "progress": PROGRESS.get(self.phase, 1.0),
             "model": self.model,
             "engine": self.engine,
             "engine_reason": self.reason,
         }
-        progress = self.progress.report() if self.progress and self.phase == PREPARING else None
-        extra = {"probe": self.probe, "error": self.error, "progress": progress}
+        weights = self.weights.report() if self.phase == PREPARING else None
+        extra = {"probe": self.probe, "error": self.error, "weights": weights}
         return report | {key: value for key, value in extra.items() if value is not None}
 
 
@@ -66,26 +70,38 @@ def probe_messages(picture, question: str) -> list:
     ]
 
 
-async def ask_probe(engine, is_demo: bool, session_id: int) -> dict:
-    """Ask the engine a real picture question, greedily.
+async def ask_probe(service, is_demo: bool) -> dict:
+    """Ask the engine a real picture question, greedily, on the way that requests take.
 
     Returns {"seconds", "tokens"}; raises StartError when the answer is empty or, from the demo
     model, wrong.
     """
-    from lmdeploy.messages import GenerationConfig
+    from lingbi.pictures import picture_urls
+    from lingbi.protocol import ChatRequest
+    from lingbi.sampling_options import engine_options
 
-    messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
     start = time.monotonic()
-    await load_pictures(messages)
-    answer, tokens = "", 0
-    async for output in engine.generate(
-        messages, session_id, gen_config=GenerationConfig(max_new_tokens=PROBE_TOKENS, top_k=1)
-    ):
-        answer += output.response
-        tokens = output.generate_token_len
+    messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
+    request = ChatRequest(model=service.readiness.model, messages=messages, temperature=0)
+    generator = service.generator
+    prompt = await generator.chat_prompt(
+        request.messages, lambda: service.pictures.load(picture_urls(request.messages))
+    )
+    text = ""
+    answer = await generator.start(prompt, engine_options(request, PROBE_TOKENS, generator.engine.stop_words, None))
+    try:
+        async for step in answer:
+            text += step.text
+    finally:
+        answer.close()
+    _judge(text, len(answer.token_ids), is_demo)
+    service.vitals.prove()
+    return {"seconds": round(time.monotonic() - start, 3), "tokens": len(answer.token_ids)}
+
+
+def _judge(text: str, tokens: int, is_demo: bool) -> None:
     if not tokens:
-        raise StartError("the model gave no answer to the start-up picture question")
-    fault = scenes.find_fault("things", PROBE_SCENE, answer) if is_demo else None
+        raise StartError("the model gave no answer to the picture question of the probe")
+    fault = scenes.find_fault("things", PROBE_SCENE, text) if is_demo else None
     if fault:
-        raise StartError(f"the demo model answered the start-up picture question wrongly: {fault}")
-    return {"seconds": round(time.monotonic() - start, 3), "tokens": tokens}
+        raise StartError(f"the demo model answered the probe's picture question wrongly: {fault}")

@@ -43,8 +43,12 @@ class Settings(BaseSettings):
     port: int = Field(23333, ge=1, le=65000, description="port of worker 0; worker i adds i")
     state_dir: Path = Field(platformdirs.user_state_path("lingbi"), description="logs, key, links, process files")
     api_key_file: Path | None = Field(
-        None, description="one API key a line; default: api-key in the state folder, made when missing"
+        None, description="the operator's own API key in plain; default: api-key in the state folder, made when missing"
     )
+    keys_file: Path | None = Field(
+        None, description="all API keys, named and hashed (scripts/key); default: keys in the state folder"
+    )
+    key_concurrency: int = Field(0, ge=0, description="most requests of one API key at once; 0: no limit")
     workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, one on CPU")
     worker: int = Field(0, ge=0, le=63, description="number of this worker, set by supervisor")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
@@ -62,9 +66,32 @@ class Settings(BaseSettings):
     load_timeout_s: int = Field(1800, ge=1, description="longest wait for a model to become ready")
     drain_timeout_s: int = Field(60, ge=0, description="longest wait for running answers at the end")
 
+    queue_limit: int = Field(64, ge=0, description="requests that may wait for their turn; more get 429")
+    max_body_mib: int = Field(64, ge=1, le=1024, description="largest request, MiB")
+    body_timeout_s: int = Field(30, ge=1, description="longest wait for a request's body")
+    max_pictures: int = Field(16, ge=1, description="most pictures in a request")
+    max_picture_mib: int = Field(20, ge=1, le=512, description="largest picture file, MiB")
+    max_picture_mpixels: int = Field(50, ge=1, le=1000, description="most million pixels in a request's pictures")
+    picture_urls: bool = Field(True, description="whether pictures are fetched from http(s) URLs")
+    picture_hosts: str = Field("", description="hosts that pictures are fetched from, with commas; empty: all public")
+    picture_networks: str = Field(
+        "", description="networks (CIDR, with commas) that pictures are fetched from though they are not public"
+    )
+    picture_fetch_timeout_s: int = Field(10, ge=1, description="longest fetch of a picture")
+    watchdog_interval_s: int = Field(30, ge=1, description="idle time after which the watchdog asks a picture question")
+    watchdog_timeout_s: int = Field(
+        120,
+        ge=1,
+        description="longest time that encoder or model may stand still with work before the worker is replaced",
+    )
+
     def key_file(self) -> Path:
-        """The file that holds the API keys."""
+        """The file with the operator's own API key."""
         return self.api_key_file or self.state_dir / "api-key"
+
+    def hashed_key_file(self) -> Path:
+        """The file with all API keys, hashed."""
+        return self.keys_file or self.state_dir / "keys"
 
 
 def load_settings(**overrides) -> Settings:

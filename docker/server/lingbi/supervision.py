@@ -14,6 +14,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from lingbi.errors import StartError
+from lingbi.logs import readable
 from lingbi.settings import PREFIX, Settings
 
 CONFIG_FILE = Path(__file__).parents[1] / "supervisord.conf"
@@ -117,4 +118,5 @@ class Supervisor:
 def log_tail(state_dir: Path, worker: str, lines: int = 15) -> str:
     """The last lines of a worker's log."""
     file = state_dir / "logs" / f"{worker}.log"
-    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""
+    found = file.read_text(errors="replace").splitlines()[-lines:] if file.exists() else []
+    return "\n".join(map(readable, found))

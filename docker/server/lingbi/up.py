@@ -82,7 +82,10 @@ def parse(arguments=None) -> argparse.Namespace:
 def settings_of(options: argparse.Namespace) -> Settings:
     settings = load_settings(model=options.model, engine=options.engine, host=options.host, port=options.port)
     update = {name: getattr(settings, name).absolute() for name in ("state_dir", "models_dir")}
-    return settings.model_copy(update=update | {"api_key_file": settings.key_file().absolute()})
+    return settings.model_copy(
+        update=update
+        | {"api_key_file": settings.key_file().absolute(), "keys_file": settings.hashed_key_file().absolute()}
+    )
 
 
 @contextlib.contextmanager
@@ -104,7 +107,7 @@ def bring_up(settings: Settings) -> dict:
     plan = decide(settings)
     say(f"model   {plan.served_name}: {plan.found.reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
-    ensure_keys(settings.key_file())
+    ensure_keys(settings.hashed_key_file(), settings.key_file())
     try:
         supervisor.start(environment(resolved(plan), plan.workers))
         wait_ready(plan, supervisor)
@@ -206,13 +209,14 @@ def ask_ready(url: str) -> tuple:
     try:
         response = httpx.get(url, timeout=5, trust_env=False)
         report = response.json()
-        return response.status_code, report["phase"], report.get("progress")
+        return response.status_code, report["phase"], report.get("weights")
     except (httpx.HTTPError, ValueError):
         return None, "starting", None
 
 
 def how_to_call(report: dict) -> str:
-    key = Path(report["api_key_file"]).read_text().split()[0]
+    file = Path(report["api_key_file"])
+    key = file.read_text().split()[0] if file.exists() else "YOUR_KEY"
     return "\n".join(
         [
             "",

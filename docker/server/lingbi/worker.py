@@ -8,26 +8,30 @@ import sys
 import threading
 import time
 
-from lingbi.engines.choice import TURBOMIND, choose_engine, find_gpus
+from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, find_gpus
 from lingbi.errors import LingbiError, StartError
 from lingbi.keys import ensure_keys
+from lingbi.logs import adopt, configure
 from lingbi.model_folder import ModelFolder, inspect
 from lingbi.models import find_model
-from lingbi.readiness import FAILED, LOADING, PREPARING, PROBING, READY, Readiness, ask_probe
+from lingbi.readiness import FAILED, LOADING, LOADING_MODEL, PREPARING, PROBING, READY, WEDGED, Readiness, ask_probe
+from lingbi.restarts import Restarts
 from lingbi.settings import Settings, load_settings
-from lingbi.weights.progress import Progress
+from lingbi.watchdog import Watchdog
 from lingbi.weights.start import check_may_fetch, ensure
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
+GIVE_UP_MARGIN_S = 10
+WEDGED_STATUS = 1
 
 
 def main() -> int:
-    """Run until SIGTERM; the exit status is 0, 2 (configuration) or 3 (could not start)."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Run until SIGTERM; the exit status is 0, 1 (given up by the watchdog), 2 (configuration) or 3 (could not start)."""
+    configure("INFO")
     try:
         settings = load_settings()
-        logging.getLogger().setLevel(settings.log_level)
+        configure(settings.log_level)
         return Worker(settings).run()
     except LingbiError as error:
         log.error("%s", error)
@@ -38,88 +42,138 @@ class Worker:
     """Listens at once, loads the model in a thread, and is ready when a picture question is answered."""
 
     def __init__(self, settings: Settings):
+        from lingbi.keys import KeyRing
+        from lingbi.metrics import Metrics
+        from lingbi.service import Service
+        from lingbi.vitals import Vitals
+
         gpus = find_gpus()
         self.settings = settings
         self.choice = choose_engine(settings.engine, gpus)
         self.found = find_model(settings.model, settings.models_dir)
         check_may_fetch(self.found, settings)
         name = self.found.served_name if self.found.is_to_come else inspect(self.found.path).served_name
-        self.readiness = Readiness(name, self.choice.engine, self.choice.reason, progress=Progress())
-        self.keys = ensure_keys(settings.key_file())
+        ensure_keys(settings.hashed_key_file(), settings.key_file())
         self.exit_status = 0
         if self.choice.engine == TURBOMIND:
             # lmdeploy's encoder is fixed to cuda:0, so a worker sees its own GPU only.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[settings.worker % len(gpus)].device
+        readiness = Readiness(name, self.choice.engine, self.choice.reason)
+        self.service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
+        self.restarts = Restarts(settings.state_dir / "run" / f"worker-{settings.worker}.starts")
+        for reason, count in self.restarts.reasons.items():
+            self.service.metrics.restarts.labels(reason).inc(count)
         log.info("model %s, engine %s: %s", name, self.choice.engine, self.choice.reason)
 
+    @property
+    def readiness(self) -> Readiness:
+        return self.service.readiness
+
     def run(self) -> int:
-        import uvicorn
+        from lingbi.api import create_app
+        from lingbi.drain import DrainingServer
 
-        from lingbi import api
-
-        app = api.create_app(self.readiness, self.keys)
-        config = uvicorn.Config(
-            app,
-            host=self.settings.host,
-            port=self.settings.port + self.settings.worker,
-            log_level=self.settings.log_level.lower(),
-            access_log=False,
-            timeout_graceful_shutdown=self.settings.drain_timeout_s,
-        )
-        self.server = uvicorn.Server(config)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has drained
+        port = self.settings.port + self.settings.worker
+        app = create_app(self.service)
+        self.server = DrainingServer(app, self.service, self.settings.host, port, self.settings.drain_timeout_s)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn takes the signal over
         threading.Thread(target=self._load, name="load", daemon=True).start()
         self.server.run()
+        if self.exit_status == 0:
+            self.restarts.forget()
         return self.exit_status
 
     def _load(self) -> None:
         try:
-            self.readiness.enter(PREPARING)
-            ensure(self.found, self.settings, self.readiness.progress)
-            self.folder: ModelFolder = inspect(self.found.path)
+            self.server.is_up.wait()
+            self._prepare()
             self.readiness.enter(LOADING)
-            engine = build_engine(self.folder, self.settings)
+            engine = build_engine(self.folder, self.settings, lambda: self.readiness.enter(LOADING_MODEL))
             self.readiness.enter(PROBING)
             self._probe(engine)
-            self.readiness.enter(READY)
-            log.info("ready: %s", self.readiness.probe)
+            if self.server.deadline is None:
+                self.readiness.enter(READY)
+                log.info("ready: %s", self.readiness.probe)
+                self._watch()
         except Exception as error:  # the end of a thread: report, and end the process
             self._fail(error)
 
-    def _probe(self, engine) -> None:
-        from lingbi import api
+    def _prepare(self) -> None:
+        """Fetch or check the weights, then say which model this is."""
+        self.readiness.enter(PREPARING)
+        ensure(self.found, self.settings, self.readiness.weights)
+        self.folder: ModelFolder = inspect(self.found.path)
+        facts = {"model": self.folder.served_name, "engine": self.choice.engine}
+        session_len = self.settings.session_len or self.folder.session_len
+        self.service.metrics.model.info(facts | {"session_len": str(session_len)})
 
-        api.serve_engine(engine)
-        question = ask_probe(engine, self.folder.is_demo, api.next_session_id())
-        self.readiness.probe = asyncio.run(asyncio.wait_for(question, self.settings.load_timeout_s))
+    def _probe(self, engine) -> None:
+        future = asyncio.run_coroutine_threadsafe(self._serve(engine), self.server.loop)
+        self.readiness.probe = future.result(self.settings.load_timeout_s)
+
+    async def _serve(self, engine) -> dict:
+        is_cpu = self.choice.engine == CPU
+        self.service.take_engine(engine, self.settings.cpu_sequences if is_cpu else self.settings.max_batch_size)
+        if is_cpu:
+            engine.engine.on_turn = self.service.vitals.model.beat
+            self.service.metrics.kv_capacity.set(self.settings.cpu_sequences * engine.session_len)
+        return await ask_probe(self.service, self.folder.is_demo)
+
+    def _watch(self) -> None:
+        self.watchdog = Watchdog(
+            self.service,
+            self.server.loop,
+            self._give_up,
+            self.settings.watchdog_interval_s,
+            self.settings.watchdog_timeout_s,
+            is_demo=self.folder.is_demo,
+            uses_gpu=self.choice.engine == TURBOMIND,
+        )
+        self.watchdog.start()
+
+    def _give_up(self, reason: str) -> None:
+        """Let what can still finish do so, then end; supervisor starts a new worker."""
+        self.restarts.note("wedged")
+        self.exit_status = WEDGED_STATUS
+        self.server.drain(WEDGED, reason)
+        time.sleep(self.settings.drain_timeout_s + GIVE_UP_MARGIN_S)
+        exit_now(WEDGED_STATUS)  # the event loop stands still too
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, LingbiError):
             log.error("%s", error)
         else:
             log.exception("the model did not load")
-        self.readiness.error = str(error)
-        self.readiness.enter(FAILED)
+        self.readiness.enter(FAILED, str(error))
         self.exit_status = getattr(error, "exit_status", StartError.exit_status)
+        self.restarts.note("failed")
         # Let whoever watches /ready read why, before supervisor starts the next try.
         time.sleep(FAILURE_SHOWN_S)
         self.server.should_exit = True
 
 
-def build_engine(folder: ModelFolder, settings: Settings):
-    """lmdeploy's VLAsyncEngine for a model folder, on the engine that the machine gets (see hook.py)."""
+def build_engine(folder: ModelFolder, settings: Settings, after_vision=lambda: None):
+    """lmdeploy's VLAsyncEngine for a model folder, on the engine that the machine gets (see hook.py).
+
+    after_vision is called when the vision tower is loaded, before the language model is.
+    """
     from lmdeploy.messages import TurbomindEngineConfig
     from lmdeploy.serve.vl_async_engine import VLAsyncEngine
     from lmdeploy.utils import get_logger
 
+    from lingbi import lmdeploy_patches
+
     # lmdeploy logs whole prompts at INFO; people's questions do not belong in a log.
-    get_logger("lmdeploy").setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
+    logger = get_logger("lmdeploy")
+    logger.setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
+    adopt(logger)
     config = TurbomindEngineConfig(
         session_len=settings.session_len or folder.session_len,
         max_batch_size=settings.max_batch_size,
         cache_max_entry_count=settings.cache_fraction,
         quant_policy=int(settings.quant_policy),
     )
+    lmdeploy_patches.after_vision = after_vision
     return VLAsyncEngine(os.fspath(folder.path), backend_config=config)
 
 

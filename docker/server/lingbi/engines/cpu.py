@@ -5,12 +5,13 @@ long prompt delays nobody by more than a chunk. Sequences of a session stay unti
 """
 
 import asyncio
+import copy
 import logging
 import queue
 import random
 import threading
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from lmdeploy.messages import EngineOutput, GenerationConfig, ResponseType
@@ -59,6 +60,7 @@ class CpuEngine:
         self.waiting = deque()
         self.active = []
         self.sessions = {}
+        self.on_turn = lambda: None  # a prompt of many turns gives no output, and still gets on
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="cpu-engine", daemon=True).start()
 
@@ -88,6 +90,7 @@ class CpuEngine:
                 self._admit()
                 for sequence in list(self.active):
                     self._turn(sequence)
+                    self.on_turn()
 
     def _admit(self) -> None:
         with self._changed:
@@ -216,7 +219,7 @@ class CpuInstance:
         **_ignored,
     ) -> None:
         engine = self.engine
-        gen_config = replace(gen_config or GenerationConfig())
+        gen_config = copy.copy(gen_config or GenerationConfig())
         if gen_config.stop_words is None:
             gen_config.stop_words = engine.stop_ids
         prompt, picture_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)

@@ -1,0 +1,40 @@
+"""Which addresses a picture may be fetched from, whatever way they are written."""
+
+import ipaddress
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Not "global" by IANA's lists or not, clouds serve credentials here.
+METADATA = tuple(
+    map(ipaddress.ip_network, ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32"))
+)
+
+
+def parse_networks(text: str) -> tuple:
+    """Networks of a comma-separated list of CIDR blocks. Raises ValueError."""
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def is_allowed(address: str, networks: tuple = ()) -> bool:
+    """Whether a numeric address is public, or in one of the networks that the operator allows."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = (ip.version == 6 and ip.ipv4_mapped) or ip
+    forms = [ip, *_embedded(ip)]
+    if any(form in network for form in forms for network in networks if form.version == network.version):
+        return True
+    return all(_is_public(form) for form in forms)
+
+
+def _is_public(ip) -> bool:
+    if any(ip in network for network in METADATA if ip.version == network.version):
+        return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def _embedded(ip) -> list:
+    """IPv4 addresses that an IPv6 address stands for: 6to4, Teredo, NAT64, compatible."""
+    if ip.version == 4:
+        return []
+    found = [ip.sixtofour, *(ip.teredo or ())]
+    if ip in NAT64 or int(ip) >> 32 == 0:
+        found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return [form for form in found if form]

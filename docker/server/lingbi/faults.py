@@ -1,0 +1,83 @@
+"""The refusals of the API: each knows its HTTP status, its code and its sentence for the client."""
+
+
+class Refusal(Exception):
+    """A request that is not answered.
+
+    status: HTTP status; code, kind, param: as in the OpenAI API's error object; headers: to send along;
+    reason: a short name for metrics and logs.
+    """
+
+    status, kind, code = 400, "invalid_request_error", None
+
+    def __init__(self, message: str, param: str | None = None, reason: str | None = None, headers: dict | None = None):
+        super().__init__(message)
+        self.param, self.reason, self.headers = param, reason or self.code, headers
+
+    def body(self) -> dict:
+        """The error in the OpenAI form."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class BadRequest(Refusal):
+    """The request cannot be understood or used."""
+
+    code = "invalid_value"
+
+
+class PictureError(Refusal, ValueError):
+    """A picture of a request cannot be used."""
+
+    code = "invalid_image"
+
+
+class TooLong(Refusal):
+    """Prompt and answer do not fit the session."""
+
+    code = "context_length_exceeded"
+
+
+class UnknownKey(Refusal):
+    """No key, or none that is known."""
+
+    status, code = 401, "invalid_api_key"
+
+
+class UnknownModel(Refusal):
+    """A model that is not served."""
+
+    status, code = 404, "model_not_found"
+
+
+class BodyTimeout(Refusal):
+    """The client sends its request too slowly."""
+
+    status, code = 408, "request_timeout"
+
+
+class BodyTooLarge(Refusal):
+    """The request is larger than the server takes."""
+
+    status, code = 413, "request_too_large"
+
+
+class Busy(Refusal):
+    """The queue is full, or the key has its limit of requests."""
+
+    status, kind, code = 429, "rate_limit_error", "queue_full"
+
+
+class NotReady(Refusal):
+    """The worker loads, drains, or cannot answer."""
+
+    status, kind, code = 503, "server_error", "not_ready"
+
+
+class EngineFault(Refusal):
+    """The engine failed on this request."""
+
+    status, kind, code = 500, "server_error", "engine_error"
+
+
+class ClientGone(Exception):
+    """The client left before its answer was ready; nobody is there to be told."""

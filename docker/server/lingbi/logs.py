@@ -1,0 +1,52 @@
+"""Logs as JSON, one line an event, and one line a request: an id, never a key, never what was asked."""
+
+import json
+import logging
+import re
+
+from pythonjsonlogger.jsonlogger import RESERVED_ATTRS, JsonFormatter
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+TIME = "%Y-%m-%dT%H:%M:%S%z"
+NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+requests = logging.getLogger("lingbi.requests")
+
+
+def configure(level: str) -> None:
+    """Send everything that Python logs to standard error as JSON lines."""
+    logging.basicConfig(level=level, handlers=[_handler()], force=True)
+    # lmdeploy silences the root's handlers when it makes its own logger.
+    for name in ("lingbi", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [_handler()], False
+    # Their lines repeat ours, or hold whole URLs.
+    for name in ("httpx", "httpcore", "PIL", "asyncio"):
+        logging.getLogger(name).setLevel("WARNING")
+
+
+def adopt(logger: logging.Logger) -> None:
+    """Have a logger with handlers of its own write JSON lines too."""
+    for handler in logger.handlers:
+        handler.setFormatter(_formatter())
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_formatter())
+    return handler
+
+
+def _formatter() -> logging.Formatter:
+    left_out = (*RESERVED_ATTRS, "color_message")
+    return JsonFormatter(FORMAT, datefmt=TIME, rename_fields=NAMES, json_ensure_ascii=False, reserved_attrs=left_out)
+
+
+def readable(line: str) -> str:
+    """A log line for people; what is no JSON stays as it is."""
+    try:
+        event = json.loads(line)
+        rest = event.get("exc_info", "")
+        return f"{event['time']} {event['level']} {event['logger']}: {event['message']}" + (f"\n{rest}" if rest else "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return line

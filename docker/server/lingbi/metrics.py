@@ -1,0 +1,77 @@
+"""What /metrics tells Prometheus. One registry a worker; names begin with `lingbi_`."""
+
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BUILD_PACKAGES = ("lmdeploy", "torch", "transformers")
+
+
+class Metrics:
+    """All metrics of a worker."""
+
+    def __init__(self):
+        self.registry = registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+
+        def make(kind, name, text, labels=(), **options):
+            return kind(f"lingbi_{name}", text, labels, registry=registry, **options)
+
+        self.requests = make(
+            Counter, "requests", "Requests, by route and HTTP status (499: client left)", ("route", "status")
+        )
+        self.refused = make(Counter, "refused_requests", "Requests refused, by reason", ("reason",))
+        self.rejected_pictures = make(Counter, "rejected_pictures", "Pictures refused, by reason", ("reason",))
+        self.prompt_tokens = make(Counter, "prompt_tokens", "Tokens in, pictures' included")
+        self.completion_tokens = make(Counter, "completion_tokens", "Tokens out")
+        self.abandoned = make(Counter, "abandoned_requests", "Requests whose client left before the end")
+        self.restarts = make(
+            Counter, "worker_restarts", "Starts of this worker after the first, by reason", ("reason",)
+        )
+        self.probes = make(Counter, "watchdog_probes", "Picture questions of the watchdog, by result", ("result",))
+        self.queue_wait = make(Histogram, "queue_wait_seconds", "Wait for an engine instance", buckets=SECONDS)
+        self.first_token = make(
+            Histogram, "time_to_first_token_seconds", "From the request's arrival to its first token", buckets=SECONDS
+        )
+        self.token_time = make(
+            Histogram, "time_per_output_token_seconds", "Between tokens after the first", buckets=TOKEN_SECONDS
+        )
+        self.picture_decode = make(Histogram, "picture_decode_seconds", "Decoding of one picture", buckets=SECONDS)
+        self.picture_encode = make(
+            Histogram, "picture_encode_seconds", "Wait for and work of the vision encoder, a request", buckets=SECONDS
+        )
+        self.queue_depth = make(Gauge, "queue_depth", "Requests that wait for an engine instance")
+        self.inside = make(Gauge, "requests_inside", "Requests that run or wait, from the door to their end")
+        self.sessions = make(Gauge, "sessions", "Sessions in the engine")
+        self.kv_tokens = make(Gauge, "kv_cache_tokens", "Tokens that sessions hold in the KV cache")
+        self.kv_capacity = make(
+            Gauge, "kv_cache_capacity_tokens", "Tokens that all sessions at once may hold; 0: not known"
+        )
+        self.ready = make(Gauge, "ready", "1 when requests are answered")
+        self.model = make(Info, "model", "The model served, and by what")
+        self.build = make(Info, "build", "Versions")
+        self.build.info({name: version(name) for name in BUILD_PACKAGES})
+
+    def watch(self, admission, generator) -> None:
+        """Take the gauges from where the numbers are."""
+        self.inside.set_function(lambda: admission.inside)
+        self.queue_depth.set_function(lambda: sum(not place.done() for place in generator.waiting))
+        self.sessions.set_function(lambda: len(generator.runs))
+        self.kv_tokens.set_function(generator.cached_tokens)
+
+    def render(self) -> bytes:
+        """The text format of Prometheus."""
+        return generate_latest(self.registry)

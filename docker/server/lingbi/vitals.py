@@ -1,0 +1,55 @@
+"""Whether the engine's parts move while they have work."""
+
+import contextlib
+import time
+
+
+class Pulse:
+    """One part of the engine: how much work it has, and when it last got on."""
+
+    def __init__(self, clock=time.monotonic):
+        self.pending, self.last, self._clock = 0, clock(), clock
+
+    @contextlib.contextmanager
+    def working(self):
+        """Work is under way in this part."""
+        if not self.pending:
+            self.beat()
+        self.pending += 1
+        try:
+            yield
+            self.beat()
+        finally:
+            self.pending -= 1
+
+    def beat(self) -> None:
+        """The part got on: a picture, a token, a turn."""
+        self.last = self._clock()
+
+    def stalled_s(self) -> float:
+        """Seconds without a beat while there is work; 0 where there is none."""
+        return self._clock() - self.last if self.pending else 0.0
+
+
+class Vitals:
+    """The vision encoder and the language model; `proven`: when a picture question was last answered."""
+
+    def __init__(self, clock=time.monotonic):
+        self._clock = clock
+        self.encoder, self.model = Pulse(clock), Pulse(clock)
+        self.proven = clock()
+
+    def prove(self) -> None:
+        """A picture question was answered."""
+        self.proven = self._clock()
+
+    def unproven_s(self) -> float:
+        """Seconds since a picture question was answered."""
+        return self._clock() - self.proven
+
+    def stalled(self, timeout_s: float) -> str | None:
+        """What does not move, with the seconds; None when all is well."""
+        for name, pulse in (("the vision encoder", self.encoder), ("the language model", self.model)):
+            if pulse.stalled_s() > timeout_s:
+                return f"{name} has not moved for {pulse.stalled_s():.0f} s while {pulse.pending} wait for it"
+        return None

@@ -1,0 +1,181 @@
+"""What our layer costs: lingbi's application and lmdeploy's bare one over the same engine, in turns.
+
+`python -m tests.load.overhead` loads the demo model (or --model FOLDER) once, serves it by both on two
+ports, and asks the same questions of each in alternating rounds. Prints requests/s and the time to
+first token of each side and the ratios of the rounds, so that what else the machine does weighs on both.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from tests.conftest import DEMO, ROOT, free_port
+
+TOKENS = 32
+MAX_COST = 0.02
+MAX_FIRST_TOKEN_MS = 5.0
+SIDES = ("lingbi", "bare")
+
+
+def serve_both(model: Path, ports: dict, running: int) -> None:
+    """Both applications in this process, each on its own thread and event loop, over one engine."""
+    from lmdeploy.serve.openai import api_server
+
+    from lingbi.api import create_app
+    from lingbi.engines.choice import choose_engine, find_gpus
+    from lingbi.keys import KeyRing, ensure_keys
+    from lingbi.metrics import Metrics
+    from lingbi.model_folder import inspect
+    from lingbi.readiness import READY, Readiness
+    from lingbi.service import Service
+    from lingbi.settings import load_settings
+    from lingbi.vitals import Vitals
+    from lingbi.worker import build_engine
+
+    settings, folder = load_settings(cpu_sequences=running, max_batch_size=running), inspect(model)
+    engine = build_engine(folder, settings)
+    ensure_keys(settings.hashed_key_file(), settings.key_file())
+    choice = choose_engine(settings.engine, find_gpus())
+    readiness = Readiness(folder.served_name, choice.engine, choice.reason)
+    service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
+    app = create_app(service)
+    service.take_engine(engine, running)
+    readiness.enter(READY)
+    api_server.VariableInterface.async_engine = engine
+    for name, side in (("lingbi", app), ("bare", api_server.app)):
+        options = {"port": ports[name], "log_level": "warning", "access_log": False}
+        threading.Thread(target=uvicorn.run, args=(side,), kwargs=options, daemon=True).start()
+
+
+async def ask(client: httpx.AsyncClient, body: dict, count: int, concurrent: int) -> tuple:
+    """(requests/s, median seconds to the first text) of so many streamed questions."""
+    left, firsts = iter(range(count)), []
+
+    async def work():
+        for _ in left:
+            start = time.monotonic()
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                assert response.status_code == 200, response.status_code
+                first = None
+                async for line in response.aiter_lines():
+                    if first is None and line.startswith("data: {"):
+                        first = _text_time(line, start)
+                firsts.append(first)
+
+    start = time.monotonic()
+    await asyncio.gather(*(work() for _ in range(concurrent)))
+    return count / (time.monotonic() - start), statistics.median(firsts)
+
+
+def _text_time(line: str, start: float) -> float | None:
+    is_text = json.loads(line[6:])["choices"][0]["delta"].get("content")
+    return time.monotonic() - start if is_text else None
+
+
+async def measure(ports: dict, key: str, body: dict, options) -> dict:
+    """Per-side lists over the rounds; the side that begins changes from round to round."""
+    headers = {"Authorization": f"Bearer {key}"}
+    found = {side: [] for side in SIDES}
+    alone = {side: [] for side in SIDES}
+    clients = {
+        side: httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=120, trust_env=False)
+        for side, port in ports.items()
+    }
+    for number in range(options.rounds + 1):
+        for side in SIDES if number % 2 else SIDES[::-1]:
+            together = await ask(clients[side], body, options.count, options.concurrent)
+            single = await ask(clients[side], body, max(5, options.count // 4), 1)
+            if number:  # the first round warms up
+                found[side].append(together[0])
+                alone[side].append(single[1] * 1000)
+    for client in clients.values():
+        await client.aclose()
+    return {"requests_per_s": found, "first_token_ms": alone}
+
+
+def judge(found: dict) -> dict:
+    """Medians of each side, and the medians of the rounds' ratios and differences."""
+    rates, firsts = found["requests_per_s"], found["first_token_ms"]
+    ratios = [ours / theirs for ours, theirs in zip(rates["lingbi"], rates["bare"], strict=True)]
+    added = [ours - theirs for ours, theirs in zip(firsts["lingbi"], firsts["bare"], strict=True)]
+    report = {f"{side}_requests_per_s": round(statistics.median(rates[side]), 2) for side in SIDES}
+    report |= {f"{side}_first_token_ms": round(statistics.median(firsts[side]), 2) for side in SIDES}
+    report |= {"ratio": round(statistics.median(ratios), 4), "ratios": [round(ratio, 3) for ratio in ratios]}
+    report |= {"added_first_token_ms": round(statistics.median(added), 2)}
+    is_good = report["ratio"] >= 1 - MAX_COST and report["added_first_token_ms"] <= MAX_FIRST_TOKEN_MS
+    return {"within_bounds": is_good} | report
+
+
+def questions(model: str) -> dict:
+    """Both sides take these: lmdeploy's refuses less, and understands fewer fields."""
+    from lingbi.smoke_checks import data_url, turn
+    from tests.client import QUESTION, SCENES
+
+    options = {"model": model, "max_tokens": TOKENS, "temperature": 0.0, "ignore_eos": True, "stream": True}
+    return {
+        "text": options | {"messages": [{"role": "user", "content": "hello"}]},
+        "picture": options | {"messages": [turn(QUESTION, data_url(SCENES[0]))]},
+    }
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 within the bounds, 1 not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEMO)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--count", type=int, default=40, help="requests of a side in a round")
+    parser.add_argument("--concurrent", type=int, default=8)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve:
+        serve_both(options.model, json.loads(options.serve), options.concurrent)
+        threading.Event().wait()
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_both(options, Path(folder))
+
+
+def measure_both(options, state_dir: Path) -> int:
+    ports = {side: free_port() for side in SIDES}
+    command = [sys.executable, "-m", "tests.load.overhead", "--model", str(options.model), "--serve", json.dumps(ports)]
+    environment = os.environ | {"LINGBI_STATE_DIR": str(state_dir), "PYTHONPATH": "docker/server:."}
+    process = subprocess.Popen([*command, "--concurrent", str(options.concurrent)], cwd=ROOT, env=environment)
+    try:
+        model = wait_for(ports, process)
+        key = (state_dir / "api-key").read_text().strip()
+        failed = False
+        for name, body in questions(model).items():
+            report = judge(asyncio.run(measure(ports, key, body, options)))
+            failed |= not report["within_bounds"]
+            print(json.dumps({"question": name} | report), flush=True)
+        return int(failed)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def wait_for(ports: dict, process) -> str:
+    """The served model's name, once both sides answer."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            httpx.get(f"http://127.0.0.1:{ports['lingbi']}/live", trust_env=False)
+            url = f"http://127.0.0.1:{ports['bare']}/v1/models"
+            return httpx.get(url, trust_env=False).json()["data"][0]["id"]
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise SystemExit("the two servers did not come up")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

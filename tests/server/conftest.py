@@ -1,0 +1,42 @@
+"""A door with no model behind it, for what is decided before the engine is asked."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from lingbi.keys import Key, KeyRing, digest, save_keys
+from lingbi.readiness import READY, Readiness
+from lingbi.settings import Settings
+
+KEY = {"Authorization": "Bearer secret"}
+
+
+class NoEngine:
+    """As much of lmdeploy's engine as a generator needs before it is asked anything."""
+
+    gens_set, session_len, chat_template, tokenizer = {1}, 4096, None, None
+
+
+@pytest.fixture
+def service(tmp_path):
+    from lingbi.metrics import Metrics
+    from lingbi.service import Service
+    from lingbi.vitals import Vitals
+
+    save_keys(tmp_path / "keys", [Key("other", digest(b"other")), Key("one", digest(b"secret"))])
+    readiness = Readiness("model", "cpu", "a test")
+    return Service(Settings(), readiness, KeyRing(tmp_path / "keys"), Metrics(), Vitals())
+
+
+@pytest.fixture
+def client(service):
+    from lingbi.api import create_app
+
+    return TestClient(create_app(service), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def ready(client, service):
+    """The client of a worker that is ready, though its engine answers nothing."""
+    service.take_engine(NoEngine(), 1)
+    service.readiness.enter(READY)
+    return client

@@ -1,0 +1,111 @@
+"""Pictures: what is refused and why, and that what is taken shows what it should."""
+
+import asyncio
+import base64
+import io
+import time
+
+import psutil
+import pytest
+from PIL import Image
+
+from lingbi.faults import PictureError
+from lingbi.pictures import PictureDoor, PictureRules, decode_data_url
+from lingbi.scenes import Scene, Thing, draw
+from tests.server import bad_pictures
+from tests.server.bad_pictures import file_of, url_of
+
+
+def load(*urls, **rules) -> list:
+    return asyncio.run(PictureDoor(PictureRules(**rules)).load(list(urls)))
+
+
+def reason_of(*urls, **rules) -> str:
+    with pytest.raises(PictureError) as caught:
+        load(*urls, **rules)
+    sentence = str(caught.value)
+    assert 10 < len(sentence) < 300 and "\n" not in sentence and "BytesIO object" not in sentence, sentence
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("name", bad_pictures.refused())
+def test_bad_pictures_are_refused_quickly_in_a_sentence(name):
+    url, reasons = bad_pictures.refused()[name]
+    before, start = psutil.Process().memory_info().rss, time.monotonic()
+    assert reason_of(url) in reasons.split("|")
+    assert time.monotonic() - start < 5
+    assert psutil.Process().memory_info().rss - before < 200 << 20
+
+
+def test_a_zip_bomb_gives_no_more_than_its_head_says():
+    before = psutil.Process().memory_info().rss
+    (picture,) = load(url_of(bad_pictures.zip_bomb()))
+    assert picture.size == (100, 100) and psutil.Process().memory_info().rss - before < 100 << 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("L", "JPEG"), ("CMYK", "JPEG"), ("1", "PNG"), ("I;16", "PNG")]
+    + [("LA", "PNG"), ("P", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("RGB", "MPO")],
+)
+def test_pictures_of_every_mode_become_rgb(mode, kind):
+    (picture,) = load(url_of(file_of(Image.new(mode, (8, 6)), kind), kind))
+    assert (picture.mode, picture.size) == ("RGB", (8, 6))
+
+
+def test_one_pixel_is_a_picture():
+    assert load(url_of(file_of(Image.new("RGB", (1, 1)))))[0].size == (1, 1)
+
+
+def middle_and_corner(picture: Image.Image) -> tuple:
+    return picture.getpixel((picture.width // 2, picture.height // 2)), picture.getpixel((2, 2))
+
+
+def test_colours_survive_every_way_of_writing_them():
+    scene = draw(bad_pictures.SCENE)
+    for data in (
+        file_of(scene.convert("CMYK"), "JPEG", quality=95),
+        file_of(scene.quantize(8)),
+        file_of(scene.convert("RGBA")),
+        file_of(bad_pictures.on_glass()),
+    ):
+        (picture,) = load(url_of(data))
+        (red, green, blue), corner = middle_and_corner(picture)
+        assert red > 180 and green < 60 and blue < 60 and min(corner) > 240
+    (picture,) = load(url_of(file_of(bad_pictures.sixteen_bit())))
+    assert middle_and_corner(picture) == ((0, 0, 0), (255, 255, 255))
+    half = Image.new("I;16", (4, 4), 0x8000)
+    assert load(url_of(file_of(half)))[0].getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_exif_turns_the_picture_and_broken_exif_does_not_matter():
+    picture = Image.new("RGB", (20, 10), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert load(url_of(file_of(picture, "JPEG", exif=exif), "jpeg"))[0].size == (10, 20)
+    assert load(url_of(file_of(picture, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), "jpeg"))[0].size == (20, 10)
+
+
+def test_the_limits_hold():
+    small = url_of(file_of(Image.new("RGB", (100, 100))))
+    assert reason_of(*[small] * 17) == "count" and len(load(*[small] * 16)) == 16
+    assert reason_of(small, max_bytes=100) == "bytes"
+    assert reason_of(small, small, max_pixels=15_000) == "pixels" and load(small, max_pixels=15_000)
+
+
+def test_100_mb_are_refused_before_they_are_decoded():
+    url = "data:image/png;base64," + "A" * 100_000_000
+    start = time.monotonic()
+    assert reason_of(url) == "bytes" and time.monotonic() - start < 1
+
+
+def test_order_is_kept():
+    pictures = [draw(Scene((Thing(colour, "circle"),))) for colour in ("red", "green", "blue")]
+    loaded = load(*(url_of(file_of(picture)) for picture in pictures))
+    assert [picture.tobytes() for picture in loaded] == [picture.tobytes() for picture in pictures]
+
+
+def test_data_urls_may_be_written_in_capitals():
+    data = file_of(Image.new("RGB", (2, 2)))
+    assert decode_data_url("DATA:IMAGE/PNG;BASE64," + base64.b64encode(data).decode(), 1000) == data
+    assert Image.open(io.BytesIO(data)).size == (2, 2)

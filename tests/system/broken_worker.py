@@ -1,0 +1,59 @@
+"""A real worker in which one part stops when a file appears: `python -m tests.system.broken_worker PART FILE`.
+
+PART: encoder (its thread sleeps for ever), model (the engine's thread does), loop (the event loop
+does), or fails (the encoder raises on every picture).
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import wrapt
+
+from lingbi import worker
+
+part, file = sys.argv[1], Path(sys.argv[2])
+
+
+def hang_if_told() -> None:
+    while file.exists():
+        time.sleep(0.1)
+
+
+def break_encoder(module) -> None:
+    @wrapt.patch_function_wrapper(module, "ImageEncoder.forward")
+    def forward(wrapped, instance, args, kwargs):
+        if part == "fails" and file.exists():
+            return [RuntimeError("CUDA error: an illegal memory access was encountered")] * len(args[0])
+        hang_if_told()
+        return wrapped(*args, **kwargs)
+
+
+def break_model(module) -> None:
+    @wrapt.patch_function_wrapper(module, "CpuEngine._turn")
+    def turn(wrapped, instance, args, kwargs):
+        hang_if_told()
+        return wrapped(*args, **kwargs)
+
+
+def break_loop(module) -> None:
+    @wrapt.patch_function_wrapper(module, "Readiness.report")
+    def report(wrapped, instance, args, kwargs):
+        hang_if_told()
+        return wrapped(*args, **kwargs)
+
+
+BREAK = {
+    "encoder": ("lmdeploy.vl.engine", break_encoder),
+    "fails": ("lmdeploy.vl.engine", break_encoder),
+    "model": ("lingbi.engines.cpu", break_model),
+    "loop": ("lingbi.readiness", break_loop),
+}
+
+if __name__ == "__main__":
+    module, patch = BREAK[part]
+    if module in sys.modules:
+        patch(sys.modules[module])
+    else:
+        wrapt.register_post_import_hook(patch, module)
+    worker.exit_now(worker.main())

@@ -1,0 +1,80 @@
+"""A worker whose engine stands still is noticed, refuses, ends, and is counted by its successor."""
+
+import concurrent.futures
+import contextlib
+import sys
+
+import httpx
+import pytest
+
+from lingbi.supervision import wait_until
+from tests.client import CHAT, SCENES, body, fault, http, metric, question
+from tests.conftest import running_worker
+
+QUICK = {"LINGBI_WATCHDOG_INTERVAL_S": "1", "LINGBI_WATCHDOG_TIMEOUT_S": "3", "LINGBI_DRAIN_TIMEOUT_S": "3"}
+
+
+def worker_that_breaks(state_dir, part: str, file):
+    command = (sys.executable, "-m", "tests.system.broken_worker", part, str(file))
+    path = {"PYTHONPATH": f"docker/server:{'.'}"}
+    return running_worker(state_dir, *command, **QUICK, **path)
+
+
+def phases_until_it_ends(server) -> list:
+    """The reports of /ready that are no 200, until the worker has ended with status 1."""
+    reports = []
+
+    def has_ended() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            response = httpx.get(server["url"] + "/ready", trust_env=False)
+            reports.extend([response.json()] if response.status_code != 200 else [])
+        return server["process"].poll() is not None
+
+    assert wait_until(has_ended, 40) and server["process"].returncode == 1
+    assert "given up" in server["log"].read_text()
+    return reports
+
+
+def test_an_encoder_that_stands_still_has_the_worker_replaced_and_counted(tmp_path):
+    """Text goes on, as it does when pictures hang; only a picture question can tell."""
+    state_dir, file = tmp_path / "state", tmp_path / "break"
+    with worker_that_breaks(state_dir, "encoder", file) as server, http(server) as client:
+        assert fault(SCENES[0], client.post(CHAT, json=question(server, SCENES[0]))) is None
+        file.touch()
+        text = body(server, [{"role": "user", "content": "hello"}])
+        assert client.post(CHAT, json=text).status_code == 200
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            stuck = pool.submit(client.post, CHAT, json=question(server, SCENES[0]))
+            reports = phases_until_it_ends(server)
+            assert isinstance(stuck.exception(), httpx.HTTPError) or stuck.result().status_code != 200
+        assert reports[-1]["phase"] == "not answering" and "vision encoder" in reports[-1]["error"]
+    file.unlink()
+    with worker_that_breaks(state_dir, "encoder", file) as server, http(server) as client:
+        assert metric(server, "lingbi_worker_restarts_total") == 1
+        assert fault(SCENES[1], client.post(CHAT, json=question(server, SCENES[1]))) is None
+
+
+def test_a_model_that_stands_still_ends_the_worker(tmp_path):
+    with worker_that_breaks(tmp_path / "state", "model", tmp_path / "break") as server:
+        (tmp_path / "break").touch()
+        phases_until_it_ends(server)
+        assert "the language model has not moved" in server["log"].read_text()
+
+
+def test_an_idle_worker_is_asked_and_stays_until_its_encoder_fails_twice(tmp_path):
+    with worker_that_breaks(tmp_path / "state", "fails", tmp_path / "break") as server:
+        assert wait_until(lambda: metric(server, "lingbi_watchdog_probes_total") >= 2, 15)
+        assert httpx.get(server["url"] + "/ready", trust_env=False).status_code == 200
+        (tmp_path / "break").touch()
+        with http(server) as client:
+            response = client.post(CHAT, json=question(server, SCENES[0]))
+            assert (response.status_code, response.json()["error"]["code"]) == (500, "engine_error")
+        phases_until_it_ends(server)
+
+
+def test_an_event_loop_that_stands_still_ends_the_worker(tmp_path):
+    with worker_that_breaks(tmp_path / "state", "loop", tmp_path / "break") as server:
+        (tmp_path / "break").touch()
+        with pytest.raises(httpx.TimeoutException):
+            httpx.get(server["url"] + "/ready", timeout=1, trust_env=False)
+        assert server["process"].wait(30) == 1
