@@ -95,7 +95,9 @@ class Describer:
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
         from lingbi.engines.choice import CPU, choose_engine, find_gpus
+        from lingbi.service import picture_rules
 
+        self.picture_rules = picture_rules(settings)
         gpus = find_gpus()
         engine = choose_engine(settings.engine, gpus).engine
         found = find_model(settings.model, settings.models_dir)
@@ -122,7 +124,7 @@ class Describer:
                 batch = following
 
     def _load(self, pool, left) -> list:
-        return [(source, pool.submit(load_source, source)) for source in islice(left, self.batch)]
+        return [(source, pool.submit(load_source, source, self.picture_rules)) for source in islice(left, self.batch)]
 
     def _answer(self, batch: list):
         """Rows of one batch of (source, picture or the error in its place)."""

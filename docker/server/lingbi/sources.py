@@ -1,12 +1,15 @@
 """Pictures that a command names: files, folders of them, and URLs."""
 
-import base64
 from pathlib import Path
 
-from lingbi.errors import ConfigurationError
-from lingbi.pictures import PictureError, load_picture
+import httpx
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+from lingbi.errors import ConfigurationError
+from lingbi.faults import PictureError
+from lingbi.fetching import too_large
+from lingbi.pictures import PictureRules, PixelBudget, decode
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
 
 def find_sources(names: list) -> list:
@@ -34,15 +37,36 @@ def _files(path: Path) -> list:
     return [str(path)]
 
 
-def load_source(source: str):
+def load_source(source: str, rules: PictureRules):
     """The picture of a source, RGB and upright, or the PictureError or OSError in its place.
 
-    Files go through the same door as a request's pictures, so the same limits hold.
+    Files are decoded as a request's pictures are, so the same limits hold.
     """
     try:
-        if is_url(source):
-            return load_picture(source)
-        data = base64.b64encode(Path(source).read_bytes()).decode()
-        return load_picture(f"data:image/*;base64,{data}")
+        data = _download(source, rules) if is_url(source) else _read(Path(source), rules.max_bytes)
+        return decode(data, PixelBudget(rules.max_pixels))
     except (PictureError, OSError) as error:
         return error
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise too_large(size, max_bytes)
+    return path.read_bytes()
+
+
+def _download(url: str, rules: PictureRules) -> bytes:
+    """Plainly, redirects, proxies and private networks included: who types the command could go there as well."""
+    data = bytearray()
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=rules.fetch.timeout_s) as response:
+            if response.status_code != httpx.codes.OK:
+                raise PictureError(f"the picture's host answered with status {response.status_code}")
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > rules.max_bytes:
+                    raise too_large(len(data), rules.max_bytes)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise PictureError(f"the picture cannot be fetched: {type(error).__name__}") from None
+    return bytes(data)
