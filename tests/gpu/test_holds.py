@@ -71,9 +71,11 @@ def test_clients_that_leave_mid_stream(turbomind):
         async with client.stream("POST", CHAT, json=question(turbomind, scene, **ENDLESS)) as response:
             if response.status_code == 429:
                 return
-            lines = response.aiter_lines()
-            for _ in range(2 + number % 9):
-                await lines.__anext__()
+            wanted = 2 + number % 9
+            async for _ in response.aiter_lines():  # the demo may end 3000 tokens before so many lines were read
+                wanted -= 1
+                if not wanted:
+                    return
 
     async def leave_all() -> None:
         headers = {"Authorization": f"Bearer {turbomind['key']}"}
@@ -92,23 +94,25 @@ def test_sigterm_under_load(tmp_path):
     before = gpu_used_mib()
     with running_worker(tmp_path / "state", **TURBOMIND) as server:
 
-        def stream(number: int) -> str:
+        def stream_until_refused(number: int) -> list:
+            """Outcomes of one client's streams: every one whole, until the server takes no more."""
+            outcomes = []
             with http(server) as client:
-                response = client.post(CHAT, json=question(server, SCENES[number], **ENDLESS))
-            return "finished" if response.text.endswith("data: [DONE]\n\n") else f"{response.status_code}"
+                while outcomes[-1:] in ([], ["whole"]):
+                    try:
+                        response = client.post(CHAT, json=question(server, SCENES[number], **ENDLESS))
+                    except httpx.ConnectError:
+                        return [*outcomes, "closed"]
+                    is_whole = response.status_code == 200 and response.text.endswith("data: [DONE]\n\n")
+                    outcomes.append("whole" if is_whole else f"{response.status_code}: {response.text[-200:]}")
+            assert response.status_code == 503 and response.headers["retry-after"], outcomes[-1]
+            return [*outcomes[:-1], "503"]
 
         with concurrent.futures.ThreadPoolExecutor(32) as pool:
-            answers = [pool.submit(stream, number) for number in range(32)]
-            assert wait_until(lambda: metric(server, "lingbi_sessions") == 32, 20)
+            clients = [pool.submit(stream_until_refused, number) for number in range(32)]
+            assert wait_until(lambda: metric(server, "lingbi_sessions") >= 16, 60)
             server["process"].terminate()
-            late = []
-
-            def is_refused() -> bool:
-                with http(server) as client:
-                    late.append(client.post(CHAT, json=question(server, SCENES[0])))
-                return late[-1].status_code == 503
-
-            assert wait_until(is_refused, 2) and late[-1].headers["retry-after"]
-            outcomes = {answer.result() for answer in answers}
-        assert outcomes == {"finished"} and server["process"].wait(30) == 0
+            outcomes = [client.result() for client in clients]
+        assert {end[-1] for end in outcomes} <= {"503", "closed"} and any(end[-1] == "503" for end in outcomes)
+        assert server["process"].wait(30) == 0
     assert wait_until(lambda: gpu_used_mib() - before <= SAME_MIB, 20)

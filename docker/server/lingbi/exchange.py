@@ -5,7 +5,7 @@ import json
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from lingbi.door import RECORD
 from lingbi.faults import BadRequest, ClientGone, Refusal
@@ -19,8 +19,11 @@ MESSAGE_CHARACTERS = 300
 
 
 async def read_body(request: Request, model: type) -> BaseModel:
-    """The request's JSON as a model. Raises BadRequest that names the field."""
-    body = await request.body()
+    """The request's JSON as a model. Raises BadRequest that names the field, ClientGone when it does not come whole."""
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        raise ClientGone from None
     try:
         if len(body) <= INLINE_BYTES:
             return model.model_validate_json(body)
