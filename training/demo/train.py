@@ -29,7 +29,7 @@ BATCH = dict(cpu=16, cuda=128)
 # First the tower learns to see, from its heads; then the language model learns to talk about what a finished tower sees.
 TOWER_SHARE = 0.55
 # Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
-PICTURES_PER_MINUTE = dict(tower=16500, talk=7200)
+PICTURES_PER_MINUTE = dict(tower=12500, talk=5000)
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), talk=(1e-3, 5e-3))
 # How many scenes are easy when a phase begins, and from this part of it on.
@@ -62,7 +62,7 @@ class Shared:
 class Trainer:
     """One of the ranks: its own copy of the model, its own samples, the same gradient as the others."""
 
-    def __init__(self, folder, rank, shared, seed, minutes, device="cpu", start=None):
+    def __init__(self, folder, rank, shared, seed, minutes, tower_share, device="cpu", start=None):
         torch.manual_seed(seed)
         self.rank, self.shared, self.seed, self.folder, self.device = rank, shared, seed, folder, device
         self.model = network.new_model(folder).to(device)
@@ -72,7 +72,7 @@ class Trainer:
             TEMPLATE.messages2prompt(messages_of([("", None)], 0)).partition("user\n")[0] + "user\n"
         )
         self.start = start
-        share = 0 if start else TOWER_SHARE
+        share = 0 if start else tower_share
         self.minutes = dict(tower=minutes * share, talk=minutes * (1 - share))
         self.step, self.started = 0, time.monotonic()
         self.workers = multiprocessing.get_context("spawn").Pool(os.cpu_count()) if device == "cuda" else None
@@ -223,10 +223,10 @@ def schedule(step, part):
     return min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * part))
 
 
-def run_rank(rank, folder, shared, seed, minutes, device, start):
+def run_rank(rank, folder, shared, seed, minutes, tower_share, device, start):
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    trainer = Trainer(folder, rank, shared, seed, minutes, device, start)
+    trainer = Trainer(folder, rank, shared, seed, minutes, tower_share, device, start)
     trainer.train()
     if rank == 0:
         save(trainer.model, folder)
@@ -272,6 +272,9 @@ def main(argv=None):
         help="how much to train, in minutes of two fast cores (default: %(default)s)",
     )
     parser.add_argument(
+        "--tower-share", type=float, default=TOWER_SHARE, help="part of that time for the tower (default: %(default)s)"
+    )
+    parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="cpu",
@@ -290,9 +293,8 @@ def main(argv=None):
     ranks = RANKS[args.device]
     shared = Shared(count_parameters(args.out), ranks)
     started = time.monotonic()
-    multiprocessing.spawn(
-        run_rank, (str(args.out), shared, args.seed, args.minutes, args.device, args.start), nprocs=ranks
-    )
+    options = (str(args.out), shared, args.seed, args.minutes, args.tower_share, args.device, args.start)
+    multiprocessing.spawn(run_rank, options, nprocs=ranks)
     print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes: {args.out}", flush=True)
     return 0 if score.print_score(score.score_folder(args.out)) >= PASS_MARK else 1
 
