@@ -6,6 +6,7 @@ within seconds. Messages: requests with odd texts, URLs and values in every fiel
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
 import json
 import random
@@ -97,6 +98,16 @@ def bounded(count: int):
     )
 
 
+@contextlib.contextmanager
+def hang_ends_the_run():
+    """Where the threads are, then the end of this process, when the block takes longer than HANG_S."""
+    faulthandler.dump_traceback_later(HANG_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def fuzz_pictures(count: int) -> Counter:
     """{outcome: how many}; raises on the first input that does what it must not."""
     outcomes = Counter()
@@ -104,9 +115,9 @@ def fuzz_pictures(count: int) -> Counter:
     @bounded(count)
     @given(files())
     def one(data):
-        faulthandler.dump_traceback_later(HANG_S, exit=True)
         try:
-            picture = decode(decode_data_url(url_of(data), 1 << 20), PixelBudget(PIXELS))
+            with hang_ends_the_run():
+                picture = decode(decode_data_url(url_of(data), 1 << 20), PixelBudget(PIXELS))
             assert picture.mode == "RGB" and picture.width * picture.height <= PIXELS
             outcomes["decoded"] += 1
         except PictureError as error:
@@ -235,9 +246,9 @@ def fuzz_messages(count: int) -> Counter:
         @bounded(count)
         @given(requests())
         def one(request):
-            faulthandler.dump_traceback_later(HANG_S, exit=True)
             path, content = request
-            response = loop.run_until_complete(client.post(path, content=content))
+            with hang_ends_the_run():
+                response = loop.run_until_complete(client.post(path, content=content))
             assert response.status_code < 500, (response.status_code, response.text[:300])
             if response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream"):
                 assert response.text.endswith("data: [DONE]\n\n"), response.text[-300:]
@@ -287,7 +298,6 @@ def main(arguments=None) -> int:
         seconds = round(time.monotonic() - start, 1)
         report = {"path": name, "inputs": sum(outcomes.values()), "seconds": seconds, "outcomes": dict(outcomes)}
         print(json.dumps(report), flush=True)
-    faulthandler.cancel_dump_traceback_later()
     return 0
 
 

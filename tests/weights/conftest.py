@@ -72,3 +72,18 @@ def same_files(folder, other) -> bool:
         }
 
     return contents(folder) == contents(other)
+
+
+@pytest.fixture
+def to(tmp_path):
+    return tmp_path / "volume" / "model"
+
+
+def left_behind(folder) -> list:
+    """What a failed fetch put where a model's files belong."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lingbi") if folder.exists() else []
+
+
+def model_files(folder) -> list:
+    """The files of a model folder, without lingbi's own."""
+    return [path for path in folder.rglob("*") if path.is_file() and ".lingbi" not in path.parts]
