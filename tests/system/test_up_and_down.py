@@ -187,11 +187,11 @@ def test_turbomind_without_a_gpu_is_refused(tmp_path):
 
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     state_dir = tmp_path / "state"
-    for phase in ("worker-0  starting", "worker-0  loading"):
+    for is_starting in (True, False):  # which of the later phases is seen depends on the machine
         command = [sys.executable, "-m", "lingbi.up", "--port", str(free_port())]
         up = subprocess.Popen(command, env=clean_environment(state_dir), stderr=subprocess.PIPE, text=True)
         for line in up.stderr:
-            if phase in line:
+            if "worker-0  " in line and ("starting" in line) == is_starting:
                 break
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 130 and "nothing is left running" in up.stderr.read()
