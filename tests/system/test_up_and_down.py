@@ -189,7 +189,14 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
     state_dir = tmp_path / "state"
     for is_starting in (True, False):  # which of the later phases is seen depends on the machine
         command = [sys.executable, "-m", "lingbi.up", "--port", str(free_port())]
-        up = subprocess.Popen(command, env=clean_environment(state_dir), stderr=subprocess.PIPE, text=True)
+        up = subprocess.Popen(
+            command,
+            env=clean_environment(state_dir),
+            stderr=subprocess.PIPE,
+            text=True,
+            # a suite that a script runs in the background inherits "ignore Ctrl-C", and so would this
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         for line in up.stderr:
             if "worker-0  " in line and ("starting" in line) == is_starting:
                 break
