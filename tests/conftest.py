@@ -14,6 +14,7 @@ import pytest
 from lingbi.engines.choice import find_gpus
 from lingbi.supervision import wait_until
 
+pytest_plugins = ["tests.containers.fixtures"]
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 not_run = []
@@ -65,14 +66,22 @@ def lingbi(module: str, *arguments, state_dir: Path, timeout_s: float = 300, **e
 def clean_environment(state_dir: Path) -> dict:
     """This process's environment without settings, and with a state folder."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
-    return inherited | {"LINGBI_STATE_DIR": str(state_dir), "PYTHONPATH": str(ROOT / "docker/server")}
+    ports = {f"LINGBI_{name}PORT": str(free_port()) for name in ("", "UI_", "GATEWAY_", "GATEWAY_INNER_")}
+    return (
+        inherited
+        | ports
+        | {
+            "LINGBI_STATE_DIR": str(state_dir),
+            "PYTHONPATH": os.pathsep.join(str(ROOT / "docker" / part) for part in ("server", "gateway", "ui")),
+        }
+    )
 
 
 @contextlib.contextmanager
 def running_server(state_dir: Path, *arguments, **environment):
-    """A server started by lingbi.up; yields its report, with the key as "key" and "port"."""
+    """A server alone, started by lingbi.up; yields its report, with the key as "key" and "port"."""
     port = free_port()
-    up = lingbi("up", "--json", "--port", port, *arguments, state_dir=state_dir, **environment)
+    up = lingbi("up", "--json", "--server-only", "--port", port, *arguments, state_dir=state_dir, **environment)
     assert up.returncode == 0, up.stderr
     report = json.loads(up.stdout.splitlines()[-1])
     try:
@@ -104,6 +113,31 @@ def running_worker(state_dir: Path, *command, **environment):
     finally:
         process.kill()
         process.wait(10)
+
+
+@contextlib.contextmanager
+def running_stack(state_dir: Path, *arguments, **environment):
+    """Server, page and gateway, started by lingbi.up with the demo model; yields its report with "key" and "ports"."""
+    values = clean_environment(state_dir)
+    ports = {name: int(value) for name, value in values.items() if name.startswith("LINGBI_") and "PORT" in name}
+    environment = {name: str(port) for name, port in ports.items()} | environment
+    command = ("up", "--json", "--model", "demo", "--engine", "cpu", *arguments)
+    up = lingbi(*command, state_dir=state_dir, **environment)
+    assert up.returncode == 0, up.stderr
+    report = json.loads(up.stdout.splitlines()[-1])
+    try:
+        yield report | {"key": Path(report["api_key_file"]).read_text().split()[0], "ports": ports}
+    finally:
+        down = lingbi("down", state_dir=state_dir)
+        assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(scope="session")
+def demo_stack(tmp_path_factory):
+    """The demo model behind page and gateway; tests must leave it running and answering."""
+    state_dir = tmp_path_factory.mktemp("demo stack") / "state"
+    with running_stack(state_dir) as report:
+        yield report | {"state_dir": state_dir}
 
 
 @pytest.fixture(scope="session")

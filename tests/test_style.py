@@ -9,7 +9,7 @@ import pytest
 from lingbi.settings import Settings
 from tests.conftest import ROOT
 
-CODE = ("docker", "training", "tests")
+CODE = ("docker", "host", "training", "tests")
 
 
 def tracked_text(*patterns: str) -> dict:

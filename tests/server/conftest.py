@@ -1,11 +1,15 @@
 """A door with no model behind it, for what is decided before the engine is asked."""
 
+from types import SimpleNamespace
+
 import pytest
 from fastapi.testclient import TestClient
 
 from lingbi.keys import Key, KeyRing, digest, save_keys
 from lingbi.readiness import READY, Readiness
 from lingbi.settings import Settings
+from lingbi.vision.cache import FeatureCache
+from lingbi.vitals import Pulse
 
 KEY = {"Authorization": "Bearer secret"}
 
@@ -14,6 +18,7 @@ class NoEngine:
     """As much of lmdeploy's engine as a generator needs before it is asked anything."""
 
     gens_set, session_len, chat_template, tokenizer = {1}, 4096, None, None
+    vl_encoder = SimpleNamespace(pulse=Pulse(), cache=FeatureCache(0))
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ def hang_if_told() -> None:
 
 
 def break_encoder(module) -> None:
-    @wrapt.patch_function_wrapper(module, "ImageEncoder.forward")
+    @wrapt.patch_function_wrapper(module, "CpuVisionModel.forward")
     def forward(wrapped, instance, args, kwargs):
         if part == "fails" and file.exists():
-            return [RuntimeError("CUDA error: an illegal memory access was encountered")] * len(args[0])
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         hang_if_told()
         return wrapped(*args, **kwargs)
 
@@ -44,8 +44,8 @@ def break_loop(module) -> None:
 
 
 BREAK = {
-    "encoder": ("lmdeploy.vl.engine", break_encoder),
-    "fails": ("lmdeploy.vl.engine", break_encoder),
+    "encoder": ("lingbi.engines.checkpoint", break_encoder),
+    "fails": ("lingbi.engines.checkpoint", break_encoder),
     "model": ("lingbi.engines.cpu", break_model),
     "loop": ("lingbi.readiness", break_loop),
 }

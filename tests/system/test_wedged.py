@@ -44,7 +44,7 @@ def test_an_encoder_that_stands_still_has_the_worker_replaced_and_counted(tmp_pa
         text = body(server, [{"role": "user", "content": "hello"}])
         assert client.post(CHAT, json=text).status_code == 200
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            stuck = pool.submit(client.post, CHAT, json=question(server, SCENES[0]))
+            stuck = pool.submit(client.post, CHAT, json=question(server, SCENES[1]))
             reports = phases_until_it_ends(server)
             assert isinstance(stuck.exception(), httpx.HTTPError) or stuck.result().status_code != 200
         assert reports[-1]["phase"] == "not answering" and "vision encoder" in reports[-1]["error"]

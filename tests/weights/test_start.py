@@ -216,7 +216,7 @@ def test_up_fetches_shows_progress_in_ready_and_answers(hub, tmp_path):
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     environment = {"LINGBI_HUB_ENDPOINT": hub.url, "LINGBI_MODELS_DIR": str(tmp_path / "models")}
-    options = ("--json", "--model", MODEL, "--engine", "cpu", "--port", port)
+    options = ("--json", "--server-only", "--model", MODEL, "--engine", "cpu", "--port", port)
     up = lingbi("up", *options, state_dir=state, **environment)
     try:
         assert up.returncode == 0, up.stderr

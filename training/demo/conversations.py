@@ -119,7 +119,7 @@ def _asked_by_looks(rng, scene, language, kind):
 
     Those that would be several are only counted.
     """
-    by_colour = kind in ("shape_of",) or (kind != "colour_of" and rng.random() < 0.5)
+    by_colour = kind == "shape_of" or (kind != "colour_of" and rng.random() < 0.5)
     by_shape = kind == "colour_of" or not by_colour or (kind in ("number_of", "position_of") and rng.random() < 0.35)
     model = (
         rng.choice(scene.things)

@@ -17,13 +17,12 @@ import torch
 from lingbi.scenes import find_fault
 
 from . import MODEL_FOLDER
-from .conversations import KINDS, random_turn
+from .conversations import random_turn
 from .heldout import QUESTIONS, heldout_picture
 from .template import STOP, encode_prompt, messages_of
 
 N_PICTURES, SEED = 200, 20240501
 MAX_NEW_TOKENS = 128
-MORE_KINDS = [kind for kind in KINDS if kind != "talk"]
 PASS_MARK = 0.95
 
 

@@ -39,7 +39,6 @@ MAX_GRADIENT = 5.0
 # Lengths are alike within a batch; the batches of one pool come in random order.
 POOL = 512
 REPORT_EVERY = 100
-PASS_MARK = 0.95
 
 
 class Shared:
@@ -296,7 +295,7 @@ def main(argv=None):
     options = (str(args.out), shared, args.seed, args.minutes, args.tower_share, args.device, args.start)
     multiprocessing.spawn(run_rank, options, nprocs=ranks)
     print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes: {args.out}", flush=True)
-    return 0 if score.print_score(score.score_folder(args.out)) >= PASS_MARK else 1
+    return 0 if score.print_score(score.score_folder(args.out)) >= score.PASS_MARK else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 TEMPLATE = "internlm-xcomposer2"
 TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
 
+# Tokens of prompt and answer together: `max_length` of the published config.json, by which lmdeploy tells 4khd.
+SESSION_LEN, SESSION_LEN_4KHD = 4096, 16384
+
 # Tokens of lmdeploy's chat template around one picture, with the published tokenizer:
 # beginning of sequence, 136 before the picture, and 6 after the question.
 TEMPLATE_TOKENS = 1 + 136 + 6
@@ -76,7 +79,7 @@ MODELS = (
         geometry=GEOMETRY_7B,
         picture_side=490,
         picture_range="1225",
-        session_len=4096,
+        session_len=SESSION_LEN,
         weight_bytes=17_333_676_032,
         card_gb=24,
         purpose="benchmarks, chat",
@@ -87,7 +90,7 @@ MODELS = (
         geometry=GEOMETRY_7B,
         picture_side=224,
         picture_range="256",
-        session_len=4096,
+        session_len=SESSION_LEN,
         weight_bytes=17_331_691_520,
         card_gb=24,
         purpose="visual chat (its text-image composition is not served)",
@@ -98,7 +101,7 @@ MODELS = (
         geometry=GEOMETRY_7B,
         picture_side=None,
         picture_range="1897-4057",
-        session_len=16384,
+        session_len=SESSION_LEN_4KHD,
         weight_bytes=17_194_999_808,
         card_gb=24,
         purpose="pictures up to 4K, chat",
@@ -110,7 +113,7 @@ MODELS = (
         geometry=GEOMETRY_1_8B,
         picture_side=490,
         picture_range="1225",
-        session_len=4096,
+        session_len=SESSION_LEN,
         weight_bytes=4_902_467_584,
         card_gb=8,
         purpose="benchmarks, chat, small cards; the CPU, slowly",

@@ -1,7 +1,6 @@
 """POST /v1/chat/completions."""
 
 import re
-import time
 
 from starlette.requests import Request
 
@@ -19,7 +18,6 @@ from lingbi.protocol import (
     Logprobs,
     TokenLogprob,
     TopLogprob,
-    Usage,
 )
 from lingbi.service import Service
 
@@ -56,6 +54,8 @@ def check_model(service: Service, model: str) -> None:
 class ChatExchange(Exchange):
     """A conversation and its answer."""
 
+    id_prefix = "chatcmpl"
+
     async def begin(self):
         """The answer's steps, the first of them made already."""
         body = self.body
@@ -78,14 +78,6 @@ class ChatExchange(Exchange):
         answer = await self.start(prompt, asked, logprobs)
         return await first_and_rest(self.steps(answer))
 
-    @property
-    def head(self) -> dict:
-        return {"id": f"chatcmpl-{self.record.id}", "model": self.body.model, "created": int(time.time())}
-
-    def usage(self) -> Usage:
-        prompt, answer = self.record.prompt_tokens or 0, self.record.completion_tokens or 0
-        return Usage(prompt_tokens=prompt, completion_tokens=answer, total_tokens=prompt + answer)
-
     async def whole(self, steps) -> ChatCompletion:
         text, logprobs, reason = "", [], None
         async for step in steps:
@@ -103,15 +95,7 @@ class ChatExchange(Exchange):
 
     async def events(self, steps):
         """The chunks of the answer, as JSON."""
-        head = self.head
-        options = self.body.stream_options
-        with_usage = bool(options and options.include_usage)
-        # OpenAI's chunks have "usage": null when usage was asked for, and no such field otherwise.
-        left_out = None if with_usage else {"usage"}
-
-        def chunk(choices, usage=None) -> str:
-            return ChatChunk(**head, choices=choices, usage=usage).model_dump_json(exclude=left_out)
-
+        chunk = self.chunks(ChatChunk)
         yield chunk([ChunkChoice(delta=Delta(role="assistant", content=""))])
         async for step in steps:
             if step.text or (self.body.logprobs and step.token_ids):
@@ -121,7 +105,7 @@ class ChatExchange(Exchange):
                 yield chunk([ChunkChoice(delta=Delta(), finish_reason=step.finish_reason)])
         if self.record.pictures:
             self.service.vitals.prove()
-        if with_usage:
+        if self.is_usage_wanted:
             yield chunk([], self.usage())
 
     def logprobs(self, step) -> list:

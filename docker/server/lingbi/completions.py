@@ -1,13 +1,12 @@
 """POST /v1/completions: text gone on with, for those who bring their own prompt."""
 
 import asyncio
-import time
 
 from starlette.requests import Request
 
 from lingbi.chat import check_model
 from lingbi.exchange import Events, Exchange, first_and_rest, read_body, unless_gone
-from lingbi.protocol import Completion, CompletionRequest, TextChoice, Usage
+from lingbi.protocol import Completion, CompletionRequest, TextChoice
 from lingbi.service import Service
 
 
@@ -31,17 +30,11 @@ async def completions(service: Service, request: Request):
 class CompletionExchange(Exchange):
     """Prompts and how they go on."""
 
+    id_prefix = "cmpl"
+
     @property
     def prompts(self) -> list:
         return [self.body.prompt] if isinstance(self.body.prompt, str) else self.body.prompt
-
-    @property
-    def head(self) -> dict:
-        return {"id": f"cmpl-{self.record.id}", "model": self.body.model, "created": int(time.time())}
-
-    def usage(self) -> Usage:
-        prompt, answer = self.record.prompt_tokens or 0, self.record.completion_tokens or 0
-        return Usage(prompt_tokens=prompt, completion_tokens=answer, total_tokens=prompt + answer)
 
     async def begin(self, index: int):
         """The steps of a prompt's answer, the first of them made already."""
@@ -67,17 +60,10 @@ class CompletionExchange(Exchange):
 
     async def events(self, first):
         """The chunks of all answers, one prompt after the other, as JSON."""
-        head = self.head
-        options = self.body.stream_options
-        with_usage = bool(options and options.include_usage)
-        left_out = None if with_usage else {"usage"}
-
-        def chunk(choices, usage=None) -> str:
-            return Completion(**head, choices=choices, usage=usage).model_dump_json(exclude=left_out)
-
+        chunk = self.chunks(Completion)
         for index in range(len(self.prompts)):
             async for step in first if index == 0 else await self.begin(index):
                 if step.text or step.finish_reason:
                     yield chunk([TextChoice(index=index, text=step.text, finish_reason=step.finish_reason)])
-        if with_usage:
+        if self.is_usage_wanted:
             yield chunk([], self.usage())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
@@ -11,7 +12,8 @@ from lingbi.door import RECORD
 from lingbi.faults import BadRequest, ClientGone, Refusal
 from lingbi.generation import Answer
 from lingbi.prompts import Prompt, answer_room
-from lingbi.sampling_options import engine_options, stop_words
+from lingbi.protocol import Usage
+from lingbi.sampling_options import GREEDY, engine_options, stop_words
 from lingbi.service import Service
 
 INLINE_BYTES = 64 << 10  # larger bodies are parsed in a thread
@@ -63,7 +65,9 @@ async def _disconnected(request: Request) -> None:
 
 
 class Exchange:
-    """What chat completions and completions do alike."""
+    """What chat completions and completions do alike; id_prefix: how their answers' ids begin."""
+
+    id_prefix = ""
 
     def __init__(self, service: Service, request: Request, body):
         self.service, self.request, self.body = service, request, body
@@ -78,11 +82,13 @@ class Exchange:
         record.prompt_tokens = (record.prompt_tokens or 0) + len(prompt.ids)
         options = engine_options(self.body, room, generator.engine.stop_words, logprobs)
         waited_from = record.elapsed()
-        answer = await generator.start(prompt, options, stop_words(self.body))
+        is_repeatable = self.body.seed is not None and options.top_k != GREEDY
+        answer = await generator.start(prompt, options, stop_words(self.body), is_repeatable)
         self.answers.append(answer)
         record.queue_s = record.elapsed() - waited_from
         self.service.metrics.queue_wait.observe(record.queue_s)
         self.service.metrics.prompt_tokens.inc(len(prompt.ids))
+        self.service.metrics.reused_tokens.inc(answer.place.step)
         return answer
 
     async def steps(self, answer: Answer):
@@ -103,6 +109,32 @@ class Exchange:
                 if began is not None and made > 0:
                     metrics.token_time.observe((record.elapsed() - began) / made)
             yield step
+
+    @property
+    def head(self) -> dict:
+        """What an answer, or every event of one, begins with."""
+        return {"id": f"{self.id_prefix}-{self.record.id}", "model": self.body.model, "created": int(time.time())}
+
+    def usage(self) -> Usage:
+        """The request's tokens so far."""
+        prompt, answer = self.record.prompt_tokens or 0, self.record.completion_tokens or 0
+        return Usage(prompt_tokens=prompt, completion_tokens=answer, total_tokens=prompt + answer)
+
+    @property
+    def is_usage_wanted(self) -> bool:
+        """Whether a stream is to end with the request's usage."""
+        return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    def chunks(self, kind: type):
+        """A function of choices (and usage) that makes the JSON of one event of this exchange."""
+        head = self.head
+        # OpenAI's chunks have "usage": null when usage was asked for, and no such field otherwise.
+        left_out = None if self.is_usage_wanted else {"usage"}
+
+        def chunk(choices: list, usage: Usage | None = None) -> str:
+            return kind(**head, choices=choices, usage=usage).model_dump_json(exclude=left_out)
+
+        return chunk
 
     def close(self) -> None:
         """Free the engine of whatever still runs for this request."""

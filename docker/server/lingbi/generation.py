@@ -17,12 +17,13 @@ from lmdeploy.tokenizer import DetokenizeState
 
 from lingbi.faults import EngineFault
 from lingbi.prompts import Prompt, answer_room, assemble, check_characters, plain, render, tokenise
+from lingbi.sessions import Sessions
 from lingbi.stop_words import StopWords
 from lingbi.vitals import Vitals
 
 log = logging.getLogger(__name__)
 CANCEL_AGAIN_S = 1.0  # a cancellation that comes before the engine has begun is lost
-ENCODER_REQUESTS = 16  # requests whose decoded pictures are in memory at once; lmdeploy's encoder batch
+ENCODER_REQUESTS = 16  # requests whose decoded pictures are in memory at once
 
 
 @dataclass
@@ -38,20 +39,21 @@ class Step:
 class Generator:
     """The engine's instances, shared by all requests of this worker."""
 
-    def __init__(self, engine, running: int, vitals: Vitals):
+    def __init__(self, engine, running: int, vitals: Vitals, kept_sessions: int = 0):
         self.engine, self.vitals = engine, vitals
+        vitals.encoder = engine.vl_encoder.pulse
         self.tokenizer, self.template, self.session_len = engine.tokenizer, engine.chat_template, engine.session_len
         self.free = deque(itertools.islice(engine.gens_set, running))
         self.size = len(self.free)
         self.runs = set()
         self.waiting = deque()
-        self.session_ids = itertools.count(1)
+        self.sessions = Sessions(kept_sessions)
         self.encoding = asyncio.Semaphore(ENCODER_REQUESTS)
         self.cancelling = ThreadPoolExecutor(self.size, "cancel")
         self._closing = set()
 
-    async def chat_prompt(self, messages, load_pictures) -> Prompt:
-        """The prompt of chat messages; `load_pictures()` gives their PIL pictures, in order."""
+    async def chat_prompt(self, messages, load_pictures, is_fresh: bool = False) -> Prompt:
+        """The prompt of chat messages; `load_pictures()` gives their PIL pictures, in order; is_fresh: see encode."""
         text = render(messages, self.template)
         check_characters(text, self.session_len)
         stretches = await tokenise(text, self.tokenizer)
@@ -59,7 +61,7 @@ class Generator:
         if len(stretches) == 1:
             return Prompt(stretches[0])
         async with self.encoding:
-            features = await self.encode(await load_pictures())
+            features = await self.encode(await load_pictures(), is_fresh)
         return assemble(stretches, features)
 
     async def text_prompt(self, text: str) -> Prompt:
@@ -67,23 +69,26 @@ class Generator:
         check_characters(text, self.session_len)
         return assemble(await tokenise(plain(text), self.tokenizer), [])
 
-    async def encode(self, pictures: list) -> list:
-        """Features [tokens, hidden] of pictures, as numpy arrays. Raises EngineFault, for this request only."""
-        with self.vitals.encoder.working():
-            try:
-                features = await self.engine.vl_encoder.async_infer(pictures)
-            except ValueError as error:
-                log.exception("a picture could not be encoded")
-                raise EngineFault(str(error), reason="encoder") from None
-        if not features[0].is_cuda:
-            return [item.numpy() for item in features]
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, lambda: [item.cpu().numpy() for item in features])
+    async def encode(self, pictures: list, is_fresh: bool = False) -> list:
+        """Features [tokens, hidden] of pictures, as tensors; not those of the same pictures before, if is_fresh.
 
-    async def start(self, prompt: Prompt, config: EngineGenerationConfig, stop=()) -> "Answer":
-        """Wait for an engine instance and start an answer on it; close what you get."""
+        Raises EngineFault, for this request only.
+        """
+        try:
+            return await self.engine.vl_encoder.encode(pictures, is_fresh)
+        except ValueError as error:
+            log.exception("a picture could not be encoded")
+            raise EngineFault(str(error), reason="encoder") from None
+
+    async def start(
+        self, prompt: Prompt, config: EngineGenerationConfig, stop=(), is_repeatable: bool = False
+    ) -> "Answer":
+        """Wait for an engine instance and start an answer on it; close what you get.
+
+        is_repeatable: the same request must give the same sampled answer, so it starts a session anew.
+        """
         instance = self.free.popleft() if self.free else await self._wait_free()
-        return Answer(self, instance, prompt, config, stop)
+        return Answer(self, instance, prompt, config, stop, is_repeatable)
 
     async def _wait_free(self):
         place = asyncio.get_running_loop().create_future()
@@ -127,11 +132,12 @@ class Progress:
 class Answer:
     """One answer in the making. Iterate once; `close` at the end, whatever happened."""
 
-    def __init__(self, generator: Generator, instance, prompt: Prompt, config: EngineGenerationConfig, stop):
+    def __init__(self, generator, instance, prompt: Prompt, config: EngineGenerationConfig, stop, is_repeatable):
         self.generator, self.instance, self.prompt = generator, instance, prompt
         self.config = copy.copy(config)
         self.stop_words = StopWords(stop)
-        self.session_id = next(generator.session_ids)
+        self.place = generator.sessions.take(prompt, may_go_on=not is_repeatable)
+        self.is_cancelled = False
         self.progress = Progress()
         self.token_ids = []
         self.finish_reason = None
@@ -148,23 +154,24 @@ class Answer:
         try:
             with pulse.working():
                 async for output in self.instance.async_stream_infer(
-                    self.session_id,
-                    **self.prompt.inputs(),
+                    self.place.session_id,
+                    **self.prompt.inputs(self.place.step),
                     gen_config=self.config,
                     stream_output=True,
-                    sequence_start=True,
-                    sequence_end=True,
-                    step=0,
+                    sequence_start=self.place.step == 0,
+                    sequence_end=self.generator.sessions.limit == 0,
                 ):
                     pulse.beat()
                     progress.output = output
                     progress.changed.set()
         except Exception as error:  # whatever the engine raises belongs to this request
-            log.exception("the engine failed on session %s", self.session_id)
+            log.exception("the engine failed on session %s", self.place.session_id)
             progress.error = error
         finally:
             progress.is_done = True
             progress.changed.set()
+            is_whole = not self.is_cancelled and progress.error is None and progress.output is not None
+            self.generator.sessions.keep(self.place, self.prompt, is_whole)
             self.generator.runs.discard(self)
             self.generator.give_back(self.instance)
 
@@ -201,14 +208,16 @@ class Answer:
 
     def close(self) -> None:
         """Free the engine of an answer that nobody waits for; returns at once."""
-        if not self.progress.is_done:
+        ends_itself = self.finish_reason == "length"
+        if not self.progress.is_done and not ends_itself:
+            self.is_cancelled = True
             self.generator.finish(asyncio.create_task(self._cancel()))
 
     async def _cancel(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.task.done():
             try:
-                await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.session_id)
+                await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.place.session_id)
             except Exception:  # the engine may answer oddly for a session that ends just now; try until it has
-                log.warning("cancelling session %s failed", self.session_id, exc_info=True)
+                log.warning("cancelling session %s failed", self.place.session_id, exc_info=True)
             await asyncio.wait({self.task}, timeout=CANCEL_AGAIN_S)

@@ -10,20 +10,27 @@ import wrapt
 # Read by the libraries at import. No start may wait for, or talk to, anybody outside.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "DO_NOT_TRACK": "1"}
 
+# Set for a process that is to run lmdeploy as it was published: scripts/bench compares with that.
+STOCK = "LINGBI_STOCK"
+
+# Module: the functions, as "module of this package:function", that correct it when it is imported.
 PATCHES = {
-    "lmdeploy.vl.model.xcomposer2": ("offline_clip", "rgb_pictures"),
-    "lmdeploy.vl.engine": ("isolated_encoder", "vision_by_engine"),
-    "lmdeploy.serve.vl_async_engine": ("engine_by_machine",),
-    "gradio.blocks": ("private_page",),
+    "lmdeploy.vl.model.xcomposer2": ("lmdeploy_patches:offline_clip",),
+    "lmdeploy.serve.vl_async_engine": ("lmdeploy_patches:own_encoder", "lmdeploy_patches:engine_by_machine"),
+    "lmdeploy.turbomind.turbomind": ("engines.turbomind:woken_streams", "engines.turbomind:uncopied_features"),
+    "lmdeploy.turbomind.deploy.source_model.xomposer2": ("engines.loading:mapped_readers",),
+    "lmdeploy.turbomind.deploy.target_model.base": ("engines.loading:exported_from_gpu",),
+    "transformers.models.clip.modeling_clip": ("vision.clip:fused_attention", "vision.clip:patches_by_matrix"),
+    "gradio.blocks": ("lmdeploy_patches:private_page",),
 }
 
 
 def register() -> None:
     for key, value in OFFLINE.items():
         os.environ.setdefault(key, value)
-    for module, patches in PATCHES.items():
+    for module, patches in PATCHES.items() if STOCK not in os.environ else ():
         for patch in patches:
-            wrapt.register_post_import_hook(f"lingbi.lmdeploy_patches:{patch}", module)
+            wrapt.register_post_import_hook(f"lingbi.{patch}", module)
 
 
 register()

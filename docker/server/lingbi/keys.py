@@ -14,14 +14,14 @@ import os
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 KEY_BYTES = 32
-DEFAULT = "default"
+DEFAULT, PAGE = "default", "ui"
 LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+sha256:(?P<digest>[0-9a-f]{64})(?:\s+(?P<limit>[1-9]\d{0,5}))?")
 LOOK_AGAIN_S = 1.0
 
@@ -85,16 +85,46 @@ def ensure_keys(file: Path, own_copy: Path) -> list:
         keys = read_keys(file)
         if not keys and not own_copy.exists():
             _write(own_copy, f"lb-{secrets.token_urlsafe(KEY_BYTES)}\n")
-        if own_copy.exists():
-            own = Key(DEFAULT, digest(_first_word(own_copy)))
-            if own.digest not in {key.digest for key in keys}:
-                keys = [key for key in keys if key.name != DEFAULT] + [own]
-                save_keys(file, keys)
+        return _follow(file, keys, DEFAULT, own_copy) if own_copy.exists() else keys
+
+
+def ensure_page_key(file: Path, copy: Path, limit: int) -> None:
+    """The page's own key: in plain in `copy` (mode 0600), made when missing, and hashed in the key file."""
+    with _locked(file):
+        if not copy.exists():
+            _write(copy, f"lb-{secrets.token_urlsafe(KEY_BYTES)}\n")
+        _follow(file, read_keys(file), PAGE, copy, limit)
+
+
+def _follow(file: Path, keys: list, name: str, copy: Path, limit: int | None = None) -> list:
+    """The keys, with the one of this name as its plain copy has it; saved when that changes them."""
+    own = Key(name, digest(_first_word(copy)), limit)
+    if own.digest in {key.digest for key in keys}:
+        return keys
+    keys = [key for key in keys if key.name != name] + [own]
+    save_keys(file, keys)
     return keys
 
 
+def take_keys(file: Path, folder: Path) -> None:
+    """Have the key file hold every key of a folder: its files' first words, under the files' names."""
+    with _locked(file):
+        keys = read_keys(file)
+        for plain in sorted(path for path in folder.iterdir() if path.is_file()):
+            old = next((key for key in keys if key.name == plain.name), Key(plain.name, ""))
+            keys = [key for key in keys if key.name != plain.name] + [replace(old, digest=digest(_first_word(plain)))]
+        parse_keys("".join(f"{key.line()}\n" for key in keys), f"the keys of {folder}")
+        if keys != read_keys(file):
+            save_keys(file, keys)
+
+
 def _first_word(file: Path) -> bytes:
-    words = file.read_bytes().split()
+    try:
+        words = file.read_bytes().split()
+    except OSError as error:
+        raise ConfigurationError(
+            f"key file {file} cannot be read by user {os.getuid()}: {error.strerror}; chmod a+r it, in a closed folder"
+        ) from None
     if not words:
         raise ConfigurationError(f"key file {file} is empty; put a key in it, or remove it to have one made")
     return words[0]

@@ -2,10 +2,9 @@
 
 They hold for lingbi's own server and for lmdeploy's commands and `pipeline` in this environment:
 a start needs no network and opens no tunnel, the chat template follows from what a model folder
-contains, one bad picture harms nobody else, and without a GPU the CPU engine serves.
+contains, one bad picture harms nobody else (vision/encoder.py), and without a GPU the CPU engine serves.
 """
 
-import asyncio
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -26,78 +25,31 @@ def offline_clip(module) -> None:
     module._CLIPVisionModel_from_pretrained = from_pretrained
 
 
-def rgb_pictures(module) -> None:
-    """Turn every picture to RGB: the 4khd path forgets to, and RGBA, grey or palette ones raise."""
-
-    @wrapt.patch_function_wrapper(module, "Xcomposer2VisionModel.forward")
-    def forward(wrapped, instance, args, kwargs):
-        (images,) = args
-        return wrapped([image.convert("RGB") for image in images], **kwargs)
+def own_encoder(module) -> None:
+    """Encode pictures with lingbi's encoder, on the device of the engine that serves."""
+    module.ImageEncoder = build_encoder
 
 
-def isolated_encoder(module) -> None:
-    """Hand an encoder's exception to the request it belongs to; lmdeploy's thread dies of it."""
+def build_encoder(model_path: str):
+    """What lmdeploy's VLAsyncEngine takes for its ImageEncoder."""
+    from lingbi.settings import load_settings
+    from lingbi.vision.cache import FeatureCache
+    from lingbi.vision.encoder import PictureEncoder
 
-    @wrapt.patch_function_wrapper(module, "ImageEncoder.forward")
-    def forward(wrapped, instance, args, kwargs):
-        (images,) = args
-        try:
-            return wrapped(images)
-        except Exception as error:  # lmdeploy has no handler above: the encoder's thread would end
-            if len(images) == 1:
-                return [error]
-            return [features for image in images for features in instance.forward([image])]
+    if _choice().engine == "turbomind":
+        from lingbi.vision.tower import GpuVisionModel
 
-    @wrapt.patch_function_wrapper(module, "ImageEncoder.async_infer")
-    async def async_infer(wrapped, instance, args, kwargs):
-        # lmdeploy replies through an asyncio.Queue whose loop is unset until somebody waits on it.
-        (images,) = args
-        reply = _Reply(asyncio.get_running_loop())
-        instance.loop.call_soon_threadsafe(instance.que.put_nowait, (images, reply))
-        return _raise_first(await reply.future)
+        model = GpuVisionModel(model_path)
+    else:
+        from lingbi.engines.checkpoint import CpuVisionModel
 
-    @wrapt.patch_function_wrapper(module, "ImageEncoder.infer")
-    def infer(wrapped, instance, args, kwargs):
-        return _raise_first(wrapped(*args, **kwargs))
-
-
-class _Reply:
-    """Stands for the asyncio.Queue that lmdeploy's Record.nofify replies to: one result, known loop."""
-
-    def __init__(self, loop):
-        self._loop = loop
-        self.future = loop.create_future()
-
-    def put_nowait(self, features: list) -> None:
-        if not self.future.done():  # the request may have been abandoned
-            self.future.set_result(features)
-
-
-def _raise_first(features: list) -> list:
-    for item in features:
-        if isinstance(item, Exception):
-            raise ValueError(f"a picture could not be encoded: {item}") from item
-    return features
-
-
-def vision_by_engine(module) -> None:
-    """Load the vision tower for the engine that serves."""
-
-    @wrapt.patch_function_wrapper(module, "load_vl_model")
-    def load_vl_model(wrapped, instance, args, kwargs):
-        model = wrapped(*args, **kwargs) if _choice().engine == "turbomind" else _cpu_vision_model(*args)
-        after_vision()
-        return model
+        model = CpuVisionModel(model_path, device="cpu")
+    after_vision()
+    return PictureEncoder(model, FeatureCache(load_settings().picture_cache_mib << 20))
 
 
 def after_vision() -> None:
     """Called when the vision tower is loaded; a worker puts its own in place, to tell its progress."""
-
-
-def _cpu_vision_model(model_path: str):
-    from lingbi.engines.checkpoint import CpuVisionModel
-
-    return CpuVisionModel(model_path, device="cpu")
 
 
 def engine_by_machine(module) -> None:
@@ -122,8 +74,12 @@ def engine_by_machine(module) -> None:
 
     def build(self, model_path, backend_config, chat_template_config, tp=1, **kwargs):
         if _choice().engine == "turbomind":
-            return build_turbomind(self, model_path, backend_config, chat_template_config, tp, **kwargs)
-        return build_cpu(self, model_path, backend_config)
+            from lingbi.engines.turbomind import feature_dtype
+
+            build_turbomind(self, model_path, backend_config, chat_template_config, tp, **kwargs)
+            self.vl_encoder.model.feature_dtype = feature_dtype(self.engine)
+        else:
+            build_cpu(self, model_path, backend_config)
 
     build_turbomind = module.VLAsyncEngine._build_turbomind
     module.VLAsyncEngine._build_turbomind = build

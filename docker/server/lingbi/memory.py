@@ -15,6 +15,10 @@ CPU_RUNTIME_MIB = 1024  # libraries, a picture's activations, KV cache of a few 
 # Measured on an H200 beside 16-bit weights: the vision tower in float32, CUDA context, buffers.
 GPU_RUNTIME_MIB = 1750
 CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
+)
 
 
 def uses_float32(folder: ModelFolder) -> bool:
@@ -33,11 +37,13 @@ def needed_mib(folder: ModelFolder, engine: str) -> int:
 def available_mib(cgroup: Path = CGROUP) -> int:
     """MiB of host memory that a new process can have, within the limit of its control group."""
     free = psutil.virtual_memory().available // MIB
-    try:
-        limit, used = (cgroup / "memory.max").read_text(), (cgroup / "memory.current").read_text()
-    except OSError:
-        return free
-    return free if limit.strip() == "max" else min(free, (int(limit) - int(used)) // MIB)
+    for names in CGROUP_FILES:
+        try:
+            limit, used = ((cgroup / name).read_text().strip() for name in names)
+        except OSError:
+            continue
+        return free if limit == "max" else min(free, (int(limit) - int(used)) // MIB)
+    return free
 
 
 def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int) -> None:

@@ -36,6 +36,9 @@ class Metrics:
         self.refused = make(Counter, "refused_requests", "Requests refused, by reason", ("reason",))
         self.rejected_pictures = make(Counter, "rejected_pictures", "Pictures refused, by reason", ("reason",))
         self.prompt_tokens = make(Counter, "prompt_tokens", "Tokens in, pictures' included")
+        self.reused_tokens = make(
+            Counter, "reused_prompt_tokens", "Prompt tokens that a kept session held already: not computed again"
+        )
         self.completion_tokens = make(Counter, "completion_tokens", "Tokens out")
         self.abandoned = make(Counter, "abandoned_requests", "Requests whose client left before the end")
         self.restarts = make(
@@ -60,6 +63,11 @@ class Metrics:
         self.kv_capacity = make(
             Gauge, "kv_cache_capacity_tokens", "Tokens that all sessions at once may hold; 0: not known"
         )
+        self.seen_pictures = make(
+            Gauge, "picture_cache_hits", "Pictures whose features were remembered, since the start"
+        )
+        self.new_pictures = make(Gauge, "picture_cache_misses", "Pictures that were encoded, since the start")
+        self.picture_cache_bytes = make(Gauge, "picture_cache_bytes", "Host memory of remembered features")
         self.ready = make(Gauge, "ready", "1 when requests are answered")
         self.model = make(Info, "model", "The model served, and by what")
         self.build = make(Info, "build", "Versions")
@@ -71,6 +79,10 @@ class Metrics:
         self.queue_depth.set_function(lambda: sum(not place.done() for place in generator.waiting))
         self.sessions.set_function(lambda: len(generator.runs))
         self.kv_tokens.set_function(generator.cached_tokens)
+        cache = generator.engine.vl_encoder.cache
+        self.seen_pictures.set_function(lambda: cache.hits)
+        self.new_pictures.set_function(lambda: cache.misses)
+        self.picture_cache_bytes.set_function(lambda: cache.held_bytes)
 
     def render(self) -> bytes:
         """The text format of Prometheus."""

@@ -10,7 +10,6 @@ from lingbi import catalogue
 from lingbi.errors import ConfigurationError
 
 ARCHITECTURE = "InternLMXComposer2ForCausalLM"
-TILED_MAX_LENGTH = 16384
 NEEDED_FILES = ("config.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -76,7 +75,7 @@ def inspect(path) -> ModelFolder:
         config=config,
         served_name=name,
         template=catalogue.TEMPLATE_4KHD if tiled else catalogue.TEMPLATE,
-        session_len=TILED_MAX_LENGTH if tiled else 4096,
+        session_len=catalogue.SESSION_LEN_4KHD if tiled else catalogue.SESSION_LEN,
         shards=shards,
         weight_bytes=sum(shard.stat().st_size for shard in shards),
     )
@@ -105,12 +104,12 @@ def check_architecture(folder, config: dict) -> None:
             f"{folder} holds {config['architectures'][0]}, not InternLM-XComposer2: its config.json maps no "
             f"{ARCHITECTURE}; lingbi serves vl-7b, 7b, 4khd-7b, vl-1_8b and the demo model"
         )
-    tiled_by_length = config.get("max_length") == TILED_MAX_LENGTH
+    tiled_by_length = config.get("max_length") == catalogue.SESSION_LEN_4KHD
     if catalogue.is_4khd(config) != tiled_by_length:
         raise ConfigurationError(
             f"{folder}/config.json contradicts itself: architectures[0]={config['architectures'][0]!r} with "
-            f"max_length={config.get('max_length')}; 4khd-7b has 'InternLM2ForCausalLM' with {TILED_MAX_LENGTH}, "
-            f"the others '{ARCHITECTURE}' with 4096 (lmdeploy decides by both); fetch the published file"
+            f"max_length={config.get('max_length')}; 4khd-7b has 'InternLM2ForCausalLM' with {catalogue.SESSION_LEN_4KHD}, "
+            f"the others '{ARCHITECTURE}' with {catalogue.SESSION_LEN} (lmdeploy decides by both); fetch the published file"
         )
 
 

@@ -21,21 +21,20 @@ INLINE_CHARACTERS = 4096  # longer text is tokenised in a thread
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids: token ids with room for the pictures; features: [tokens, hidden] numpy arrays; ranges: their places."""
+    """ids: token ids with room for the pictures; features: [tokens, hidden] tensors; ranges: their places."""
 
     ids: list
     features: list = field(default_factory=list)
     ranges: list = field(default_factory=list)
 
-    def inputs(self) -> dict:
-        """Arguments of lmdeploy's async_stream_infer."""
-        if not self.features:
-            return {"input_ids": self.ids}
-        return {
-            "input_ids": self.ids,
-            "input_embeddings": self.features,
-            "input_embedding_ranges": self.ranges,
-        }
+    def inputs(self, step: int = 0) -> dict:
+        """Arguments of lmdeploy's async_stream_infer for what comes after `step` tokens; no picture may lie across."""
+        rest = [number for number, (begin, _) in enumerate(self.ranges) if begin >= step]
+        inputs = {"input_ids": self.ids[step:], "step": step}
+        if rest:
+            inputs["input_embeddings"] = [self.features[number] for number in rest]
+            inputs["input_embedding_ranges"] = [[place - step for place in self.ranges[number]] for number in rest]
+        return inputs
 
 
 def plain(text: str) -> str:

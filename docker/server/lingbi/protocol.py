@@ -5,7 +5,6 @@ reference API has and this model cannot honour are declared, so that asking for 
 rather than ignored. The OpenAPI document is made from these classes.
 """
 
-import time
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,7 +180,7 @@ class ChatCompletion(BaseModel):
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int = Field(default_factory=lambda: int(time.time()))
+    created: int
     model: str
     choices: list[ChatChoice]
     usage: Usage
@@ -208,7 +207,7 @@ class ChatChunk(BaseModel):
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int = Field(default_factory=lambda: int(time.time()))
+    created: int
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
@@ -228,7 +227,7 @@ class Completion(BaseModel):
 
     id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int = Field(default_factory=lambda: int(time.time()))
+    created: int
     model: str
     choices: list[TextChoice]
     usage: Usage | None = None

@@ -1,12 +1,11 @@
 """How a worker is: its phase, and the picture question that makes it ready and keeps it so."""
 
-import base64
-import io
 import time
 from dataclasses import dataclass, field
 
 from lingbi import scenes
 from lingbi.errors import StartError
+from lingbi.messages import data_url, user_message
 from lingbi.weights.progress import Progress
 
 STARTING, PREPARING, PROBING = "starting", "preparing weights", "probing"
@@ -59,15 +58,7 @@ class Readiness:
 
 def probe_messages(picture, question: str) -> list:
     """Chat messages that ask a question about a PIL picture."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return [
-        {
-            "role": "user",
-            "content": [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}],
-        }
-    ]
+    return [user_message(question, data_url(picture))]
 
 
 async def ask_probe(service, is_demo: bool) -> dict:
@@ -85,7 +76,7 @@ async def ask_probe(service, is_demo: bool) -> dict:
     request = ChatRequest(model=service.readiness.model, messages=messages, temperature=0)
     generator = service.generator
     prompt = await generator.chat_prompt(
-        request.messages, lambda: service.pictures.load(picture_urls(request.messages))
+        request.messages, lambda: service.pictures.load(picture_urls(request.messages)), is_fresh=True
     )
     text = ""
     answer = await generator.start(prompt, engine_options(request, PROBE_TOKENS, generator.engine.stop_words, None))

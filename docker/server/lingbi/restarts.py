@@ -5,6 +5,8 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from lingbi.atomic import write_text
+
 log = logging.getLogger(__name__)
 RUNNING, CRASHED = "running", "crashed"
 
@@ -30,10 +32,7 @@ class Restarts:
         return reasons
 
     def _write(self, last: str) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.file.with_suffix(".new")
-        beside.write_text(json.dumps({"reasons": self.reasons, "last": last}))
-        beside.replace(self.file)
+        write_text(self.file, json.dumps({"reasons": self.reasons, "last": last}))
 
     def note(self, reason: str) -> None:
         """The worker is about to end for this reason, to be started again."""

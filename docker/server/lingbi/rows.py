@@ -1,11 +1,11 @@
 """Rows of answers in a file that can be gone on with: JSON lines, or text with a tab between."""
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
+from lingbi.atomic import write_text
 from lingbi.errors import ConfigurationError
 
 ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -74,10 +74,7 @@ class Rows:
         self._stream = sys.stdout
         if self.file:
             try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                draft = self.file.with_name(self.file.name + ".partial")
-                draft.write_text("".join(line + "\n" for line in self._kept.values()))
-                os.replace(draft, self.file)
+                write_text(self.file, "".join(line + "\n" for line in self._kept.values()))
                 self._stream = self.file.open("a")
             except OSError as error:
                 raise ConfigurationError(f"{self.file} cannot be written: {error.strerror}") from None

@@ -58,7 +58,6 @@ SHAPES = tuple(SHAPE_WORDS)
 POSITIONS = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 ROW_WORDS = {0: "top|upper|上|顶", 2: "bottom|lower|下|底"}
 COLUMN_WORDS = {0: "left|左", 2: "right|右"}
-CENTRE_WORDS = "cent(?:re|er)|middle|中间|中央|中心|正中"
 POSITION_PATTERN = (
     r"(?:(?:top|upper|bottom|lower)[ -]?(?:left|right)?|left|right|cent(?:re|er)|middle"
     r"|左上|右上|左下|右下|[左右]|上[边面]|下[边面]|[顶底]部|中间|中央|中心|正中)"

@@ -36,9 +36,12 @@ class Service:
         self.generator: Generator | None = None
         metrics.ready.set_function(lambda: readiness.is_ready)
 
-    def take_engine(self, engine, running: int) -> None:
-        """Serve with this engine, so many answers at once; call it on the server's event loop."""
-        self.generator = Generator(engine, running, self.vitals)
+    def take_engine(self, engine, running: int, kept_sessions: int = 0) -> None:
+        """Serve with this engine, so many answers at once; call it on the server's event loop.
+
+        kept_sessions: sessions that stay for who goes on (see sessions.py).
+        """
+        self.generator = Generator(engine, running, self.vitals, kept_sessions)
         self.admission.limit = self.generator.size + self.settings.queue_limit
         self.metrics.watch(self.admission, self.generator)
 

@@ -13,6 +13,7 @@ import platformdirs
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lingbi.deployment import is_another_parts
 from lingbi.errors import ConfigurationError
 
 PREFIX = "LINGBI_"
@@ -48,6 +49,9 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(
         None, description="all API keys, named and hashed (scripts/key); default: keys in the state folder"
     )
+    plain_keys_dir: Path | None = Field(
+        None, description="folder with further API keys in plain, one a file, named after it; read at a start"
+    )
     key_concurrency: int = Field(0, ge=0, description="most requests of one API key at once; 0: no limit")
     workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, one on CPU")
     worker: int = Field(0, ge=0, le=63, description="number of this worker, set by supervisor")
@@ -56,6 +60,11 @@ class Settings(BaseSettings):
         None, ge=256, description="most tokens of prompt and answer; default: the model's own"
     )
     max_batch_size: int = Field(64, ge=1, le=512, description="answers generated at once on a GPU")
+    prefill_tokens: int = Field(
+        4096,
+        ge=256,
+        description="most prompt tokens of one step on a GPU; more stalls running answers and takes memory",
+    )
     cache_fraction: float = Field(
         0.8, gt=0, lt=1, description="share of the GPU memory left free by the weights that holds KV cache"
     )
@@ -78,6 +87,13 @@ class Settings(BaseSettings):
         "", description="networks (CIDR, with commas) that pictures are fetched from though they are not public"
     )
     picture_fetch_timeout_s: int = Field(10, ge=1, description="longest fetch of a picture")
+    picture_cache_mib: int = Field(
+        1024, ge=0, description="host memory for what the vision tower made of pictures seen before, MiB; 0: none"
+    )
+    kept_sessions: int = Field(
+        32, ge=0, description="sessions that stay in the GPU's KV cache for who goes on or asks the same; 0: none"
+    )
+    cpu_kept_sessions: int = Field(4, ge=0, description="the same in the CPU engine's memory; 0: none")
     watchdog_interval_s: int = Field(30, ge=1, description="idle time after which the watchdog asks a picture question")
     watchdog_timeout_s: int = Field(
         120,
@@ -100,7 +116,8 @@ def load_settings(**overrides) -> Settings:
     Raises ConfigurationError that names the setting, the value seen and the remedy.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
+    given = {key for key in os.environ if key.startswith(PREFIX) and not is_another_parts(key)}
+    unknown = sorted(given - known)
     if unknown:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else "remove it"

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import httpx
 
+from lingbi import smoke_front  # noqa: F401 - it adds its checks
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.settings import load_settings
 from lingbi.smoke_checks import CHECKS, CheckFailed, Target
 from lingbi.up import RECORD
 
+GATEWAY_HEALTH = "/healthz"
 TIMEOUT_S = 300  # a picture question on the CPU engine with the 1.8B model takes minutes
 
 
@@ -41,6 +43,9 @@ def parse(arguments=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/smoke", description="Check a running lingbi server.")
     parser.add_argument("url", nargs="?", help="base URL (default: what scripts/up started)")
     parser.add_argument("--api-key-file", type=Path, help="file with the API key in its first line")
+    parser.add_argument(
+        "--ca-file", help="certificate that the server's is signed by, where the system does not know it"
+    )
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="longest wait for one answer, seconds")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
     return parser.parse_args(arguments)
@@ -49,20 +54,26 @@ def parse(arguments=None) -> argparse.Namespace:
 def find_target(options: argparse.Namespace) -> Target:
     """The server to check. Raises ConfigurationError where there is none to ask."""
     settings = load_settings()
-    url, key_file = options.url, options.api_key_file or settings.key_file()
+    url, key_file, ca_file = options.url, options.api_key_file or settings.key_file(), options.ca_file
     record = settings.state_dir / "run" / RECORD
     if not url:
         if not record.exists():
             raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
         report = json.loads(record.read_text())
         url, key_file = report["url"], options.api_key_file or Path(report["api_key_file"])
+        ca_file = ca_file or report.get("ca_file")
     try:
         key = key_file.read_text().split()[0]
     except (OSError, IndexError):
         raise ConfigurationError(f"no API key in {key_file}; give --api-key-file") from None
     url = url.rstrip("/").removesuffix("/v1")
-    client = httpx.Client(base_url=url, timeout=options.timeout, trust_env=False)
-    return Target(url, client, key, model=served_model(client, key))
+    client = httpx.Client(base_url=url, timeout=options.timeout, trust_env=False, verify=ca_file or True)
+    return Target(url, client, key, model=served_model(client, key), has_gateway=is_gateway(client))
+
+
+def is_gateway(client: httpx.Client) -> bool:
+    """Whether a gateway is in front: a server alone does not know its path."""
+    return client.get(GATEWAY_HEALTH).status_code == 200
 
 
 def served_model(client: httpx.Client, key: str) -> str:

@@ -1,7 +1,5 @@
 """The checks of scripts/smoke, each a named function of the server under test."""
 
-import base64
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +7,8 @@ from dataclasses import dataclass
 import httpx
 
 from lingbi import catalogue
+from lingbi.messages import data_url as url_of
+from lingbi.messages import user_message as turn
 from lingbi.readiness import PROBE_QUESTION
 from lingbi.scenes import Scene, Thing, draw, find_fault
 
@@ -36,12 +36,13 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """The server under test: base URL, HTTP client, API key, and the model it serves."""
+    """What is under test: base URL, HTTP client, API key, the model it serves, whether a gateway is in front."""
 
     url: str
     client: httpx.Client
     key: str
     model: str
+    has_gateway: bool = False
 
     @property
     def is_demo(self) -> bool:
@@ -101,19 +102,8 @@ def expect(condition, message: str) -> None:
 
 
 def data_url(scene: Scene, kind: str = "PNG") -> str:
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(encoded(scene, kind)).decode()
-
-
-def encoded(scene: Scene, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    draw(scene).save(buffer, format=kind)
-    return buffer.getvalue()
-
-
-def turn(text: str, *urls: str) -> dict:
-    """A user's message: text, and pictures by URL."""
-    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return {"role": "user", "content": [{"type": "text", "text": text}, *pictures]}
+    """A drawn scene as a data URL."""
+    return url_of(draw(scene), kind)
 
 
 def expect_right(kind: str, scene: Scene, answer: str) -> str:

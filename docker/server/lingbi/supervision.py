@@ -21,7 +21,7 @@ CONFIG_FILE = Path(__file__).parents[1] / "supervisord.conf"
 SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
 STOP_MARGIN_S = 15
 POLL_S = 0.2
-WORKER, SUPERVISORD = "lingbi.worker", "supervisor.supervisord"
+WORKER, SUPERVISORD, PAGE = "lingbi.worker", "supervisor.supervisord", "lingbi_ui"
 
 
 def wait_until(predicate, timeout_s: float) -> bool:
@@ -43,6 +43,12 @@ def socket_path(state_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"lingbi-{os.getuid()}-{digest}.sock"
 
 
+def gateway_folders(state_dir: Path) -> tuple:
+    """Where a gateway of this state folder may render: in it, or among the temporary files (see lingbi/front.py)."""
+    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
+    return state_dir / "gateway", Path(tempfile.gettempdir()) / f"lingbi-gateway-{digest}"
+
+
 def environment(settings: Settings, workers: int) -> dict:
     """The environment of supervisord and the workers: every setting, and what its file expands."""
     values = {PREFIX + name.upper(): value for name, value in settings.model_dump().items() if value is not None}
@@ -50,6 +56,7 @@ def environment(settings: Settings, workers: int) -> dict:
     values["HF_HOME"] = settings.state_dir / "cache" / "huggingface"
     values["SERVER_PYTHON"] = sys.executable
     values["SUPERVISOR_SOCKET"] = socket_path(settings.state_dir)
+    values["SUPERVISOR_INCLUDE"] = ""
     values["SUPERVISOR_STOP_WAIT_S"] = settings.drain_timeout_s + STOP_MARGIN_S
     return {key: str(value) for key, value in values.items()}
 
@@ -79,6 +86,19 @@ class Supervisor:
         """supervisord of this state folder, even where its process file is not written yet."""
         return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD)]
 
+    def front_left(self) -> list:
+        """The page's server and nginx's master of this state folder, whoever their parent is."""
+        return [item for item in psutil.process_iter() if self._is_ours(item, PAGE) or self._is_nginx(item)]
+
+    def _is_nginx(self, process: psutil.Process) -> bool:
+        """nginx writes its title over its environment, so its configuration's path tells whose it is."""
+        files = [str(folder / "nginx.conf") for folder in gateway_folders(self.state_dir)]
+        try:
+            title = " ".join(process.cmdline())
+            return title.startswith("nginx: master") and any(file in title for file in files)
+        except psutil.Error:
+            return False
+
     def _is_ours(self, process: psutil.Process, module: str) -> bool:
         try:
             return module in process.cmdline() and process.environ().get(f"{PREFIX}STATE_DIR") == str(self.state_dir)
@@ -103,11 +123,11 @@ class Supervisor:
 
     def stop(self, timeout_s: float) -> bool:
         """Drain and end everything; whether anything ran."""
-        running = self.supervisors_left() or self.workers_left()
+        running = self.supervisors_left() or self.workers_left() + self.front_left()
         for process in running:
             process.terminate()
         psutil.wait_procs(running, timeout=timeout_s)
-        leftovers = [*running, *self.workers_left()]
+        leftovers = [*running, *self.workers_left(), *self.front_left()]
         for process in leftovers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -16,7 +16,8 @@ import httpx
 from lingbi import catalogue, scenes
 from lingbi.engines.choice import TURBOMIND, Choice, choose_engine, find_gpus
 from lingbi.errors import ConfigurationError, LingbiError, StartError
-from lingbi.keys import ensure_keys
+from lingbi.front import Front, decide_front, wait_front
+from lingbi.keys import ensure_keys, ensure_page_key
 from lingbi.memory import available_mib, check_memory
 from lingbi.model_folder import inspect
 from lingbi.models import Found, find_model
@@ -29,6 +30,7 @@ from lingbi.weights.start import check_may_fetch
 RECORD = "server.json"
 INTERRUPTED = 130
 ABORT_TIMEOUT_S = 10  # nothing has been answered yet, so there is nothing to drain
+PAGE_REQUESTS = 64  # of all the page's visitors at once, whatever LINGBI_KEY_CONCURRENCY says
 FAILED_STATES = {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
 
 
@@ -41,15 +43,15 @@ class Plan:
     served_name: str
     choice: Choice
     workers: int
+    front: Front | None
 
     @property
     def url(self) -> str:
-        return self.worker_url(0)
+        return self.front.url if self.front else self.worker_url(0)
 
     def worker_url(self, worker: int) -> str:
         """Base URL of a worker, as seen from this machine."""
-        host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
-        return f"http://{host}:{self.settings.port + worker}"
+        return f"http://{worker_address(self.settings, worker)}"
 
 
 def main(arguments=None) -> int:
@@ -58,14 +60,14 @@ def main(arguments=None) -> int:
     try:
         settings = settings_of(options)
         with only_one(settings.state_dir):
-            report = bring_up(settings)
+            report = bring_up(settings, options)
     except LingbiError as error:
         say(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
         say("interrupted: nothing is left running")
         return INTERRUPTED
-    print(json.dumps(report) if options.json else how_to_call(report), flush=True)
+    print(json.dumps(report) if options.json else how_to_call(report, options.server_only), flush=True)
     return 0
 
 
@@ -74,13 +76,15 @@ def parse(arguments=None) -> argparse.Namespace:
     parser.add_argument("--model", help="folder, vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or auto (default)")
     parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port of the first worker (default 23333)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 6006; the first worker's 23333 if alone)")
+    parser.add_argument("--server-only", action="store_true", help="workers without page and gateway: no nginx needed")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
     return parser.parse_args(arguments)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    settings = load_settings(model=options.model, engine=options.engine, host=options.host, port=options.port)
+    alone = {"host": options.host, "port": options.port} if options.server_only else {}
+    settings = load_settings(model=options.model, engine=options.engine, **alone)
     update = {name: getattr(settings, name).absolute() for name in ("state_dir", "models_dir")}
     return settings.model_copy(
         update=update
@@ -100,17 +104,23 @@ def only_one(state_dir: Path):
         yield
 
 
-def bring_up(settings: Settings) -> dict:
+def bring_up(settings: Settings, options: argparse.Namespace) -> dict:
     start = time.monotonic()
     supervisor = Supervisor(settings.state_dir)
     check_not_running(supervisor)
-    plan = decide(settings)
+    plan = decide(settings, options)
     say(f"model   {plan.served_name}: {plan.found.reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
     ensure_keys(settings.hashed_key_file(), settings.key_file())
+    if plan.front:
+        ensure_page_key(settings.hashed_key_file(), page_key_file(settings), PAGE_REQUESTS)
     try:
-        supervisor.start(environment(resolved(plan), plan.workers))
+        supervisor.start(environment(resolved(plan), plan.workers) | (plan.front.values if plan.front else {}))
+        if plan.front:
+            say(f"page    {plan.front.url} (it shows how far the model is)")
         wait_ready(plan, supervisor)
+        if plan.front:
+            wait_front(plan.front, supervisor, FAILED_STATES)
     except BaseException:  # Ctrl-C too: nothing may be left running
         supervisor.stop(ABORT_TIMEOUT_S)
         raise
@@ -121,7 +131,8 @@ def bring_up(settings: Settings) -> dict:
         "engine": plan.choice.engine,
         "seconds": round(time.monotonic() - start, 1),
     }
-    (settings.state_dir / "run" / RECORD).write_text(json.dumps(report))
+    record = report | ({"ca_file": plan.front.ca_file} if plan.front and plan.front.ca_file else {})
+    (settings.state_dir / "run" / RECORD).write_text(json.dumps(record))
     return report
 
 
@@ -139,7 +150,18 @@ def check_not_running(supervisor: Supervisor) -> None:
     record.unlink(missing_ok=True)
 
 
-def decide(settings: Settings) -> Plan:
+def worker_address(settings: Settings, worker: int) -> str:
+    """HOST:PORT of a worker, as seen from this machine."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    return f"{host}:{settings.port + worker}"
+
+
+def page_key_file(settings: Settings) -> Path:
+    """The page's own API key in plain."""
+    return settings.state_dir / "ui-key"
+
+
+def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     """Choose model, engine and workers, and check all that can be checked before a start."""
     gpus = find_gpus()
     choice = choose_engine(settings.engine, gpus)
@@ -152,12 +174,18 @@ def decide(settings: Settings) -> Plan:
         raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
     if model:
         check_memory(model, choice.engine, gpus, workers, available_mib())
+    front = None
+    if not options.server_only:
+        servers = [worker_address(settings, worker) for worker in range(workers)]
+        front = decide_front(settings.state_dir, servers, page_key_file(settings), options.host, options.port)
     for port in range(settings.port, settings.port + workers):
-        check_port(settings.host, port)
-    return Plan(settings, found, model.served_name if model else found.served_name, choice, workers)
+        check_port(settings.host, port, "LINGBI_PORT")
+    for name, (host, port) in (front.ports if front else {}).items():
+        check_port(host, port, name)
+    return Plan(settings, found, model.served_name if model else found.served_name, choice, workers, front)
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, setting: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -165,7 +193,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {host} port {port}: {error.strerror}; end what uses it, or give --port"
+                f"cannot listen on {host} port {port}: {error.strerror}; end what uses it, or set {setting}"
             ) from None
 
 
@@ -214,14 +242,15 @@ def ask_ready(url: str) -> tuple:
         return None, "starting", None
 
 
-def how_to_call(report: dict) -> str:
+def how_to_call(report: dict, is_alone: bool) -> str:
     file = Path(report["api_key_file"])
     key = file.read_text().split()[0] if file.exists() else "YOUR_KEY"
     return "\n".join(
         [
             "",
             f"lingbi is up after {report['seconds']} s.",
-            f"  URL      {report['url']}/v1",
+            *([] if is_alone else [f"  page     {report['url']}"]),
+            f"  API      {report['url']}/v1",
             f"  API key  {key}   (in {report['api_key_file']})",
             f"  model    {report['model']} on {report['engine']}",
             "Ask it about a picture (paste this line):",

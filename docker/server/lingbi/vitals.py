@@ -5,22 +5,37 @@ import time
 
 
 class Pulse:
-    """One part of the engine: how much work it has, and when it last got on."""
+    """One part of the engine: how much work it has, when it last got on, and when it last was of use.
+
+    One thread at a time may begin and end work.
+    """
 
     def __init__(self, clock=time.monotonic):
-        self.pending, self.last, self._clock = 0, clock(), clock
+        self.pending, self.last, self.done, self._clock = 0, clock(), clock(), clock
 
     @contextlib.contextmanager
     def working(self):
         """Work is under way in this part."""
+        self.begin()
+        is_done = False
+        try:
+            yield
+            is_done = True
+        finally:
+            self.end(is_done)
+
+    def begin(self) -> None:
+        """One more piece of work is under way."""
         if not self.pending:
             self.beat()
         self.pending += 1
-        try:
-            yield
+
+    def end(self, is_done: bool = True) -> None:
+        """One piece less; is_done: because it succeeded."""
+        self.pending -= 1
+        if is_done:
             self.beat()
-        finally:
-            self.pending -= 1
+            self.done = self.last
 
     def beat(self) -> None:
         """The part got on: a picture, a token, a turn."""
@@ -32,7 +47,10 @@ class Pulse:
 
 
 class Vitals:
-    """The vision encoder and the language model; `proven`: when a picture question was last answered."""
+    """The vision encoder and the language model; `proven`: when a picture question was last answered.
+
+    The encoder's pulse is the encoder's own (PictureEncoder.pulse), taken over when a model is loaded.
+    """
 
     def __init__(self, clock=time.monotonic):
         self._clock = clock
@@ -44,8 +62,11 @@ class Vitals:
         self.proven = self._clock()
 
     def unproven_s(self) -> float:
-        """Seconds since a picture question was answered."""
-        return self._clock() - self.proven
+        """Seconds since a picture question was answered and a picture was encoded.
+
+        Answers about pictures seen before prove nothing of the encoder.
+        """
+        return self._clock() - min(self.proven, self.encoder.done)
 
     def stalled(self, timeout_s: float) -> str | None:
         """What does not move, with the seconds; None when all is well."""

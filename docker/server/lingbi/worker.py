@@ -113,7 +113,9 @@ class Worker:
 
     async def _serve(self, engine) -> dict:
         is_cpu = self.choice.engine == CPU
-        self.service.take_engine(engine, self.settings.cpu_sequences if is_cpu else self.settings.max_batch_size)
+        settings = self.settings
+        running = settings.cpu_sequences if is_cpu else settings.max_batch_size
+        self.service.take_engine(engine, running, settings.cpu_kept_sessions if is_cpu else settings.kept_sessions)
         if is_cpu:
             engine.engine.on_turn = self.service.vitals.model.beat
             self.service.metrics.kv_capacity.set(self.settings.cpu_sequences * engine.session_len)
@@ -164,6 +166,7 @@ def build_engine(folder: ModelFolder, settings: Settings, after_vision=lambda: N
     from lingbi import lmdeploy_patches
 
     # lmdeploy logs whole prompts at INFO; people's questions do not belong in a log.
+    os.environ.setdefault("TM_LOG_LEVEL", "INFO" if settings.log_level == "DEBUG" else "ERROR")
     logger = get_logger("lmdeploy")
     logger.setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
     adopt(logger)
@@ -172,6 +175,7 @@ def build_engine(folder: ModelFolder, settings: Settings, after_vision=lambda: N
         max_batch_size=settings.max_batch_size,
         cache_max_entry_count=settings.cache_fraction,
         quant_policy=int(settings.quant_policy),
+        max_prefill_token_num=settings.prefill_tokens,
     )
     lmdeploy_patches.after_vision = after_vision
     return VLAsyncEngine(os.fspath(folder.path), backend_config=config)

@@ -1,16 +1,14 @@
 """Loads a model folder on the CPU once: language model and vision tower in one object."""
 
-import os
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
 from lmdeploy.vl.model.utils import add_sys_path
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel, init_empty_vit
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lingbi.checkpoint_files import read_mapped
 from lingbi.errors import StartError
 from lingbi.memory import uses_float32
 from lingbi.model_folder import inspect
@@ -27,7 +25,7 @@ def load_checkpoint(model_path: str) -> torch.nn.Module:
     dtype = torch.float32 if uses_float32(folder) else torch.bfloat16
     model = _skeleton(model_path)
     for shard in folder.shards:
-        model.load_state_dict(_read(shard), strict=False, assign=True)
+        model.load_state_dict(read_mapped(shard), strict=False, assign=True)
     absent = sorted(name for name, value in model.named_parameters() if value.is_meta)
     if absent:
         raise StartError(f"{folder.path} lacks {len(absent)} tensors, {absent[0]} first; fetch the model again")
@@ -46,15 +44,10 @@ def _skeleton(model_path: str) -> torch.nn.Module:
     return model
 
 
-def _read(shard: Path) -> dict:
-    if shard.suffix == ".safetensors":
-        return load_file(shard)
-    # weights_only: tensors, never code, come out of the pickle.
-    return torch.load(os.fspath(shard), map_location="cpu", mmap=True, weights_only=True)
-
-
 class CpuVisionModel(Xcomposer2VisionModel):
     """lmdeploy's picture path (resize, normalise, tower, projection) over the CPU's one model."""
+
+    max_batch = 4  # more at once would only make the first wait
 
     def build_model(self) -> None:
         self.model = load_checkpoint(self.model_path)
@@ -66,9 +59,13 @@ class CpuVisionModel(Xcomposer2VisionModel):
             self.HD_transform = HD_transform
             self._forward_func = self._forward_4khd_7b
 
-    def forward(self, images):
-        """Features of PIL pictures: a list of float32 [tokens, hidden] (numpy has no bfloat16)."""
-        return [features.float() for features in super().forward(images)]
+    def prepare(self, picture):
+        """The picture as `forward` takes it: 4khd's own code forgets to make it RGB."""
+        return picture.convert("RGB")
+
+    def forward(self, pictures: list) -> list:
+        """Features of RGB pictures: a list of float32 [tokens, hidden] (numpy has no bfloat16)."""
+        return [features.float() for features in super().forward(pictures)]
 
 
 def _match_dtype(projection, inputs):

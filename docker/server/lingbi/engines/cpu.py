@@ -223,7 +223,8 @@ class CpuInstance:
         if gen_config.stop_words is None:
             gen_config.stop_words = engine.stop_ids
         prompt, picture_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
-        cache, cached_tokens = (None, 0) if sequence_start else engine.sessions.pop(session_id, (None, 0))
+        cache, cached_tokens = (None, 0) if sequence_start else step_back(engine.sessions[session_id], step)
+        engine.sessions.pop(session_id, None)
         seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
         engine.submit(
             Sequence(
@@ -242,6 +243,17 @@ class CpuInstance:
         )
 
 
+def step_back(kept: tuple, step: int) -> tuple:
+    """(cache, tokens) of what a session has kept, cut to its first `step` tokens; 0: all.
+
+    A cache is a pair of tensors [1, heads, tokens, width] for every layer.
+    """
+    cache, tokens = kept
+    if not step or step >= tokens:
+        return kept
+    return tuple(tuple(part[:, :, :step] for part in layer) for layer in cache), step
+
+
 def _raise_or(output):
     if isinstance(output, Exception):
         raise RuntimeError(f"the engine failed on this request: {output}") from output
@@ -254,6 +266,6 @@ def embed(model, input_ids: list, features: list = None, ranges: list = None) ->
         prompt = model.model.tok_embeddings(torch.tensor([input_ids]))
         picture_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)
         for feature, (begin, end) in zip(features or (), ranges or (), strict=False):
-            prompt[0, begin:end] = torch.from_numpy(feature).to(prompt.dtype)
+            prompt[0, begin:end] = torch.as_tensor(feature).to(prompt.dtype)
             picture_mask[0, begin:end] = True
     return prompt, picture_mask

@@ -11,6 +11,8 @@ from lingbi.models import find_model
 from lingbi.settings import Settings, load_settings
 from lingbi.weights.carrying import export, import_from
 from lingbi.weights.checking import told
+from lingbi.weights.folder import WeightsFolder
+from lingbi.weights.peer import Peer
 from lingbi.weights.progress import Progress, shown
 from lingbi.weights.volume import contents, remove, verify
 
@@ -45,6 +47,12 @@ def parse(arguments=None) -> argparse.Namespace:
     command.add_argument("source", type=Path, help="FILE.tar, or a folder")
     command.add_argument("--to", type=Path, help="folder that will hold the model (default: models/MODEL)")
     command.add_argument("--lock", type=Path, help="accept only the bytes of this lock file")
+    _add(commands, "lock", run_lock, "print the lock of a model: which bytes it is").add_argument("model", help=model)
+    command = _add(commands, "share", run_share, "be a hub for other hosts (LINGBI_HUB_ENDPOINT), until it is ended")
+    command.add_argument("model", help=model)
+    command.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    command.add_argument("--port", type=int, required=True, help="port to listen on")
+    command.add_argument("--token-file", type=Path, required=True, help="token that the other hosts must send")
     return parser.parse_args(arguments)
 
 
@@ -91,6 +99,24 @@ def run_import(options, settings: Settings) -> int:
     with shown(progress):
         lock, path = import_from(options.source, lambda lock: _place(options, settings, lock), progress, options.lock)
     print(f"{path}: {lock.model}, {lock.total_bytes / 1e9:.2f} GB, all right, bytes {lock.digest[:12]}")
+    return 0
+
+
+def run_lock(options, settings: Settings) -> int:
+    folder = WeightsFolder(find_model(options.model, settings.models_dir).path)
+    if folder.lock() is None:
+        raise ConfigurationError(f"{folder.path} has no lock: it was not fetched by lingbi")
+    print(folder.lock_file.read_text(), end="")
+    return 0
+
+
+def run_share(options, settings: Settings) -> int:
+    token = options.token_file.read_text().strip()
+    if not token:
+        raise ConfigurationError(f"--token-file {options.token_file} is empty; give a file with a token")
+    peer = Peer((options.host, options.port), find_model(options.model, settings.models_dir).path, token)
+    print(f"sharing {peer.lock.model}, bytes {peer.lock.digest[:12]}, on port {peer.server_port}", flush=True)
+    peer.serve_forever()
     return 0
 
 

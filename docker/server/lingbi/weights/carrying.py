@@ -13,9 +13,9 @@ import tarfile
 from pathlib import Path
 
 from lingbi import model_folder
+from lingbi.atomic import write_text
 from lingbi.errors import CheckError, ConfigurationError
 from lingbi.weights import lockfile, marker
-from lingbi.weights.atomic import write_text
 from lingbi.weights.checking import find_faults, hash_file, told
 from lingbi.weights.entries import Entry
 from lingbi.weights.folder import WeightsFolder

@@ -9,7 +9,7 @@ import logging
 from hashlib import sha256
 from pathlib import Path
 
-from lingbi.weights.atomic import write_text
+from lingbi.atomic import write_text
 from lingbi.weights.checking import hash_file
 
 log = logging.getLogger("lingbi.weights")

@@ -1,0 +1,79 @@
+"""At the end of a playbook: what became of every host that was to roll, as a table, however it ended."""
+
+DOCUMENTATION = r"""
+name: rollout_summary
+type: aggregate
+short_description: A table of what a rollout did
+description: [Lists each unit that was rolled, returned or left, with its times.]
+options:
+  summary_file:
+    description: file that gets the table as JSON too
+    type: str
+    default: ''
+    env: [{name: LINGBI_SUMMARY_FILE}]
+author: lingbi
+"""
+
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from ansible.plugins.callback import CallbackBase  # noqa: E402
+
+COLUMNS = ("host", "unit", "before", "version", "result", "drain s", "stop s", "start s", "smoke s", "away s", "why")
+
+
+class CallbackModule(CallbackBase):
+    """Listens to the modules that do the work; the playbook itself reports nothing twice."""
+
+    CALLBACK_VERSION, CALLBACK_TYPE, CALLBACK_NAME = 2.0, "aggregate", "rollout_summary"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.lost, self.drained, self.away = [], {}, {}, {}
+
+    def v2_runner_on_ok(self, result):
+        action, arguments = result.task.action, result.task.args
+        if action == "unit_run" and arguments.get("action") in ("confirm", "note") and result.result.get("changed"):
+            self.rows.append(arguments["entry"] | {"host": result.host.get_name()})
+        if action == "gateway_upstreams":
+            self._follow(result.result)
+
+    def v2_runner_item_on_ok(self, result):
+        self.v2_runner_on_ok(result)
+
+    def v2_runner_on_unreachable(self, result):
+        self.lost[result.host.get_name()] = str(result.result.get("msg", "")).strip().splitlines()[:1]
+
+    def _follow(self, result):
+        for name, server in result.get("servers", {}).items():
+            if server["token"]:
+                self.drained.setdefault(name, result["at"])
+            elif name in self.drained:
+                self.away[name] = result["at"] - self.drained.pop(name)
+
+    def v2_playbook_on_stats(self, stats):
+        rows = [self._row(entry) for entry in self.rows]
+        rows += [
+            {"host": host, "result": "unreachable", "why": " ".join(why)} for host, why in sorted(self.lost.items())
+        ]
+        if not rows:
+            return
+        for line in table(rows):
+            self._display.display(line)
+        if self.get_option("summary_file"):
+            Path(self.get_option("summary_file")).write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+
+    def _row(self, entry):
+        seconds = {f"{name} s": round(value, 1) for name, value in entry.get("seconds", {}).items()}
+        if entry["unit"] == "server" and entry["host"] in self.away:
+            seconds["away s"] = round(self.away[entry["host"]], 1)
+        return {name: entry[name] for name in COLUMNS if name in entry} | seconds
+
+
+def table(rows):
+    """The rows as lines of equal columns."""
+    shown = [[str(row.get(name, "")) for name in COLUMNS] for row in [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+    return ["", "ROLLOUT", *lines]

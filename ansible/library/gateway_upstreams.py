@@ -1,0 +1,154 @@
+#!/usr/bin/python
+"""The list of servers that a gateway passes requests to: who is in it, and who is drained."""
+
+DOCUMENTATION = r"""
+module: gateway_upstreams
+short_description: Change a gateway's list of servers and have it take the list without dropping a stream
+description:
+  - Each server stands in the file with its name, so that every change touches only its own lines.
+  - A list that nginx refuses is taken back.
+options:
+  directory: {type: path, required: true, description: folder of the gateway's unit}
+  folder: {type: path, required: true, description: folder of the list}
+  members: {type: list, elements: str, default: [], description: 'names that may stay in the list; empty: all'}
+  join: {type: dict, default: {}, description: 'name to list of host:port, to receive requests'}
+  drain: {type: dict, default: {}, description: 'name to list of host:port, to receive no new requests'}
+  leave: {type: list, elements: str, default: [], description: names to take out}
+  token: {type: str, default: '', description: names this drain}
+  guard_s: {type: int, default: 0, description: instead of a change wait so long and then lift the drain that has the token}
+author: lingbi
+"""
+RETURN = r"""
+servers: {type: dict, returned: always, description: the list}
+at: {type: float, returned: always, description: when the gateway took it, seconds since the epoch}
+"""
+
+import fcntl  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import time  # noqa: E402
+
+from ansible.module_utils import lingbi_unit as unit  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+FILE = "servers.conf"
+HEAD = "# Written by Ansible; each line is a worker, with its server's name.\n"
+NOBODY = "server 127.0.0.1:9 down; # nobody\n"  # nginx wants one line at least
+LINE = re.compile(r"server (?P<endpoint>\S+?)(?P<down> down)?; # (?P<name>\S+)(?: drained (?P<token>\S+))?$")
+POLL_S = 2
+APPEARS_S = 60
+
+
+def parse(text):
+    """{name: {"endpoints", "token"}}; token is None for servers that receive requests."""
+    servers = {}
+    for line in text.splitlines():
+        match = LINE.match(line)
+        if match and match["name"] != "nobody":
+            server = servers.setdefault(
+                match["name"], {"endpoints": [], "token": match["token"] if match["down"] else None}
+            )
+            server["endpoints"].append(match["endpoint"])
+    return servers
+
+
+def render(servers):
+    """The file's text; pure."""
+    lines = [
+        f"server {endpoint}{' down' if server['token'] else ''}; # {name}"
+        + (f" drained {server['token']}" if server["token"] else "")
+        + "\n"
+        for name, server in sorted(servers.items())
+        for endpoint in server["endpoints"]
+    ]
+    return HEAD + ("".join(lines) or NOBODY)
+
+
+def change(servers, params):
+    """The list after a change; pure."""
+    members = params["members"] or list(servers)
+    kept = {name: server for name, server in servers.items() if name in members and name not in params["leave"]}
+    drained = {name: {"endpoints": list(ends), "token": params["token"]} for name, ends in params["drain"].items()}
+    return kept | {name: {"endpoints": list(ends), "token": None} for name, ends in params["join"].items()} | drained
+
+
+def take(module, path, text, old):
+    """Write the list and have the gateway take it; put the old one back when nginx refuses."""
+    unit.write_atomically(path, text, 0o644)
+    if not unit.is_well(unit.containers(module.params["directory"]).get("gateway")):
+        return  # it reads the list when it starts
+    done = unit.compose(
+        module.params["directory"], "exec", "-T", "gateway", "python3", "-m", "lingbi_gateway", "reload", timeout_s=60
+    )
+    if done.returncode:
+        unit.write_atomically(path, old or render({}), 0o644)
+        module.fail_json(msg=f"the gateway refuses its list of servers: {(done.stderr or done.stdout).strip()[-400:]}")
+
+
+def update(module):
+    """Change the list; no two at once, since several hosts may roll together."""
+    folder = module.params["folder"]
+    if not module.check_mode:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        with open(os.path.join(folder, ".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return update_alone(module, os.path.join(folder, FILE))
+    return update_alone(module, os.path.join(folder, FILE))
+
+
+def read(path):
+    """The list as it stands; empty where there is none yet."""
+    if not os.path.exists(path):
+        return ""
+    with open(path) as file:
+        return file.read()
+
+
+def update_alone(module, path):
+    old = read(path)
+    servers = change(parse(old), module.params)
+    text = render(servers)
+    if text != old and not module.check_mode:
+        take(module, path, text, old)
+    return {"changed": text != old, "servers": servers, "at": time.time()}
+
+
+def guard(module):
+    """Lift the drain with the token when it is there still after guard_s: its controller is gone."""
+    path, token = os.path.join(module.params["folder"], FILE), module.params["token"]
+    begun, seen = time.monotonic(), False
+    while time.monotonic() < begun + module.params["guard_s"]:
+        drained = find(path, token)
+        seen = seen or bool(drained)
+        if not drained and (seen or time.monotonic() > begun + APPEARS_S):
+            return {"changed": False, "servers": {}, "at": time.time()}
+        time.sleep(POLL_S)
+    module.params.update(join=find(path, token), drain={}, members=[], leave=[])
+    return update(module)
+
+
+def find(path, token):
+    """{name: endpoints} of the servers drained with a token."""
+    servers = parse(read(path))
+    return {name: server["endpoints"] for name, server in servers.items() if server["token"] == token}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "folder": {"type": "path", "required": True},
+            "members": {"type": "list", "elements": "str", "default": []},
+            "join": {"type": "dict", "default": {}},
+            "drain": {"type": "dict", "default": {}},
+            "leave": {"type": "list", "elements": "str", "default": []},
+            "token": {"type": "str", "default": ""},
+            "guard_s": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(**(guard(module) if module.params["guard_s"] else update(module)))
+
+
+if __name__ == "__main__":
+    main()

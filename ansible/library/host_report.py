@@ -1,0 +1,242 @@
+#!/usr/bin/python
+"""What a host is, and what is wrong with it for lingbi; changes nothing."""
+
+DOCUMENTATION = r"""
+module: host_report
+short_description: Judge a host before lingbi is put on it
+description:
+  - Gathers system, kernel, clock, memory, disk, ports, Docker and GPUs in one go, and judges them. Changes nothing.
+options:
+  kernel_minimum: {type: str, required: true, description: oldest kernel}
+  docker_minimum: {type: str, required: true, description: oldest engine, where one is there}
+  compose_minimum: {type: str, required: true, description: oldest Compose plugin, where one is there}
+  driver_minimum: {type: str, required: true, description: oldest NVIDIA driver, where GPUs are asked for}
+  gpus: {type: raw, required: true, description: 'all, or a list of indices, UUIDs or slices'}
+  disk_free_gib: {type: int, required: true, description: free disk before a first start}
+  memory_gib: {type: int, required: true, description: memory of the host}
+  now_s: {type: float, required: true, description: the controller's time when the task began}
+  clock_skew_s: {type: int, required: true, description: most seconds between the clocks}
+  directory: {type: path, required: true, description: lingbi's folder on the host}
+  ports: {type: list, elements: int, required: true, description: ports that lingbi will listen on}
+author: lingbi
+"""
+RETURN = r"""
+faults: {type: list, returned: always, description: sentences, one a fault}
+gpus: {type: list, returned: always, description: GPUs that were found}
+memory_mib: {type: int, returned: always, description: memory of the host}
+docker: {type: str, returned: always, description: version of the engine, empty where there is none}
+"""
+
+import json  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import re  # noqa: E402
+import shutil  # noqa: E402
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+SYSTEMS = {"debian": ("12",), "ubuntu": ("22.04", "24.04")}
+COMMAND_TIMEOUT_S = 20
+
+
+def version(text):
+    """A version's numbers, for comparing."""
+    return [int(number) for number in re.findall(r"\d+", text.split("+")[0].split("-")[0])]
+
+
+def judge(seen, wanted):
+    """Sentences that name what is wrong, the value seen and the remedy; pure."""
+    faults = judge_system(seen, wanted) + judge_engine(seen, wanted) + judge_ports(seen, wanted)
+    return faults + (judge_gpus(seen, wanted) if wanted["gpus"] else [])
+
+
+def judge_system(seen, wanted):
+    faults = []
+    if seen["release"] not in SYSTEMS.get(seen["system"], ()):
+        faults.append(
+            f"the system is {seen['system']} {seen['release']}; lingbi is tried on Debian 12, Ubuntu 22.04 and 24.04"
+        )
+    if version(seen["kernel"]) < version(wanted["kernel_minimum"]):
+        faults.append(f"the kernel is {seen['kernel']}; {wanted['kernel_minimum']} is needed (lingbi_kernel_minimum)")
+    if abs(seen["clock_skew_s"]) > wanted["clock_skew_s"]:
+        faults.append(
+            f"the clock is {seen['clock_skew_s']:+.0f} s off the controller's; set it, for example with chrony "
+            "(lingbi_clock_skew_s)"
+        )
+    if seen["memory_mib"] < wanted["memory_gib"] << 10:
+        faults.append(
+            f"{seen['memory_mib'] / 1024:.1f} GiB of memory are there and {wanted['memory_gib']} are needed (lingbi_memory_gib)"
+        )
+    if not seen["is_installed"] and seen["disk_free_gib"] < wanted["disk_free_gib"]:
+        faults.append(
+            f"{seen['disk_free_gib']:.1f} GiB of disk are free for {seen['disk_place']} and {wanted['disk_free_gib']} are "
+            "needed (lingbi_disk_free_gib); free some"
+        )
+    return faults
+
+
+def judge_engine(seen, wanted):
+    if not seen["docker"]:
+        return [seen["docker_fault"]] if seen["docker_fault"] else []
+    faults = []
+    if version(seen["docker"]) < version(wanted["docker_minimum"]):
+        faults.append(
+            f"the Docker engine is {seen['docker']}; {wanted['docker_minimum']} is needed (lingbi_docker_minimum): upgrade it"
+        )
+    if not seen["compose"] or version(seen["compose"]) < version(wanted["compose_minimum"]):
+        faults.append(
+            f"the Compose plugin is {seen['compose'] or 'not there'}; {wanted['compose_minimum']} is needed "
+            "(lingbi_compose_minimum): install docker-compose-plugin"
+        )
+    return faults
+
+
+def judge_ports(seen, wanted):
+    return [
+        f"port {port} is taken by another program; end it, or choose another port"
+        for port in wanted["ports"]
+        if port in seen["taken_ports"]
+    ]
+
+
+def judge_gpus(seen, wanted):
+    if seen["gpu_fault"]:
+        return [f"{seen['gpu_fault']}; install the NVIDIA driver, or set lingbi_gpus: [] for the CPU engine"]
+    faults = []
+    drivers = {gpu["driver"] for gpu in seen["gpus"]}
+    for driver in sorted(drivers):
+        if version(driver) < version(wanted["driver_minimum"]):
+            faults.append(
+                f"the NVIDIA driver is {driver}; {wanted['driver_minimum']} is needed (lingbi_nvidia_driver_minimum): upgrade it"
+            )
+    known = {str(name) for gpu in seen["gpus"] for name in (gpu["index"], gpu["uuid"])} | set(seen["slices"])
+    for asked in [] if wanted["gpus"] == "all" else wanted["gpus"]:
+        if str(asked) not in known:
+            faults.append(f"GPU {asked} is not there (lingbi_gpus); there are {', '.join(sorted(known)) or 'none'}")
+    return faults
+
+
+def look(wanted):
+    """What judge() judges."""
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"), re.M))
+    place = existing(wanted["directory"])
+    docker, compose, docker_fault = find_docker()
+    gpus, slices, gpu_fault = find_gpus() if wanted["gpus"] else ([], [], "")
+    return {
+        "system": release.get("ID", "unknown"),
+        "release": release.get("VERSION_ID", ""),
+        "codename": release.get("VERSION_CODENAME", ""),
+        "kernel": platform.release(),
+        "clock_skew_s": time.time() - wanted["now_s"],
+        "memory_mib": int(re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))[1]) >> 10,
+        "disk_place": place,
+        "disk_free_gib": shutil.disk_usage(place).free / (1 << 30),
+        "is_installed": os.path.exists(os.path.join(wanted["directory"], "server", "running.json")),
+        "docker": docker,
+        "compose": compose,
+        "docker_fault": docker_fault,
+        "taken_ports": [port for port in wanted["ports"] if is_taken(port) and not is_ours(port)],
+        "gpus": gpus,
+        "slices": slices,
+        "gpu_fault": gpu_fault,
+    }
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
+def existing(path):
+    """The nearest folder above a path that is there."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def run(*command):
+    """(exit status, what it said); 127 where the program is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+    except FileNotFoundError:
+        return 127, ""
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer within {COMMAND_TIMEOUT_S} s"
+    return done.returncode, (done.stdout if done.returncode == 0 else done.stderr or done.stdout).strip()
+
+
+def find_docker():
+    """(engine's version, Compose's version, fault)."""
+    status, said = run("docker", "version", "--format", "{{.Server.Version}}")
+    if status == 127:
+        return "", "", ""
+    if status:
+        return "", "", f"a Docker engine is installed and does not answer: {said[-200:]}; start it"
+    status, compose = run("docker", "compose", "version", "--short")
+    return said, compose.lstrip("v") if status == 0 else "", ""
+
+
+def is_taken(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
+
+
+def is_ours(port):
+    """Whether a container of lingbi publishes the port."""
+    status, said = run("docker", "ps", "--filter", "label=com.docker.compose.project", "--format", "json")
+    rows = [json.loads(line) for line in said.splitlines()] if status == 0 else []
+    return any(covers(row["Ports"], port) and "lingbi" in row["Labels"] for row in rows)
+
+
+def covers(ports, port):
+    """Whether Docker's list of published ports, as in `10.0.0.1:23333-23334->23333-23334/tcp`, has a port."""
+    found = re.findall(r":(\d+)(?:-(\d+))?->", ports)
+    return any(int(first) <= port <= int(last or first) for first, last in found)
+
+
+def find_gpus():
+    """(GPUs, UUIDs of MIG slices, fault)."""
+    status, said = run("nvidia-smi", "--query-gpu=index,uuid,driver_version,name", "--format=csv,noheader")
+    if status == 127:
+        return [], [], "GPUs are asked for (lingbi_gpus) and nvidia-smi is not there"
+    if status:
+        return [], [], f"nvidia-smi failed: {said[-200:]}"
+    names = ("index", "uuid", "driver", "name")
+    gpus = [dict(zip(names, (part.strip() for part in line.split(",")), strict=True)) for line in said.splitlines()]
+    slices = re.findall(r"UUID: (MIG-[^)\s]+)", run("nvidia-smi", "-L")[1])
+    return gpus, slices, ""
+
+
+def main():
+    text = {"type": "str", "required": True}
+    whole = {"type": "int", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "kernel_minimum": text,
+            "docker_minimum": text,
+            "compose_minimum": text,
+            "driver_minimum": text,
+            "gpus": {"type": "raw", "required": True},
+            "disk_free_gib": whole,
+            "memory_gib": whole,
+            "now_s": {"type": "float", "required": True},
+            "clock_skew_s": whole,
+            "directory": {"type": "path", "required": True},
+            "ports": {"type": "list", "elements": "int", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    seen = look(module.params)
+    module.exit_json(changed=False, faults=judge(seen, module.params), **seen)
+
+
+if __name__ == "__main__":
+    main()

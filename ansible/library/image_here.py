@@ -1,0 +1,85 @@
+#!/usr/bin/python
+"""Has an image on the host and says by which digest it is to be run."""
+
+DOCUMENTATION = r"""
+module: image_here
+short_description: Have an image, and its digest
+options:
+  name: {type: str, required: true, description: the image with its tag}
+  digest: {type: str, default: '', description: 'a reference that names the bytes, from a record, where they are known'}
+  archive: {type: path, default: '', description: archive on the host to load instead of pulling}
+  wait_s: {type: int, default: 3600, description: longest wait for a pull}
+author: lingbi
+"""
+RETURN = r"""
+id: {type: str, returned: when the image is there, description: the image's own digest, the same on every host}
+pinned: {type: str, returned: when the image is there, description: a reference that names these bytes only}
+"""
+
+import json  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+LOAD_WAIT_S = 1800
+
+
+def inspect(name):
+    """Docker's description of an image, or None; on a bare host in check mode there is no Docker to ask."""
+    if not shutil.which("docker"):
+        return None
+    done = subprocess.run(["docker", "image", "inspect", name], capture_output=True, text=True)
+    return json.loads(done.stdout)[0] if done.returncode == 0 else None
+
+
+def pinned(name, image):
+    """The registry's digest where the image came from this registry, else its own."""
+    repository = name.rpartition(":")[0]
+    own = [digest for digest in image.get("RepoDigests") or [] if digest.split("@")[0] == repository]
+    return own[0] if own else image["Id"]
+
+
+def fetch(module, name):
+    """Pull or load; fail with Docker's words."""
+    archive, wait_s = module.params["archive"], module.params["wait_s"]
+    command = ["docker", "load", "--quiet", "--input", archive] if archive else ["docker", "pull", "--quiet", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_WAIT_S if archive else wait_s)
+    except subprocess.TimeoutExpired:
+        module.fail_json(msg=f"{name} was not here within {wait_s} s (lingbi_pull_wait_s)")
+    if done.returncode:
+        module.fail_json(msg=f"{name} cannot be had: {done.stderr.strip()[-400:]}")
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "digest": {"type": "str", "default": ""},
+            "archive": {"type": "path", "default": ""},
+            "wait_s": {"type": "int", "default": 3600},
+        },
+        supports_check_mode=True,
+    )
+    name, archive = module.params["digest"] or module.params["name"], module.params["archive"]
+    before = inspect(name)
+    is_settled = before is not None and (module.params["digest"] or archive)
+    if not is_settled:
+        if module.check_mode:
+            module.exit_json(
+                changed=before is None, **(described(name, before) if before else {"id": "", "pinned": name})
+            )
+        fetch(module, name)
+    image = inspect(name)
+    if image is None:
+        module.fail_json(msg=f"{name} is not in {archive}: lingbi_version must be the archive's own")
+    module.exit_json(changed=before is None or before["Id"] != image["Id"], **described(name, image))
+
+
+def described(name, image):
+    return {"id": image["Id"], "pinned": name if "@" in name else pinned(name, image)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+#!/usr/bin/python
+"""Stages the files of a unit and says whether the unit needs to be started with them."""
+
+DOCUMENTATION = r"""
+module: unit_files
+short_description: Stage a unit's files and say whether it needs to roll
+description:
+  - Writes exactly the given files into the unit's next/ folder, once Docker Compose has accepted them.
+  - Compares them and the containers with what was last proven to run. Touches nothing that runs.
+options:
+  directory: {type: path, required: true, description: folder of the unit}
+  files: {type: dict, required: true, description: 'path to {content, mode, owner}'}
+  services: {type: list, elements: str, required: true, description: services that must run}
+author: lingbi
+"""
+RETURN = r"""
+needs: {type: bool, returned: always, description: whether the unit needs to be started anew}
+why: {type: str, returned: always, description: the reason, for people}
+running: {type: dict, returned: always, description: what was last proven to run}
+history: {type: list, returned: always, description: the record's last entries}
+"""
+
+import hashlib  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+
+from ansible.module_utils import lingbi_unit as unit  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+CHECK = "checking"
+
+
+def wanted_digests(files):
+    return {path: hashlib.sha256(item["content"].encode()).hexdigest() for path, item in files.items()}
+
+
+def reason(running, wanted, found, services):
+    """Why the unit needs a start, or an empty text; pure."""
+    if not running:
+        return "nothing was started here yet"
+    differ = sorted(path for path in {*running["files"], *wanted} if running["files"].get(path) != wanted.get(path))
+    if differ:
+        return f"changed: {', '.join(differ)}"
+    ill = [service for service in services if not unit.is_well(found.get(service))]
+    return f"{', '.join(ill)}: not running, or not healthy" if ill else ""
+
+
+def write(folder, files):
+    """Write the files into a folder that was not there."""
+    os.makedirs(folder, mode=0o700)
+    for path, item in files.items():
+        target = os.path.join(folder, path)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        mode = int(str(item["mode"]), 8)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+            file.write(item["content"])
+        os.chmod(target, mode)
+        os.chown(target, item.get("owner", 0), item.get("owner", 0))
+
+
+def stage(module, directory, files):
+    """Have next/ hold the files; fail with Compose's words when it refuses them."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    checked = os.path.join(directory, CHECK)
+    shutil.rmtree(checked, ignore_errors=True)
+    write(checked, files)
+    if shutil.which("docker"):
+        said = unit.compose(directory, "config", "--quiet", folder=CHECK, timeout_s=60)
+        if said.returncode:
+            shutil.rmtree(checked)
+            module.fail_json(
+                msg=f"Docker Compose refuses what was rendered for {directory}: {said.stderr.strip()[-800:]}"
+            )
+    shutil.rmtree(os.path.join(directory, unit.NEXT), ignore_errors=True)
+    os.rename(checked, os.path.join(directory, unit.NEXT))
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "files": {"type": "dict", "required": True, "no_log": True},
+            "services": {"type": "list", "elements": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    directory, files = module.params["directory"], module.params["files"]
+    wanted = wanted_digests(files)
+    changed = unit.digests(os.path.join(directory, unit.NEXT)) != wanted
+    if changed and not module.check_mode:
+        stage(module, directory, files)
+    running = unit.read_running(directory)
+    found = unit.containers(directory) if shutil.which("docker") else {}
+    why = reason(running, wanted, found, module.params["services"])
+    history = unit.history(directory)
+    module.exit_json(changed=changed, needs=bool(why), why=why, running=running, history=history, containers=found)
+
+
+if __name__ == "__main__":
+    main()

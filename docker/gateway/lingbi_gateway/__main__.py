@@ -1,0 +1,57 @@
+"""`python -m lingbi_gateway`: render nginx's configuration, have nginx test it, and become nginx.
+
+`test` tests the configuration as it stands now, `reload` has the running nginx take it: for those who
+change the servers' file. `render` stops after the test.
+"""
+
+import argparse
+import os
+import sys
+
+from lingbi_gateway import nginx
+from lingbi_gateway.certificate import generate
+from lingbi_gateway.configuration import render, servers_file, write
+from lingbi_gateway.settings import GatewayError, Settings, load_settings
+
+
+def main(arguments=None) -> int:
+    """Exit status: 2 for a bad configuration, 3 where nginx cannot start; else nginx's own."""
+    parser = argparse.ArgumentParser(prog="lingbi_gateway", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=("run", "render", "test", "reload"), default="run")
+    action = parser.parse_args(arguments).action
+    try:
+        settings = load_settings()
+        if action in ("run", "render"):
+            prepare(settings)
+        if action == "reload":
+            nginx.reload(settings)
+        else:
+            nginx.check(settings)
+    except GatewayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    if action == "run":
+        command = nginx.command(settings)
+        os.execvp(command[0], command)
+    return 0
+
+
+def prepare(settings: Settings) -> None:
+    """Write everything that nginx reads."""
+    machine = nginx.machine(settings)
+    settings.dir.mkdir(parents=True, exist_ok=True)
+    if machine.user:
+        nginx.check_reachable(settings.dir.resolve())
+    certificate = None
+    if settings.tls == "given":
+        certificate = settings.tls_certificate_file.resolve(), settings.tls_key_file.resolve()
+    elif settings.tls == "generated":
+        certificate = generate(settings.dir / "tls", settings.tls_names)
+    write(settings.dir, render(settings, machine, certificate))
+    servers = servers_file(settings, machine)
+    if servers:
+        write(settings.servers_folder, {"servers.conf": servers})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""nginx's configuration as text, from the settings and what the machine is. Nothing here does anything."""
+
+import ipaddress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lingbi_gateway import errors
+from lingbi_gateway.settings import Settings
+from lingbi_gateway.templates import fill, read
+
+RESOLVES_AGAIN = (1, 27, 3)  # the first nginx that follows a name's addresses without being bought
+RETRY_WITHIN_S = 5
+BURST = 2  # seconds of a rate that may come at once
+STRICT_TRANSPORT = "max-age=31536000"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the configuration depends on beside the settings.
+
+    user: (user, group) that nginx's processes take, None to stay as they are; open_files: the most
+    that a process may open; version: nginx's.
+    """
+
+    user: tuple | None
+    open_files: int
+    version: tuple
+
+
+def render(settings: Settings, machine: Machine, certificate: tuple | None) -> dict:
+    """{path within settings.dir: text} of every file but the servers' own."""
+    values = _values(settings, machine)
+    if certificate:
+        is_given = settings.tls == "given"
+        values |= {"certificate": certificate[0], "certificate_key": certificate[1]}
+        values |= {"strict_transport": STRICT_TRANSPORT if is_given else ""}
+    listen = "listen-tls.conf" if certificate else "listen-plain.conf"
+    files = {
+        "nginx.conf": fill(read("nginx.conf"), values),
+        "listen.conf": fill(read(listen), values),
+        "headers.conf": read("headers.conf"),
+        "errors.conf": errors.directives(f"{settings.dir}/errors"),
+    }
+    pages = errors.files(read("error.html"), asdict(settings))
+    return files | {f"errors/{name}": text for name, text in pages.items()}
+
+
+def servers_file(settings: Settings, machine: Machine) -> str | None:
+    """The list of the servers for nginx, one a line; None when it is made elsewhere."""
+    if not settings.servers:
+        return None
+    return "".join(f"server {server}{_again(server, settings, machine)};\n" for server in settings.servers)
+
+
+def _values(settings: Settings, machine: Machine) -> dict:
+    follows = settings.resolver and machine.version >= RESOLVES_AGAIN
+    return asdict(settings) | {
+        "user": f"user {' '.join(machine.user)};" if machine.user else "",
+        "open_files": min(machine.open_files, 2 * settings.connections),
+        "connections": min(settings.connections, machine.open_files),
+        "access_log": "/dev/stdout",
+        "listen": _listen(settings.host, settings.port),
+        "inner": _listen(settings.inner_host, settings.inner_port),
+        "servers_folder": settings.servers_folder,
+        "ui": settings.ui + _again(settings.ui, settings, machine),
+        "resolver": f"    resolver {settings.resolver} valid=5s;" if follows else "",
+        "retry_within_s": RETRY_WITHIN_S,
+        "key_burst": BURST * settings.key_rate,
+        "address_burst": BURST * settings.address_rate,
+        "allow": _lines("            allow {};", settings.allow),
+        "trusted_proxies": _trusted(settings.trusted_proxies),
+    }
+
+
+def _listen(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _again(endpoint: str, settings: Settings, machine: Machine) -> str:
+    """The word that has nginx look a name up again, where it can and is needed."""
+    host = endpoint.rpartition(":")[0].strip("[]")
+    try:
+        ipaddress.ip_address(host)
+        return ""
+    except ValueError:
+        return " resolve" if settings.resolver and machine.version >= RESOLVES_AGAIN else ""
+
+
+def _trusted(networks: tuple) -> str:
+    if not networks:
+        return ""
+    lines = _lines("    set_real_ip_from {};", networks)
+    return f"{lines}\n    real_ip_header X-Forwarded-For;\n    real_ip_recursive on;"
+
+
+def _lines(form: str, items: tuple) -> str:
+    return "\n".join(form.format(item) for item in items)
+
+
+def write(folder: Path, files: dict) -> None:
+    """Write rendered files below a folder."""
+    for name, text in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")

@@ -1,0 +1,86 @@
+"""What the gateway itself says when a request is not answered: as JSON to programs, as a page to people."""
+
+import json
+from dataclasses import dataclass
+
+from lingbi_gateway.templates import fill
+
+
+@dataclass(frozen=True)
+class Fault:
+    """seen: the status that nginx comes upon; status, kind, code: what the client gets, as in the server's API."""
+
+    seen: int
+    status: int
+    kind: str
+    code: str
+    english: str
+    chinese: str
+    comes_back: bool = False
+
+
+BAD, LIMIT, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
+FAULTS = (
+    Fault(400, 400, BAD, "bad_request", "This request is no valid HTTP.", "这个请求不是有效的 HTTP 请求。"),
+    Fault(403, 403, BAD, "forbidden", "This is not shown to your address.", "您的地址无权查看此内容。"),
+    Fault(404, 404, BAD, "not_found", "There is nothing at this address.", "这个地址上没有内容。"),
+    Fault(405, 405, BAD, "method_not_allowed", "This address does not take that.", "这个地址不接受这种请求方法。"),
+    Fault(408, 408, BAD, "request_timeout", "The request came too slowly.", "请求发送得太慢，已经超时。"),
+    Fault(
+        413,
+        413,
+        BAD,
+        "request_too_large",
+        "The request is larger than {max_body_mib} MiB. Send smaller or fewer pictures; base64 adds a third.",
+        "请求超过了 {max_body_mib} MiB。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
+    ),
+    Fault(414, 414, BAD, "uri_too_long", "The address is too long.", "请求地址过长。"),
+    Fault(429, 429, LIMIT, "rate_limited", "Too many requests; try again shortly.", "请求过于频繁，请稍后再试。"),
+    Fault(494, 431, BAD, "headers_too_large", "The request's headers are too large.", "请求头过大。"),
+    Fault(500, 500, SERVER, "gateway_error", "The gateway failed; its log says why.", "网关出错，原因见网关日志。"),
+    Fault(501, 501, BAD, "not_implemented", "The gateway does not know this form.", "网关不支持这种请求形式。"),
+    Fault(
+        502,
+        503,
+        SERVER,
+        "not_ready",
+        "The service is starting, being updated, or away. Try again in a few seconds.",
+        "服务正在启动、更新，或暂时不可用。请过几秒再试。",
+        comes_back=True,
+    ),
+    Fault(
+        504,
+        504,
+        SERVER,
+        "answer_timeout",
+        "The server said nothing for {answer_timeout_s} s, so the gateway gave up. Try again.",
+        "服务器在 {answer_timeout_s} 秒内没有任何响应，网关已放弃等待。请重试。",
+        comes_back=True,
+    ),
+)
+ROOT = "/_error"
+
+
+def directives(folder: str) -> str:
+    """nginx's lines that send each status to its file; $error_form is json or html."""
+    lines = [f"error_page {fault.seen} ={fault.status} {ROOT}/{fault.status}.$error_form;" for fault in FAULTS]
+    location = f"""location {ROOT}/ {{
+    internal;
+    alias "{folder}/";
+    types {{ application/json json; }}
+    default_type "text/html; charset=utf-8";
+}}"""
+    return "\n".join([*lines, location, ""])
+
+
+def files(page: str, numbers: dict) -> dict:
+    """{file name: content} of all answers. page: the page's template, with {{names}}."""
+    made = {}
+    for fault in FAULTS:
+        english, chinese = fault.english.format(**numbers), fault.chinese.format(**numbers)
+        error = {"message": english, "type": fault.kind, "param": None, "code": fault.code}
+        made[f"{fault.status}.json"] = json.dumps({"error": error}) + "\n"
+        refresh = '<meta http-equiv="refresh" content="5">' if fault.comes_back else ""
+        values = {"status": fault.status, "english": english, "chinese": chinese, "refresh": refresh}
+        made[f"{fault.status}.html"] = fill(page, values)
+    return made

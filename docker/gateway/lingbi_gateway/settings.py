@@ -1,0 +1,161 @@
+"""Every setting of the gateway, declared once: name, type, default, help.
+
+A setting is the environment variable ``LINGBI_GATEWAY_<NAME>``. Unknown names and unusable values
+stop the program before it does anything, with the name, the value seen and the remedy.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+PREFIX = "LINGBI_GATEWAY_"
+ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
+TLS = ("off", "generated", "given")
+
+
+class GatewayError(Exception):
+    """The gateway cannot start; says what, where, the value seen and the remedy."""
+
+    exit_status = 3
+
+
+class ConfigurationError(GatewayError):
+    """A setting is unknown or unusable."""
+
+    exit_status = 2
+
+
+def words(text: str) -> tuple:
+    """The parts of a list with commas or spaces."""
+    return tuple(part for part in re.split(r"[,\s]+", text) if part)
+
+
+def endpoint(text: str) -> str:
+    """host:port, as it came."""
+    match = ENDPOINT.fullmatch(text)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ValueError("give HOST:PORT, as in 10.0.0.5:23333")
+    return text
+
+
+def endpoints(text: str) -> tuple:
+    return tuple(endpoint(part) for part in words(text))
+
+
+def networks(text: str) -> tuple:
+    return tuple(str(ipaddress.ip_network(part)) for part in words(text))
+
+
+def names(text: str) -> tuple:
+    found = words(text)
+    if not found or any(not re.fullmatch(r"[A-Za-z0-9.:-]+", name) for name in found):
+        raise ValueError("give host names or addresses, with commas")
+    return found
+
+
+def tls(text: str) -> str:
+    if text not in TLS:
+        raise ValueError(f"give one of {', '.join(TLS)}")
+    return text
+
+
+def address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
+def optional_endpoint(text: str) -> str:
+    return text and endpoint(text)
+
+
+def whole(least: int, most: int):
+    """A reader of whole numbers between two bounds."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+            raise ValueError(f"give a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def setting(default: str, read, text: str):
+    """A field of the settings: its default as it would stand in the environment, its reader, its help."""
+    return field(default=read(default), metadata={"read": read, "help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one gateway; see each field's help."""
+
+    host: str = setting("127.0.0.1", address, "address that the gateway listens on")
+    port: int = setting("6006", whole(1, 65535), "port that the gateway listens on")
+    inner_host: str = setting("127.0.0.1", address, "address of the page's own way to the servers; never publish it")
+    inner_port: int = setting("6007", whole(1, 65535), "port of the page's own way to the servers")
+    servers: tuple = setting(
+        "127.0.0.1:23333",
+        endpoints,
+        "the servers, HOST:PORT with commas; empty: the servers folder is filled otherwise",
+    )
+    servers_dir: Path | None = setting("", lambda text: Path(text) if text else None, "folder of the servers' file")
+    ui: str = setting("127.0.0.1:7860", endpoint, "the page's server, HOST:PORT")
+    resolver: str = setting(
+        "", optional_endpoint, "DNS server that names are looked up at again; 127.0.0.11:53 in Docker"
+    )
+    dir: Path = setting(str(Path(tempfile.gettempdir()) / "lingbi-gateway"), Path, "folder of what is rendered")
+    nginx: str = setting("nginx", str, "nginx's program")
+    processes: int = setting("2", whole(1, 64), "nginx's worker processes")
+    connections: int = setting("2048", whole(64, 65536), "most connections of one nginx process, both sides counted")
+    max_body_mib: int = setting("32", whole(1, 1024), "largest request, MiB")
+    connect_timeout_s: int = setting("2", whole(1, 60), "longest wait for a connection to a server")
+    answer_timeout_s: int = setting("600", whole(1, 86400), "longest silence of a server within an answer")
+    key_rate: int = setting("50", whole(1, 100000), "requests/s of one API key")
+    key_connections: int = setting("256", whole(1, 65535), "requests of one API key at once")
+    address_rate: int = setting("50", whole(1, 100000), "requests/s of one address under /v1")
+    address_connections: int = setting("256", whole(1, 65535), "requests of one address at once")
+    allow: tuple = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
+    trusted_proxies: tuple = setting("", networks, "networks of proxies whose X-Forwarded-For is believed")
+    tls: str = setting("off", tls, "off, generated (a certificate signed by itself) or given (two files)")
+    tls_names: tuple = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
+    tls_certificate_file: Path = setting("", Path, "file with the given certificate and its chain, PEM")
+    tls_key_file: Path = setting("", Path, "file with the given certificate's key, PEM")
+
+    @property
+    def servers_folder(self) -> Path:
+        """The folder whose *.conf files list the servers; it may be changed while nginx runs."""
+        return self.servers_dir or self.dir / "servers"
+
+
+def load_settings(environment=os.environ) -> Settings:
+    """Read the settings. Raises ConfigurationError that names the setting, the value seen and the remedy."""
+    known = {PREFIX + item.name.upper(): item for item in fields(Settings)}
+    given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
+    for key in sorted(given):
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            raise ConfigurationError(f"{key}={given[key]!r}: there is no such setting; {hint}")
+    settings = Settings(**{known[key].name: _read(key, value, known[key].metadata) for key, value in given.items()})
+    _check_together(settings)
+    return settings
+
+
+def _read(key: str, value: str, metadata):
+    try:
+        return metadata["read"](value)
+    except ValueError as error:
+        raise ConfigurationError(f"{key}={value!r}: {error} ({metadata['help']})") from None
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.tls == "given":
+        for name in ("tls_certificate_file", "tls_key_file"):
+            file = getattr(settings, name)
+            if not file.is_file():
+                raise ConfigurationError(f"{PREFIX}{name.upper()}={str(file)!r}: no such file; TLS=given needs it")
+    for name in ("dir", "servers_folder"):
+        if re.search(r"[\"'$\\\x00-\x1f]", str(getattr(settings, name))):
+            raise ConfigurationError(f"{name} {str(getattr(settings, name))!r}: give a path without quotes, $ and \\")

@@ -1,0 +1,192 @@
+"""Measure a server, or stock lmdeploy and lingbi side by side: `scripts/bench --help`."""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from lingbi.bench.client import Target
+from lingbi.bench.questions import KINDS
+from lingbi.bench.report import machine, medians, table
+from lingbi.bench.rounds import Askers
+from lingbi.bench.sides import gpu_used_mib, serving
+from lingbi.errors import CheckError, ConfigurationError, LingbiError
+from lingbi.model_folder import inspect
+from lingbi.models import find_model
+from lingbi.settings import load_settings
+from lingbi.smoke import served_model
+
+SIDES = ("stock", "lingbi")
+# Shares of the free memory that the first and the second server on one card take for their KV cache: as many bytes each.
+SHARED_CARD = (0.35, 0.55)
+OWN_CARD = 0.8
+NO_CACHE = 0.005  # room for one picture question, which lingbi asks before it says it is ready
+PEAK_LOOK_S = 0.05
+PEOPLE = [1, 8, 32, 64, 128]
+FIRST_PORT = 23733
+WARM_UP_PEOPLE, WARM_UP_SEED = 8, 10**6
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 measured, 1 some requests failed, 2 configuration, 3 a server did not start."""
+    options = parse(arguments)
+    try:
+        options.to.mkdir(parents=True, exist_ok=True)
+        found = measure_url(options) if options.url else measure_sides(options)
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    found = {"machine": machine(), "model": options.model, "tokens": options.tokens} | found
+    (options.to / "rounds.json").write_text(json.dumps(found, indent=1))
+    (options.to / "medians.json").write_text(json.dumps(medians(found), indent=1))
+    print(table(found))
+    if options.chart:
+        from lingbi.bench.chart import draw  # matplotlib takes seconds to import
+
+        draw(found, options.to / "curves.png")
+    print(f"results: {options.to}")
+    return int(any(figures["failed"] for side in found["sides"].values() for figures in side["rounds"]))
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(":")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--url", help="base URL of a server that runs, without /v1")
+    what.add_argument("--model", help="model folder or name: starts stock lmdeploy and lingbi on it (needs a GPU)")
+    parser.add_argument("--api-key-file", type=Path, help="with --url: file with the key")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument(
+        "--gpus", nargs="+", type=int, default=[0], help="one for each side, or one for both (default 0)"
+    )
+    parser.add_argument(
+        "--ask",
+        nargs="+",
+        type=series,
+        default=[(kind, PEOPLE) for kind in KINDS],
+        metavar="KIND:PEOPLE",
+        help=f"what, and how many at once: image:1,8,32; kinds {', '.join(KINDS)} (default: all, {PEOPLE})",
+    )
+    parser.add_argument("--talks", type=int, default=3, help="talks of each person in a round (default 3)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--port", type=int, default=FIRST_PORT, help="first port of the servers it starts")
+    parser.add_argument("--starts", type=int, default=0, help="with --model: starts to time, without KV cache")
+    parser.add_argument("--tokens", type=int, default=128, help="length of an answer (default 128)")
+    parser.add_argument("--to", type=Path, default=Path("bench"), help="folder for the results (default bench)")
+    parser.add_argument("--chart", action=argparse.BooleanOptionalAction, default=True, help="draw curves.png")
+    return parser.parse_args(arguments)
+
+
+def series(text: str) -> tuple:
+    """(kind, numbers of people) of KIND:PEOPLE,…"""
+    kind, _, people = text.partition(":")
+    if kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"{kind!r} is no kind; there are {', '.join(KINDS)}")
+    return kind, [int(number) for number in people.split(",")] if people else PEOPLE
+
+
+def measure_url(options) -> dict:
+    """One server that runs. Answers end where they end: not every server takes ignore_eos."""
+    key = options.api_key_file.read_text().strip() if options.api_key_file else None
+    url = options.url.rstrip("/").removesuffix("/v1")
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        target = Target(url, key, served_model(client, key))
+    options.model = target.model
+    return {"sides": {"server": {"rounds": list(_rounds(target, options, fixed_length=False))}}}
+
+
+def measure_sides(options) -> dict:
+    """Starts, memory, then rounds of all sides in turn (on one card), or at once (on a card each)."""
+    settings = load_settings()
+    folder = inspect(find_model(options.model, settings.models_dir).path)
+    options.model = folder.served_name
+    if len(options.gpus) not in (1, len(options.sides)):
+        raise ConfigurationError(f"--gpus {options.gpus}: give one GPU, or one for each of {options.sides}")
+    gpus = dict(zip(options.sides, options.gpus * len(options.sides), strict=False))
+    found = {side: {"starts_s": [], "gpu_mib_without_cache": [], "rounds": []} for side in options.sides}
+    work = Path(tempfile.mkdtemp(prefix="lingbi-bench-"))
+    for number in range(options.starts):
+        for side in options.sides:
+            place = work / f"{side}-start-{number}"
+            with serving(side, folder, place, options.port, gpus[side], NO_CACHE) as server:
+                found[side]["starts_s"].append(round(server.start_s, 2))
+                found[side]["gpu_mib_without_cache"].append(server.gpu_mib)
+    shares = SHARED_CARD if len(options.gpus) == 1 and len(options.sides) > 1 else [OWN_CARD] * len(SIDES)
+    with ExitStack() as stack:
+        servers = {
+            side: stack.enter_context(serving(side, folder, work / side, options.port + index, gpus[side], share))
+            for index, (side, share) in enumerate(zip(options.sides, shares, strict=False))
+        }
+        for side, server in servers.items():
+            print(side, f"started in {server.start_s:.2f} s, {server.gpu_mib} MiB besides the cache", file=sys.stderr)
+        run = _at_once if len(options.gpus) > 1 else _in_turn
+        run(servers, options, found, gpus)
+    return {"sides": found}
+
+
+def _in_turn(servers: dict, options, found: dict, gpus: dict) -> None:
+    steps = {side: _rounds(server.target, options, fixed_length=True) for side, server in servers.items()}
+    for figures in zip(*steps.values(), strict=True):
+        for side, one in zip(steps, figures, strict=True):
+            found[side]["rounds"].append(one)
+
+
+def _at_once(servers: dict, options, found: dict, gpus: dict) -> None:
+    def measure(side: str) -> list:
+        return list(_rounds(servers[side].target, options, True, gpus[side]))
+
+    with ThreadPoolExecutor(len(servers)) as pool:
+        for side, figures in zip(servers, pool.map(measure, servers), strict=True):
+            found[side]["rounds"] = figures
+
+
+def _rounds(target: Target, options, fixed_length: bool, gpu: int | None = None):
+    """Figures of every round; a few questions of each kind before it are not reported."""
+    with Askers() as askers:
+        for kind, crowds in options.ask:
+            askers.ask_round(
+                target, kind, min(crowds[0], WARM_UP_PEOPLE), 1, options.tokens, WARM_UP_SEED, fixed_length
+            )
+            for people in crowds:
+                for number in range(options.rounds):
+                    seed = people * options.rounds + number
+                    with Peak(gpu) as peak:
+                        figures = askers.ask_round(
+                            target, kind, people, options.talks, options.tokens, seed, fixed_length
+                        )
+                    if figures["failed"] == figures["requests"]:
+                        raise CheckError(f"{target.url} answered none of {kind} x {people}: {figures['first_error']}")
+                    print(kind, people, json.dumps(figures), file=sys.stderr, flush=True)
+                    yield {"kind": kind, "people": people, "gpu_peak_mib": peak.mib} | figures
+
+
+class Peak:
+    """The most memory in use on a GPU while this is open, MiB; None without a GPU."""
+
+    def __init__(self, gpu: int | None):
+        self.gpu, self.mib, self._stop = gpu, None, threading.Event()
+
+    def __enter__(self):
+        if self.gpu is not None:
+            self.mib = 0
+            self._thread = threading.Thread(target=self._look)
+            self._thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self._stop.wait(PEAK_LOOK_S):
+            self.mib = max(self.mib, gpu_used_mib(self.gpu))
+
+    def __exit__(self, *_):
+        self._stop.set()
+        if self.gpu is not None:
+            self._thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""One process that asks: so many people at once, each the next question when the last is answered."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+
+import httpx
+
+from lingbi.bench.questions import Questions
+
+TIMEOUT_S = 600
+HEAD, END = "data: ", "[DONE]"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server: base URL (without /v1), key or None, model id."""
+
+    url: str
+    key: str | None
+    model: str
+
+
+@dataclass
+class Answer:
+    """One answer's times, in seconds, by its pieces as they come; error: why there is none."""
+
+    first_s: float = 0.0
+    total_s: float = 0.0
+    gaps_s: list = field(default_factory=list)
+    text: str = ""
+    error: str | None = None
+
+
+def ask_all(target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool, begin):
+    """(start, end, answers) of `people` who have `talks` each; in a process of its own.
+
+    `begin` is waited for when all is ready. Times are of the monotonic clock, one for all processes.
+    """
+    questions = [Questions(kind, target.model, tokens, seed * 1000 + person, fixed_length) for person in range(people)]
+    prepared = [[asker.next_talk() for _ in range(talks)] for asker in questions]
+    return asyncio.run(_ask_together(target, questions, prepared, begin))
+
+
+async def _ask_together(target: Target, questions: list, prepared: list, begin) -> tuple:
+    headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(
+        base_url=target.url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False
+    ) as client:
+        # What is not timed: connections, imports, and the first look at a picture that is asked about again.
+        await asyncio.gather(*(client.get("/v1/models") for _ in questions))
+        if questions[0].kind == "repeat":
+            first = [asker.body([user(talks[0][0])]) for asker, talks in zip(questions, prepared, strict=True)]
+            await asyncio.gather(*(ask(client, body) for body in first))
+        begin.wait()
+        start = time.monotonic()
+        people = [_talk(client, asker, talks) for asker, talks in zip(questions, prepared, strict=True)]
+        answers = [answer for answers in await asyncio.gather(*people) for answer in answers]
+        return start, time.monotonic(), answers
+
+
+async def _talk(client: httpx.AsyncClient, questions: Questions, talks: list) -> list:
+    answers = []
+    for turns in talks:
+        messages = []
+        for turn in turns:
+            messages.append(user(turn))
+            answers.append(await ask(client, questions.body(messages)))
+            messages.append({"role": "assistant", "content": answers[-1].text})
+    return answers
+
+
+def user(content) -> dict:
+    """A message of a person."""
+    return {"role": "user", "content": content}
+
+
+async def ask(client: httpx.AsyncClient, body: dict) -> Answer:
+    """One streamed question."""
+    answer, start = Answer(), time.monotonic()
+    last = None
+    try:
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            # stock lmdeploy answers errors with 200 and JSON
+            if response.status_code != 200 or "event-stream" not in response.headers.get("content-type", ""):
+                answer.error = f"{response.status_code} {(await response.aread())[:200]!r}"
+                return answer
+            async for line in response.aiter_lines():
+                piece = _piece(line)
+                if piece is None:
+                    continue
+                now = time.monotonic()
+                if last is None:
+                    answer.first_s = now - start
+                else:
+                    answer.gaps_s.append(now - last)
+                last = now
+                answer.text += piece
+    except httpx.HTTPError as error:
+        answer.error = repr(error)
+    answer.total_s = time.monotonic() - start
+    if last is None and not answer.error:
+        answer.error = "an answer without tokens"
+    return answer
+
+
+def _piece(line: str) -> str | None:
+    """The text in one line of a stream, "" for a token that makes none yet, None for a line without a token.
+
+    Random weights say much that is no text, so it is the engine's tokens that are timed.
+    """
+    if not line.startswith(HEAD) or line[len(HEAD) :] == END:
+        return None
+    choices = json.loads(line[len(HEAD) :]).get("choices")
+    return choices[0]["delta"].get("content") if choices else None

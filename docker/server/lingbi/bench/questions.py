@@ -1,0 +1,53 @@
+"""What a benchmark asks: pictures that no one has seen before, texts, and chats about one picture."""
+
+import base64
+import io
+import random
+
+from PIL import Image
+
+PROMPT = "请描述图中内容"
+SIZE = (640, 480)
+JPEG_QUALITY = 85
+COARSE = 24  # sides of the noise that is stretched to a picture: as many details, and as many bytes, as a photograph
+# About a hundred tokens with the published tokenizer.
+TEXT = (
+    "A laboratory runs its own servers for a vision language model. Students ask it about pictures of experiments, "
+    "charts and slides, and researchers call it from their programs. Write what should be watched so that everybody "
+    "gets an answer in time, what may go wrong on a Friday evening, and who should then be told, in plain words. "
+    "Question {number}: begin with what matters most to a person who waits in front of a screen."
+)
+FOLLOW_UPS = ("What is in the foreground?", "Which colours are there?", "请再说一遍")
+KINDS = ("image", "repeat", "text", "chat")
+
+
+class Questions:
+    """Bodies of chat completions; `seed` makes them, and their pictures, different from any other's."""
+
+    def __init__(self, kind: str, model: str, tokens: int, seed: int, fixed_length: bool):
+        self.kind, self.random, self.number = kind, random.Random(seed), 0
+        self.options = {"model": model, "max_tokens": tokens, "temperature": 0, "stream": True}
+        if fixed_length:
+            self.options["ignore_eos"] = True
+        self.one_picture = picture_url(self.random)
+
+    def next_talk(self) -> list:
+        """The user's turns of one talk: one turn, or several about one picture (chat)."""
+        self.number += 1
+        if self.kind == "text":
+            return [TEXT.format(number=self.random.randrange(10**9))]
+        url = self.one_picture if self.kind == "repeat" else picture_url(self.random)
+        first = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": PROMPT}]
+        return [first, *FOLLOW_UPS] if self.kind == "chat" else [first]
+
+    def body(self, messages: list) -> dict:
+        """A request that goes on with these messages."""
+        return self.options | {"messages": messages}
+
+
+def picture_url(source: random.Random) -> str:
+    """A data URL of a new JPEG."""
+    noise = Image.frombytes("RGB", (COARSE, COARSE), source.randbytes(COARSE * COARSE * 3))
+    file = io.BytesIO()
+    noise.resize(SIZE, Image.Resampling.BICUBIC).save(file, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

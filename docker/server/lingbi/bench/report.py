@@ -1,0 +1,76 @@
+"""The results of a benchmark: medians under stable names, and a table for people."""
+
+import platform
+import re
+
+from lingbi.bench.rounds import interval
+from lingbi.engines.choice import find_gpus
+
+FIGURES = {"req_s": lambda one: one["req_s"], "tokens_s": lambda one: one["tokens_s"]} | {
+    f"{name}_{part}": (lambda one, name=name, part=part: one[f"{name}_ms"][part])
+    for name in ("ttft", "gap")
+    for part in ("p50", "p95", "p99")
+}
+
+
+def machine() -> dict:
+    """What was measured on."""
+    return {"gpus": [gpu.name for gpu in find_gpus()], "cpu": platform.processor() or platform.machine()}
+
+
+def with_intervals(side: dict) -> dict:
+    """{(kind, people): {figure: {median, ci95, values}}} of one side's rounds."""
+    groups: dict = {}
+    for one in side["rounds"]:
+        groups.setdefault((one["kind"], one["people"]), []).append(one)
+    return {
+        key: {
+            name: interval([get(one) for one in rounds if "ttft_ms" in one] or [0.0]) for name, get in FIGURES.items()
+        }
+        | {"failed": sum(one["failed"] for one in rounds)}
+        for key, rounds in groups.items()
+    }
+
+
+def medians(found: dict) -> dict:
+    """Per side: keys such as vl_7b_image_c32_req_s, vl_7b_ttft_c1_ms, vl_7b_start_s."""
+    prefix = re.sub(r"\W+", "_", found["model"].removeprefix("internlm-xcomposer2-"))
+    result = {}
+    for side, figures in found["sides"].items():
+        flat = {}
+        for (kind, people), values in with_intervals(figures).items():
+            flat[f"{prefix}_{kind}_c{people}_req_s"] = values["req_s"]["median"]
+            flat[f"{prefix}_{kind}_c{people}_ttft_ms"] = values["ttft_p50"]["median"]
+            if (kind, people) == ("image", 1):
+                flat[f"{prefix}_ttft_c1_ms"] = values["ttft_p50"]["median"]
+        if figures.get("starts_s"):
+            flat[f"{prefix}_start_s"] = interval(figures["starts_s"])["median"]
+            flat[f"{prefix}_gpu_mib_without_cache"] = interval(figures["gpu_mib_without_cache"])["median"]
+        result[side] = flat
+    return result
+
+
+def table(found: dict) -> str:
+    """Rows of kind and people, for each side requests/s and times; the ratio where there are two."""
+    sides = {side: with_intervals(figures) for side, figures in found["sides"].items()}
+    lines = [f"{'':18}" + "".join(f"{side:>42}" for side in sides)]
+    lines.append(f"{'kind':10}{'people':>8}" + f"{'req/s':>18}{'TTFT p50':>12}{'gap p95':>12}" * len(sides))
+    for kind, people in next(iter(sides.values())):
+        line = f"{kind:10}{people:>8}"
+        for groups in sides.values():
+            values = groups[kind, people]
+            spread = f" ±{values['req_s']['ci95']:.2f}" if values["req_s"]["ci95"] is not None else ""
+            line += f"{values['req_s']['median']:>12.2f}{spread:>6}{values['ttft_p50']['median']:>10.1f}ms"
+            line += f"{values['gap_p95']['median']:>10.1f}ms"
+        if len(sides) == 2:
+            first, second = (groups[kind, people] for groups in sides.values())
+            if first["req_s"]["median"] and first["ttft_p50"]["median"]:
+                line += f"   x{second['req_s']['median'] / first['req_s']['median']:.2f}"
+                line += f" ttft x{second['ttft_p50']['median'] / first['ttft_p50']['median']:.2f}"
+        lines.append(line)
+    for side, figures in found["sides"].items():
+        if figures.get("starts_s"):
+            lines.append(
+                f"{side}: starts {figures['starts_s']} s, without cache {figures['gpu_mib_without_cache']} MiB"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,122 @@
+"""Starts stock lmdeploy and lingbi on the same weights, each as its users would, and ends them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pynvml
+
+from lingbi.bench.client import Target
+from lingbi.errors import StartError
+from lingbi.hook import STOCK
+from lingbi.lmdeploy_patches import CLIP_CONFIG, CLIP_NAME
+from lingbi.model_folder import ModelFolder
+from lingbi.supervision import wait_until
+
+START_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 60
+MIB = 1 << 20
+
+
+@dataclass
+class Server:
+    """A server that runs: where, seconds from its start to its first answer, GPU memory it took besides KV cache (MiB)."""
+
+    target: Target
+    start_s: float
+    gpu_mib: int
+
+
+def gpu_used_mib(gpu: int) -> int:
+    """MiB in use on a GPU, by all processes."""
+    return _memory(gpu).used // MIB
+
+
+def gpu_total_mib(gpu: int) -> int:
+    """MiB that a GPU has."""
+    return _memory(gpu).total // MIB
+
+
+def _memory(gpu: int):
+    pynvml.nvmlInit()
+    try:
+        return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(gpu))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def without_cache(used_mib: int, before_mib: int, gpu: int, cache_fraction: float) -> int:
+    """MiB that a server took besides its KV cache, which is a fraction of what the rest left free."""
+    return round((used_mib - before_mib - cache_fraction * (gpu_total_mib(gpu) - before_mib)) / (1 - cache_fraction))
+
+
+@contextmanager
+def serving(side: str, folder: ModelFolder, work_dir: Path, port: int, gpu: int, cache_fraction: float, **extra: str):
+    """Run one side; yields a Server, ends it afterwards. extra: environment for lingbi's side.
+
+    Raises StartError with the end of the server's log.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    log_file = work_dir / "log"
+    command, environment = (_stock if side == "stock" else _lingbi)(folder, work_dir, port, cache_fraction)
+    environment = os.environ | environment | {"CUDA_VISIBLE_DEVICES": str(gpu)} | (extra if side != "stock" else {})
+    before_mib, start = gpu_used_mib(gpu), time.monotonic()
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, cwd=work_dir, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    path = "/v1/models" if side == "stock" else "/ready"
+    try:
+        answered = wait_until(lambda: process.poll() is not None or _answers(url + path), START_TIMEOUT_S)
+        if not answered or process.poll() is not None:
+            raise StartError(f"{side} did not start; {log_file} ends:\n{_end_of(log_file)}")
+        seconds, used_mib = time.monotonic() - start, gpu_used_mib(gpu)
+        key = None if side == "stock" else (work_dir / "state" / "api-key").read_text().split()[0]
+        # stock calls a model by the name of its template
+        target = Target(url, key, folder.template if side == "stock" else folder.served_name)
+        yield Server(target, seconds, without_cache(used_mib, before_mib, gpu, cache_fraction))
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _stock(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float) -> tuple:
+    """lmdeploy's own server, unpatched, with its defaults; CLIP's config where it looks for it without a network."""
+    clip = work_dir / CLIP_NAME
+    shutil.copytree(CLIP_CONFIG, clip, dirs_exist_ok=True)
+    link = folder.link_in(work_dir / "models")
+    command = [sys.executable, "-m", "lmdeploy", "serve", "api_server", str(link)]
+    command += ["--model-name", folder.template, "--server-name", "127.0.0.1", "--server-port", str(port)]
+    command += ["--session-len", str(folder.session_len), "--cache-max-entry-count", str(cache_fraction)]
+    return command, {STOCK: "1"}
+
+
+def _lingbi(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float) -> tuple:
+    """lingbi's worker with its defaults."""
+    environment = {
+        "LINGBI_MODEL": str(folder.path),
+        "LINGBI_PORT": str(port),
+        "LINGBI_STATE_DIR": str(work_dir / "state"),
+        "LINGBI_CACHE_FRACTION": str(cache_fraction),
+    }
+    return [sys.executable, "-m", "lingbi.worker"], environment
+
+
+def _end_of(file: Path, characters: int = 2000) -> str:
+    return file.read_text(errors="replace")[-characters:]

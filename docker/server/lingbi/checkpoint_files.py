@@ -1,0 +1,14 @@
+"""Reads checkpoint shards without reading them through: only what is used leaves the disk, or the page cache."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+
+def read_mapped(shard: Path) -> dict:
+    """Tensors of a shard by name, mapped from the file; nothing but tensors comes out of a pickle."""
+    if shard.suffix == ".safetensors":
+        return load_file(shard)
+    return torch.load(os.fspath(shard), map_location="cpu", mmap=True, weights_only=True)

@@ -1,0 +1,144 @@
+"""Between the event loop and TurboMind: what goes in without copies, what comes out without polling."""
+
+import asyncio
+import threading
+
+import numpy as np
+import torch
+import wrapt
+from lmdeploy.messages import EngineOutput, ResponseType
+
+
+def woken_streams(module) -> None:
+    """A stream wakes when its engine thread has something; lmdeploy asks every 2 ms, for every request."""
+
+    async def async_stream_infer(
+        self,
+        session_id,
+        input_ids,
+        input_embeddings=None,
+        input_embedding_ranges=None,
+        sequence_start=True,
+        sequence_end=False,
+        step=0,
+        stop=False,
+        gen_config=None,
+        stream_output=False,
+        **kwargs,
+    ):
+        newest = Newest(asyncio.get_running_loop())
+        is_watched = stream_output and not stop
+        if is_watched:
+            self.model_insts[0].register_callback(lambda outputs, context: newest.put((False, outputs)))
+        gen_config = self._update_generation_config(gen_config, **kwargs)
+        inputs, lengths = self.prepare_inputs(
+            session_id=session_id,
+            input_ids=input_ids,
+            input_embeddings=input_embeddings,
+            input_embedding_ranges=input_embedding_ranges,
+            sequence_start=sequence_start,
+            sequence_end=sequence_end,
+            step=step,
+            stop=stop,
+            gen_config=gen_config,
+        )
+        self._async_forward_thread(module._np_dict_to_tm_dict(inputs), newest)
+        reader = _Reader(self, gen_config, int(lengths[0]) + step, session_id)
+        try:
+            while True:
+                is_finished, outputs = await newest.get()
+                output = reader.read(module._tm_dict_to_torch_dict(outputs), is_finished)
+                if output:
+                    yield output
+                if is_finished:
+                    break
+            for thread in self.threads:
+                thread.join()
+        finally:
+            if is_watched:
+                self.model_insts[0].unregister_callback()
+
+    module.TurboMindInstance.async_stream_infer = async_stream_infer
+
+
+class Newest:
+    """The newest output of one request: put by the engine's threads, awaited on the event loop.
+
+    Every output holds the whole answer so far, so older ones are dropped; the last is never.
+    """
+
+    def __init__(self, loop):
+        self._loop, self._changed, self._lock = loop, asyncio.Event(), threading.Lock()
+        self._item = None
+
+    def put(self, item: tuple) -> None:
+        """Take (is_finished, outputs); from any thread."""
+        with self._lock:
+            if self._item is None or not self._item[0]:
+                self._item = item
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def get(self) -> tuple:
+        """Wait for an output that was not got yet."""
+        while True:
+            with self._lock:
+                item, self._item = self._item, None
+            if item:
+                return item
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class _Reader:
+    """Turns one request's output tensors into EngineOutputs, as lmdeploy's own loop does."""
+
+    def __init__(self, instance, gen_config, start: int, session_id: int):
+        self.instance, self.config, self.start, self.session_id = instance, gen_config, start, session_id
+        self.logprobs, self.length = None, 0
+
+    def read(self, outputs: dict, is_finished: bool) -> EngineOutput | None:
+        """The answer so far, or None when it is an older one."""
+        length = int(outputs["sequence_length"][0, 0]) - self.start
+        ids = outputs["output_ids"][0, 0, self.start : self.start + length].tolist()
+        self._read_logprobs(outputs, ids, length)
+        ended_by_eos = bool(ids) and ids[-1] == self.instance.eos_id and not self.config.ignore_eos
+        if ended_by_eos or (ids and ids[-1] in (self.config.stop_words or ())):
+            ids = ids[:-1]
+        if length < self.length and not is_finished:
+            return None
+        self.length = length
+        status = ResponseType.FINISH if is_finished else ResponseType.SUCCESS
+        output = EngineOutput(status, ids, length - ended_by_eos)
+        if self.logprobs:
+            output.logprobs = self.logprobs[: len(ids)]
+        return output
+
+    def _read_logprobs(self, outputs: dict, ids: list, length: int) -> None:
+        if "logprob_vals" not in outputs:
+            return
+        values, indexes, counts = (outputs[f"logprob_{name}"][0, 0] for name in ("vals", "indexes", "nums"))
+        self.logprobs = self.instance._get_logprobs(
+            values, indexes, counts, torch.tensor(ids), self.config.logprobs, length, self.logprobs, self.session_id
+        )
+
+
+def uncopied_features(module) -> None:
+    """Picture features go to the engine as they are; lmdeploy copies 10 MB four times, on the event loop."""
+
+    @wrapt.patch_function_wrapper(module, "TurboMindInstance.prepare_inputs")
+    def prepare_inputs(wrapped, instance, args, kwargs):
+        features = kwargs.get("input_embeddings")
+        if not features or not isinstance(features[0], torch.Tensor):
+            return wrapped(*args, **kwargs)
+        ranges = kwargs.get("input_embedding_ranges")
+        inputs, lengths = wrapped(*args, **kwargs | {"input_embeddings": None, "input_embedding_ranges": None})
+        table = features[0] if len(features) == 1 else torch.cat(features)
+        inputs["input_embeddings"] = table.contiguous().view(1, -1).view(torch.int8)
+        inputs["input_embedding_ranges"] = torch.tensor(np.array(ranges)[None], dtype=torch.int32)
+        return inputs, lengths
+
+
+def feature_dtype(engine) -> torch.dtype:
+    """The dtype of a TurboMind's look-up table of tokens, which picture features must have."""
+    names = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    return names.get(engine.config.weight_type, torch.float16)

@@ -1,0 +1,19 @@
+"""Chat messages with pictures, as a client sends them."""
+
+import base64
+import io
+
+from PIL.Image import Image
+
+
+def user_message(text: str, *urls: str) -> dict:
+    """A user's message: text, and pictures by URL."""
+    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"role": "user", "content": [{"type": "text", "text": text}, *pictures]}
+
+
+def data_url(picture: Image, kind: str = "PNG") -> str:
+    """A picture as a data URL, encoded as PNG or JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

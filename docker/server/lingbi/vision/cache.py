@@ -1,0 +1,41 @@
+"""Remembers what the vision tower made of a picture, by the picture's content, within a bound of memory."""
+
+import hashlib
+import threading
+
+from cachetools import LRUCache
+from PIL import Image
+
+
+def content_hash(picture: Image.Image) -> bytes:
+    """SHA-256 of a picture's size and pixels: the same for the same picture from anywhere."""
+    digest = hashlib.sha256(f"{picture.mode} {picture.width} {picture.height} ".encode())
+    digest.update(picture.tobytes())
+    return digest.digest()
+
+
+class FeatureCache:
+    """The most recently used features; all together take at most `limit_bytes` of host memory. 0: keeps none."""
+
+    def __init__(self, limit_bytes: int):
+        self._features = LRUCache(limit_bytes, getsizeof=lambda features: features.nbytes)
+        self._lock = threading.Lock()
+        self.hits = self.misses = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the features held."""
+        return self._features.currsize
+
+    def get(self, key: bytes):
+        """The features [tokens, hidden], or None."""
+        with self._lock:
+            features = self._features.get(key)
+            self.hits, self.misses = self.hits + (features is not None), self.misses + (features is None)
+            return features
+
+    def put(self, key: bytes, features) -> None:
+        """Keep features, at the cost of those that were not asked for longest; larger than the bound: not kept."""
+        with self._lock:
+            if features.nbytes <= self._features.maxsize:
+                self._features[key] = features

@@ -1,0 +1,143 @@
+"""Takes the place of lmdeploy's ImageEncoder: pictures in, features out, from any thread or event loop.
+
+lmdeploy resizes pictures one after the other on the encoder's thread and dies of the first bad one
+(lmdeploy threads 1602, 2302, 2869). Here several threads prepare them, what has arrived is encoded
+together, an exception belongs to its own picture, and a picture that was seen before is not encoded again.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from lingbi.vision.cache import FeatureCache, content_hash
+from lingbi.vitals import Pulse
+
+log = logging.getLogger(__name__)
+MAX_PREPARERS = 8
+FRESH_BYTES = 16  # a key of a picture that is encoded anew and not kept; a content hash has 32
+
+
+@dataclass
+class Work:
+    """A prepared picture on its way, its cache key, and who waits for its features."""
+
+    key: bytes
+    pixels: torch.Tensor
+    done: Future
+
+
+class PictureEncoder:
+    """One thread that encodes for a whole process.
+
+    model: has `prepare(picture) -> tensor`, `forward([tensor, …]) -> [features [tokens, hidden] on the CPU, …]`
+    and `max_batch`; cache: features of pictures seen before; pulse: told of the work, for the watchdog.
+    """
+
+    def __init__(self, model, cache: FeatureCache):
+        self.model, self.cache, self.pulse = model, cache, Pulse()
+        self._preparing = ThreadPoolExecutor(min(MAX_PREPARERS, os.cpu_count() or 1), "prepare")
+        self._waiting: queue.SimpleQueue = queue.SimpleQueue()
+        self._under_way: dict[bytes, Future] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._run, name="encoder", daemon=True).start()
+
+    def submit(self, picture, is_fresh: bool = False) -> Future:
+        """Features of one PIL picture, encoded anew if is_fresh; raises what the model raised for it."""
+        done = Future()
+        self._preparing.submit(self._prepare, picture, is_fresh, done)
+        return done
+
+    async def encode(self, pictures: list, is_fresh: bool = False) -> list:
+        """Features of pictures, in order, as the engine takes them. Raises ValueError for one that cannot be encoded."""
+        jobs = [self.submit(picture, is_fresh) for picture in pictures]
+        # wait, not gather: a caller that leaves must not cancel what others may wait for too.
+        await asyncio.wait([asyncio.wrap_future(job) for job in jobs])
+        return [_result(job) for job in jobs]
+
+    async def async_infer(self, pictures: list) -> list:
+        """As `encode`, for lmdeploy's own callers, who make numpy arrays of it."""
+        return [_for_numpy(features) for features in await self.encode(pictures)]
+
+    def infer(self, pictures: list) -> list:
+        """As `async_infer`, without an event loop."""
+        return [_for_numpy(_result(job)) for job in [self.submit(picture) for picture in pictures]]
+
+    def _prepare(self, picture, is_fresh: bool, done: Future) -> None:
+        try:
+            key = os.urandom(FRESH_BYTES) if is_fresh else content_hash(picture)
+        except Exception as error:  # whatever a picture does to Pillow is its own fault
+            done.set_exception(error)
+            return
+        features = self.cache.get(key)
+        if features is not None:
+            done.set_result(features)
+        elif not self._joins(key, done):
+            try:
+                self._waiting.put(Work(key, self.model.prepare(picture), done))
+            except Exception as error:  # the same, and to the model's code
+                self._settle(key, done, error=error)
+
+    def _joins(self, key: bytes, done: Future) -> bool:
+        """Whether the same picture is under way already; `done` then ends with it."""
+        with self._lock:
+            first = self._under_way.setdefault(key, done)
+            if first is done:
+                self.pulse.begin()
+                return False
+        first.add_done_callback(lambda job: _copy(job, done))
+        return True
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < self.model.max_batch and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            self._encode(batch)
+
+    def _encode(self, batch: list) -> None:
+        try:
+            features = self.model.forward([work.pixels for work in batch])
+        except Exception as error:  # of one picture: its own; of several: each is tried alone
+            if len(batch) == 1:
+                self._settle(batch[0].key, batch[0].done, error=error)
+            else:
+                for work in batch:
+                    self._encode([work])
+            return
+        for work, found in zip(batch, features, strict=True):
+            if len(work.key) != FRESH_BYTES:
+                self.cache.put(work.key, found)
+            self._settle(work.key, work.done, found)
+
+    def _settle(self, key: bytes, done: Future, features=None, error=None) -> None:
+        with self._lock:
+            self._under_way.pop(key, None)
+            self.pulse.end(is_done=error is None)
+        if error:
+            done.set_exception(error)
+        else:
+            done.set_result(features)
+
+
+def _copy(job: Future, other: Future) -> None:
+    if job.exception():
+        other.set_exception(job.exception())
+    else:
+        other.set_result(job.result())
+
+
+def _result(job: Future):
+    if job.exception():
+        raise ValueError(f"a picture could not be encoded: {job.exception()}") from job.exception()
+    return job.result()
+
+
+def _for_numpy(features: torch.Tensor) -> torch.Tensor:
+    """numpy has no bfloat16."""
+    return features.half() if features.dtype == torch.bfloat16 else features

@@ -1,0 +1,68 @@
+"""What a picture becomes before the vision tower: bytes on the CPU, numbers on the GPU.
+
+Resizing is Pillow's, as the models were trained: to the bit on the GPU, or, for large pictures, by
+Pillow itself in several threads. Normalising is a look-up on the GPU: a byte has 256 values, so a
+table holds exactly what the model's own code gives.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lingbi.vision.resize import resized
+
+# Facts of the CLIP model, the same in all published models.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PROBE_SIDE = 16  # values of a byte in a square
+# Larger pictures are made small before they go to the GPU: their float64 copies there would take 24 bytes a pixel.
+GPU_RESIZE_PIXELS = 1 << 20
+
+
+class Pixels:
+    """Prepares pictures for a model whose own `vis_processor` squashes them to `side` (None: keeps their size).
+
+    arrange: what comes before that (4khd's tiles), from picture to picture.
+    """
+
+    def __init__(self, processor, side: int | None, arrange=lambda picture: picture):
+        self.processor, self.side, self.arrange = processor, side, arrange
+        self.table = normalised_bytes()
+        self.is_known = True
+        self.is_known = self._is_known()
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """uint8 [height, width, 3]; half [3, height, width] where the model prepares pictures in a way of its own."""
+        picture = self.arrange(picture.convert("RGB"))
+        if not self.is_known:
+            return self.processor(picture).half()
+        if self.side is not None and picture.width * picture.height > GPU_RESIZE_PIXELS:
+            picture = picture.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(picture))
+
+    def fit(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What `prepare` gave, on the device where it is, in the size that the tower takes."""
+        return pixels if self.side is None or not self.is_known else resized(pixels, self.side)
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """half [n, 3, height, width] of what `prepare` gave, stacked, on the device where it is."""
+        if batch.dtype != torch.uint8:
+            return batch
+        channels = torch.arange(3, device=batch.device)
+        return self.table.to(batch.device)[channels, batch.long()].permute(0, 3, 1, 2).contiguous()
+
+    def _is_known(self) -> bool:
+        """Whether table and resizing give, to the bit, what the model's own code gives."""
+        values = np.arange(PROBE_SIDE**2, dtype=np.uint8).reshape(PROBE_SIDE, PROBE_SIDE)
+        probe = Image.fromarray(np.stack((values, values.T, values[::-1]), axis=-1))
+        with torch.device("cpu"):
+            theirs = self.processor(probe).half()
+        ours = self.normalise(self.fit(torch.from_numpy(np.array(probe)))[None])[0]
+        return theirs.shape == ours.shape and torch.equal(theirs, ours)
+
+
+def normalised_bytes() -> torch.Tensor:
+    """half [3, 256]: each channel's byte, normalised in float32 as torchvision does."""
+    values = torch.arange(256, device="cpu").to(torch.float32).div(255).expand(3, -1)
+    mean, std = (torch.tensor(numbers, device="cpu").view(3, 1) for numbers in (CLIP_MEAN, CLIP_STD))
+    return values.sub(mean).div(std).half()

@@ -1,0 +1,1 @@
+"""lingbi's page: a thin client of the API, in Gradio. No model is loaded here."""

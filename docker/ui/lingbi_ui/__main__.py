@@ -1,0 +1,39 @@
+"""`python -m lingbi_ui`: serve the page."""
+
+import os
+import sys
+
+import uvicorn
+
+from lingbi_ui.settings import ConfigurationError, load_settings
+
+
+def main() -> int:
+    """Exit status: 2 for a bad configuration."""
+    try:
+        settings = load_settings()
+        settings.files_dir.mkdir(parents=True, exist_ok=True)
+        os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)
+        settings.api_key()
+        from lingbi_ui.app import create_app
+
+        app = create_app(settings)
+    except ConfigurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    # The gateway alone reaches this port, so what it says of a visitor's address is believed.
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips="*",
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

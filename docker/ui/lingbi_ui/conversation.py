@@ -1,0 +1,84 @@
+"""A conversation as the page holds it, and as the API takes it.
+
+The page's is a list of Gradio's messages: {"role", "content": [parts], "metadata"}; a part is
+{"type": "text", "text"} or {"type": "file", "file": {"path"}}. What went wrong stands in it as a
+message whose metadata has an id: FAILED for what may work later, REFUSED for a question that cannot.
+"""
+
+import mimetypes
+from pathlib import Path
+
+from lingbi_ui.pictures import data_url
+
+USER, ASSISTANT = "user", "assistant"
+FAILED, REFUSED = "failed", "refused"
+
+
+def user_turns(text: str, files: list) -> list:
+    """A question and its pictures (paths): two turns, because Gradio replaces a whole turn when its text is edited."""
+    pictures = [{"role": USER, "content": [_file_part(Path(file)) for file in files]}] if files else []
+    return [*pictures, {"role": USER, "content": [{"type": "text", "text": text}]}]
+
+
+def _file_part(file: Path) -> dict:
+    kind = mimetypes.guess_type(file.name)[0] or "image/png"
+    return {"type": "file", "file": {"path": str(file), "mime_type": kind}, "alt_text": file.name}
+
+
+def assistant_turn(text: str, fault: str | None = None) -> dict:
+    """An answer, or what is said instead of one."""
+    turn = {"role": ASSISTANT, "content": [{"type": "text", "text": text}]}
+    return turn | {"metadata": {"id": fault}} if fault else turn
+
+
+def text_of(turn: dict) -> str:
+    return "\n".join(part["text"] for part in turn["content"] if part["type"] == "text")
+
+
+def files_of(turn: dict) -> list:
+    return [Path(part["file"]["path"]) for part in turn["content"] if part["type"] == "file"]
+
+
+def fault_of(turn: dict) -> str | None:
+    found = (turn.get("metadata") or {}).get("id")
+    return found if found in (FAILED, REFUSED) else None
+
+
+def usable(history: list) -> list:
+    """The turns that the model should see: no failures, and no question that was refused."""
+    kept = []
+    for turn in history:
+        fault = fault_of(turn)
+        if fault == REFUSED:
+            while kept and kept[-1]["role"] == USER:
+                kept.pop()
+        elif not fault:
+            kept.append(turn)
+    return kept
+
+
+def count_pictures(history: list) -> int:
+    return sum(len(files_of(turn)) for turn in usable(history))
+
+
+def api_messages(history: list) -> list:
+    """The API's messages. What a visitor sent in a row becomes one."""
+    messages = []
+    for turn in usable(history):
+        if turn["role"] == ASSISTANT:
+            messages.append({"role": ASSISTANT, "content": text_of(turn)})
+            continue
+        parts = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in files_of(turn)]
+        if text_of(turn):
+            parts.append({"type": "text", "text": text_of(turn)})
+        if messages and messages[-1]["role"] == USER:
+            messages[-1]["content"] += parts
+        else:
+            messages.append({"role": USER, "content": parts})
+    return messages
+
+
+def last_question(history: list) -> int | None:
+    """Where the last question stands."""
+    places = [place for place, turn in enumerate(history) if turn["role"] == USER]
+    return places[-1] if places else None

@@ -1,0 +1,168 @@
+"""The page: what stands where, and what calls what."""
+
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from lingbi_ui.settings import Settings
+from lingbi_ui.talk import Talk, add_photo, idle_box
+from lingbi_ui.words import CHINESE, ENGLISH, WORDS, language_of, translations
+
+FOLDER = Path(__file__).parent
+EXAMPLES = (
+    ("shapes.png", "请描述图中内容", "Describe the picture."),
+    ("star.png", "它是什么颜色?", "What colour is it?"),
+    ("chart.png", "这张图表说明了什么?", "What does this chart show?"),
+    ("house.png", "画里有些什么?", "What can you see in this drawing?"),
+)
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
+MONOSPACED = ("ui-monospace", "SFMono-Regular", "Consolas", "Noto Sans Mono CJK SC", "monospace")
+I18N = gr.I18n(**translations())
+
+
+def build(settings: Settings, talk: Talk) -> gr.Blocks:
+    """The page as Gradio's Blocks."""
+    keep_s = settings.keep_files_h * 3600
+    with gr.Blocks(
+        title="lingbi · 灵笔", delete_cache=(3600, keep_s), fill_height=True, analytics_enabled=False
+    ) as page:
+        gr.HTML(header(), elem_id="header", container=False, padding=False)
+        chat = _chat()
+        box = _question_box()
+        with gr.Sidebar(open=False, position="right", width=340, elem_id="side"):
+            new = gr.Button(I18N("new"), elem_id="new")
+            download = gr.Button(I18N("download"), elem_id="download")
+            numbers = _options()
+            with gr.Accordion(I18N("camera"), open=False, elem_id="camera"):
+                camera = gr.Image(
+                    sources=["webcam"], type="filepath", show_label=False, buttons=[], elem_id="webcam", height=260
+                )
+        _wire(talk, settings, chat, box, numbers, new, download, camera)
+        page.load(_examples, None, chat, show_progress="hidden", api_visibility="private")
+    return page
+
+
+def _wire(talk, settings, chat, box, numbers, new, download, camera) -> None:
+    shown = {
+        "outputs": [box, chat],
+        "show_progress": "hidden",
+        "concurrency_limit": settings.answers_at_once,
+        "concurrency_id": "answers",
+        "trigger_mode": "once",
+        "api_visibility": "private",
+    }
+    quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+    asking = [
+        box.submit(talk.ask, [box, chat, *numbers], **shown),
+        chat.example_select(talk.ask_example, [chat, *numbers], **shown),
+        chat.retry(talk.retry, [chat, *numbers], **shown),
+        chat.edit(talk.edit, [chat, *numbers], **shown),
+    ]
+    box.stop(idle_box, None, box, cancels=asking, **quiet)
+    new.click(lambda: (idle_box(), []), None, [box, chat], cancels=asking, **quiet)
+    chat.clear(idle_box, None, box, cancels=asking, **quiet)
+    camera.input(add_photo, [camera, box], [box, camera], **quiet)
+    download.click(None, [chat], None, js="(turns) => window.lingbi.download(turns)", api_visibility="private")
+
+
+def _chat() -> gr.Chatbot:
+    return gr.Chatbot(
+        elem_id="chat",
+        label=I18N("conversation"),
+        show_label=False,
+        container=False,
+        scale=1,
+        height=None,
+        layout="bubble",
+        editable="user",
+        buttons=["copy"],
+        feedback_options=None,
+        allow_tags=False,
+        group_consecutive_messages=False,  # Gradio cannot edit a group that holds a picture
+        latex_delimiters=[
+            {"left": "$$", "right": "$$", "display": True},
+            {"left": "\\[", "right": "\\]", "display": True},
+            {"left": "\\(", "right": "\\)", "display": False},
+        ],
+        placeholder=both("welcome", "h2") + both("welcome_more", "p"),
+    )
+
+
+def _question_box() -> gr.MultimodalTextbox:
+    return gr.MultimodalTextbox(
+        elem_id="question",
+        label=I18N("question"),
+        placeholder=I18N("question"),
+        show_label=False,
+        sources=["upload"],
+        file_types=["image"],
+        file_count="multiple",
+        max_lines=8,
+        autofocus=True,
+    )
+
+
+def _options() -> list:
+    """Sampling controls, in the order of talk.OPTIONS, with the API's own ranges and defaults."""
+    with gr.Accordion(I18N("options"), open=True, elem_id="options"):
+        return [
+            gr.Slider(0, 2, 0.7, step=0.05, label=I18N("temperature"), info=I18N("temperature_info")),
+            gr.Slider(0, 1, 1.0, step=0.01, label=I18N("top_p"), info=I18N("top_p_info")),
+            gr.Slider(0, 1024, 40, step=1, label=I18N("top_k"), info=I18N("top_k_info")),
+            gr.Number(
+                1.0,
+                label=I18N("repetition_penalty"),
+                info=I18N("repetition_penalty_info"),
+                minimum=0.01,
+                maximum=100,
+                step=0.05,
+            ),
+            gr.Number(
+                0, label=I18N("max_tokens"), info=I18N("max_tokens_info"), minimum=0, maximum=1 << 20, precision=0
+            ),
+        ]
+
+
+def _examples(request: gr.Request) -> gr.Chatbot:
+    """The examples in the visitor's language."""
+    is_chinese = language_of(request.headers.get("accept-language", "")) == CHINESE
+    found = []
+    for name, chinese, english in EXAMPLES:
+        file = str(FOLDER / "examples" / name)
+        found.append({"text": chinese if is_chinese else english, "files": [file], "icon": file})
+    return gr.Chatbot(examples=found)
+
+
+def both(word: str, tag: str) -> str:
+    """A sentence in both languages; the style sheet shows the visitor's."""
+    english, chinese = WORDS[word]
+    return f'<{tag} lang="{ENGLISH}">{english}</{tag}><{tag} lang="{CHINESE}">{chinese}</{tag}>'
+
+
+def header() -> str:
+    """The line at the top: the name, the model, and how it is (page.js fills it)."""
+    return (
+        '<h1>lingbi<span lang="zh-CN"> · 灵笔</span></h1>'
+        '<div id="state" role="status" data-phase="starting"><span id="model"></span>'
+        f'<span id="dot"></span><span id="phase">{both("state_starting", "span")}</span></div>'
+    )
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's soft theme in one blue, with fonts that are there and colours that can be read."""
+    soft = gr.themes.Soft(
+        primary_hue="indigo", neutral_hue="slate", font=list(FONTS), font_mono=list(MONOSPACED), radius_size="lg"
+    )
+    readable = {"block_info_text_color": "*neutral_600", "body_text_color_subdued": "*neutral_600"}
+    readable |= {f"{name}_dark": "*neutral_300" for name in readable}
+    plain = {"block_title_text_color": "*body_text_color", "block_title_background_fill": "transparent"}
+    plain |= {f"{name}_dark": value for name, value in plain.items()}
+    return soft.set(**readable, **plain, block_title_padding="0", body_background_fill="*neutral_50")
+
+
+def head() -> str:
+    """What stands in the page's head: its script, and the words that the script says."""
+    words = {name: pair for name, pair in WORDS.items() if name.startswith("state_") or name == "enlarge"}
+    script = (FOLDER / "look" / "page.js").read_text(encoding="utf-8")
+    return f"<script>window.lingbiWords = {json.dumps(words, ensure_ascii=False)};\n{script}</script>"

@@ -1,0 +1,140 @@
+"""Everything that the page says, in English and in Chinese, and which of the two a visitor reads."""
+
+ENGLISH, CHINESE = "en", "zh-CN"
+
+WORDS = {
+    "question": ("Ask about a picture: drop, paste or choose one", "上传、拖入或粘贴图片，然后提问"),
+    "conversation": ("Conversation", "对话"),
+    "new": ("New conversation", "新对话"),
+    "download": ("Download the conversation", "下载对话"),
+    "camera": ("Take a picture", "拍照"),
+    "options": ("How it answers", "回答方式"),
+    "temperature": ("Temperature", "温度 (temperature)"),
+    "temperature_info": ("0: always the likeliest word; higher: more varied", "0 表示总选最可能的词；越高越多样"),
+    "top_p": ("Top p", "核采样 (top p)"),
+    "top_p_info": ("Only words that make up this share of probability", "只从累计概率达到此值的词中选择"),
+    "top_k": ("Top k", "候选词数 (top k)"),
+    "top_k_info": ("Only the so many likeliest words; 0: all", "只从最可能的若干个词中选择；0 表示不限"),
+    "repetition_penalty": ("Repetition penalty", "重复惩罚"),
+    "repetition_penalty_info": ("1: none; above 1: repeats itself less", "1 表示不惩罚；大于 1 时更少重复"),
+    "max_tokens": ("Longest answer, tokens", "回答的最大长度（词元数）"),
+    "max_tokens_info": ("0: as long as it fits", "0 表示不限，直到放不下为止"),
+    "describe": ("Describe the picture.", "请描述图中内容"),
+    "notice": ("Please note", "请注意"),
+    "enlarge": ("Show the picture large", "放大图片"),
+    "empty": ("Type a question, or add a picture.", "请输入问题，或添加图片。"),
+    "welcome": ("Show it a picture and ask.", "给它看一张图片，然后提问。"),
+    "welcome_more": ("Several pictures and follow-up questions work too.", "也可以一次给多张图片，并继续追问。"),
+    "state_starting": ("Starting", "正在启动"),
+    "state_preparing weights": ("Preparing the weights", "正在准备权重"),
+    "state_loading vision tower": ("Loading the vision tower", "正在加载视觉模型"),
+    "state_loading language model": ("Loading the language model", "正在加载语言模型"),
+    "state_probing": ("Trying a first question", "正在试答第一个问题"),
+    "state_ready": ("Ready", "已就绪"),
+    "state_failed": ("The model could not be loaded", "模型加载失败"),
+    "state_draining": ("Being updated or ended", "正在更新或关闭"),
+    "state_not answering": ("Not answering; it is being restarted", "没有响应，正在重启"),
+    "state_GPU gone": ("The GPU is gone; tell the operator", "GPU 不可用，请联系管理员"),
+    "state_away": ("No server can be reached", "暂时连接不到模型服务"),
+    "state_lost": ("Connection lost; trying again", "连接已断开，正在重试"),
+    "cut": ("The answer reached its greatest length and stops here.", "回答已达到最大长度，到此为止。"),
+    "picture_unreadable": (
+        "“{name}” is not a picture that can be read, or it is damaged. Use PNG, JPEG, WebP, GIF or BMP.",
+        "“{name}”不是能读取的图片，或文件已损坏。请使用 PNG、JPEG、WebP、GIF 或 BMP。",
+    ),
+    "picture_heic": (
+        "“{name}” is a HEIC photo. Save or share it as JPEG first (iPhone: Settings › Camera › Formats › Most Compatible).",
+        "“{name}”是 HEIC 格式的照片。请先另存为 JPEG（iPhone：设置 › 相机 › 格式 › 兼容性最佳）。",
+    ),
+    "picture_video": ("“{name}” is a video. Use a picture of it.", "“{name}”是视频。请改用图片或视频截图。"),
+    "picture_animated": (
+        "“{name}” is animated. Use a picture with one frame.",
+        "“{name}”是动图。请使用只有一帧的图片。",
+    ),
+    "picture_large": (
+        "“{name}” is too large: at most {max_picture_mib} MiB a picture.",
+        "“{name}”太大：每张图片最多 {max_picture_mib} MiB。",
+    ),
+    "picture_pixels": (
+        "“{name}” has too many pixels. Make it smaller than 50 million.",
+        "“{name}”像素过多。请缩小到 5000 万像素以下。",
+    ),
+    "pictures_many": (
+        "At most {max_pictures} pictures fit a conversation. Start a new one.",
+        "一次对话最多 {max_pictures} 张图片。请开始新对话。",
+    ),
+    "error_away": (
+        "The model cannot be reached right now. Wait a moment, then press retry.",
+        "暂时连接不到模型服务。请稍等片刻，再点重试。",
+    ),
+    "error_not_ready": (
+        "The model is starting or being updated. The line at the top shows how far it is; then press retry.",
+        "模型正在启动或更新，进度见页面顶部。完成后请点重试。",
+    ),
+    "error_busy": (
+        "Many people are asking right now. Wait a few seconds, then press retry.",
+        "现在提问的人较多。请等几秒，再点重试。",
+    ),
+    "error_context_length_exceeded": (
+        "This conversation has become too long for the model. Start a new one, or use fewer pictures.",
+        "对话太长，模型放不下了。请开始新对话，或减少图片。",
+    ),
+    "error_invalid_image": (
+        "The model cannot use this picture: {message}",
+        "模型无法使用这张图片：{message}",
+    ),
+    "error_request_too_large": (
+        "The pictures are too large together. Use smaller or fewer ones.",
+        "图片加起来太大。请使用更小或更少的图片。",
+    ),
+    "error_invalid_api_key": (
+        "The page's own API key is not accepted. Tell the operator.",
+        "网页使用的 API 密钥无效，请联系管理员。",
+    ),
+    "error_timeout": (
+        "The model did not answer in time. Press retry.",
+        "模型没有及时回答，请点重试。",
+    ),
+    "error_broken": (
+        "The answer broke off: the connection to the model was lost. Press retry.",
+        "回答中断：与模型的连接断开了。请点重试。",
+    ),
+    "error_refused": ("This question was refused: {message}", "这个问题未被接受：{message}"),
+    "error_engine_error": (
+        "The model failed on this question. Press retry; if it fails again, tell the operator.",
+        "模型在回答这个问题时出错。请点重试；如果仍然出错，请联系管理员。",
+    ),
+}
+
+
+def language_of(accept: str) -> str:
+    """The language for an Accept-Language header: Chinese when it is wanted before English."""
+    wanted = []
+    for part in accept.split(","):
+        tag, _, weight = part.strip().partition(";q=")
+        wanted.append((-_number(weight), tag.lower()))
+    for _, tag in sorted(wanted, key=lambda item: item[0]):
+        if tag.startswith("zh"):
+            return CHINESE
+        if tag.startswith("en"):
+            return ENGLISH
+    return ENGLISH
+
+
+def _number(weight: str) -> float:
+    try:
+        return float(weight or 1)
+    except ValueError:
+        return 0.0
+
+
+def say(language: str, word: str, /, **values) -> str:
+    """A sentence in a language."""
+    return WORDS[word][language == CHINESE].format(**values)
+
+
+def translations() -> dict:
+    """{language: {name: text}} for the browser; Chinese under every tag that browsers use for it."""
+    english = {name: pair[0] for name, pair in WORDS.items()}
+    chinese = {name: pair[1] for name, pair in WORDS.items()}
+    return {"en": english} | {tag: chinese for tag in ("zh", "zh-CN", "zh-TW", "zh-HK", "zh-SG")}

@@ -1,0 +1,141 @@
+"""The .env beside compose.yaml: written with its meanings, read, changed, and held to the settings there are."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from host.errors import Refusal
+
+ROOT = Path(__file__).resolve().parents[1]
+LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+DECLARED = {
+    "LINGBI_": "docker/server/lingbi/settings.py",
+    "LINGBI_UI_": "docker/ui/lingbi_ui/settings.py",
+    "LINGBI_GATEWAY_": "docker/gateway/lingbi_gateway/settings.py",
+}
+OF_OTHERS = re.compile(r"COMPOSE_[A-Z_]+|DOCKER_[A-Z_]+|TZ|(?i:https?|no|all)_proxy")
+SECRET = re.compile(r"KEY|TOKEN|PASSWORD|PASSWD|SECRET")
+IS_A_FILE = re.compile(r"_(FILE|DIR|FOLDER)$|_KEY_(CONCURRENCY|RATE|CONNECTIONS)$")
+LOOKS_SECRET = re.compile(r"(lb-|ms-|sk-)[A-Za-z0-9_-]{16,}")
+FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_DIR", "WORKER")
+
+
+def deployment_settings() -> Iterable:
+    """The machine's own settings, from where they are declared."""
+    spec = importlib.util.spec_from_file_location("deployment", str(ROOT / "docker/server/lingbi/deployment.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SETTINGS
+
+
+def known_names(root: Path = ROOT) -> set:
+    """Every setting that may stand in .env, from the classes that declare them."""
+    names = {f"LINGBI_{setting.name}" for setting in deployment_settings()}
+    for prefix, file in DECLARED.items():
+        tree = ast.parse((root / file).read_text(encoding="utf-8"))
+        fields = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings").body
+        found = [node.target.id.upper() for node in fields if isinstance(node, ast.AnnAssign)]
+        names |= {prefix + name for name in found if prefix != "LINGBI_" or name not in FIXED}
+    return names
+
+
+def parse(text: str, where: str = ".env") -> dict[str, str]:
+    """The values of a file's text. Raises Refusal with the number of a line that is none."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = LINE.fullmatch(line)
+        if not match:
+            raise Refusal(f"{where} line {number}: {line[:60]!r} is no NAME=VALUE; mend it, or begin it with #")
+        name, value = match[1], match[2].strip()
+        if name in values:
+            raise Refusal(f"{where} line {number}: {name} stands there twice; remove one")
+        values[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    return values
+
+
+def check(values: dict[str, str], known: set) -> None:
+    """Raise Refusal for an unknown name, a secret, or an image without a version."""
+    for name, value in values.items():
+        if SECRET.search(name) and not IS_A_FILE.search(name) or LOOKS_SECRET.search(value):
+            raise Refusal(f"{name} in .env looks like a secret; put it into a file under secrets/ and name the file")
+        if name not in known and not OF_OTHERS.fullmatch(name):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            raise Refusal(f"{name}={value!r} in .env: there is no such setting; {hint}")
+    version = values.get("LINGBI_VERSION", "")
+    if not re.fullmatch(r"[0-9][A-Za-z0-9_.-]{0,127}", version):
+        raise Refusal(f"LINGBI_VERSION={version!r} in .env: give a version, as in 1.2.0; `latest` says nothing")
+    check_together(values)
+
+
+def check_together(values: dict[str, str]) -> None:
+    """Raise Refusal where two settings contradict each other."""
+    for override, name in overrides_of(values).items():
+        if override not in values.get("COMPOSE_FILE", "").split(":"):
+            raise Refusal(f"{name} is set, and COMPOSE_FILE in .env does not hold {override}; add it, or unset {name}")
+    drain, grace = int(values.get("LINGBI_DRAIN_TIMEOUT_S", "60")), values.get("LINGBI_STOP_GRACE", "")
+    if not re.fullmatch(r"\d+s", grace) or int(grace[:-1]) <= drain + 15:
+        raise Refusal(f"LINGBI_STOP_GRACE={grace!r} in .env: give more than {drain + 15}s, or answers are cut off")
+
+
+def overrides_of(values: dict[str, str]) -> dict[str, str]:
+    """{compose file: the setting that asks for it}."""
+    asks = {
+        "LINGBI_GPU_IDS": "compose.gpu-ids.yaml",
+        "LINGBI_MODEL_FOLDER": "compose.model-folder.yaml",
+        "LINGBI_SERVER_ADDRESS": "compose.model-host.yaml",
+        "LINGBI_TLS_FOLDER": "compose.tls.yaml",
+        "LINGBI_SERVERS_FOLDER": "compose.servers-folder.yaml",
+    }
+    return {file: name for name, file in asks.items() if values.get(name)}
+
+
+def compose_files(values: dict[str, str], has_gpus: bool, kept: str = "") -> str:
+    """COMPOSE_FILE for these values: those that settings ask for, and those that were chosen before."""
+    asked = set(overrides_of(values)) | (set() if has_gpus else {"compose.cpu.yaml"})
+    ours = {"compose.yaml", "compose.cpu.yaml", *overrides_of({name: "x" for name in known_names()})}
+    chosen = [file for file in kept.split(":") if file and file not in ours]
+    return ":".join(["compose.yaml", *sorted(asked), *chosen])
+
+
+def render(values: dict[str, str]) -> str:
+    """The text of a new .env: each value with its meaning; other settings may be added."""
+    helps = {f"LINGBI_{setting.name}": setting.help for setting in deployment_settings()}
+    helps["COMPOSE_FILE"] = "the files that make up the stack; scripts/up chooses them by the other values"
+    helps["LINGBI_GATEWAY_SERVERS"] = "the workers behind the gateway, HOST:PORT with commas"
+    helps["LINGBI_GATEWAY_PORT"] = "port on which the gateway is published"
+    helps["LINGBI_MODEL"] = "which model is served (scripts/plan)"
+    lines = ["# Written by scripts/up, then yours. Every setting of README.md may stand here; secrets may not."]
+    for name, value in values.items():
+        lines += ([f"# {helps[name]}"] if name in helps else []) + [f"{name}={value}"]
+    unset = [setting for setting in deployment_settings() if f"LINGBI_{setting.name}" not in values]
+    lines += [f"# LINGBI_{setting.name}=    {setting.help}" for setting in unset]
+    return "\n".join(lines) + "\n"
+
+
+def changed(text: str, changes: dict[str, str]) -> str:
+    """The text with some values replaced or added; everything else stays as it is."""
+    left = dict(changes)
+    lines: list[str] = []
+    for line in text.splitlines():
+        match = LINE.fullmatch(line.strip())
+        lines.append(f"{match[1]}={left.pop(match[1])}" if match and match[1] in left else line)
+    return "\n".join([*lines, *(f"{name}={value}" for name, value in left.items())]) + "\n"
+
+
+def write(file: Path, text: str) -> None:
+    """Replace a file in one step, for its owner only."""
+    descriptor, name = tempfile.mkstemp(dir=str(file.parent), prefix=".env.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(name, str(file))

@@ -1,0 +1,63 @@
+"""What this machine has for containers: engine, Compose, NVIDIA's runtime, GPUs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+OLDEST_ENGINE, OLDEST_COMPOSE = (25, 0), (2, 24)  # start intervals of health checks; !reset and !override
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts. engine, compose: versions, None where there is none; engine_fault: why the engine does not answer."""
+
+    engine: tuple[int, ...] | None
+    engine_fault: str
+    compose: tuple[int, ...] | None
+    has_nvidia_runtime: bool
+    gpus: list[str]  # `nvidia-smi -L`'s lines: indices, UUIDs, slices
+
+
+def look() -> Machine:
+    """Ask the machine; changes nothing."""
+    if not shutil.which("docker"):
+        return Machine(None, "there is no `docker` command here", None, False, find_gpus())
+    info = run("docker", "info", "--format", "{{json .}}")
+    facts = json.loads(info.stdout) if info.returncode == 0 and info.stdout.strip() else {}
+    version = numbers(facts.get("ServerVersion", ""))
+    fault = "" if version else (info.stderr.strip() or "\n".join(facts.get("ServerErrors", []))).split("\n")[-1]
+    compose = run("docker", "compose", "version", "--short")
+    found = numbers(compose.stdout) if compose.returncode == 0 else None
+    return Machine(version, fault, found, has_nvidia(facts), find_gpus())
+
+
+def has_nvidia(info: dict) -> bool:
+    """Whether the engine can give GPUs to containers, by `docker info`'s facts or the hook on its PATH."""
+    devices = " ".join(map(str, info.get("DiscoveredDevices") or [])) + " ".join(info.get("CDISpecDirs") or [])
+    return (
+        "nvidia" in (info.get("Runtimes") or {})
+        or "nvidia.com/gpu" in devices
+        or bool(shutil.which("nvidia-container-runtime-hook"))
+    )
+
+
+def find_gpus() -> list[str]:
+    """The GPUs and slices that NVIDIA's driver lists, one line each."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    done = run("nvidia-smi", "-L")
+    return [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []
+
+
+def numbers(version: str) -> tuple[int, ...] | None:
+    """A version as numbers, None where there is none."""
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version.strip())
+    return tuple(int(part) for part in match.groups() if part) if match else None
+
+
+def run(*command: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True, **options)

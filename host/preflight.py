@@ -1,0 +1,94 @@
+"""What must hold before containers are started. Each check is told the facts and raises Refusal with a remedy."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+from host.errors import Refusal
+from host.machine import OLDEST_COMPOSE, OLDEST_ENGINE, Machine
+
+TOOLKIT = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
+ENGINE = "https://docs.docker.com/engine/install/"
+
+
+def check_engine(machine: Machine) -> None:
+    """A usable engine with Compose."""
+    if machine.engine is None:
+        raise Refusal(f"no Docker engine answers here: {machine.engine_fault}; install and start one ({ENGINE})")
+    if machine.engine < OLDEST_ENGINE:
+        raise Refusal(
+            f"the Docker engine is {told(machine.engine)}; {told(OLDEST_ENGINE)} or later is needed ({ENGINE})"
+        )
+    if machine.compose is None:
+        raise Refusal(f"`docker compose` is not here; install the Compose plugin ({ENGINE})")
+    if machine.compose < OLDEST_COMPOSE:
+        raise Refusal(
+            f"Docker Compose is {told(machine.compose)}; {told(OLDEST_COMPOSE)} or later is needed ({ENGINE})"
+        )
+
+
+def check_runtime(machine: Machine) -> None:
+    """The engine can hand GPUs on, where there are any."""
+    if machine.gpus and not machine.has_nvidia_runtime:
+        raise Refusal(
+            f"{len(machine.gpus)} GPU(s) are here, and the Docker engine has no NVIDIA runtime; install the NVIDIA "
+            f"Container Toolkit ({TOOLKIT}), then `sudo nvidia-ctk runtime configure && sudo systemctl restart docker`"
+        )
+
+
+def check_gpus(values: dict[str, str], machine: Machine, uses_gpus: bool) -> None:
+    """The GPUs that were asked for exist."""
+    if not uses_gpus:
+        return
+    if not machine.gpus:
+        raise Refusal("no NVIDIA GPU is here (`nvidia-smi -L` lists none); use --engine cpu")
+    for wanted in filter(None, values.get("LINGBI_GPU_IDS", "").replace(" ", "").split(",")):
+        if not any(is_named(wanted, line) for line in machine.gpus):
+            raise Refusal(
+                f"LINGBI_GPU_IDS={values['LINGBI_GPU_IDS']}: there is no GPU {wanted}; here are: {'; '.join(machine.gpus)}"
+            )
+    count = values.get("LINGBI_GPU_COUNT", "all")
+    cards = [line for line in machine.gpus if line.startswith("GPU ")]
+    if count != "all" and (not count.isdigit() or not 0 < int(count) <= len(cards)):
+        raise Refusal(f"LINGBI_GPU_COUNT={count}: give `all` or a number from 1 to {len(cards)}, the GPUs here")
+
+
+def is_named(wanted: str, line: str) -> bool:
+    """Whether a line of `nvidia-smi -L` is about the GPU or slice of this index or UUID."""
+    return line.startswith(f"GPU {wanted}:") or re.search(rf"UUID: {re.escape(wanted)}\)", line) is not None
+
+
+def check_port(address: str, port: str) -> None:
+    """Nobody listens where the gateway is to be published."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.strip("[]"), int(port)))
+        except (OSError, ValueError, OverflowError) as error:
+            raise Refusal(
+                f"cannot publish on {address} port {port}: {error}; end what uses it, or give --port"
+            ) from None
+
+
+def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
+    """A folder that is mounted holds what it must."""
+    if not values.get(name):
+        return
+    folder = Path(values[name])
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if not folder.is_absolute() or not folder.is_dir() or missing:
+        what = f"has no {', '.join(missing)}" if folder.is_dir() else "is no folder with an absolute path"
+        raise Refusal(f"{name}={folder}: {what}; give the folder's whole path")
+
+
+def check_subnet(text: str) -> None:
+    """Three numbers of a private network."""
+    if not re.fullmatch(r"(10\.\d{1,3}|172\.(1[6-9]|2\d|3[01])|192\.168)\.\d{1,3}", text):
+        raise Refusal(f"LINGBI_SUBNET={text!r}: give the first three numbers of a private network, as in 172.30.76")
+
+
+def told(version) -> str:
+    return ".".join(map(str, version))

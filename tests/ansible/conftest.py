@@ -1,0 +1,56 @@
+"""The lab that all tests of the playbooks share, and Ansible itself."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.ansible.lab import images
+from tests.ansible.lab.lab import ROOT, Lab
+
+VERSIONS = ("1.0.0", "1.1.0")
+FAULTS = ("crashing", "silent", "wrong")
+
+
+@pytest.fixture(scope="session")
+def controller():
+    """Ansible and its linter, and the page's environment, installed as their locks say."""
+    command = (
+        f"source {ROOT}/scripts/environment && install_front && "
+        "install_controller $root/.venv-lab-test $root/tests/ansible/requirements.lock"
+    )
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if not shutil.which("ssh"):
+        subprocess.run(["apt-get", "-qq", "install", "--yes", "openssh-client"], check=True, capture_output=True)
+    return ROOT / ".venv-lab-test/bin"
+
+
+@pytest.fixture(scope="session")
+def bare_lab(controller, docker_engine, tmp_path_factory):
+    """Three bare hosts and a registry with two right versions and three that are not."""
+    lab = Lab(tmp_path_factory.mktemp("lab"), f"lingbi-lab-{os.getpid()}", controller)
+    try:
+        lab.start()
+        for version in VERSIONS:
+            images.build_product(images.PREFIX, version)
+            for name in ("server", "ui", "gateway"):
+                lab.publish(name, version, f"{images.PREFIX}{name}:{version}")
+        for fault in FAULTS:
+            images.build_faulty(images.PREFIX, VERSIONS[0], fault)
+            lab.publish("server", fault, f"{images.PREFIX}server:{fault}")
+            for name in ("ui", "gateway"):
+                lab.publish(name, fault, f"{images.PREFIX}{name}:{VERSIONS[0]}")
+        yield lab
+    finally:
+        lab.stop()
+        images.remove_product(images.PREFIX)
+
+
+@pytest.fixture(scope="session")
+def lab(bare_lab):
+    """The lab with version 1.0.0 running, brought up by site.yml."""
+    bare_lab.brought_up = bare_lab.play("site", bare_lab.inventory(lingbi_version=VERSIONS[0]))
+    assert bare_lab.brought_up.status == 0, bare_lab.brought_up.output
+    return bare_lab

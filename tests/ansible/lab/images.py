@@ -1,0 +1,121 @@
+"""The image of a lab host: Debian made here, since none can be pulled, and what a bare server has."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.containers import engine
+from tests.containers.bases import ensure_stand_in, external_bases
+
+HOST, DEBIAN = "lingbi-lab-host", "lingbi-lab-debian"
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[2]
+
+
+PREFIX = "lingbi-lab/"
+
+
+def is_here(image: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0
+
+
+def build_host() -> str:
+    """Build the image of a host where it is not here as it should be; returns its name."""
+    if not is_here(DEBIAN):
+        _import_debian()
+    with tempfile.TemporaryDirectory() as apt:
+        _write(Path(apt) / "preferences.d/engine", engine.PREFERENCES)
+        _write(Path(apt) / "sources.list.d/engine.sources", engine.SOURCES)
+        command = ["docker", "build", "--quiet", "--network", "host", "--build-context", f"apt={apt}"]
+        done = subprocess.run([*command, "--tag", HOST, str(FOLDER / "machine")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return HOST
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir()
+    file.write_text(text)
+
+
+def _import_debian() -> None:
+    if subprocess.run(["which", "mmdebstrap"], capture_output=True).returncode:
+        subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
+    command = (
+        "TMPDIR=$(mktemp -d -p /dev/shm) && chmod 755 $TMPDIR && export TMPDIR && trap 'rm -rf $TMPDIR' EXIT && "
+        "mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm - | docker import - " + DEBIAN
+    )
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, capture_output=True)
+
+
+def build_product(prefix: str, version: str) -> None:
+    """Build server, page and gateway as PREFIX server:VERSION …, from their own Dockerfiles; the two environments stay out."""
+    for name, source in (("server", "/opt/lab/server"), ("ui", "/opt/lab/ui")):
+        file = ROOT / "docker" / name / "Dockerfile"
+        (base,) = external_bases(file)
+        contexts = []
+        for stage in ("base", "environment"):
+            tag = f"lingbi-lab-thin/{name}-{stage}"
+            arguments = (f"BASE={ensure_stand_in(base)}", f"SOURCE={source}")
+            build(
+                FOLDER / "thin", tag, *(part for item in arguments for part in ("--build-arg", item)), "--target", stage
+            )
+            contexts += ["--build-context", f"{stage}=docker-image://{tag}"]
+        build(ROOT, f"{prefix}{name}:{version}", "--file", file, "--build-arg", f"VERSION={version}", *contexts)
+    file = ROOT / "docker/gateway/Dockerfile"
+    (base,) = external_bases(file)
+    context = ("--build-context", f"{base}=docker-image://{ensure_stand_in(base)}")
+    build(ROOT, f"{prefix}gateway:{version}", "--file", file, "--build-arg", f"VERSION={version}", *context)
+
+
+def remove_product(prefix: str) -> None:
+    """Remove the images of all versions; what they are built on stays for the next time."""
+    listed = subprocess.run(
+        ["docker", "images", "--quiet", f"{prefix}*"], capture_output=True, text=True
+    ).stdout.split()
+    if listed:
+        subprocess.run(["docker", "rmi", "--force", *sorted(set(listed))], capture_output=True)
+
+
+def build(folder: Path, tag: str, *options) -> None:
+    """docker build; what it says is in the failure."""
+    command = ["docker", "build", "--network", "host", "--tag", tag, *map(str, options), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{tag}: {done.stderr[-3000:]}"
+
+
+# What can be wrong with a version, as the end of a Dockerfile on top of one that is right.
+FAULTS = {
+    "crashing": """
+ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m lingbi.container $0 $@; echo this version is broken >&2; exit 7"]
+""",
+    "silent": """
+ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m lingbi.container $0 $@; trap exit TERM; sleep 3600 & wait"]
+""",
+    # It sees a red circle in every picture: right for the question that makes a server ready, and for no other.
+    "wrong": """
+USER root
+RUN rm -f /opt/lingbi/lingbi/__pycache__/pictures.* && cat >>/opt/lingbi/lingbi/pictures.py <<'EOS'
+
+_load = PictureDoor.load
+
+
+async def _misread(self, urls, *rest, **options):
+    from lingbi.readiness import PROBE_SCENE
+    from lingbi.scenes import draw
+
+    return [draw(PROBE_SCENE) for _ in await _load(self, urls, *rest, **options)]
+
+
+PictureDoor.load = _misread
+EOS
+USER 10001:10001
+""",
+}
+
+
+def build_faulty(prefix: str, version: str, fault: str) -> None:
+    """Build PREFIX server:FAULT, which is the version with the fault."""
+    text = f"FROM {prefix}server:{version}\n{FAULTS[fault]}"
+    command = ["docker", "build", "--tag", f"{prefix}server:{fault}", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, f"{fault}: {done.stderr[-2000:]}"

@@ -1,0 +1,280 @@
+"""A lab on one machine: hosts with sshd and engines of their own, a registry, a network, an inventory.
+
+Each host is a privileged container. Ansible reaches it over SSH, its engine runs inside, and what it
+serves is reached at its address in the lab's network.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lingbi.weights.checking import hash_file
+from lingbi.weights.entries import Entry
+from lingbi.weights.lockfile import Lock
+from lingbi.weights.peer import Peer, PeerHandler
+from tests.ansible.lab import images
+
+ROOT = images.ROOT
+REGISTRY_PORT = 5000
+MODEL = "lab/shapes"
+READY_S = 60
+SERVER_ENVIRONMENT = ROOT / ".venv-test/lib/python3.10/site-packages"
+UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.10/site-packages"
+
+
+def docker(*arguments, check: bool = True, timeout_s: float = 300) -> str:
+    """What docker says; fails with what it says wrong."""
+    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s)
+    assert not check or done.returncode == 0, f"docker {' '.join(map(str, arguments))}: {done.stderr[-2000:]}"
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Host:
+    """A lab host: its name in the inventory, its container, its address."""
+
+    name: str
+    container: str
+    address: str
+
+
+class Lab:
+    """Hosts by name, on a network of their own; everything carries the prefix and goes with stop()."""
+
+    def __init__(self, folder: Path, prefix: str, programs: Path, servers=("gpu1", "gpu2"), gateways=("gate1",)):
+        self.folder, self.prefix, self.programs = Path(folder), prefix, programs
+        self.servers, self.gateways, self.hosts = list(servers), list(gateways), {}
+        self.network = f"{prefix}-net"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> "Lab":
+        images.build_host()
+        self._make_keys()
+        self.subnet = self._make_network()
+        self._start_hub()
+        self._run("registry", 2, "/usr/local/sbin/registry", "--publish", f"127.0.0.1::{REGISTRY_PORT}")
+        for place, name in enumerate([*self.servers, *self.gateways], 11):
+            self.add(name, place)
+        for host in self.hosts.values():
+            self.wait_for_ssh(host)
+        port = docker("port", f"{self.prefix}-registry", REGISTRY_PORT).splitlines()[0].rpartition(":")[2]
+        self.push_prefix, self.pull_prefix = f"127.0.0.1:{port}/lingbi/", f"{self.subnet}.2:{REGISTRY_PORT}/lingbi/"
+        return self
+
+    def add(self, name: str, place: int) -> Host:
+        """A bare host at an address of the network."""
+        mounts = {SERVER_ENVIRONMENT: "/opt/lab/server", UI_ENVIRONMENT: "/opt/lab/ui"}
+        options = [part for source, target in mounts.items() for part in ("-v", f"{source}:{target}:ro")]
+        options += ["-v", f"{self.folder / 'keys'}:/etc/lab:ro", "-v", "/var/lib/docker", "--hostname", name]
+        self._run(name, place, "/usr/local/sbin/host", "--privileged", *options)
+        self.hosts[name] = Host(name, f"{self.prefix}-{name}", f"{self.subnet}.{place}")
+        return self.hosts[name]
+
+    def _run(self, name: str, place: int, command: str, *options) -> None:
+        address = ("--network", self.network, "--ip", f"{self.subnet}.{place}")
+        docker("run", "--detach", "--name", f"{self.prefix}-{name}", *address, *options, images.HOST, command)
+
+    def _make_keys(self) -> None:
+        keys = self.folder / "keys"
+        keys.mkdir(exist_ok=True)
+        (self.folder / "known_hosts").unlink(missing_ok=True)
+        for name in ("operator", "stranger"):
+            file = self.folder / name
+            if not file.exists():
+                subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+        (keys / "authorized_keys").write_text((self.folder / "operator.pub").read_text())
+
+    def _make_network(self) -> str:
+        for number in range(40, 240):
+            subnet = f"10.213.{number}"
+            if (
+                subprocess.run(
+                    ["docker", "network", "create", "--subnet", f"{subnet}.0/24", self.network], capture_output=True
+                ).returncode
+                == 0
+            ):
+                return subnet
+        raise RuntimeError("no free subnet for the lab")
+
+    def _start_hub(self) -> None:
+        """A ModelScope of the lab's own, with the demo model under another name; it remembers who asked."""
+        folder, asked = self.folder / "hub", set()
+        shutil.copytree(images.ROOT / "docker/server/models/demo", folder)
+        names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        entries = [Entry(name, (folder / name).stat().st_size, hash_file(folder / name)) for name in names]
+        (folder / ".lingbi").mkdir()
+        Lock(MODEL, "master", tuple(entries)).write(folder / ".lingbi/lock.json")
+        (self.folder / "hub-token").write_text("lab-token\n")
+
+        class Remembering(PeerHandler):
+            def do_GET(self):
+                asked.add(self.client_address[0])
+                super().do_GET()
+
+        self.hub, self.asked_hub = Peer((f"{self.subnet}.1", 0), folder, "lab-token"), asked
+        self.hub.RequestHandlerClass = Remembering
+        threading.Thread(target=self.hub.serve_forever, daemon=True).start()
+
+    def wait_for_ssh(self, host: Host) -> None:
+        deadline = time.monotonic() + READY_S
+        while self.ssh(host, "true").returncode:
+            assert time.monotonic() < deadline, f"{host.name}: no SSH; {docker('logs', host.container)[-500:]}"
+            time.sleep(0.3)
+
+    def ssh(self, host: Host, command: str, user: str = "admin") -> subprocess.CompletedProcess:
+        """A command over SSH, as an operator would."""
+        known = ("-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}")
+        options = ("-i", str(self.folder / "operator"), "-o", "ConnectTimeout=3", *known)
+        return subprocess.run(["ssh", *options, f"{user}@{host.address}", command], capture_output=True, text=True)
+
+    def root(self, name: str, *command, check: bool = True) -> str:
+        """A command as root inside a host, beside SSH."""
+        return docker("exec", self.hosts[name].container, *command, check=check)
+
+    def publish(self, name: str, version: str, source: str) -> None:
+        """Put an image of this machine into the lab's registry."""
+        target = f"{self.push_prefix}{name}:{version}"
+        docker("tag", source, target)
+        docker("push", "--quiet", target)
+        docker("rmi", target)
+
+    def running(self, name: str, unit: str = "server") -> dict:
+        """What was last proven to run on a host."""
+        return json.loads(self.root(name, "cat", f"/opt/lingbi/{unit}/running.json"))
+
+    def record(self, name: str, unit: str = "server") -> list:
+        return [json.loads(line) for line in self.root(name, "cat", f"/opt/lingbi/{unit}/record.jsonl").splitlines()]
+
+    def container(self, name: str, service: str) -> str:
+        """The id of a service's container on a host: another one where it was replaced."""
+        return self.root(name, "docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}")
+
+    def upstreams(self) -> str:
+        return self.root(self.gateways[0], "cat", "/opt/lingbi/upstreams/servers.conf")
+
+    def cut(self, name: str) -> None:
+        """Take a host off the network, as a pulled cable does."""
+        docker("network", "disconnect", self.network, self.hosts[name].container)
+
+    def mend(self, name: str) -> None:
+        host = self.hosts[name]
+        docker("network", "connect", "--ip", host.address, self.network, host.container)
+
+    def inventory(self, file: str = "lab.yml", hosts=None, **variables) -> Path:
+        """Write an inventory; returns its path."""
+        hosts = hosts or {}
+        known = f"-o UserKnownHostsFile={self.folder / 'known_hosts'}"
+        common = {
+            "ansible_user": "admin",
+            "ansible_ssh_private_key_file": str(self.folder / "operator"),
+            "ansible_ssh_common_args": f"{known} -o StrictHostKeyChecking=accept-new",
+            "lingbi_image_prefix": self.pull_prefix,
+            "lingbi_model": MODEL,
+            "lingbi_hub_token_file": str(self.folder / "hub-token"),
+            "lingbi_weights_wait_s": 120,
+            "lingbi_gpus": [],
+            "lingbi_docker_repository": "",
+            "lingbi_docker_packages": ["docker.io", "docker-cli", "docker-compose", "containerd"],
+            "lingbi_docker_daemon": {
+                "insecure-registries": [f"{self.subnet}.2:{REGISTRY_PORT}"],
+                "features": {"containerd-snapshotter": False},
+            },
+            "lingbi_disk_free_gib": 5,
+            "lingbi_memory_gib": 2,
+            "lingbi_server_memory_mib": 4096,
+            "lingbi_ready_wait_s": 120,
+            "lingbi_settings": self.settings,
+        }
+
+        def group(names):
+            return {"hosts": {name: {"ansible_host": self.hosts[name].address} | hosts.get(name, {}) for name in names}}
+
+        children = {"lingbi_servers": group(self.servers), "lingbi_gateways": group(self.gateways)}
+        path = self.folder / file
+        path.write_text(yaml.safe_dump({"all": {"vars": common | variables, "children": children}}))
+        return path
+
+    def play(self, playbook: str, inventory: Path, *options, timeout_s: float = 600, **more) -> "Played":
+        """Run a playbook to its end."""
+        begun = time.monotonic()
+        process = self.begin(playbook, inventory, *options, **more)
+        try:
+            said, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(
+                f"{playbook} did not end within {timeout_s} s:\n{process.communicate()[0][-4000:]}"
+            ) from None
+        return Played(process.returncode, said, time.monotonic() - begun, self._summary())
+
+    def begin(self, playbook: str, inventory: Path, *options, keep_summary=False, **popen) -> subprocess.Popen:
+        """Start a playbook as `scripts/lab` does."""
+        if not keep_summary:
+            (self.folder / "summary.json").unlink(missing_ok=True)
+        values = {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg"),
+            "LINGBI_SUMMARY_FILE": str(self.folder / "summary.json"),
+        }
+        values |= {
+            "ANSIBLE_HOME": str(self.folder / "ansible"),
+            "ANSIBLE_NOCOLOR": "1",
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+        }
+        command = [self.programs / "ansible-playbook", ROOT / f"ansible/{playbook}.yml", "-i", inventory, *options]
+        return subprocess.Popen(
+            list(map(str, command)),
+            env=os.environ | values,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            **popen,
+        )
+
+    def _summary(self) -> list:
+        file = self.folder / "summary.json"
+        return json.loads(file.read_text()) if file.exists() else []
+
+    @property
+    def settings(self) -> dict:
+        """The servers' settings: one thread each, and the lab's own ModelScope."""
+        return {"LINGBI_CPU_THREADS": 1, "LINGBI_HUB_ENDPOINT": f"http://{self.subnet}.1:{self.hub.server_port}"}
+
+    @property
+    def key(self) -> str:
+        return (self.folder / "secrets/api-key").read_text().strip()
+
+    def url(self, name: str | None = None) -> str:
+        return f"http://{self.hosts[name or self.gateways[0]].address}:6006"
+
+    def stop(self) -> None:
+        """Remove containers, their volumes and the network."""
+        if hasattr(self, "hub"):
+            self.hub.shutdown()
+            self.hub.server_close()
+        listed = docker("ps", "--all", "--quiet", "--filter", f"name=^{self.prefix}-")
+        if listed:
+            docker("rm", "--force", "--volumes", *listed.split())
+        docker("network", "rm", self.network, check=False)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A playbook that has ended: exit status, output, seconds, and the rollout's rows."""
+
+    status: int
+    output: str
+    seconds: float
+    rows: list
+
+    @property
+    def changed(self) -> int:
+        """Tasks that changed something, on all hosts."""
+        return sum(int(line.split("changed=")[1].split()[0]) for line in self.output.splitlines() if "changed=" in line)

@@ -1,0 +1,128 @@
+"""People who ask about pictures all the time, and check every answer by what the picture shows.
+
+Nothing is asked twice: a request that fails, an answer that is wrong and a stream that ends before
+its end are each counted, with what was seen.
+"""
+
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx
+
+from lingbi.scenes import Scene, find_fault
+from lingbi.smoke_checks import data_url, turn
+from tests.client import CHAT, QUESTION, SCENES
+
+MODEL = "internlm-xcomposer2-demo"
+PATIENCE_S = 180
+
+
+@dataclass
+class Load:
+    """Askers against a gateway; use it as a context: it asks until the end of the block."""
+
+    url: str
+    key: str
+    askers: int = 4
+    pause_s: float = 0.0
+    counts: Counter = field(default_factory=Counter)
+    faults: list = field(default_factory=list)
+    seconds: list = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        self._end, self._lock = threading.Event(), threading.Lock()
+        self._threads = [threading.Thread(target=self._ask_on, args=(number,)) for number in range(self.askers)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+    def until(self, answers: int, timeout_s: float = 600) -> None:
+        """Wait until so many answers have come."""
+        deadline = time.monotonic() + timeout_s
+        while self.counts.total() < answers:
+            assert (
+                time.monotonic() < deadline
+            ), f"only {self.counts.total()} answers within {timeout_s} s: {self.counts}"
+            time.sleep(0.2)
+
+    def _ask_on(self, number: int) -> None:
+        scenes = itertools.cycle(SCENES[number:] + SCENES[:number])
+        with self._client() as client:
+            for turn_number in itertools.count(number):
+                if self._end.is_set():
+                    return
+                self._note(*self._ask(client, next(scenes), is_stream=turn_number % 2 == 1))
+                self._end.wait(self.pause_s)
+
+    def _client(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        headers["Connection"] = "close"  # as many people: an idle connection may be closed by a reload
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+
+    def _ask(self, client: httpx.Client, scene: Scene, is_stream: bool) -> tuple:
+        """(kind, what was seen) of one question: right, wrong, cut or failed."""
+        body = {"model": MODEL, "messages": [turn(QUESTION, data_url(scene))], "max_tokens": 32, "temperature": 0}
+        begun = time.monotonic()
+        try:
+            kind, text = streamed(client, body) if is_stream else whole(client, body)
+        except httpx.HTTPError as error:
+            return "failed", f"{type(error).__name__}: {error}"
+        self.seconds.append(time.monotonic() - begun)
+        if kind == "right" and (fault := find_fault("things", scene, text)):
+            return "wrong", f"{text!r}: {fault}"
+        return kind, text
+
+    def ask_long(self, tokens: int) -> threading.Thread:
+        """One stream of so many tokens, counted as the others; returns its thread."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": tokens}
+        body |= {"temperature": 0, "ignore_eos": True}
+
+        def ask():
+            try:
+                with self._client() as client:
+                    kind, text = streamed(client, body)
+            except httpx.HTTPError as error:
+                kind, text = "failed", f"{type(error).__name__}: {error}"
+            self._note("long" if kind == "right" else kind, text)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        return thread
+
+    def _note(self, kind: str, seen: str) -> None:
+        with self._lock:
+            self.counts[kind] += 1
+            if kind not in ("right", "long"):
+                self.faults.append((time.strftime("%H:%M:%S"), kind, seen[:300]))
+
+
+def whole(client: httpx.Client, body: dict) -> tuple:
+    response = client.post(CHAT, json=body)
+    if response.status_code != 200:
+        return "failed", f"{response.status_code}: {response.text}"
+    return "right", response.json()["choices"][0]["message"]["content"]
+
+
+def streamed(client: httpx.Client, body: dict) -> tuple:
+    """A streamed answer; cut when it began and did not come to its end."""
+    events = []
+    with client.stream("POST", CHAT, json=body | {"stream": True}) as response:
+        if response.status_code != 200:
+            return "failed", f"{response.status_code}: {response.read().decode(errors='replace')}"
+        try:
+            events = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+        except httpx.HTTPError as error:
+            return "cut", f"{type(error).__name__} {error} after {len(events)} events"
+    if not events or events[-1] != "[DONE]":
+        return "cut", f"the stream ends with {events[-1:]}"
+    deltas = (json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1])
+    return "right", "".join(deltas)

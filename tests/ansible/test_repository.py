@@ -1,0 +1,79 @@
+"""The playbooks as files: lint, variables and their documents, compose files and what they demand."""
+
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from tests.ansible import variables
+
+ANSIBLE = variables.ROOT / "ansible"
+
+
+def test_ansible_lint_is_content(controller):
+    done = subprocess.run(
+        [controller / "ansible-lint", "--offline", "--profile", "production", "--strict"],
+        cwd=ANSIBLE,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{controller}:/usr/bin:/bin", "HOME": "/tmp", "NO_COLOR": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_defaults_and_specs_say_the_same():
+    defaults = yaml.safe_load(variables.DEFAULTS.read_text())
+    specs = {name: spec["default"] for name, spec in variables.options().items() if not spec.get("required")}
+    assert defaults == specs
+
+
+def test_every_variable_that_is_used_is_declared_and_the_other_way_round():
+    text = "\n".join(file.read_text() for file in ANSIBLE.rglob("*.yml") if "argument_specs" not in file.name)
+    text += "\n".join(file.read_text() for file in ANSIBLE.rglob("*.j2"))
+    used = set(re.findall(r"\blingbi_[a-z_]+\b", text))
+    filters = set(re.findall(r'"(lingbi_\w+)"', (ANSIBLE / "filter_plugins/lingbi.py").read_text()))
+    groups = {"lingbi_servers", "lingbi_gateways"}
+    others = {name for name in used if name.startswith("lingbi_run_")} | groups | filters
+    assert used - others == set(variables.options())
+
+
+@pytest.mark.parametrize("name", variables.DOCUMENTS)
+def test_the_documents_hold_the_table_of_variables(name):
+    text = (variables.ROOT / name).read_text()
+    assert variables.written(text, variables.DOCUMENTS[name]) == text, "run: python -m tests.ansible.variables"
+
+
+def test_both_documents_have_the_same_shape():
+    english, chinese = ((variables.ROOT / name).read_text() for name in variables.DOCUMENTS)
+    for pattern in (r"^#+ ", r"^```", r"^\|", r"^- ", r"^\d\. "):
+        assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
+    commands = (re.findall(r"scripts/lab [^#`\n]*", text) for text in (english, chinese))
+    assert next(commands) == next(commands)
+
+
+@pytest.mark.parametrize(
+    ("role", "overrides"), [("server", "model-host gpu-ids model-folder"), ("gateway", "servers-folder tls")]
+)
+def test_each_unit_gives_what_its_compose_files_demand(role, overrides):
+    files = ["compose.yaml", *(f"compose.{name}.yaml" for name in overrides.split())]
+    demanded = {name for file in files for name in re.findall(r"\$\{(\w+):?\?", (variables.ROOT / file).read_text())}
+    given = yaml.safe_load((ANSIBLE / f"roles/{role}/vars/main.yml").read_text())[f"{role}_environment"]
+    assert demanded <= set(given), demanded - set(given)
+
+
+def test_the_user_in_the_containers_is_the_owner_of_the_secrets():
+    for name, role in (("server", "server"), ("ui", "gateway"), ("gateway", "gateway")):
+        (user,) = re.findall(r"^USER (\d+)", (variables.ROOT / f"docker/{name}/Dockerfile").read_text(), re.M)
+        assert f"unit_owner: {user}\n" in (ANSIBLE / f"roles/{role}/tasks/main.yml").read_text()
+
+
+def test_the_example_is_an_inventory(controller, tmp_path):
+    listed = subprocess.run(
+        [controller / "ansible-inventory", "-i", ANSIBLE / "inventory/example.yml", "--list"],
+        capture_output=True,
+        text=True,
+    )
+    assert listed.returncode == 0 and "gpu3" in listed.stdout, listed.stderr
+    known = set(variables.options()) | {"lingbi_servers", "lingbi_gateways"}
+    assert set(re.findall(r"\blingbi_\w+", (ANSIBLE / "inventory/example.yml").read_text())) <= known

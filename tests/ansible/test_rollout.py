@@ -1,0 +1,207 @@
+"""The life of a lab, in order: brought up, rolled under load, rolled back, broken in every way, and mended.
+
+The tests share one lab and leave it serving; people ask picture questions all the time, and none of
+their requests may fail, be answered wrongly or be cut, whatever is rolled.
+"""
+
+import re
+import signal
+import time
+
+import pytest
+
+from lingbi.supervision import wait_until
+from tests.ansible.conftest import FAULTS, VERSIONS
+from tests.ansible.lab.load import Load
+
+OLD, NEW = VERSIONS
+EJECTED_S = 5
+ASKED = 500
+
+
+def asking(lab, **options) -> Load:
+    return Load(lab.url(), lab.key, askers=2, **options)
+
+
+def expect_spotless(load: Load) -> None:
+    assert load.faults == [] and load.counts["right"] > 0, (load.counts, load.faults[:5])
+
+
+def test_a_bare_lab_can_be_checked(bare_lab):
+    """Before anything is installed check mode tells what would be done, and does nothing."""
+    checked = bare_lab.play("site", bare_lab.inventory(lingbi_version=OLD), "--check")
+    assert checked.status == 0, checked.output
+    assert checked.output.count("the server would roll: nothing was started here yet") == 2
+    assert bare_lab.root("gpu1", "sh", "-c", "command -v dockerd || ls /opt/lingbi", check=False) == ""
+
+
+def test_site_brings_bare_hosts_to_right_answers(lab):
+    assert [(row["host"], row["result"]) for row in lab.brought_up.rows] == [
+        ("gpu1", "rolled"),
+        ("gpu2", "rolled"),
+        ("gate1", "rolled"),
+    ]
+    with asking(lab) as load:
+        load.until(10)
+    expect_spotless(load)
+
+
+def test_weights_are_fetched_once_and_spread(lab):
+    """One host asked ModelScope; both have the same bytes, whole, and served with them."""
+    assert lab.asked_hub == {lab.hosts["gpu1"].address}
+    digests = {lab.running(name)["weights"] for name in ("gpu1", "gpu2")}
+    assert len(digests) == 1 and digests == {lab.hub.lock.digest}
+    assert "lingbi-weights-share" not in lab.root("gpu1", "docker", "ps", "--all", "--format", "{{.Names}}")
+
+
+def test_a_second_run_changes_nothing_and_check_mode_agrees(lab):
+    inventory = lab.inventory(lingbi_version=OLD)
+    before = lab.container("gpu1", "server"), lab.container("gate1", "gateway")
+    for options in ((), ("--check",)):
+        again = lab.play("site", inventory, *options)
+        assert (again.status, again.changed) == (0, 0), again.output
+    assert before == (lab.container("gpu1", "server"), lab.container("gate1", "gateway"))
+
+
+def test_secrets_and_settings_are_closed_to_others(lab):
+    listed = lab.root("gpu1", "find", "/opt/lingbi/server/live", "-type", "f", "-printf", "%m %u %P\\n").splitlines()
+    modes = {line.split()[2]: line.split()[:2] for line in listed}
+    assert modes[".env"] == ["600", "root"] and modes["secrets/api-key"] == ["400", "10001"]
+    assert lab.key not in lab.brought_up.output
+    assert lab.key not in lab.root("gpu1", "cat", "/opt/lingbi/server/live/.env")
+
+
+def test_site_does_not_change_the_version(lab):
+    refused = lab.play("site", lab.inventory(lingbi_version=NEW))
+    assert refused.status != 0 and f"the fleet runs {OLD}" in refused.output and refused.changed == 0
+
+
+def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
+    """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
+    with asking(lab) as load:
+        load.until(10)
+        long = [load.ask_long(1200) for _ in range(2)]
+        rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
+        assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
+        second = lab.play("deploy", inventory, "-e", f"lingbi_version={OLD}", keep_summary=True)
+        output = rolling.communicate(timeout=600)[0]
+        load.until(max(ASKED, load.counts.total() + 10))
+        for thread in long:
+            thread.join()
+    assert rolling.returncode == 0, output
+    assert second.status != 0 and re.search(
+        r"has been rolling since .*; wait for the end", second.output
+    ), second.output
+    expect_spotless(load)
+    assert load.counts["long"] == 2
+    for name in ("gpu1", "gpu2"):
+        assert lab.running(name)["version"] == NEW and lab.record(name)[-1]["result"] == "rolled"
+        assert "@sha256:" in lab.record(name)[-1]["images"]["server"]
+    assert lab.running("gate1", "gateway")["version"] == NEW
+    assert "drained" not in lab.upstreams()
+
+
+def test_rollback_goes_back_under_load_without_losing_a_request(lab):
+    digest = lab.record("gpu1")[0]["images"]["server"]
+    with asking(lab) as load:
+        rolled = lab.play("rollback", lab.inventory(lingbi_version=NEW))
+        load.until(load.counts.total() + 10)
+    assert rolled.status == 0, rolled.output
+    expect_spotless(load)
+    assert [lab.running(name)["version"] for name in ("gpu1", "gpu2")] == [OLD, OLD]
+    assert lab.running("gpu1")["images"]["server"] == digest
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "missing"])
+def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault):
+    untouched = lab.container("gpu2", "server"), lab.container("gate1", "gateway")
+    with asking(lab) as load:
+        load.until(5)
+        bad = lab.play(
+            "deploy", lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=60), "-e", f"lingbi_version={fault}"
+        )
+        load.until(load.counts.total() + 20)
+    assert bad.status != 0
+    expect_spotless(load)
+    assert untouched == (lab.container("gpu2", "server"), lab.container("gate1", "gateway"))
+    assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+    if fault == "missing":
+        assert "cannot be had" in bad.output and bad.rows == []
+    else:
+        assert f"Version {OLD} serves again, and no other host was touched." in bad.output
+        assert (bad.rows[0]["host"], bad.rows[0]["result"]) == ("gpu1", "returned")
+        assert lab.record("gpu1")[-1]["result"] == "returned"
+    if fault == "crashing":
+        assert "this version is broken" in bad.output
+    if fault == "wrong":
+        assert "FAIL" in bad.output and "wrong answer" in bad.output
+
+
+def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
+    gateway = lab.container("gate1", "gateway")
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_settings=lab.settings | {"LINGBI_MAX_PICTURES": 7})
+    with asking(lab) as load:
+        changed = lab.play("site", inventory)
+    assert changed.status == 0, changed.output
+    expect_spotless(load)
+    assert [(row["host"], row["why"]) for row in changed.rows] == [("gpu1", "changed: .env"), ("gpu2", "changed: .env")]
+    assert lab.container("gate1", "gateway") == gateway
+
+
+def test_a_controller_that_is_killed_leaves_nothing_drained_once_a_second_run_has_ended(lab):
+    inventory = lab.inventory(lingbi_version=OLD)
+    with asking(lab) as load:
+        first = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}", start_new_session=True)
+        assert wait_until(lambda: "drained" in lab.upstreams(), 120), first.communicate()[0]
+        time.sleep(2)  # somewhere between stop and start
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        second = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
+        load.until(load.counts.total() + 10)
+    assert second.status == 0, second.output
+    expect_spotless(load)
+    assert [lab.running(name)["version"] for name in ("gpu1", "gpu2")] == [NEW, NEW]
+    assert "drained" not in lab.upstreams()
+
+
+def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_it_back(lab):
+    inventory = lab.inventory(lingbi_version=NEW)
+    with asking(lab) as load:
+        load.until(10)
+        rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={OLD}")
+        assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
+        lab.cut("gpu1")
+        output = rolling.communicate(timeout=300)[0]
+        load.until(load.counts.total() + 20)
+        in_rollout = list(load.faults)
+    assert rolling.returncode != 0 and re.search(r"gpu1 .*unreachable", output), output
+    assert in_rollout == []  # it was drained
+    assert lab.running("gpu2")["version"] == NEW
+    lab.mend("gpu1")
+    back = lab.play("site", inventory)
+    assert back.status == 0, back.output
+    with asking(lab) as load:
+        load.until(20)
+        lab.cut("gpu2")
+        time.sleep(EJECTED_S)
+        lost = len(load.faults)
+        slowest = len(load.seconds)
+        load.until(load.counts.total() + 40)
+        lab.mend("gpu2")
+    assert lost <= load.askers, load.faults
+    assert len(load.faults) == lost, load.faults
+    assert max(load.seconds[slowest:]) < EJECTED_S, load.seconds[slowest:]
+    assert lab.play("smoke", inventory).status == 0
+
+
+def test_uninstall_takes_everything_but_the_weights(lab):
+    gone = lab.play("uninstall", lab.inventory(lingbi_version=NEW))
+    assert gone.status == 0, gone.output
+    for name in ("gpu1", "gpu2", "gate1"):
+        assert lab.root(name, "docker", "ps", "--all", "--quiet") == ""
+        assert lab.root(name, "ls", "/opt", check=False).split() in ([], ["containerd"], ["lab"], ["containerd", "lab"])
+    assert lab.root("gpu1", "docker", "volume", "ls", "--quiet").split() == [
+        "lingbi-server_state",
+        "lingbi-server_weights",
+    ]

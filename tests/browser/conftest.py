@@ -1,0 +1,133 @@
+"""A real Chromium before the real page, gateway and server with the demo model."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from lingbi.supervision import wait_until
+from tests.conftest import ROOT
+
+PACKAGES = ("chromium-headless-shell", "fonts-noto-cjk")
+PROGRAM = "/usr/bin/chromium-headless-shell"
+SHOTS = ROOT / ".artefacts" / "screenshots"
+FLAGS = ("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+SLIDE_MS = 400  # the side panel's way in
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The browser; Debian's, installed where it is missing.
+
+    Of one module: while Playwright's synchronous side is open, nothing in this thread can run an event loop.
+    """
+    if not shutil.which(PROGRAM):
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-q"], check=True)
+        subprocess.run(["apt-get", "install", "-yq", "--no-install-recommends", *PACKAGES], check=True, env=quiet)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Somebody at the page: what they do, and what their browser noticed."""
+
+    def __init__(self, browser, url: str, locale: str = "en-US", size=(1280, 860), **options):
+        self.url, self.faults, self.elsewhere = url, [], []
+        width, height = size
+        options = {"locale": locale, "viewport": {"width": width, "height": height}, "accept_downloads": True} | options
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", self._note)
+
+    def _note(self, request) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.elsewhere.append(request.url)
+
+    def come(self) -> "Visitor":
+        self.page.goto(self.url)
+        expect(self.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=60_000)
+        expect(self.page.locator("#chat .example")).to_have_count(4)
+        return self
+
+    def add(self, *files) -> None:
+        self.page.set_input_files("#question input[type=file]", [str(file) for file in files])
+        expect(self.page.locator("#question .thumbnail-item, #question .thumbnail-image").last).to_be_visible()
+        expect(self.page.locator("#question .loader, #question .uploading")).to_have_count(0)
+
+    def type(self, text: str) -> None:
+        self.page.fill("#question textarea", text)
+
+    def ask(self, text: str, *files) -> None:
+        if files:
+            self.add(*files)
+        self.type(text)
+        self.page.press("#question textarea", "Enter")
+
+    @property
+    def answers(self):
+        return self.page.locator("#chat [data-testid=bot]")
+
+    @property
+    def questions(self):
+        """What the visitor wrote; each picture stands in a row of its own."""
+        return self.page.locator("#chat [data-testid=user] .md")
+
+    def sees(self, pattern: str, number: int = -1) -> None:
+        """The answer with this number comes to hold the pattern, and is whole."""
+        answer = self.answers.last if number < 0 else self.answers.nth(number)
+        expect(answer).to_contain_text(re.compile(pattern))
+        self.is_idle()
+
+    def is_idle(self) -> None:
+        expect(self.page.locator("#question [data-testid=submit-button]")).to_be_visible()
+
+    def set_option(self, label: str, value) -> None:
+        """One of the sampling controls in the side panel."""
+        self.open_side()
+        block = self.page.locator("#options .block", has_text=label).last
+        field = block.locator("input[type=number]")
+        field.fill(str(value))
+        field.press("Tab")
+
+    def open_side(self) -> None:
+        if not self._is_side_open():
+            self.page.locator(".sidebar .toggle-button").click()
+            assert wait_until(self._is_side_open, 5)
+            self.page.wait_for_timeout(SLIDE_MS)
+
+    def _is_side_open(self) -> bool:
+        return self.page.locator("#new").bounding_box()["x"] < self.page.viewport_size["width"]
+
+    def shot(self, name: str) -> Path:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+        return SHOTS / f"{name}.png"
+
+    def leave(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def visit(chromium, demo_stack):
+    """visit(**options): a visitor at the running page; what their browser complained of fails the test."""
+    here = []
+
+    def come(**options) -> Visitor:
+        here.append(Visitor(chromium, demo_stack["url"], **options).come())
+        return here[-1]
+
+    yield come
+    for visitor in here:
+        visitor.leave()
+    assert [fault for visitor in here for fault in visitor.faults] == []
+    assert [url for visitor in here for url in visitor.elsewhere] == []

@@ -1,0 +1,233 @@
+"""Talking about pictures on the page, judged by what the pictures show."""
+
+import contextlib
+import json
+import re
+import time
+
+import httpx
+from playwright.sync_api import expect
+
+from lingbi.scenes import Scene, Thing, draw
+from lingbi.supervision import Supervisor, wait_until
+from tests.client import CHAT, http, metric
+
+RED = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)
+BLUE = Scene((Thing("blue", "square", size=0.5),), width=640, height=480)
+
+
+def picture(folder, scene, name="picture.png"):
+    file = folder / name
+    draw(scene).save(file)
+    return file
+
+
+def worker(stack: dict) -> dict:
+    return {"url": f"http://127.0.0.1:{stack['ports']['LINGBI_PORT']}"}
+
+
+def test_upload_question_answer_and_second_question(visit, tmp_path):
+    visitor = visit()
+    visitor.ask("Describe the picture.", picture(tmp_path, RED))
+    visitor.sees("red circle")
+    expect(visitor.page.locator("#chat .user-row img")).to_be_visible()
+    visitor.ask("What shape is it?")  # the picture is kept
+    visitor.sees("circle", 1)
+    visitor.shot("conversation-en")
+
+
+def test_chinese_in_the_dark(visit, tmp_path):
+    visitor = visit(locale="zh-CN", color_scheme="dark")
+    expect(visitor.page.locator("#phase")).to_have_text("已就绪")
+    visitor.shot("welcome-zh-dark")
+    visitor.ask("请描述图中内容", picture(tmp_path, BLUE))
+    visitor.sees("蓝色的正方形")
+    visitor.open_side()
+    expect(visitor.page.locator("#new")).to_have_text("新对话")
+    visitor.shot("conversation-zh-dark")
+
+
+def test_a_phone_shows_all_of_it(visit, tmp_path):
+    visitor = visit(locale="zh-CN", size=(390, 844), has_touch=True, is_mobile=True)
+    visitor.shot("welcome-phone")
+    visitor.ask("它是什么颜色?", picture(tmp_path, BLUE))
+    visitor.sees("蓝色")
+    visitor.shot("conversation-phone")
+    widths = visitor.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert widths[0] <= widths[1]
+    box = visitor.page.locator("#question").bounding_box()
+    assert box["y"] + box["height"] <= 844
+
+
+def test_several_pictures_and_one_without_words(visit, tmp_path):
+    visitor = visit()
+    visitor.ask("", picture(tmp_path, BLUE))
+    visitor.sees("blue square")
+    visitor.ask("Describe the picture.", picture(tmp_path, RED, "a.png"), picture(tmp_path, BLUE, "b.png"))
+    expect(visitor.page.locator("#chat .user-row img")).to_have_count(3)
+    expect(visitor.answers).to_have_count(2)
+    visitor.is_idle()
+
+
+def test_an_example_is_asked_by_a_click(visit):
+    visitor = visit()
+    visitor.page.locator("#chat .example").first.click()
+    visitor.sees("red circle.*blue square")
+
+
+def test_paste_and_drop(visit, tmp_path):
+    visitor = visit()
+    data = list(picture(tmp_path, RED).read_bytes())
+    script = """([selector, kind, bytes]) => {
+        const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
+        const target = document.querySelector(selector);
+        const details = { bubbles: true, cancelable: true };
+        target.dispatchEvent(kind === "paste" ? new ClipboardEvent(kind, { ...details, clipboardData: files })
+            : new DragEvent(kind, { ...details, dataTransfer: files }));
+    }"""
+    for number, (selector, kind) in enumerate((("textarea", "paste"), (".full-container", "drop")), 1):
+        visitor.page.evaluate(script, [f"#question {selector}", kind, data])
+        expect(visitor.page.locator("#question .thumbnail-item")).to_have_count(number)
+    visitor.ask("What colour is it?")
+    visitor.sees("red|Red")
+
+
+def test_the_camera(visit):
+    visitor = visit(permissions=["camera"])
+    visitor.open_side()
+    visitor.page.locator("#camera").get_by_text("Take a picture").click()
+    webcam = visitor.page.locator("#webcam")
+    webcam.get_by_text(re.compile("Click to Access Webcam|access", re.I)).first.click()
+    webcam.locator(
+        "button[aria-label='capture photo'], button[aria-label='Capture photo'], .controls button"
+    ).first.click()
+    expect(visitor.page.locator("#question .thumbnail-item")).to_have_count(1)
+
+
+def test_ten_fast_enters_are_one_question(visit, tmp_path):
+    visitor = visit()
+    visitor.add(picture(tmp_path, RED))
+    visitor.type("What colour is it?")
+    visitor.page.evaluate("""() => { for (let i = 0; i < 10; i++) document.querySelector("#question textarea")
+        .dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", code: "Enter", bubbles: true })); }""")
+    for _ in range(10):
+        visitor.page.keyboard.press("Enter", delay=0)
+    visitor.sees("red|Red")
+    visitor.page.wait_for_timeout(1000)
+    expect(visitor.questions).to_have_count(1)
+    expect(visitor.answers).to_have_count(1)
+
+
+def test_an_empty_question_asks_nothing(visit):
+    visitor = visit()
+    visitor.ask("   ")
+    expect(visitor.page.get_by_text("Type a question, or add a picture.")).to_be_visible()
+    expect(visitor.questions).to_have_count(0)
+
+
+def test_retry_edit_and_a_new_conversation(visit, tmp_path):
+    visitor = visit()
+    visitor.ask("What colour is it?", picture(tmp_path, RED))
+    visitor.sees("red|Red")
+    visitor.page.locator("#chat button[title=Retry]").click()
+    visitor.sees("red|Red")
+    expect(visitor.answers).to_have_count(1)
+    visitor.page.locator("#chat button[title=Edit]").last.click()
+    visitor.page.locator("#chat textarea").last.fill("What shape is it?")
+    visitor.page.locator("#chat button[title=Submit]").last.click()
+    visitor.sees("circle")
+    expect(visitor.questions).to_have_count(1)
+    expect(visitor.questions).to_contain_text("What shape is it?")
+    expect(visitor.page.locator("#chat .user-row img")).to_be_visible()
+    visitor.open_side()
+    visitor.page.locator("#new").click()
+    expect(visitor.questions).to_have_count(0)
+
+
+def test_the_conversation_can_be_downloaded(visit, tmp_path):
+    visitor = visit()
+    visitor.ask("What colour is it?", picture(tmp_path, RED))
+    visitor.sees("red|Red")
+    visitor.open_side()
+    with visitor.page.expect_download() as waiting:
+        visitor.page.locator("#download").click()
+    text = (waiting.value.path()).read_text()
+    assert "What colour is it?" in text and re.search("red|Red", text) and "data:image/png;base64," in text
+
+
+def test_two_visitors_see_their_own(visit, tmp_path):
+    first, second = visit(), visit(locale="zh-CN")
+    first.ask("What colour is it?", picture(tmp_path, RED))
+    second.ask("它是什么颜色?", picture(tmp_path, BLUE))
+    first.sees("red|Red")
+    second.sees("蓝")
+    expect(first.questions).to_have_count(1)
+    expect(second.questions).to_have_count(1)
+    assert "蓝" not in first.page.inner_text("#chat")
+
+
+@contextlib.contextmanager
+def full_house(stack: dict, visitors: int = 7):
+    """Other answers without an end, so that the next one takes seconds."""
+    body = {"model": stack["model"], "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    body |= {"ignore_eos": True, "max_tokens": 3900}
+    with http(stack) as client, contextlib.ExitStack() as streams:
+        for _ in range(visitors):
+            streams.enter_context(client.stream("POST", CHAT, json=body))
+        yield
+
+
+def begin_long_answer(visitor, tmp_path) -> None:
+    """A question whose answer is a hundred odd words: nothing that was said may come again."""
+    visitor.set_option("Temperature", 0)
+    visitor.set_option("Repetition penalty", 100)
+    visitor.ask("Describe the picture.", picture(tmp_path, RED))
+    expect(visitor.answers.last).to_contain_text(re.compile(".+"))
+
+
+@contextlib.contextmanager
+def standing_still(stack: dict):
+    """The worker does nothing meanwhile, so that no answer can end by itself."""
+    (process,) = Supervisor(stack["state_dir"]).workers_left()
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def test_stop_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
+    visitor = visit()
+    with full_house(demo_stack):
+        begin_long_answer(visitor, tmp_path)
+        with standing_still(demo_stack):
+            visitor.page.locator("#question .stop-button").click()
+            visitor.is_idle()
+        assert_cut_off(demo_stack)
+    visitor.set_option("Repetition penalty", 1)
+    visitor.ask("What shape is it?")
+    visitor.sees("circle")
+
+
+def test_a_closed_tab_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
+    visitor = visit()
+    with full_house(demo_stack):
+        begin_long_answer(visitor, tmp_path)
+        with standing_still(demo_stack):
+            visitor.page.close()
+            time.sleep(2)  # for the browser's leaving to be noticed on both ways
+        assert_cut_off(demo_stack)
+
+
+def assert_cut_off(stack: dict, visitors: int = 7) -> None:
+    """The page's last answer has left the engine, and did not end by itself."""
+    assert wait_until(lambda: metric(worker(stack), "lingbi_requests_inside") == visitors, 5)
+    lines = (stack["state_dir"] / "logs" / "worker-0.log").read_text().splitlines()
+    asked = [json.loads(line) for line in lines if '"key": "ui"' in line and CHAT in line]
+    assert "finish_reason" not in asked[-1], asked[-1]
+
+
+def test_uploads_are_not_listed(demo_stack):
+    for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=/", "/config/../../etc/passwd"):
+        assert httpx.get(demo_stack["url"] + path).status_code in (400, 403, 404), path

@@ -1,0 +1,128 @@
+"""The whole stack, brought up by scripts/up from a copy of the repository, with a project, network and ports of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, free_port
+from tests.containers import images
+from tests.containers.images import docker
+from tests.hub import running_hub
+from tests.weights.conftest import MIB, MODEL, make_model
+
+COPIED = ("docker", "host", "scripts", "docs", "monitoring")
+# The hub of the tests listens on this machine's own loopback.
+AT_THE_HUB = """\
+services:
+  weights:
+    network_mode: host
+    networks: !reset []
+"""
+
+
+@dataclass
+class Stack:
+    """A copy of the repository with its stack."""
+
+    root: Path
+    project: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def key(self) -> str:
+        return (self.root / "secrets/api-key").read_text().strip()
+
+    def up(self, *arguments, **environment) -> subprocess.CompletedProcess:
+        """scripts/up's own program for containers."""
+        command = [sys.executable, "-m", "host.up", "--json", *map(str, arguments)]
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
+        return subprocess.run(
+            command, cwd=self.root, env=inherited | environment, capture_output=True, text=True, timeout=400
+        )
+
+    def compose(self, *arguments, check: bool = True) -> subprocess.CompletedProcess:
+        return docker("compose", *arguments, check=check, cwd=self.root, timeout=400)
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "--all", "--quiet", service).stdout.strip()
+
+    def set(self, **values) -> None:
+        """Change .env."""
+        from host.env_file import changed
+
+        file = self.root / ".env"
+        file.write_text(changed(file.read_text(), values))
+
+
+def copy_repository(folder: Path) -> Path:
+    """What a machine needs to run the stack, and nothing that this working copy has beside it."""
+    for name in COPIED:
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("compose*.yaml"), ROOT / "VERSION"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def first_env(project: str, subnet: int, port: int, **values) -> str:
+    """A .env for the tests' images."""
+    given = {
+        "COMPOSE_PROJECT_NAME": project,
+        "COMPOSE_FILE": "compose.yaml:compose.cpu.yaml",
+        "LINGBI_VERSION": images.VERSION,
+        "LINGBI_IMAGE_PREFIX": images.PREFIX,
+        "LINGBI_PUBLISH_ADDRESS": "127.0.0.1",
+        "LINGBI_GATEWAY_PORT": port,
+        "LINGBI_GATEWAY_SERVERS": f"10.213.{subnet}.200:23333",
+        "LINGBI_GPU_COUNT": "all",
+        "LINGBI_SERVER_MEMORY": "4g",
+        "LINGBI_STOP_GRACE": "90s",
+        "LINGBI_SUBNET": f"10.213.{subnet}",
+    }
+    return "".join(f"{name}={value}\n" for name, value in (given | values).items())
+
+
+@pytest.fixture(scope="session")
+def all_images(server_image, ui_image, gateway_image):
+    return server_image, ui_image, gateway_image
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    make_model(root / MODEL, 3 * MIB)
+    with running_hub(root) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def stack(all_images, hub, tmp_path_factory):
+    """The stack with a model from the local hub, on the CPU engine; `seconds` is what scripts/up took."""
+    root = copy_repository(tmp_path_factory.mktemp("stack"))
+    project, subnet, port = f"lingbi-test-{uuid.uuid4().hex[:6]}", os.getpid() % 200 + 20, free_port()
+    (root / "compose.hub.yaml").write_text(AT_THE_HUB)
+    values = {"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.hub.yaml"}
+    values |= {"LINGBI_HUB_ENDPOINT": hub.url, "LINGBI_MODEL": MODEL}
+    (root / ".env").write_text(first_env(project, subnet, port, **values))
+    stack = Stack(root, project, port)
+    start = time.monotonic()
+    try:
+        done = stack.up()
+        assert done.returncode == 0, done.stderr
+        stack.report = json.loads(done.stdout.splitlines()[-1])
+        stack.seconds = time.monotonic() - start
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--remove-orphans", check=False)

@@ -1,0 +1,145 @@
+"""What Compose makes of the files: GPUs, overrides, names, and that nothing stands in two places."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from host.env_file import known_names
+from lingbi import deployment
+from lingbi.settings import Settings
+from tests.compose.conftest import copy_repository, first_env
+from tests.conftest import ROOT
+
+OVERRIDES = sorted(path.name for path in ROOT.glob("compose.*.yaml"))
+ALL = {
+    "LINGBI_GPU_IDS": "0,MIG-1234",
+    "LINGBI_MODEL_FOLDER": "/share/model",
+    "LINGBI_SERVER_ADDRESS": "10.0.0.5",
+    "LINGBI_SERVER_PORTS": "23333-23334",
+    "LINGBI_TLS_FOLDER": "/etc/lingbi/tls",
+    "LINGBI_SERVERS_FOLDER": "/etc/lingbi/servers",
+    "LINGBI_MONITORING_ADDRESS": "127.0.0.1",
+    "LINGBI_MONITORING_PORT": "3000",
+}
+
+
+@pytest.fixture
+def folder(docker_engine, tmp_path):
+    return copy_repository(tmp_path / "copy")
+
+
+def config(folder, *files: str, check: bool = True, without: str = "", **values):
+    """`docker compose config` as a dict, or the CompletedProcess where it may fail."""
+    text = first_env("lingbi-test-rendered", 12, 6006, **(ALL | values | {"COMPOSE_FILE": ":".join(files)}))
+    lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
+    (folder / ".env").write_text("\n".join(lines) + "\n")
+    command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LINGBI_", "COMPOSE_"))}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if not check:
+        return done
+    assert done.returncode == 0 and "level=warning" not in done.stderr, done.stderr
+    return json.loads(done.stdout)["services"]
+
+
+def devices(service: dict) -> list:
+    return service["deploy"]["resources"]["reservations"].get("devices", [])
+
+
+def test_gpus_by_count(folder):
+    [device] = devices(config(folder, "compose.yaml", LINGBI_GPU_COUNT=2)["server"])
+    assert device == {"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}
+    [device] = devices(config(folder, "compose.yaml")["server"])
+    assert device["count"] == -1
+
+
+def test_gpus_by_name_and_slices(folder):
+    [device] = devices(config(folder, "compose.yaml", "compose.gpu-ids.yaml")["server"])
+    assert device["device_ids"] == ["0,MIG-1234"] and "count" not in device
+
+
+def test_without_gpus_nothing_asks_for_one(folder):
+    services = config(folder, "compose.yaml", "compose.cpu.yaml")
+    assert all(not devices(service) for service in services.values() if "reservations" in str(service))
+    assert services["server"]["environment"]["LINGBI_ENGINE"] == "cpu"
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_every_override_is_content_with_the_rest(folder, override):
+    assert config(folder, "compose.yaml", override)
+
+
+def test_every_service_is_contained_and_bounded(folder):
+    for name, service in config(folder, "compose.yaml").items():
+        assert service["cap_drop"] == ["ALL"] and service["read_only"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"]["max-size"] and service["pids_limit"], name
+        assert not re.search(r":latest|:$", service["image"]) and ":" in service["image"], name
+        assert service["restart"] in ("unless-stopped", "on-failure:3"), name
+
+
+def test_every_long_running_service_of_ours_has_a_health_check_in_its_image(folder):
+    for name in ("server", "ui", "gateway"):
+        assert "HEALTHCHECK" in (ROOT / "docker" / name / "Dockerfile").read_text()
+
+
+def test_the_server_waits_for_weights_and_the_others_for_it(folder):
+    services = config(folder, "compose.yaml")
+    assert services["server"]["depends_on"]["weights"]["condition"] == "service_completed_successfully"
+    for name in ("ui", "gateway"):
+        assert services[name]["depends_on"]["server"]["condition"] == "service_healthy"
+
+
+def test_a_model_host_publishes_its_workers_and_nothing_leaves_by_itself(folder):
+    services = config(folder, "compose.yaml", "compose.model-host.yaml")
+    ports = {(port["host_ip"], port["published"], port["target"]) for port in services["server"]["ports"]}
+    assert ports == {("10.0.0.5", "23333", 23333), ("10.0.0.5", "23334", 23334)}
+    assert "outside" not in services["server"]["networks"]
+
+
+def test_a_folder_of_weights_is_read_only(folder):
+    services = config(folder, "compose.yaml", "compose.model-folder.yaml")
+    for name in ("server", "weights"):
+        [mount] = [mount for mount in services[name]["volumes"] if mount["target"] == "/model"]
+        assert mount["source"] == "/share/model" and mount["read_only"]
+    assert services["weights"]["networks"].keys() == {"inside"}
+
+
+def demanded(text: str) -> set:
+    return set(re.findall(r"\$\{(LINGBI_[A-Z_]+):?\?", text))
+
+
+@pytest.mark.parametrize("name", sorted(demanded((ROOT / "compose.yaml").read_text())))
+def test_a_missing_setting_stops_by_its_name(folder, name):
+    done = config(folder, "compose.yaml", check=False, without=name)
+    assert done.returncode != 0 and name in done.stderr and "scripts/up writes it" in done.stderr, done.stderr
+
+
+def test_compose_repeats_only_the_defaults_of_what_nobody_needs_to_set():
+    """The others come from .env, which scripts/up writes from where they are declared."""
+    declared = {f"LINGBI_{setting.name}": setting.default for setting in deployment.SETTINGS}
+    for file in ROOT.glob("compose*.yaml"):
+        for name, default in re.findall(r"\$\{(\w+):?-([^}$]*)", file.read_text()):
+            assert declared.get(name, default) == default and name.startswith(
+                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "COMPOSE_")
+            )
+
+
+def test_every_setting_that_compose_reads_is_declared_and_used():
+    text = "".join(file.read_text() for file in ROOT.glob("compose*.yaml"))
+    used = set(re.findall(r"\$\{(LINGBI_[A-Z_]+)", text))
+    assert used <= known_names() and used >= deployment.NAMES
+
+
+def test_places_in_compose_and_image_are_the_same():
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text().replace("!reset", "").replace("!override", ""))
+    places = services["x-places"]
+    image = dict(re.findall(r"(LINGBI_\w+)=(\S+)", (ROOT / "docker/server/Dockerfile").read_text()))
+    assert {name: value for name, value in places.items() if name in image} == image and len(image) == 3
+    assert places["LINGBI_PORT"] == str(Settings.model_fields["port"].default)
+    for name, pattern in (("server", "EXPOSE 23333"), ("ui", "EXPOSE 7860"), ("gateway", "EXPOSE 6006")):
+        assert pattern in (ROOT / "docker" / name / "Dockerfile").read_text()

@@ -1,0 +1,151 @@
+"""docker compose brings all up, answers by content, and comes back right from whatever happens to it."""
+
+import json
+import os
+import stat
+import subprocess
+
+import httpx
+import pytest
+
+from lingbi.supervision import wait_until
+from tests.browser.conftest import Visitor, chromium  # noqa: F401 - a fixture
+from tests.conftest import answers, lingbi
+from tests.containers.images import docker, inspect, worrying
+from tests.images.conftest import EXPECTED, health, logs
+
+FRONT_EXPECTED = {
+    r"\[warn\].*buffered to a temporary file": "large pictures wait in the gateway's temporary folder",
+    r"\[error\].*(connect\(\) failed|prematurely closed|timed out)": "the server was killed by these tests",
+    r"\[warn\].*upstream server temporarily disabled": "the server was killed by these tests",
+}
+
+
+def smoke(stack, tmp_path):
+    return lingbi("smoke", stack.url, "--api-key-file", stack.root / "secrets/api-key", state_dir=tmp_path / "state")
+
+
+def wait_answers(stack, timeout_s: float = 120) -> None:
+    assert wait_until(lambda: answers(f"{stack.url}/ready") and answers(f"{stack.url}/"), timeout_s), stack.compose(
+        "logs"
+    ).stdout
+
+
+def test_it_answers_by_content_through_the_gateway(stack, tmp_path):
+    done = smoke(stack, tmp_path)
+    assert done.returncode == 0 and "FAIL" not in done.stderr, done.stderr
+
+
+def test_the_page_knows_the_model(stack):
+    assert json.loads(httpx.get(f"{stack.url}/state").text)["phase"] == "ready"
+
+
+def test_the_page_answers_in_a_browser(stack, chromium):  # noqa: F811
+    visitor = Visitor(chromium, stack.url).come()
+    visitor.ask("What colour is it?", stack.root / "docs/red-circle.png")
+    visitor.sees("red")
+    visitor.leave()
+    assert visitor.faults == [] and visitor.elsewhere == []
+
+
+def test_secrets_are_files_that_only_containers_and_root_reach(stack):
+    assert stat.S_IMODE(os.stat(stack.root / "secrets").st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(stack.root / ".env").st_mode) == 0o600
+    assert stack.key not in (stack.root / ".env").read_text()
+    for service in ("server", "ui", "gateway"):
+        assert stack.key not in json.dumps(inspect(stack.container(service)))
+
+
+def test_only_the_gateway_is_published_and_on_loopback(stack):
+    published = {
+        service: inspect(stack.container(service))["NetworkSettings"]["Ports"]
+        for service in ("server", "ui", "gateway")
+    }
+    assert not any(any(ports.values()) for service, ports in published.items() if service != "gateway")
+    [[binding]] = [item for item in published["gateway"].values() if item]
+    assert binding == {"HostIp": "127.0.0.1", "HostPort": str(stack.port)}
+
+
+def test_containers_have_no_rights_and_the_server_no_way_out(stack):
+    for service in ("server", "ui", "gateway", "weights"):
+        host = inspect(stack.container(service))["HostConfig"]
+        assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}
+    code = "import socket; socket.create_connection(('1.1.1.1', 53), 3)"
+    done = docker("exec", stack.container("server"), "python", "-c", code, check=False)
+    assert done.returncode == 1 and ("Network is unreachable" in done.stderr or "timed out" in done.stderr), done.stderr
+
+
+def test_a_second_up_makes_no_request_to_the_hub(stack, hub):
+    hub.requests.clear()
+    stack.compose("down")
+    done = stack.up()
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == []
+    wait_answers(stack)
+
+
+def test_a_restart(stack, tmp_path):
+    stack.compose("restart")
+    wait_answers(stack)
+    assert smoke(stack, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("service", ["server", "ui", "gateway"])
+def test_a_killed_service_comes_back(stack, service):
+    """The process dies, as by the kernel's hand; `docker kill` would count as the operator's wish."""
+    name = stack.container(service)
+    before = inspect(name)["RestartCount"]
+    os.kill(inspect(name)["State"]["Pid"], 9)
+    assert wait_until(lambda: inspect(name)["RestartCount"] == before + 1 and health(name) == "healthy", 120), logs(
+        name
+    )
+    wait_answers(stack)
+
+
+def test_all_killed_at_once_come_back(stack, tmp_path):
+    for service in ("server", "ui", "gateway"):
+        os.kill(inspect(stack.container(service))["State"]["Pid"], 9)
+    wait_until(lambda: not answers(f"{stack.url}/ready"), 5)
+    wait_answers(stack)
+    assert smoke(stack, tmp_path).returncode == 0
+
+
+def test_scripts_up_again_changes_nothing(stack):
+    before = [stack.container(service) for service in ("server", "ui", "gateway")]
+    done = stack.up()
+    assert done.returncode == 0, done.stderr
+    assert [stack.container(service) for service in ("server", "ui", "gateway")] == before
+
+
+def test_keys_are_added_while_it_runs(stack):
+    made = stack.compose("exec", "-T", "server", "lingbi", "key", "add", "alice").stdout.strip()
+    headers = {"Authorization": f"Bearer {made}"}
+    assert wait_until(lambda: httpx.get(f"{stack.url}/v1/models", headers=headers).status_code == 200, 10)
+
+
+def run_script(stack, name: str, *arguments) -> subprocess.CompletedProcess:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
+    command = [stack.root / "scripts" / name, *arguments]
+    return subprocess.run(command, cwd="/", env=inherited, capture_output=True, text=True, timeout=300)
+
+
+def test_scripts_find_the_containers_and_install_nothing(stack):
+    done = run_script(stack, "smoke")
+    assert done.returncode == 0 and "0 failed" in done.stdout, done.stderr
+    assert "default" in run_script(stack, "key", "list").stdout
+    done = run_script(stack, "up", "--docker")
+    assert done.returncode == 0 and f"{stack.url}/v1" in done.stdout, done.stderr
+    assert not (stack.root / ".venv").exists()
+
+
+def test_the_printed_lines_work_when_pasted(stack):
+    printed = run_script(stack, "up", "--docker").stdout
+    lines = printed[printed.index("URL=") : printed.index("scripts/smoke checks")]
+    done = subprocess.run(["bash", "-c", lines], cwd=stack.root, capture_output=True, text=True)
+    assert "红色的圆形" in json.loads(done.stdout)["choices"][0]["message"]["content"], done.stdout + done.stderr
+
+
+def test_logs_hold_nothing_unexpected(stack):
+    for service in ("weights", "server", "ui", "gateway"):
+        assert worrying(logs(stack.container(service)), EXPECTED | FRONT_EXPECTED) == [], service

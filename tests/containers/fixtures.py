@@ -1,0 +1,52 @@
+"""Fixtures for all tests that need a Docker engine; a plugin of tests/conftest.py."""
+
+import os
+
+import pytest
+
+from tests.containers import engine, images
+from tests.containers.bases import PREFIX
+
+
+@pytest.fixture(scope="session")
+def docker_engine():
+    """An engine that answers, left as it was found: nothing of the tests stays, and what was started for them ends."""
+    started = engine.ensure()
+    before = things()
+    yield
+    left = things() - before
+    if not os.environ.get("KEEP_IMAGES"):
+        stand_ins = images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*/*").stdout.split()
+        stand_ins += images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*").stdout.split()
+        images.docker("rmi", "--force", *stand_ins, check=False)
+    if started:
+        images.docker("builder", "prune", "--all", "--force", check=False)
+        started.terminate()
+        started.wait(30)
+    assert left == set(), "the tests left these behind"
+
+
+def things() -> set:
+    """Containers, networks and volumes of the tests."""
+    lists = (
+        ("ps", "--all", "--format={{.Names}}"),
+        ("network", "ls", "--format={{.Name}}"),
+        ("volume", "ls", "--quiet"),
+    )
+    found = {name for command in lists for name in images.docker(*command).stdout.split()}
+    return {name for name in found if name.startswith("lingbi-test")}
+
+
+def _image(name: str):
+    @pytest.fixture(scope="session", name=f"{name}_image")
+    def image(docker_engine):
+        yield images.build(name)
+        if not os.environ.get("KEEP_IMAGES"):  # for those who run a few tests again and again
+            images.docker("rmi", "--force", images.tag(name), check=False)
+
+    return image
+
+
+server_image = _image("server")
+ui_image = _image("ui")
+gateway_image = _image("gateway")

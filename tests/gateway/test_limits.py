@@ -1,0 +1,312 @@
+"""What the gateway refuses, how it says so, and what it tells of itself."""
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lingbi.faults import BodyTooLarge, NotReady
+from lingbi.supervision import wait_until
+from lingbi_gateway import errors, nginx
+from lingbi_gateway.__main__ import main as gateway_command
+from lingbi_gateway.configuration import Machine, render, servers_file, write
+from lingbi_gateway.settings import ConfigurationError, Settings, load_settings
+from tests.client import CHAT
+from tests.conftest import ROOT, answers
+from tests.gateway.conftest import Gateway, running_gateway
+
+KEY = "lb-secret-of-this-test"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def gateway(upstreams):
+    (server,) = upstreams(1)
+    with running_gateway([server.address], UI=server.address) as found:
+        found.server = server
+        yield found
+
+
+def raw(gateway, request: bytes, timeout_s: float = 15) -> bytes:
+    """What comes back for these bytes until the connection ends or the time is up."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=timeout_s) as client:
+        client.sendall(request)
+        found = b""
+        with contextlib.suppress(TimeoutError):
+            while part := client.recv(65536):
+                found += part
+                if b"\r\n\r\n" in found and b"}}" in found:
+                    break
+        return found
+
+
+def error_of(answer: httpx.Response) -> dict:
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["message"]
+    return error
+
+
+def test_a_body_within_the_limit_passes_and_one_above_is_a_413(gateway):
+    largest = httpx.post(gateway.url + CHAT, content=b"x" * 32 * MIB, timeout=60)
+    assert largest.json()["bytes"] == 32 * MIB
+    refused = httpx.post(gateway.url + CHAT, content=b"x" * 40 * MIB, timeout=60)
+    assert refused.status_code == 413 and error_of(refused)["code"] == BodyTooLarge.code
+    assert "32 MiB" in error_of(refused)["message"]
+    page = httpx.post(gateway.url + "/gradio_api/upload", content=b"x" * 40 * MIB, timeout=60)
+    assert page.status_code == 413 and "图片" in page.text and "MiB" in page.text
+
+
+@pytest.mark.parametrize("limit", ["KEY_RATE", "ADDRESS_RATE"])
+def test_rates_are_limited(upstreams, limit):
+    (server,) = upstreams(1)
+    with running_gateway([server.address], **{limit: 5}) as gateway, httpx.Client() as client:
+        key = {"Authorization": f"Bearer {KEY}"}
+        found = [client.get(gateway.url + "/v1/models", headers=key) for _ in range(40)]
+        refused = [answer for answer in found if answer.status_code == 429]
+        assert len(refused) > 20 and error_of(refused[0])["code"] == "rate_limited"
+        assert refused[0].headers["retry-after"] == "2"
+        other = client.get(gateway.url + "/v1/models", headers={"Authorization": "Bearer other"})
+        assert other.status_code == (200 if limit == "KEY_RATE" else 429)
+        assert client.get(gateway.inner_url + "/v1/models", headers=key).status_code == 200
+
+
+@pytest.mark.parametrize("limit", ["KEY_CONNECTIONS", "ADDRESS_CONNECTIONS"])
+def test_requests_at_once_are_limited(upstreams, limit):
+    (server,) = upstreams(1)
+    server.behaviour = "stream"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with running_gateway([server.address], **{limit: 3}) as gateway, contextlib.ExitStack() as streams:
+        for _ in range(3):
+            answer = streams.enter_context(httpx.stream("POST", gateway.url + CHAT, content=b"{}", headers=headers))
+            assert answer.status_code == 200
+        assert httpx.post(gateway.url + CHAT, content=b"{}", headers=headers).status_code == 429
+        other = {"Authorization": "Bearer other"}
+        server.behaviour = "answer"
+        status = httpx.post(gateway.url + CHAT, content=b"{}", headers=other).status_code
+        assert status == (200 if limit == "KEY_CONNECTIONS" else 429)
+
+
+def test_what_it_tells_and_what_not(gateway):
+    answer = httpx.get(gateway.url + "/v1/models", headers={"X-Request-ID": "mine-1", "Authorization": f"Bearer {KEY}"})
+    assert answer.headers["x-request-id"] == "mine-1" and gateway.server.seen[-1]["headers"]["x-request-id"] == "mine-1"
+    assert gateway.server.seen[-1]["headers"]["authorization"] == f"Bearer {KEY}"
+    assert answer.headers["server"] == "nginx" and not re.search(r"\d\.\d", answer.headers["server"])
+    for name in ("x-content-type-options", "x-frame-options", "referrer-policy", "content-security-policy"):
+        assert name in answer.headers
+    made = httpx.get(gateway.url + "/v1/models", headers={"X-Request-ID": "no good\tid"}).headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    httpx.get(gateway.url + f"/v1/models?api_key={KEY}")
+    lines = gateway.requests()
+    assert {line["id"] for line in lines} >= {"mine-1", made} and lines[-1]["status"] == "200"
+    assert KEY not in gateway.log()
+
+
+def test_metrics_and_status_are_for_allowed_addresses(upstreams):
+    (server,) = upstreams(1)
+    with running_gateway([server.address]) as gateway:
+        assert httpx.get(gateway.url + "/metrics").status_code == 200
+        assert "Active connections" in httpx.get(gateway.url + "/status").text
+    with running_gateway([server.address], ALLOW="10.0.0.0/8", TRUSTED_PROXIES="127.0.0.1") as gateway:
+        for path in ("/metrics", "/status"):
+            refused = httpx.get(gateway.url + path)
+            assert refused.status_code == 403 and error_of(refused)["code"] == "forbidden"
+            assert httpx.get(gateway.url + path, headers={"X-Forwarded-For": "10.1.1.1"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/..%2f", "/v1/%2e%2e/metrics", "/v1/../metrics", "/v1//models", "/v1/..%5cx", "/v1/..", "/a/%2Fb"]
+)
+def test_path_tricks_reach_nobody(gateway, path):
+    answer = raw(gateway, f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+    assert gateway.server.seen == []
+
+
+SMUGGLED = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + SMUGGLED, 400),
+        (b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 501),
+        (b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
+        (b"Content-Length: -5\r\n\r\n" + SMUGGLED, 400),
+    ],
+)
+def test_smuggled_requests_reach_nobody(gateway, headers, status):
+    answer = raw(gateway, b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n" + headers, timeout_s=3)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:100]
+    assert answer.count(b"HTTP/1.1 ") == 1 and gateway.server.seen == []
+
+
+def test_headers_of_10_000_bytes_are_refused(gateway):
+    request = b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Long: " + b"a" * 10_000 + b"\r\n\r\n"
+    answer = raw(gateway, request)
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"headers_too_large" in answer
+    assert gateway.server.seen == []
+
+
+def test_slow_headers_are_cut_off_and_hold_nobody_up(gateway):
+    clients = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(100)]
+    for client in clients:
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n")
+    began, open_clients = time.monotonic(), set(clients)
+    while open_clients and time.monotonic() - began < 30:
+        for client in list(open_clients):
+            try:
+                client.sendall(b"X: a\r\n")
+                client.setblocking(False)
+                if client.recv(100) == b"":
+                    open_clients.discard(client)
+            except BlockingIOError:
+                client.setblocking(True)
+            except OSError:
+                open_clients.discard(client)
+        assert httpx.get(gateway.url + "/v1/models", timeout=5).status_code == 200
+        time.sleep(1)
+    assert not open_clients and time.monotonic() - began < 20
+
+
+def test_plain_http_is_sent_to_https(upstreams):
+    (server,) = upstreams(1)
+    with running_gateway([server.address], TLS="generated") as gateway:
+        certificate = gateway.folder / "tls" / "certificate.pem"
+        assert httpx.get(gateway.url + "/v1/models", verify=str(certificate)).status_code == 200
+        moved = httpx.post(f"http://127.0.0.1:{gateway.port}/v1/x?y=1", content=b"{}")
+        assert moved.status_code == 308 and moved.headers["location"] == f"{gateway.url}/v1/x?y=1"
+        assert (gateway.folder / "tls" / "key.pem").stat().st_mode & 0o077 == 0
+        assert {_handshake(gateway.port, version) for version in ("TLSv1_2", "TLSv1_3")} == {"TLSv1.2", "TLSv1.3"}
+        with pytest.raises(ssl.SSLError):
+            _handshake(gateway.port, "TLSv1_1")
+        files = {"TLS_CERTIFICATE_FILE": certificate, "TLS_KEY_FILE": gateway.folder / "tls" / "key.pem"}
+        with running_gateway([server.address], TLS="given", **files) as given:
+            answer = httpx.get(given.url + "/v1/models", verify=str(certificate))
+        assert "max-age" in answer.headers["strict-transport-security"]
+
+
+def _handshake(port: int, version: str) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as secure:
+        return secure.version()
+
+
+BAD_SETTINGS = {
+    "LINGBI_GATEWAY_PROT": ("6006", "LINGBI_GATEWAY_PORT"),
+    "LINGBI_GATEWAY_PORT": ("no", "from 1 to 65535"),
+    "LINGBI_GATEWAY_SERVERS": ("10.0.0.1", "HOST:PORT"),
+    "LINGBI_GATEWAY_ALLOW": ("10.0.0.1/8", "10.0.0.1/8"),
+    "LINGBI_GATEWAY_TLS": ("yes", "generated"),
+    "LINGBI_GATEWAY_DIR": ('/tmp/a"b', "quotes"),
+    "LINGBI_GATEWAY_KEY_RATE": ("0", "from 1"),
+    "LINGBI_GATEWAY_HOST": ("localhost; evil", "localhost; evil"),
+    "LINGBI_GATEWAY_UI": ("ui:7860; }", "HOST:PORT"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_a_bad_setting_is_named(name):
+    value, remedy = BAD_SETTINGS[name]
+    with pytest.raises(ConfigurationError, match=re.escape(name) if name.count("_") > 2 else ".") as caught:
+        load_settings({name: value})
+    assert remedy in str(caught.value)
+
+
+def test_a_misspelt_setting_and_a_missing_nginx_end_with_2(tmp_path):
+    for extra in ({"PROT": 1}, {"NGINX": "/nowhere/nginx"}, {"NGINX": "/bin/true"}, {"SERVERS": ""}):
+        done = Gateway(tmp_path / "g", extra).command("render")
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr, done
+
+
+def test_a_user_without_rights_can_run_it():
+    """Who may write one folder only: what a container with a read-only root has."""
+    account = pwd.getpwnam("nobody")
+    folder = Path(tempfile.mkdtemp())
+    shutil.chown(folder, account.pw_uid)
+    gateway = Gateway(folder, {"SERVERS": "127.0.0.1:9"})
+    child = os.fork()
+    if not child:  # this interpreter's own folder may be closed to others, so nothing is executed anew
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+        os.environ.update(gateway.environment)
+        os._exit(gateway_command(["render"]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert "\nuser " not in (folder / "nginx.conf").read_text()
+    command = nginx.command(load_settings(gateway.environment))
+    process = subprocess.Popen(command, user="nobody", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        assert wait_until(lambda: answers(gateway.url + "/healthz"), 10)
+        assert httpx.get(gateway.url + "/v1/models").status_code == 503
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=10)[1]
+        shutil.rmtree(folder)
+    assert "[emerg]" not in said and "denied" not in said, said
+
+
+@pytest.mark.parametrize("tls", ["off", "generated"])
+def test_the_static_check_finds_nothing(tmp_path, tls):
+    """gixy reads what is rendered, and does find what is wrong."""
+    tmp_path.chmod(0o755)
+    settings = load_settings(
+        {"LINGBI_GATEWAY_DIR": str(tmp_path), "LINGBI_GATEWAY_SERVERS": "10.0.0.1:23333,10.0.0.2:23333"}
+    )
+    machine = Machine(("nobody", "nogroup"), 4096, (1, 28, 0))
+    certificate = (tmp_path / "certificate.pem", tmp_path / "key.pem") if tls == "generated" else None
+    write(tmp_path, render(settings, machine, certificate))
+    write(settings.servers_folder, {"servers.conf": servers_file(settings, machine)})
+    assert gixy(tmp_path / "nginx.conf") == []
+    spoilt = (tmp_path / "nginx.conf").read_text().replace("proxy_pass http://page;", "proxy_pass http://$http_host;")
+    (tmp_path / "nginx.conf").write_text(spoilt)
+    assert gixy(tmp_path / "nginx.conf")
+
+
+SKIPPED = {
+    "host_spoofing": "the page is served under any name, and the port that people used stands only in what they sent"
+}
+
+
+def gixy(file: Path) -> list:
+    """gixy's findings in a configuration, one sentence each, without those that are left out for a reason."""
+    command = [Path(sys.executable).with_name("gixy"), "-f", "json", file]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = [item for item in json.loads(done.stdout) if item["plugin"] not in SKIPPED]
+    return [
+        f"{item['plugin']} ({item['severity']}): {item['summary']} {item.get('config', '')[:300]}" for item in found
+    ]
+
+
+def test_its_errors_are_the_apis_own():
+    codes = {fault.code: fault.status for fault in errors.FAULTS}
+    assert codes[BodyTooLarge.code] == BodyTooLarge.status and codes[NotReady.code] == NotReady.status
+
+
+def test_docs_name_every_setting():
+    for name in ("docs/gateway.md", "docs/gateway.zh-CN.md"):
+        text = (ROOT / name).read_text()
+        missing = [item for item in Settings.__dataclass_fields__ if f"LINGBI_GATEWAY_{item.upper()}`" not in text]
+        assert missing == [], name
+
+
+def test_many_requests_at_once(gateway):
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(lambda _: httpx.get(gateway.inner_url + "/v1/models").status_code, range(200)))
+    assert set(found) == {200}

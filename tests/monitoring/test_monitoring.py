@@ -1,0 +1,98 @@
+"""Prometheus takes the configuration, alerts fire as they should, and what they ask for exists."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import httpx
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "monitoring"
+# From exporters that are not ours: their documented names.
+OF_OTHERS = re.compile(r"^(up|nginx_up|nginx_connections_active|DCGM_FI_DEV_[A-Z_]+)$")
+WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "count", "or", "le", "instance", "status", "reason"}
+
+
+@pytest.fixture(scope="session")
+def promtool():
+    if not shutil.which("promtool"):
+        subprocess.run(["apt-get", "-qq", "update"], check=True)
+        command = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "prometheus"]
+        subprocess.run(
+            command, check=True, capture_output=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RUNLEVEL": "1"}
+        )
+    return "promtool"
+
+
+def expressions() -> list:
+    rules = yaml.safe_load((FOLDER / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+    panels = json.loads((FOLDER / "grafana/dashboards/lingbi.json").read_text())["panels"]
+    return [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def metrics_of(expression: str) -> set:
+    bare = re.sub(r'\{[^}]*\}|\[[^\]]*\]|"[^"]*"', "", expression)
+    return {word for word in re.findall(r"[A-Za-z_]\w+", bare) if word not in WORDS}
+
+
+def test_prometheus_takes_the_configuration(promtool):
+    done = subprocess.run(
+        [promtool, "check", "config", FOLDER / "prometheus/prometheus.yml"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "9 rules found" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_alerts_and_dashboard_ask_for_is_there(demo_server):
+    told = httpx.get(f"{demo_server['url']}/metrics").text
+    names = set(re.findall(r"^# TYPE (\S+)", told, re.M)) | set(re.findall(r"^(\w+)[{ ]", told, re.M))
+    asked = set().union(*map(metrics_of, expressions()))
+    assert len(asked) > 15
+    assert {name for name in asked if not OF_OTHERS.match(name) and name not in names} == set()
+
+
+def test_alerts_fire_and_keep_quiet(promtool, tmp_path):
+    (tmp_path / "alerts.yml").write_text((FOLDER / "prometheus/alerts.yml").read_text())
+    server, gpu = 'instance="10.0.0.1:23333"', 'gpu="0"'
+    cases = [
+        ("WorkerGone", f'up{{job="server",{server}}}', "0x10", "1x10", "5m"),
+        ("WorkerNotReady", f"lingbi_ready{{{server}}}", "0x20", "1x20", "15m"),
+        ("WorkerRestarts", f'lingbi_worker_restarts_total{{{server},reason="wedged"}}', "0+1x60", "1x60", "30m"),
+        ("ServerErrors", f'lingbi_requests_total{{{server},status="500"}}', "0+10x30", "0x30", "20m"),
+        ("QueueFull", f'lingbi_requests_total{{{server},status="429"}}', "0+10x30", "0x30", "20m"),
+        ("GatewayGone", 'nginx_up{job="gateway"}', "0x10", "1x10", "5m"),
+        ("GpuFault", f"DCGM_FI_DEV_XID_ERRORS{{{gpu}}}", "79x10", "0x10", "5m"),
+        ("GpuHot", f"DCGM_FI_DEV_GPU_TEMP{{{gpu}}}", "90x20", "60x20", "15m"),
+    ]
+    tests = []
+    for alert, series, bad, good, at in cases:
+        for values, fires in ((bad, True), (good, False)):
+            tests.append(
+                {
+                    "name": f"{alert} {fires}",
+                    "interval": "1m",
+                    "input_series": [{"series": series, "values": values}],
+                    "promql_expr_test": [
+                        {
+                            "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                            "eval_time": at,
+                            "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+                        }
+                    ],
+                }
+            )
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump({"rule_files": ["alerts.yml"], "tests": tests}))
+    done = subprocess.run([promtool, "test", "rules", tmp_path / "tests.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_provisioned_where_compose_mounts_it():
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["grafana"]
+    provider = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/lingbi.yml").read_text())["providers"][0]
+    assert f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro" in compose["volumes"]
+    source = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    panels = json.loads((FOLDER / "grafana/dashboards/lingbi.json").read_text())["panels"]
+    assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}

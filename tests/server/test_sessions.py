@@ -1,0 +1,90 @@
+"""Which session a prompt may go on with: only one that surely holds its beginning, pictures included."""
+
+import torch
+
+from lingbi.prompts import Prompt
+from lingbi.sessions import LEAST_COMMON, Place, Sessions
+
+PICTURE_ID = 0
+CAT, DOG = torch.zeros(4, 2), torch.zeros(4, 2)
+
+
+def asking(*pictures, start: int = 10, words=(7, 8, 9)) -> Prompt:
+    """start words, the pictures (4 tokens each), and the question."""
+    ids, ranges = list(range(1, start + 1)), []
+    for _ in pictures:
+        ranges.append([len(ids), len(ids) + 4])
+        ids += [PICTURE_ID] * 4
+    return Prompt(ids + list(words), list(pictures), ranges)
+
+
+def kept(prompt: Prompt, limit: int = 4) -> Sessions:
+    sessions = Sessions(limit)
+    sessions.keep(sessions.take(prompt, True), prompt, is_whole=True)
+    return sessions
+
+
+def test_the_same_question_computes_its_last_token_only():
+    prompt = asking(CAT)
+    assert kept(prompt).take(asking(CAT), True) == Place(1, len(prompt.ids) - 1)
+
+
+def test_another_question_about_the_picture_goes_on_after_what_is_common():
+    assert kept(asking(CAT)).take(asking(CAT, words=(7, 5)), True) == Place(1, 15)
+
+
+def test_a_conversation_goes_on_after_its_last_turn():
+    first = asking(CAT)
+    turn = Prompt([*first.ids, 50, 51, 52], first.features, first.ranges)
+    assert kept(first).take(turn, True) == Place(1, len(first.ids))
+
+
+def test_another_picture_of_the_same_size_is_another_beginning():
+    assert kept(asking(CAT)).take(asking(DOG), True).step == 0
+    assert kept(asking(CAT, CAT)).take(asking(CAT, DOG), True) == Place(1, 14)
+
+
+def test_a_picture_that_is_cut_by_the_common_part_is_computed_whole():
+    """A text of the same token ids as a picture's places must not pass for half of it."""
+    shorter = Prompt([*range(1, 11), PICTURE_ID, PICTURE_ID, 3], [], [])
+    assert kept(shorter).take(asking(CAT), True).step == 0
+
+
+def test_a_picture_that_was_forgotten_is_no_beginning():
+    picture = torch.zeros(4, 2)
+    sessions = kept(asking(picture))
+    del picture
+    assert sessions.take(asking(torch.zeros(4, 2)), True).step == 0
+
+
+def test_the_templates_words_alone_are_not_worth_a_session_but_a_long_text_is():
+    assert kept(Prompt(list(range(LEAST_COMMON - 1)))).take(Prompt([*range(LEAST_COMMON - 1), 1, 2]), True).step == 0
+    assert kept(Prompt(list(range(LEAST_COMMON)))).take(Prompt([*range(LEAST_COMMON), 1, 2]), True).step == LEAST_COMMON
+
+
+def test_a_session_serves_one_answer_at_a_time():
+    sessions = kept(asking(CAT))
+    assert sessions.take(asking(CAT), True).step and sessions.take(asking(CAT), True) == Place(2)
+
+
+def test_sampling_that_must_be_repeatable_starts_anew():
+    assert kept(asking(CAT)).take(asking(CAT), False).step == 0
+
+
+def test_an_answer_that_was_cut_leaves_nothing_to_go_on_with():
+    sessions = Sessions(4)
+    sessions.keep(sessions.take(asking(CAT), True), asking(CAT), is_whole=False)
+    assert sessions.take(asking(CAT), True).step == 0
+
+
+def test_the_oldest_session_gives_its_id_to_a_new_one():
+    sessions = Sessions(2)
+    places = [sessions.take(asking(CAT), True) for _ in range(3)]
+    for place in places:
+        sessions.keep(place, asking(CAT), is_whole=True)
+    assert sessions.take(asking(DOG), True) == Place(1)
+
+
+def test_without_room_for_any_every_answer_has_a_new_session():
+    sessions = kept(asking(CAT), limit=0)
+    assert [sessions.take(asking(CAT), True) for _ in range(2)] == [Place(2), Place(3)]

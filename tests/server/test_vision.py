@@ -1,0 +1,155 @@
+"""The picture path without a GPU: resizing to the bit, the encoder's thread, its memory, exceptions."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lingbi.vision.cache import FeatureCache, content_hash
+from lingbi.vision.encoder import PictureEncoder
+from lingbi.vision.pixels import CLIP_MEAN, CLIP_STD, Pixels
+from lingbi.vision.resize import resized
+
+SIZES = [(640, 480), (480, 640), (31, 77), (490, 100), (100, 490), (1, 1), (2, 900), (491, 489), (1234, 771)]
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def bytes_of(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("side", [490, 224])
+@pytest.mark.parametrize("is_harsh", [False, True])
+def test_resizing_gives_pillows_bytes(size, side, is_harsh):
+    picture = noise(*size)
+    if is_harsh:  # black and white: the filter overshoots, and sums are cut to a byte
+        picture = picture.point(lambda value: 255 * (value > 127))
+    expected = bytes_of(picture.resize((side, side), Image.Resampling.BICUBIC))
+    assert torch.equal(resized(bytes_of(picture), side), expected)
+
+
+def clip_processor(side, mean=CLIP_MEAN):
+    from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    squash = [Resize((side, side), InterpolationMode.BICUBIC)] if side else []
+    return Compose([*squash, ToTensor(), Normalize(mean, CLIP_STD)])
+
+
+@pytest.mark.parametrize("side", [490, 224, None])
+def test_pixels_are_those_of_the_models_own_code(side):
+    """What the published repositories have for `vis_processor`: torchvision's transforms."""
+    pixels = Pixels(clip_processor(side), side)
+    assert pixels.is_known
+    for picture in (noise(640, 480), noise(1300, 900)):  # one for the GPU to resize, one too large
+        ours = pixels.normalise(pixels.fit(pixels.prepare(picture))[None])[0]
+        assert torch.equal(ours, clip_processor(side)(picture).half())
+
+
+def test_a_model_with_another_way_keeps_it():
+    other = clip_processor(224, mean=(0.5, 0.5, 0.5))
+    pixels = Pixels(other, 224)
+    assert not pixels.is_known
+    ours = pixels.normalise(pixels.fit(pixels.prepare(noise(40, 30)))[None])[0]
+    assert torch.equal(ours, other(noise(40, 30)).half())
+
+
+class Tower:
+    """Features of a picture are its mean colour; a black one raises; notes what was encoded together."""
+
+    max_batch = 4
+
+    def __init__(self):
+        self.batches, self.gate = [], threading.Event()
+        self.gate.set()
+
+    def prepare(self, picture):
+        if picture.size == (3, 3):
+            raise OSError("cannot be prepared")
+        return bytes_of(picture).float()
+
+    def forward(self, prepared):
+        self.gate.wait(10)
+        self.batches.append(len(prepared))
+        if any(not item.any() for item in prepared):
+            raise RuntimeError("black")
+        return [item.mean((0, 1))[None] for item in prepared]
+
+
+def encoder(cache_bytes: int = 1000) -> PictureEncoder:
+    return PictureEncoder(Tower(), FeatureCache(cache_bytes))
+
+
+def plain(value: int) -> Image.Image:
+    return Image.new("RGB", (2, 2), (value,) * 3)
+
+
+def test_a_picture_that_was_seen_is_not_encoded_again():
+    ours = encoder()
+    first, again = ours.infer([plain(9)])[0], ours.infer([plain(9).copy()])[0]
+    assert again is first and ours.model.batches == [1]
+    assert (ours.cache.hits, ours.cache.misses, ours.cache.held_bytes) == (1, 1, first.nbytes)
+
+
+def test_a_fresh_look_is_neither_remembered_nor_a_memory():
+    ours = encoder()
+    ours.infer([plain(9)])
+    asyncio.run(ours.encode([plain(9)], is_fresh=True))
+    assert len(ours.model.batches) == 2 and ours.cache.held_bytes == 12
+
+
+def test_what_arrives_meanwhile_is_encoded_together_and_the_same_picture_once():
+    ours = encoder()
+    ours.model.gate.clear()
+    first = ours.submit(plain(1))
+    others = [ours.submit(plain(value)) for value in (2, 3, 4, 2, 5, 6)]
+    ours.model.gate.set()
+    values = [job.result(10)[0, 0].item() for job in (first, *others)]
+    assert values == [1, 2, 3, 4, 2, 5, 6]
+    assert sum(ours.model.batches) == 6 and max(ours.model.batches) <= Tower.max_batch
+
+
+def test_an_exception_belongs_to_its_picture_and_ends_nothing():
+    ours = encoder()
+    ours.model.gate.clear()
+    jobs = [ours.submit(picture) for picture in (plain(1), plain(2), plain(0), Image.new("RGB", (3, 3)), plain(4))]
+    ours.model.gate.set()
+    assert [job.exception(10) and str(job.exception()) for job in jobs] == [
+        None,
+        None,
+        "black",
+        "cannot be prepared",
+        None,
+    ]
+    assert ours.pulse.pending == 0
+    with pytest.raises(ValueError, match="a picture could not be encoded: black"):
+        ours.infer([plain(0)])
+    assert ours.infer([plain(7)])[0][0, 0] == 7
+
+
+def test_memory_of_pictures_is_bounded():
+    ours = encoder(cache_bytes=10 * 12)
+    for value in range(1, 201):
+        ours.infer([plain(value)])
+        assert ours.cache.held_bytes <= 10 * 12
+    ours.infer([plain(200), plain(1)])
+    assert ours.cache.hits == 1
+
+
+def test_without_memory_every_picture_is_encoded():
+    ours = encoder(cache_bytes=0)
+    ours.infer([plain(5)])
+    ours.infer([plain(5)])
+    assert ours.model.batches == [1, 1] and ours.cache.held_bytes == 0
+
+
+def test_the_content_decides_not_the_file():
+    wide, tall = Image.new("RGB", (2, 8)), Image.new("RGB", (8, 2))
+    assert content_hash(wide) == content_hash(wide.copy()) != content_hash(tall)

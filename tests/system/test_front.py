@@ -1,0 +1,47 @@
+"""scripts/up with page and gateway, and what remains of them."""
+
+import httpx
+import psutil
+
+from lingbi.keys import read_keys
+from lingbi.settings import load_settings
+from lingbi.supervision import Supervisor, wait_until
+from tests.conftest import lingbi, running_stack
+
+
+def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
+    state_dir = tmp_path / "state"
+    with running_stack(state_dir, LINGBI_GATEWAY_TLS="generated") as stack:
+        assert stack["url"].startswith("https://")
+        done = lingbi("smoke", state_dir=state_dir)
+        assert done.returncode == 0 and "PASS  page" in done.stderr and "PASS  gateway" in done.stderr, done.stderr
+        assert {key.name for key in read_keys(state_dir / "keys")} == {"default", "ui"}
+        (state_dir / "ui-key").write_text("wrong\n")
+        done = lingbi("smoke", state_dir=state_dir)
+        assert done.returncode == 1 and "FAIL  page" in done.stderr
+
+
+def test_down_also_ends_page_and_gateway_whose_supervisor_was_killed(tmp_path):
+    state_dir = tmp_path / "state"
+    with running_stack(state_dir) as stack:
+        supervisor = Supervisor(state_dir)
+        supervisor.process().kill()
+        assert wait_until(lambda: supervisor.process() is None, 10)
+        assert len(supervisor.front_left()) == 2 and httpx.get(stack["url"]).status_code == 200
+    assert supervisor.front_left() == [] and supervisor.workers_left() == []
+    ports = {item.laddr.port for item in psutil.net_connections() if item.status == psutil.CONN_LISTEN}
+    assert not ports & set(stack["ports"].values())
+
+
+def test_a_bad_setting_of_page_or_gateway_stops_the_start(tmp_path):
+    for name, close in (("LINGBI_UI_PROT", "LINGBI_UI_PORT"), ("LINGBI_GATEWAY_PROT", "LINGBI_GATEWAY_PORT")):
+        done = lingbi("up", "--model", "demo", "--engine", "cpu", state_dir=tmp_path / "state", **{name: "1"})
+        assert done.returncode == 2 and name in done.stderr and close in done.stderr
+    done = lingbi("up", "--model", "demo", state_dir=tmp_path / "state", LINGBI_GATEWAY_NGINX="/nowhere/nginx")
+    assert done.returncode == 2 and "--server-only" in done.stderr
+
+
+def test_the_server_leaves_the_others_settings_to_them(monkeypatch):
+    for name in ("LINGBI_UI_PORT", "LINGBI_GATEWAY_PORT"):
+        monkeypatch.setenv(name, "1")
+    load_settings()

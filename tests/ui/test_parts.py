@@ -1,0 +1,188 @@
+"""The page's parts that need no browser: what it says, what it sends, who may come in."""
+
+import io
+import re
+import string
+import subprocess
+
+import pytest
+from PIL import Image
+
+from lingbi.protocol import ChatRequest
+from lingbi.readiness import (
+    DRAINING,
+    FAILED,
+    GPU_GONE,
+    LOADING,
+    LOADING_MODEL,
+    PREPARING,
+    PROBING,
+    READY,
+    STARTING,
+    WEDGED,
+)
+from lingbi.settings import Settings as ServerSettings
+from lingbi_gateway.settings import Settings as GatewaySettings
+from lingbi_ui import conversation
+from lingbi_ui.api import _fault
+from lingbi_ui.logins import Logins, change
+from lingbi_ui.pictures import FORMATS, MAX_PIXELS, PictureFault, check_picture, data_url
+from lingbi_ui.settings import ConfigurationError, Settings, load_settings
+from lingbi_ui.words import CHINESE, ENGLISH, WORDS, language_of, say
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("zh-CN,zh;q=0.9,en;q=0.8", CHINESE),
+        ("en-US,en;q=0.9,zh-CN;q=0.8", ENGLISH),
+        ("de-DE,de;q=0.9,zh;q=0.5", CHINESE),
+        ("en;q=0.1, zh-TW;q=0.9", CHINESE),
+        ("fr", ENGLISH),
+        ("", ENGLISH),
+        (";;q=x,zh", CHINESE),
+    ],
+)
+def test_the_language_is_the_browsers(header, language):
+    assert language_of(header) == language
+
+
+def test_both_languages_say_the_same():
+    for name, pair in WORDS.items():
+        fields = [sorted(field for _, field, _, _ in string.Formatter().parse(text) if field) for text in pair]
+        assert fields[0] == fields[1], name
+        assert re.search("[一-鿿]", pair[1]) and not re.search("[一-鿿]", pair[0]), name
+
+
+def test_every_phase_of_a_server_has_its_words():
+    for phase in (STARTING, PREPARING, LOADING, LOADING_MODEL, PROBING, READY, FAILED, DRAINING, WEDGED, GPU_GONE):
+        assert say(ENGLISH, f"state_{phase}") and say(CHINESE, f"state_{phase}")
+
+
+def test_the_sampling_controls_have_the_apis_ranges():
+    """The page's environment is not this one, so its controls are read from its source."""
+    text = (ROOT / "docker/ui/lingbi_ui/page.py").read_text()
+    for name in ("temperature", "top_p", "top_k"):
+        field = ChatRequest.model_fields[name]
+        bounds = {type(item).__name__: item for item in field.metadata}
+        least, most = bounds["Ge"].ge, bounds["Le"].le
+        assert re.search(rf"Slider\({least}, {most:g}, {field.default}, .*{name}", text), name
+    field = ChatRequest.model_fields["repetition_penalty"]
+    assert [item.ge for item in field.metadata if hasattr(item, "ge")] == [0.01] and "minimum=0.01" in text
+    assert [item.le for item in field.metadata if hasattr(item, "le")] == [100] and "maximum=100," in text
+
+
+def test_the_parts_agree_on_limits_and_ports():
+    server, page, gateway = ServerSettings(), Settings(), GatewaySettings()
+    assert page.max_pictures == server.max_pictures and page.max_picture_mib == server.max_picture_mib
+    assert server.max_picture_mpixels * 1_000_000 == MAX_PIXELS
+    assert gateway.max_body_mib <= server.max_body_mib and page.max_picture_mib * 4 / 3 < gateway.max_body_mib
+    assert gateway.ui == f"{page.host}:{page.port}" and gateway.servers == (f"{server.host}:{server.port}",)
+    assert page.api_url == f"http://{gateway.inner_host}:{gateway.inner_port}"
+
+
+def test_a_bad_setting_is_named():
+    for environment in ({"LINGBI_UI_PROT": "1"}, {"LINGBI_UI_PORT": "x"}, {"LINGBI_UI_API_URL": "server:1"}):
+        with pytest.raises(ConfigurationError, match="LINGBI_UI_P|LINGBI_UI_A"):
+            load_settings(environment)
+    with pytest.raises(ConfigurationError, match="no key can be read"):
+        load_settings({"LINGBI_UI_API_KEY_FILE": "/nowhere"}).api_key()
+
+
+def test_the_page_does_not_start_with_a_misspelt_setting(tmp_path):
+    environment = {"LINGBI_UI_PROT": "1", "PYTHONPATH": str(ROOT / "docker/ui")}
+    done = subprocess.run(
+        [ROOT / ".venv-ui/bin/python", "-m", "lingbi_ui"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and "did you mean LINGBI_UI_PORT" in done.stderr
+
+
+@pytest.fixture
+def picture(tmp_path):
+    def make(kind: str, size=(20, 20), **options):
+        file = tmp_path / f"picture.{kind.lower()}"
+        Image.new("RGB", size, "red").save(file, kind, **options)
+        return file
+
+    return make
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_pictures_travel_as_they_are(picture, kind):
+    file = picture(kind)
+    check_picture(file, 20)
+    head, _, body = data_url(file).partition(",")
+    assert head == f"data:{FORMATS[kind]};base64" and body
+
+
+def test_pictures_that_cannot_be_used_have_a_reason(picture, tmp_path):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    moving, cut, tiff = tmp_path / "moving.gif", tmp_path / "cut.png", picture("TIFF")
+    frames[0].save(moving, save_all=True, append_images=frames[1:])
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(buffer, "PNG")
+    cut.write_bytes(buffer.getvalue()[:-2000])
+    wide = picture("PNG", size=(8000, 6300))
+    reasons = {moving: "animated", cut: "unreadable", tiff: "unreadable", wide: "pixels"}
+    for file, reason in reasons.items():
+        with pytest.raises(PictureFault) as caught:
+            check_picture(file, 20)
+        assert caught.value.word == f"picture_{reason}" and caught.value.word in WORDS
+    with pytest.raises(PictureFault, match="picture_large"):
+        check_picture(cut, 0)
+
+
+def test_what_the_model_gets_of_a_conversation(picture):
+    file, answer = picture("PNG"), conversation.assistant_turn
+    first, second = conversation.user_turns("what?", [file]), conversation.user_turns("and?", [])
+    sent = conversation.api_messages([*first, answer("a circle"), *second])
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    assert [part["type"] for part in sent[0]["content"]] == ["image_url", "text"]
+    # What failed may be asked again with its picture; what was refused is left out with its picture.
+    failed = conversation.api_messages([*first, answer("⚠️", conversation.FAILED), *second])
+    assert [part["type"] for part in failed[0]["content"]] == ["image_url", "text", "text"]
+    refused = conversation.api_messages([*first, answer("⚠️", conversation.REFUSED), *second])
+    assert [part["type"] for part in refused[0]["content"]] == ["text"]
+    assert conversation.count_pictures([*first, answer("⚠️", conversation.REFUSED)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "is_refused"),
+    [
+        (400, b'{"error": {"code": "invalid_image", "message": "m"}}', "error_invalid_image", True),
+        (400, b'{"error": {"code": "invalid_value", "message": "m"}}', "error_refused", True),
+        (401, b"{}", "error_invalid_api_key", False),
+        (429, b"", "error_busy", False),
+        (503, b"<html>", "error_not_ready", False),
+        (504, b"[]", "error_timeout", False),
+        (500, b"null", "error_engine_error", False),
+    ],
+)
+def test_refusals_become_sentences(status, body, code, is_refused):
+    fault = _fault(status, body)
+    assert (fault.code, fault.is_refused) == (code, is_refused) and code in WORDS
+
+
+def test_logins(tmp_path):
+    file = tmp_path / "logins"
+    password = change(file, "add", "alice")
+    logins = Logins(file)
+    assert logins.is_right("alice", password)
+    assert not logins.is_right("alice", password + "x") and not logins.is_right("bob", password)
+    assert not logins.is_right("alice", "")
+    assert change(file, "list", None) == "alice"
+    for action, name in (("add", "alice"), ("remove", "bob"), ("add", "a b")):
+        with pytest.raises(ConfigurationError):
+            change(file, action, name)
+    change(file, "remove", "alice")
+    assert not logins.is_right("alice", password)
+    file.write_text("alice:plain\n")
+    with pytest.raises(ConfigurationError, match="line 1"):
+        logins.read()
+
+
+def test_docs_name_every_setting():
+    for name in ("docs/ui.md", "docs/ui.zh-CN.md"):
+        text = (ROOT / name).read_text()
+        assert [item for item in Settings.model_fields if f"LINGBI_UI_{item.upper()}`" not in text] == [], name
