@@ -7,6 +7,7 @@ and nothing else does. `python -m tests.containers.engine` installs and starts i
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -25,11 +26,12 @@ Pin-Priority: 990
 """
 SOURCES = """\
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: {mirror}
 Suites: trixie
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
+MIRROR = re.compile(r"^(?:URIs:|deb(?: \[.*\])?)\s+(\S+/debian)/?(?:\s|$)", re.M)
 # The containerd image store exports the 5 GB environment in minutes, overlay2 in seconds.
 DAEMON = {"features": {"containerd-snapshotter": False}, "mtu": 1400}
 LOCK = Path("/var/lock/lingbi-engine.lock")
@@ -55,13 +57,22 @@ def ensure():
 
 def _install() -> None:
     Path("/etc/apt/preferences.d/lingbi-engine").write_text(PREFERENCES)
-    Path("/etc/apt/sources.list.d/lingbi-engine.sources").write_text(SOURCES)
+    Path("/etc/apt/sources.list.d/lingbi-engine.sources").write_text(SOURCES.format(mirror=_mirror()))
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for arguments in (("update",), ("install", "--no-install-recommends", "--yes", *PACKAGES, "iptables")):
         # A start of the service would take the packaged configuration.
         done = subprocess.run(["apt-get", "-qq", *arguments], env=quiet, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"apt-get {arguments[0]} failed: {done.stderr[-2000:]}")
+
+
+def _mirror() -> str:
+    """The address that this machine has Debian's packages from."""
+    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").iterdir())]
+    found = MIRROR.findall("\n".join(file.read_text() for file in files if file.is_file()))
+    if not found:
+        raise RuntimeError(f"none of {', '.join(map(str, files))} names a Debian mirror (an address ending in /debian)")
+    return found[0]
 
 
 def _start() -> subprocess.Popen:

@@ -23,7 +23,10 @@ PATIENCE_S = 180
 
 @dataclass
 class Load:
-    """Askers against a gateway; use it as a context: it asks until the end of the block."""
+    """Askers against a gateway; use it as a context: it asks until the end of the block.
+
+    seconds: {time.monotonic() at which a request began: seconds until it ended}.
+    """
 
     url: str
     key: str
@@ -31,7 +34,7 @@ class Load:
     pause_s: float = 0.0
     counts: Counter = field(default_factory=Counter)
     faults: list = field(default_factory=list)
-    seconds: list = field(default_factory=list)
+    seconds: dict = field(default_factory=dict)
 
     def __enter__(self) -> "Load":
         self._end, self._lock = threading.Event(), threading.Lock()
@@ -76,7 +79,7 @@ class Load:
             kind, text = streamed(client, body) if is_stream else whole(client, body)
         except httpx.HTTPError as error:
             return "failed", f"{type(error).__name__}: {error}"
-        self.seconds.append(time.monotonic() - begun)
+        self.seconds[begun] = time.monotonic() - begun
         if kind == "right" and (fault := find_fault("things", scene, text)):
             return "wrong", f"{text!r}: {fault}"
         return kind, text
