@@ -57,7 +57,7 @@ def ensure():
 
 def _install() -> None:
     Path("/etc/apt/preferences.d/lingbi-engine").write_text(PREFERENCES)
-    Path("/etc/apt/sources.list.d/lingbi-engine.sources").write_text(SOURCES.format(mirror=_mirror()))
+    Path("/etc/apt/sources.list.d/lingbi-engine.sources").write_text(sources())
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for arguments in (("update",), ("install", "--no-install-recommends", "--yes", *PACKAGES, "iptables")):
         # A start of the service would take the packaged configuration.
@@ -66,13 +66,13 @@ def _install() -> None:
             raise RuntimeError(f"apt-get {arguments[0]} failed: {done.stderr[-2000:]}")
 
 
-def _mirror() -> str:
-    """The address that this machine has Debian's packages from."""
+def sources() -> str:
+    """Trixie as an apt source, from the mirror that this machine has its packages from."""
     files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").iterdir())]
     found = MIRROR.findall("\n".join(file.read_text() for file in files if file.is_file()))
     if not found:
         raise RuntimeError(f"none of {', '.join(map(str, files))} names a Debian mirror (an address ending in /debian)")
-    return found[0]
+    return SOURCES.format(mirror=found[0])
 
 
 def _start() -> subprocess.Popen:

@@ -25,7 +25,7 @@ def build_host() -> str:
         _import_debian()
     with tempfile.TemporaryDirectory() as apt:
         _write(Path(apt) / "preferences.d/engine", engine.PREFERENCES)
-        _write(Path(apt) / "sources.list.d/engine.sources", engine.SOURCES)
+        _write(Path(apt) / "sources.list.d/engine.sources", engine.sources())
         command = ["docker", "build", "--quiet", "--network", "host", "--build-context", f"apt={apt}"]
         done = subprocess.run([*command, "--tag", HOST, str(FOLDER / "machine")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
