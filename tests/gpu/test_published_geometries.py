@@ -1,17 +1,12 @@
 """All four published geometries, random weights at full size: fetched, checked, loaded by TurboMind, asked."""
 
 import json
-import shutil
 
 import pytest
 
 from lingbi import catalogue
-from lingbi.random_model import make
-from tests.conftest import ROOT, lingbi, running_server
-from tests.hub import running_hub
-
-PUBLISHED = ROOT.parent / "shared/models"
-TEXT_TOKENS = 147  # of 请描述图中内容 with the published tokenizer and chat template
+from tests.conftest import lingbi
+from tests.geometries import PUBLISHED, expect_fetched_loaded_and_right
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,23 +16,8 @@ pytestmark = [
 
 @pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.name)
 def test_a_geometry_is_fetched_loaded_and_answers(tmp_path, model):
-    """`scripts/up --model NAME` against a local hub that has the model; needs 35 GB of disk."""
-    make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", tmp_path / "hub" / model.hub_id, seed=0)
-    settings = {"LINGBI_MODELS_DIR": str(tmp_path / "models"), "LINGBI_CACHE_FRACTION": "0.2"}
-    try:
-        with running_hub(tmp_path / "hub") as hub:
-            settings["LINGBI_HUB_ENDPOINT"] = hub.url
-            with running_server(
-                tmp_path / "state", "--model", model.name, "--engine", "turbomind", **settings
-            ) as report:
-                smoke = lingbi("smoke", "--json", state_dir=tmp_path / "state")
-        checks = {check["name"]: check for check in json.loads(smoke.stdout.splitlines()[-1])["checks"]}
-        assert smoke.returncode == 0, smoke.stderr
-        assert report["model"] == model.served_name
-        expected = TEXT_TOKENS + model.picture_tokens(640, 480)
-        assert int(checks["prompt-tokens"]["detail"]) == expected
-    finally:
-        shutil.rmtree(tmp_path)  # 17 GB twice
+    """Needs 35 GB of disk."""
+    expect_fetched_loaded_and_right(model, "turbomind", tmp_path / "lab")
 
 
 def test_the_pipeline_answers_in_batches(tmp_path):

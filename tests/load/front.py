@@ -26,44 +26,12 @@ from lingbi.smoke_checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
 from tests.conftest import free_port, running_worker
 from tests.gateway.conftest import running_gateway
-from tests.load.overhead import ask
+from tests.load.sides import compare, judge
 
 MAX_FIRST_TOKEN_MS, MAX_COST, MAX_LATE_MS, MAX_MEMORY_MIB = 3.0, 0.02, 20.0, 100
 STREAMS, UPLOADS, UPLOAD_MIB = 200, 50, 20
 CHUNKS, CHUNK_PAUSE_S = 200, 0.02
 TOKENS = 32
-SIDES = ("gateway", "direct")
-
-
-async def compare(urls: dict, key: str, body: dict, options) -> dict:
-    """Per-side lists over the rounds; the side that begins changes from round to round."""
-    headers = {"Authorization": f"Bearer {key}"}
-    rates, firsts = {side: [] for side in SIDES}, {side: [] for side in SIDES}
-    common = {"headers": headers, "timeout": 120, "trust_env": False}
-    clients = {side: httpx.AsyncClient(base_url=url, **common) for side, url in urls.items()}
-    for number in range(options.rounds + 1):
-        for side in SIDES if number % 2 else SIDES[::-1]:
-            together = await ask(clients[side], body, options.count, options.concurrent)
-            alone = await ask(clients[side], body, options.count, 1)
-            if number:  # the first round warms up
-                rates[side].append(together[0])
-                firsts[side].append(alone[1] * 1000)
-    for client in clients.values():
-        await client.aclose()
-    return {"requests_per_s": rates, "first_token_ms": firsts}
-
-
-def judge(found: dict) -> dict:
-    """Medians of both sides, and of the rounds' ratios and differences."""
-    rates, firsts = found["requests_per_s"], found["first_token_ms"]
-    ratios = [through / direct for through, direct in zip(rates["gateway"], rates["direct"], strict=True)]
-    added = [through - direct for through, direct in zip(firsts["gateway"], firsts["direct"], strict=True)]
-    report = {f"{side}_requests_per_s": round(statistics.median(rates[side]), 2) for side in SIDES}
-    report |= {f"{side}_first_token_ms": round(statistics.median(firsts[side]), 2) for side in SIDES}
-    report |= {"ratio": round(statistics.median(ratios), 4), "ratios": [round(ratio, 3) for ratio in ratios]}
-    report["added_first_token_ms"] = round(statistics.median(added), 2)
-    is_good = report["ratio"] >= 1 - MAX_COST and report["added_first_token_ms"] <= MAX_FIRST_TOKEN_MS
-    return {"within_bounds": is_good} | report
 
 
 def clock_server() -> Starlette:
@@ -177,7 +145,8 @@ def main(arguments=None) -> int:
             for name, messages in (("text", [{"role": "user", "content": "hello"}]), ("picture", picture())):
                 body = {"model": worker["model"], "messages": messages, "max_tokens": TOKENS, "temperature": 0}
                 body |= {"ignore_eos": True, "stream": True}
-                report = judge(asyncio.run(compare(urls, worker["key"], body, options)))
+                found = asyncio.run(compare(urls, worker["key"], body, options))
+                report = judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)
                 print(json.dumps({"question": name} | report), flush=True)
                 failed |= not report["within_bounds"]
     return int(failed)

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import httpx
 import uvicorn
 
 from tests.conftest import DEMO, ROOT, free_port
+from tests.load.sides import compare, judge
 
 TOKENS = 32
 MAX_COST = 0.02
@@ -56,65 +56,6 @@ def serve_both(model: Path, ports: dict, running: int) -> None:
     for name, side in (("lingbi", app), ("bare", api_server.app)):
         options = {"port": ports[name], "log_level": "warning", "access_log": False}
         threading.Thread(target=uvicorn.run, args=(side,), kwargs=options, daemon=True).start()
-
-
-async def ask(client: httpx.AsyncClient, body: dict, count: int, concurrent: int) -> tuple:
-    """(requests/s, median seconds to the first text) of so many streamed questions."""
-    left, firsts = iter(range(count)), []
-
-    async def work():
-        for _ in left:
-            start = time.monotonic()
-            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                assert response.status_code == 200, response.status_code
-                first = None
-                async for line in response.aiter_lines():
-                    if first is None and line.startswith("data: {"):
-                        first = _text_time(line, start)
-                firsts.append(first)
-
-    start = time.monotonic()
-    await asyncio.gather(*(work() for _ in range(concurrent)))
-    return count / (time.monotonic() - start), statistics.median(firsts)
-
-
-def _text_time(line: str, start: float) -> float | None:
-    is_text = json.loads(line[6:])["choices"][0]["delta"].get("content")
-    return time.monotonic() - start if is_text else None
-
-
-async def measure(ports: dict, key: str, body: dict, options) -> dict:
-    """Per-side lists over the rounds; the side that begins changes from round to round."""
-    headers = {"Authorization": f"Bearer {key}"}
-    found = {side: [] for side in SIDES}
-    alone = {side: [] for side in SIDES}
-    clients = {
-        side: httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=120, trust_env=False)
-        for side, port in ports.items()
-    }
-    for number in range(options.rounds + 1):
-        for side in SIDES if number % 2 else SIDES[::-1]:
-            together = await ask(clients[side], body, options.count, options.concurrent)
-            single = await ask(clients[side], body, max(5, options.count // 4), 1)
-            if number:  # the first round warms up
-                found[side].append(together[0])
-                alone[side].append(single[1] * 1000)
-    for client in clients.values():
-        await client.aclose()
-    return {"requests_per_s": found, "first_token_ms": alone}
-
-
-def judge(found: dict) -> dict:
-    """Medians of each side, and the medians of the rounds' ratios and differences."""
-    rates, firsts = found["requests_per_s"], found["first_token_ms"]
-    ratios = [ours / theirs for ours, theirs in zip(rates["lingbi"], rates["bare"], strict=True)]
-    added = [ours - theirs for ours, theirs in zip(firsts["lingbi"], firsts["bare"], strict=True)]
-    report = {f"{side}_requests_per_s": round(statistics.median(rates[side]), 2) for side in SIDES}
-    report |= {f"{side}_first_token_ms": round(statistics.median(firsts[side]), 2) for side in SIDES}
-    report |= {"ratio": round(statistics.median(ratios), 4), "ratios": [round(ratio, 3) for ratio in ratios]}
-    report |= {"added_first_token_ms": round(statistics.median(added), 2)}
-    is_good = report["ratio"] >= 1 - MAX_COST and report["added_first_token_ms"] <= MAX_FIRST_TOKEN_MS
-    return {"within_bounds": is_good} | report
 
 
 def questions(model: str) -> dict:
@@ -153,9 +94,10 @@ def measure_both(options, state_dir: Path) -> int:
     try:
         model = wait_for(ports, process)
         key = (state_dir / "api-key").read_text().strip()
+        urls = {side: f"http://127.0.0.1:{port}" for side, port in ports.items()}
         failed = False
         for name, body in questions(model).items():
-            report = judge(asyncio.run(measure(ports, key, body, options)))
+            report = judge(asyncio.run(compare(urls, key, body, options)), MAX_COST, MAX_FIRST_TOKEN_MS)
             failed |= not report["within_bounds"]
             print(json.dumps({"question": name} | report), flush=True)
         return int(failed)

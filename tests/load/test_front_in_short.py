@@ -2,7 +2,8 @@
 
 import asyncio
 
-from tests.load.front import judge, measure_streams
+from tests.load.front import MAX_COST, MAX_FIRST_TOKEN_MS, measure_streams
+from tests.load.sides import judge
 
 
 def test_streams_are_not_late_and_memory_is_small():
@@ -16,8 +17,8 @@ def test_a_slower_gateway_is_seen():
         "requests_per_s": {"gateway": [99.0, 49.5], "direct": [100.0, 50.0]},
         "first_token_ms": {"gateway": [12.0, 22.0], "direct": [10.0, 20.0]},
     }
-    assert judge(found)["within_bounds"]
+    assert judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)["within_bounds"]
     found["requests_per_s"]["gateway"] = [97.0, 48.0]
-    assert not judge(found)["within_bounds"]
+    assert not judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)["within_bounds"]
     found["requests_per_s"]["gateway"], found["first_token_ms"]["gateway"] = [100.0, 50.0], [14.0, 24.0]
-    assert not judge(found)["within_bounds"]
+    assert not judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)["within_bounds"]

@@ -9,7 +9,8 @@ from lingbi.faults import PictureError
 from lingbi.supervision import Supervisor
 from tests.load import fuzz
 from tests.load.mixed import ALLOWED_GROWTH_MIB, Run, at_rest
-from tests.load.overhead import judge
+from tests.load.overhead import MAX_COST, MAX_FIRST_TOKEN_MS
+from tests.load.sides import judge
 from tests.server.bad_pictures import SCENE
 
 
@@ -61,8 +62,9 @@ def test_overhead_is_judged_by_the_rounds_ratios():
         "requests_per_s": {"lingbi": [99.0, 49.0], "bare": [100.0, 50.0]},
         "first_token_ms": {"lingbi": [12.0, 22.0], "bare": [10.0, 20.0]},
     }
-    assert judge(found)["within_bounds"] and judge(found)["added_first_token_ms"] == 2
+    report = judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)
+    assert report["within_bounds"] and report["added_first_token_ms"] == 2
     found["requests_per_s"]["lingbi"] = [97.0, 48.0]
-    assert not judge(found)["within_bounds"]
+    assert not judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)["within_bounds"]
     found["requests_per_s"]["lingbi"], found["first_token_ms"]["lingbi"] = [100.0, 50.0], [16.0, 26.0]
-    assert not judge(found)["within_bounds"]
+    assert not judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)["within_bounds"]

@@ -1,12 +1,14 @@
 """scripts/make-model: a model folder in a published geometry with random weights.
 
 It takes memory, time and prompt tokens as the real one does, so that an installation can be
-measured without 17 GB of download; its answers mean nothing.
+measured without 17 GB of download; its answers mean nothing. With fewer layers every tensor keeps its
+shape, so that the folder is read and served as the whole one, on a machine that cannot hold that.
 """
 
 import argparse
 import json
 import math
+import re
 import shutil
 import sys
 import time
@@ -19,6 +21,7 @@ from lingbi.models import DEMO_FOLDER
 
 WEIGHT_STD = 0.02
 COPIED = ("generation_config.json", "special_tokens_map.json")
+LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def main(arguments=None) -> int:
@@ -26,7 +29,7 @@ def main(arguments=None) -> int:
     options = parse(arguments)
     start = time.monotonic()
     try:
-        size = make(options.geometry, options.tokenizer, options.to, options.seed)
+        size = make(options.geometry, options.tokenizer, options.to, options.seed, options.layers)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -40,16 +43,19 @@ def parse(arguments=None) -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.model of the published models")
     parser.add_argument("--to", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layers", type=int, help="layers of the language model (default: as published)")
     return parser.parse_args(arguments)
 
 
-def make(geometry: Path, tokenizer: Path, to: Path, seed: int) -> int:
-    """Write the folder; returns the bytes of its weights.
+def make(geometry: Path, tokenizer: Path, to: Path, seed: int, layers: int | None = None) -> int:
+    """Write the folder; returns the bytes of its weights. Raises ConfigurationError.
 
-    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}.
+    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}. `layers` keeps only the first ones.
     """
     tensors = json.loads(read(geometry / "tensors.json"))["tensors"]
     config = json.loads(read(geometry / "config.json"))
+    if layers is not None:
+        tensors, config = with_layers(tensors, config, layers)
     if to.exists():
         raise ConfigurationError(f"{to} is there already; name a new folder")
     to.mkdir(parents=True)
@@ -62,6 +68,17 @@ def make(geometry: Path, tokenizer: Path, to: Path, seed: int) -> int:
     for code in DEMO_FOLDER.glob("*.py"):
         shutil.copyfile(code, to / code.name)
     return write_shards(tensors, to, seed)
+
+
+def with_layers(tensors: dict, config: dict, layers: int) -> tuple:
+    """Tensor list and config with only the first layers of the language model. Raises ConfigurationError."""
+    published = config["num_hidden_layers"]
+    if not 1 <= layers <= published:
+        raise ConfigurationError(f"--layers {layers}: give 1 to {published}, which the published model has")
+    kept = {
+        name: entry for name, entry in tensors.items() if not (layer := LAYER.match(name)) or int(layer[1]) < layers
+    }
+    return kept, config | {"num_hidden_layers": layers}
 
 
 def read(file: Path) -> str:

@@ -1,0 +1,30 @@
+"""A published geometry with random weights, from a local hub to an answer: on a GPU whole, on a CPU with few layers."""
+
+import json
+import shutil
+from pathlib import Path
+
+from lingbi.catalogue import Model
+from lingbi.random_model import make
+from tests.conftest import ROOT, lingbi, running_server
+from tests.hub import running_hub
+
+PUBLISHED = ROOT.parent / "shared/models"
+TEXT_TOKENS = 147  # of 请描述图中内容 with the published tokenizer and chat template
+
+
+def expect_fetched_loaded_and_right(model: Model, engine: str, folder: Path, layers: int | None = None) -> None:
+    """`scripts/up --model NAME` and `scripts/smoke`; layers: of the language model, None for all. The folder goes."""
+    make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder / "hub" / model.hub_id, 0, layers)
+    settings = {"LINGBI_MODELS_DIR": str(folder / "models"), "LINGBI_CACHE_FRACTION": "0.2"}
+    try:
+        with running_hub(folder / "hub") as hub:
+            settings["LINGBI_HUB_ENDPOINT"] = hub.url
+            with running_server(folder / "state", "--model", model.name, "--engine", engine, **settings) as report:
+                smoke = lingbi("smoke", "--json", state_dir=folder / "state")
+        assert smoke.returncode == 0, smoke.stderr
+        checks = {check["name"]: check for check in json.loads(smoke.stdout.splitlines()[-1])["checks"]}
+        assert report["model"] == model.served_name
+        assert int(checks["prompt-tokens"]["detail"]) == TEXT_TOKENS + model.picture_tokens(640, 480)
+    finally:
+        shutil.rmtree(folder)  # at full size 17 GB twice
