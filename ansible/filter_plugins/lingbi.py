@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import yaml
+
 from ansible.errors import AnsibleFilterError
 
 PREFIX = "lingbi_"
@@ -153,6 +155,17 @@ def env_value(value):
     return f"'{text}'"
 
 
+def compose_images(compose):
+    """{service: image} of a compose file."""
+    services = yaml.safe_load(Path(compose).read_text(encoding="utf-8"))["services"]
+    return {name: service["image"] for name, service in services.items()}
+
+
+def services_of(images):
+    """Services of a compose file that say nothing but their image."""
+    return {name: {"image": image} for name, image in images.items()}
+
+
 def open_servers(hosts, hostvars):
     """Servers that were to roll in this run and have not."""
     return [
@@ -173,6 +186,8 @@ class FilterModule:
             "lingbi_compose_file": compose_file,
             "lingbi_secret_files": secret_files,
             "lingbi_server_port": server_port,
+            "lingbi_compose_images": compose_images,
+            "lingbi_services_of": services_of,
             "lingbi_open_servers": open_servers,
             "lingbi_key_file": key_file,
             "lingbi_key_secret": key_secret,

@@ -37,6 +37,8 @@ def bare_lab(controller, docker_engine, tmp_path_factory):
             images.build_product(images.PREFIX, version)
             for name in ("server", "ui", "gateway"):
                 lab.publish(name, version, f"{images.PREFIX}{name}:{version}")
+        images.build_exporter(images.PREFIX)
+        lab.publish("nginx-exporter", "lab", f"{images.PREFIX}nginx-exporter:lab")
         for fault in FAULTS:
             images.build_faulty(images.PREFIX, VERSIONS[0], fault)
             lab.publish("server", fault, f"{images.PREFIX}server:{fault}")

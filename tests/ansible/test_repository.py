@@ -53,7 +53,8 @@ def test_both_documents_have_the_same_shape():
 
 
 @pytest.mark.parametrize(
-    ("role", "overrides"), [("server", "model-host gpu-ids model-folder"), ("gateway", "servers-folder tls")]
+    ("role", "overrides"),
+    [("server", "model-host gpu-ids model-folder"), ("gateway", "servers-folder tls"), ("agents", "agents")],
 )
 def test_each_unit_gives_what_its_compose_files_demand(role, overrides):
     files = ["compose.yaml", *(f"compose.{name}.yaml" for name in overrides.split())]

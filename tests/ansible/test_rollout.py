@@ -4,10 +4,12 @@ The tests share one lab and leave it serving; people ask picture questions all t
 their requests may fail, be answered wrongly or be cut, whatever is rolled.
 """
 
+import json
 import re
 import signal
 import time
 
+import httpx
 import pytest
 
 from lingbi.supervision import wait_until
@@ -17,10 +19,11 @@ from tests.ansible.lab.load import Load
 OLD, NEW = VERSIONS
 EJECTED_S = 5
 ASKED = 500
+PAUSE_S = 0.1  # else the askers take both cores, and every rollout waits for them
 
 
 def asking(lab, **options) -> Load:
-    return Load(lab.url(), lab.key, askers=2, **options)
+    return Load(lab.url(), lab.key, askers=2, pause_s=PAUSE_S, **options)
 
 
 def expect_spotless(load: Load) -> None:
@@ -40,6 +43,7 @@ def test_site_brings_bare_hosts_to_right_answers(lab):
         ("gpu1", "rolled"),
         ("gpu2", "rolled"),
         ("gate1", "rolled"),
+        ("gate1", "rolled"),  # its exporter
     ]
     with asking(lab) as load:
         load.until(10)
@@ -52,6 +56,16 @@ def test_weights_are_fetched_once_and_spread(lab):
     digests = {lab.running(name)["weights"] for name in ("gpu1", "gpu2")}
     assert len(digests) == 1 and digests == {lab.hub.lock.digest}
     assert "lingbi-weights-share" not in lab.root("gpu1", "docker", "ps", "--all", "--format", "{{.Names}}")
+
+
+def test_prometheus_finds_gateway_and_servers(lab):
+    """By the lists on the controller; a GPU's exporter runs where a GPU is."""
+    lists = {file.name: json.loads(file.read_text())[0]["targets"] for file in (lab.folder / "targets").iterdir()}
+    assert lists["gateways.yml"] == [f"{lab.hosts['gate1'].address}:9113"] and lists["gpus.yml"] == []
+    assert lists["servers.yml"] == [f"{lab.hosts[name].address}:23333" for name in ("gpu1", "gpu2")]
+    assert re.search(r"^nginx_up\S* 1$", httpx.get(f"http://{lists['gateways.yml'][0]}/metrics").text, re.M)
+    for server in lists["servers.yml"]:
+        assert re.search(r"^lingbi_ready\S* 1\.0$", httpx.get(f"http://{server}/metrics").text, re.M)
 
 
 def test_a_second_run_changes_nothing_and_check_mode_agrees(lab):

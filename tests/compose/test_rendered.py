@@ -22,6 +22,8 @@ ALL = {
     "LINGBI_SERVER_PORTS": "23333-23334",
     "LINGBI_TLS_FOLDER": "/etc/lingbi/tls",
     "LINGBI_SERVERS_FOLDER": "/etc/lingbi/servers",
+    "LINGBI_AGENTS_ADDRESS": "10.0.0.5",
+    "LINGBI_GATEWAY_PROJECT": "lingbi",
     "LINGBI_MONITORING_ADDRESS": "127.0.0.1",
     "LINGBI_MONITORING_PORT": "3000",
 }
@@ -99,6 +101,19 @@ def test_a_model_host_publishes_its_workers_and_nothing_leaves_by_itself(folder)
     ports = {(port["host_ip"], port["published"], port["target"]) for port in services["server"]["ports"]}
     assert ports == {("10.0.0.5", "23333", 23333), ("10.0.0.5", "23334", 23334)}
     assert "outside" not in services["server"]["networks"]
+
+
+def test_exporters_alone_are_published_at_one_address_and_have_no_way_out(folder):
+    services = config(folder, "compose.yaml", "compose.agents.yaml")
+    for name, port, networks in (
+        ("dcgm-exporter", 9400, {"published"}),
+        ("nginx-exporter", 9113, {"published", "gateway"}),
+    ):
+        [published] = services[name]["ports"]
+        assert (published["host_ip"], published["published"], published["target"]) == ("10.0.0.5", str(port), port)
+        assert services[name]["networks"].keys() == networks and "profiles" not in services[name]
+    [device] = devices(services["dcgm-exporter"])
+    assert device["count"] == -1
 
 
 def test_a_folder_of_weights_is_read_only(folder):

@@ -10,7 +10,7 @@ from lingbi.scenes import POSITIONS, find_fault
 from training.demo import MODEL_FOLDER
 from training.demo.conversations import KINDS, random_turn
 from training.demo.heldout import heldout_picture
-from training.demo.pictures import FINE_GRID, GRID, SIDE, covering, picture_of, random_scene
+from training.demo.pictures import FINE_GRID, GRID, SIDE, WAYS, covering, picture_of, random_scene, views_of
 from training.demo.samples import PICTURE_TOKENS, SAYINGS, samples_of, token_classes
 from training.demo.template import STOP, TEMPLATE
 
@@ -43,20 +43,38 @@ def test_pictures_hold_what_the_scene_says():
         scene = random_scene(rng)
         pixels, cover = picture_of(rng, scene), covering(scene, FINE_GRID)
         assert pixels.shape == (SIDE, SIDE, 3)
-        assert set(cover) - {0} == set(range(1, len(scene.things) + 1))
+        assert set(cover.flat) - {0} == set(range(1, len(scene.things) + 1))
 
 
 def test_picture_tokens_say_what_is_in_their_cell():
     rng = random.Random(8)
     for _ in range(50):
         scene = random_scene(rng)
-        says = token_classes(scene).reshape(GRID, GRID, -1)[..., 0]
-        for thing in scene.things:
-            alike = {other for other in scene.things if other.position == thing.position}
-            row, column = (2 * part for part in divmod(POSITIONS.index(thing.position), 3))
-            said = [SAYINGS[says[row + i, column + j]] for i, j in ((0, 0), (0, 1), (1, 0))]
-            assert said in [[other.colour, other.shape, other.position] for other in alike]
-        assert SAYINGS[says[3, 3]] == len(scene.things)
+        for view in views_of(rng, scene, len(WAYS)):
+            says = token_classes(view).reshape(GRID, GRID, -1)[..., 0]
+            for thing in view.scene.things:
+                alike = {other for other in view.scene.things if other.position == thing.position}
+                row, column = (2 * part for part in divmod(POSITIONS.index(thing.position), 3))
+                said = [SAYINGS[says[row + i, column + j]] for i, j in ((0, 0), (0, 1), (1, 0))]
+                assert said in [[other.colour, other.shape, other.position] for other in alike]
+            assert SAYINGS[says[3, 3]] == len(scene.things)
+
+
+def test_a_turned_view_shows_each_thing_where_it_says():
+    """Its pixels are a filled thing's own at its centre, and its cells are that thing's."""
+    rng, seen = random.Random(9), 0
+    for _ in range(50):
+        scene = random_scene(rng)
+        for view in views_of(rng, scene, len(WAYS)):
+            for i, thing in enumerate(view.scene.things):
+                if thing.is_hollow or thing.corners or thing.size < 0.3:
+                    continue
+                row, column = (min(SIDE - 1, int(part * SIDE)) for part in (thing.y, thing.x))
+                assert abs(view.pixels[row, column].astype(int) - thing.rgb).max() < 60, (view.scene, thing)
+                cells = view.covers[FINE_GRID]
+                assert cells[row * FINE_GRID // SIDE, column * FINE_GRID // SIDE] == i + 1
+                seen += 1
+    assert seen > 100
 
 
 def test_same_seed_same_samples(tokenizer):

@@ -2,8 +2,9 @@
 
 import colorsys
 import io
+import itertools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
@@ -48,6 +49,9 @@ TYPED = {
 MAX_THINGS = 6
 MIN_CONTRAST, MIN_CONTRAST_SAME_NAME = 55, 110
 SIDE, GRID, FINE_GRID = 192, 6, 12
+# A drawn picture is seen this often, each time mirrored and transposed another way: of the eight ways, the first is as it was drawn.
+VIEWS = 4
+WAYS = [(False, False, False)] + [way for way in itertools.product((False, True), repeat=3) if any(way)]
 # how often several things may share a cell of the 3 x 3 grid
 CROWDED = 0.1
 # an easy scene: how many things it holds, how often, and how small they get
@@ -267,7 +271,7 @@ def picture_of(rng, scene):
 
 
 def covering(scene, grid):
-    """Which thing covers each cell of a grid: int [grid * grid], 0 for none, else 1 + its index."""
+    """Which thing covers each cell of a grid: int [grid, grid], 0 for none, else 1 + its index."""
     part = 96 // grid
     fine = part * grid
     mask = Image.new("L", (fine, fine))
@@ -277,4 +281,42 @@ def covering(scene, grid):
         pen.polygon([(x * fine / scene.width, y * fine / scene.height) for x, y in points], fill=i + 1)
     cells = np.asarray(mask).reshape(grid, part, grid, part).transpose(0, 2, 1, 3).reshape(grid * grid, part * part)
     counts = np.stack([(cells == i + 1).sum(1) for i in range(MAX_THINGS)], 1)
-    return np.where(counts.max(1) * 40 >= part * part, counts.argmax(1) + 1, 0)
+    return np.where(counts.max(1) * 40 >= part * part, counts.argmax(1) + 1, 0).reshape(grid, grid)
+
+
+@dataclass(frozen=True)
+class View:
+    """A scene as the model sees it.
+
+    pixels: uint8 [192, 192, 3]; covers: {grid: int [grid, grid]}, which thing covers each cell, 0 for none, else 1 + its index.
+    """
+
+    scene: Scene
+    pixels: np.ndarray
+    covers: dict
+
+
+def views_of(rng, scene, n=VIEWS):
+    """n views of one drawing."""
+    drawn = View(scene, picture_of(rng, scene), {grid: covering(scene, grid) for grid in (GRID, FINE_GRID)})
+    return [drawn, *(turned(drawn, *way) for way in rng.sample(WAYS[1:], n - 1))]
+
+
+def turned(view, is_mirrored, is_upside_down, is_transposed):
+    """Another view at the cost of a copy. Its things stand where they are seen; their angles and corners are as they were."""
+
+    def turn(grid):
+        grid = grid[:: -1 if is_upside_down else 1, :: -1 if is_mirrored else 1]
+        return np.ascontiguousarray(grid.swapaxes(0, 1) if is_transposed else grid)
+
+    def place(thing):
+        x = 1 - thing.x if is_mirrored else thing.x
+        y = 1 - thing.y if is_upside_down else thing.y
+        return replace(thing, x=y, y=x) if is_transposed else replace(thing, x=x, y=y)
+
+    things = [place(thing) for thing in view.scene.things]
+    order = sorted(range(len(things)), key=lambda i: reading_order(things[i]))
+    new_index = np.zeros(len(things) + 1, int)
+    new_index[[i + 1 for i in order]] = range(1, len(things) + 1)
+    scene = replace(view.scene, things=tuple(things[i] for i in order))
+    return View(scene, turn(view.pixels), {grid: new_index[turn(cover)] for grid, cover in view.covers.items()})

@@ -8,11 +8,13 @@ import numpy as np
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES
 
 from .conversations import conversation, talk_without_picture
-from .pictures import FINE_GRID, GRID, MAX_THINGS, covering, picture_of, random_scene
+from .pictures import FINE_GRID, GRID, MAX_THINGS, VIEWS, random_scene, views_of
 from .template import BOS, IGNORED, TEMPLATE, encode_conversation
 
 PICTURE_TOKENS = GRID * GRID
 COLOUR_NAMES, SHAPE_NAMES = list(COLOURS), list(SHAPES)
+# How many things a full scene holds: each of them teaches the tower as much as a picture of its own.
+FULL = (4, MAX_THINGS)
 # What a picture token is taught to say: nothing, a colour, a shape, a place, or a number.
 SAYINGS = ["", *COLOURS, *SHAPES, *POSITIONS, *range(MAX_THINGS + 1)]
 # Classes of each thing that a picture token is taught to tell: what it says, and of what object: its colour, shape and place, and
@@ -50,9 +52,9 @@ class Sample:
     labels: list
 
 
-def cell_classes(scene, grid):
+def cell_classes(view, grid):
     """What covers each cell of a grid: int8 [grid * grid, number of LOCAL_CLASSES]."""
-    return np.array([(0, 0, 0)] + [_local(thing) for thing in scene.things], np.int8)[covering(scene, grid)]
+    return np.array([(0, 0, 0)] + [_local(thing) for thing in view.scene.things], np.int8)[view.covers[grid].ravel()]
 
 
 def _local(thing):
@@ -63,12 +65,13 @@ def _local(thing):
     )
 
 
-def token_classes(scene):
+def token_classes(view):
     """What each picture token is taught: int8 [36, number of CLASSES], -1 where nobody knows.
 
     Four tokens stand for each cell of the 3 x 3 grid. Three of them speak of the object whose centre is in the cell, else of one that
     covers the token, else of the background: one says the colour, one the shape, one the place. The fourth says a number.
     """
+    scene = view.scene
     nothing = (SAYINGS.index(scene.background) if scene.background else -1,) * 3, (0, 0, 0, 0)
     facts, before = [nothing], 1
     for thing in scene.things:
@@ -77,7 +80,7 @@ def token_classes(scene):
         facts.append((sayings, (colour, shape, position, before)))
         before = position + 1
     centred = {thing.position: i + 1 for i, thing in reversed(list(enumerate(scene.things)))}
-    covered = covering(scene, GRID).reshape(GRID, GRID)
+    covered = view.covers[GRID]
     classes = np.zeros((GRID, GRID, len(CLASSES)), np.int8)
     for row, column in np.ndindex(GRID, GRID):
         sayings, keys = facts[centred.get(POSITIONS[row // 2 * 3 + column // 2], covered[row, column])]
@@ -94,10 +97,9 @@ def _numbers(scene):
     return np.array([circles, n, squares, n, n, n, triangles, n, stars]) + SAYINGS.index(0)
 
 
-def make_sample(rng, encode, ease=0.0):
-    """A fresh scene (an easy one with probability `ease`), its picture and a conversation, sometimes begun by small talk."""
-    scene = random_scene(rng, is_easy=rng.random() < ease)
-    turns = conversation(rng, scene, rng.choice([3, 4, 5, 6]))
+def make_sample(rng, encode, view):
+    """A sample with a conversation about a view, sometimes begun by small talk."""
+    turns = conversation(rng, view.scene, rng.choice([3, 4, 5, 6]))
     before = talk_without_picture(rng, 1) if rng.random() < 0.1 else []
     template = TEMPLATE
     if rng.random() < 0.04:
@@ -107,22 +109,38 @@ def make_sample(rng, encode, ease=0.0):
     if rng.random() < 0.02:
         pairs = [(turn.question, turn.answer) for turn in talk_without_picture(rng, 3)]
         ids, labels = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn=-1)
-    return Sample(*picture_and_classes(rng, scene), [BOS] + ids, [IGNORED] + labels)
+    return silent_sample(view, [BOS] + ids, [IGNORED] + labels)
 
 
-def picture_and_classes(rng, scene):
-    """The first four fields of a sample."""
-    return picture_of(rng, scene), token_classes(scene), cell_classes(scene, GRID), cell_classes(scene, FINE_GRID)
+def silent_sample(view, ids=(), labels=()):
+    """A sample of what the tower is taught about a view."""
+    classes = token_classes(view), cell_classes(view, GRID), cell_classes(view, FINE_GRID)
+    return Sample(view.pixels, *classes, list(ids), list(labels))
 
 
 def samples_of(seed, encode, n, ease=0.0):
-    """n samples; always the same ones for the same seed."""
+    """n samples, the part `ease` of them of easy scenes; always the same ones for the same seed."""
     rng = random.Random(seed)
-    return [make_sample(rng, encode, ease) for _ in range(n)]
+    return [
+        make_sample(rng, encode, view)
+        for view in _views(rng, n, lambda: random_scene(rng, is_easy=rng.random() < ease))
+    ]
 
 
-def silent_samples_of(seed, n, ease):
-    """n samples without conversations, the part `ease` of them of easy scenes."""
+def silent_samples_of(seed, n, ease, fullness):
+    """n samples without conversations: the part `fullness` of full scenes, of the others the part `ease` of easy ones."""
     rng = random.Random(seed)
-    scenes = [random_scene(rng, is_easy=rng.random() < ease) for _ in range(n)]
-    return [Sample(*picture_and_classes(rng, scene), [], []) for scene in scenes]
+
+    def scene():
+        if rng.random() < fullness:
+            return random_scene(rng, rng.randint(*FULL))
+        return random_scene(rng, is_easy=rng.random() < ease)
+
+    return [silent_sample(view) for view in _views(rng, n, scene)]
+
+
+def _views(rng, n, new_scene):
+    """n views, in random order, of n / VIEWS drawings."""
+    views = [view for _ in range(n // VIEWS) for view in views_of(rng, new_scene())]
+    rng.shuffle(views)
+    return views

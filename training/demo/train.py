@@ -25,7 +25,7 @@ from .vocabulary import train_tokenizer
 # On two cores, two processes of one thread each: faster than one process of two threads, and reproducible.
 # On a GPU, one process, its pictures drawn by all cores.
 RANKS = dict(cpu=2, cuda=1)
-BATCH = dict(cpu=16, cuda=128)
+BATCH = dict(cpu=32, cuda=128)
 # First the tower learns to see, from its heads; then the language model learns to talk about what a finished tower sees.
 TOWER_SHARE = 0.55
 # Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
@@ -34,6 +34,8 @@ PICTURES_PER_MINUTE = dict(tower=12500, talk=5000)
 LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), talk=(1e-3, 5e-3))
 # How many scenes are easy when a phase begins, and from this part of it on.
 FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, talk=0.2), 0.5
+# How many scenes are full when the tower's phase begins, and from which part of it on none is.
+FIRST_FULLNESS, FULL_UNTIL = 0.9, 0.75
 # A few sequences much longer than the others must not decide a step.
 MAX_GRADIENT = 5.0
 # Lengths are alike within a batch; the batches of one pool come in random order.
@@ -185,7 +187,8 @@ class Trainer:
         ahead = collections.deque()
         for i in itertools.count():
             ease = FIRST_EASE + (LAST_EASE[self.phase] - FIRST_EASE) * min(1.0, self.part / EASE_UNTIL)
-            job = (self.phase, f"{self.seed}-{self.phase}-{i}-{self.rank}", self.folder, ease)
+            fullness = FIRST_FULLNESS * max(0.0, 1 - self.part / FULL_UNTIL)
+            job = (self.phase, f"{self.seed}-{self.phase}-{i}-{self.rank}", self.folder, ease, fullness)
             if not self.workers:
                 yield draw_pool(*job)
                 continue
@@ -205,10 +208,10 @@ class Trainer:
         )
 
 
-def draw_pool(phase, seed, folder, ease):
+def draw_pool(phase, seed, folder, ease, fullness):
     """POOL samples for a phase; the tower needs no conversations."""
     if phase == "tower":
-        return silent_samples_of(seed, POOL, ease)
+        return silent_samples_of(seed, POOL, ease, fullness)
     return samples_of(seed, encoder(folder), POOL, ease)
 
 

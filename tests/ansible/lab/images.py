@@ -113,6 +113,18 @@ USER 10001:10001
 }
 
 
+def build_exporter(prefix: str) -> None:
+    """Build PREFIX nginx-exporter:lab: the exporter as Debian has it, since its own image cannot be pulled."""
+    text = f"""FROM {DEBIAN}
+RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends prometheus-nginx-exporter >/dev/null
+USER 65534
+ENTRYPOINT ["prometheus-nginx-exporter"]
+"""
+    command = ["docker", "build", "--network", "host", "--tag", f"{prefix}nginx-exporter:lab", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def build_faulty(prefix: str, version: str, fault: str) -> None:
     """Build PREFIX server:FAULT, which is the version with the fault."""
     text = f"FROM {prefix}server:{version}\n{FAULTS[fault]}"

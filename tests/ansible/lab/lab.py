@@ -191,6 +191,8 @@ class Lab:
             "lingbi_server_memory_mib": 4096,
             "lingbi_ready_wait_s": 120,
             "lingbi_settings": self.settings,
+            "lingbi_monitoring": True,
+            "lingbi_agent_images": {"nginx-exporter": f"{self.pull_prefix}nginx-exporter:lab"},
         }
 
         def group(names):
