@@ -14,9 +14,12 @@ import pytest
 
 from lingbi.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS
+from tests.ansible.lab import images
 from tests.ansible.lab.load import Load
 
 OLD, NEW = VERSIONS
+CARRIED = "1.2.0"  # in an archive only
+TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
 PAUSE_S = 0.1  # else the askers take both cores, and every rollout waits for them
@@ -210,8 +213,27 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     assert lab.play("smoke", inventory).status == 0
 
 
+def test_a_second_gateway_beside_a_server_joins_and_a_version_from_an_archive_rolls_behind_both(lab):
+    joined = lab.play("site", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
+    assert joined.status == 0, joined.output
+    assert [(row["host"], row["unit"]) for row in joined.rows] == [("gpu2", "gateway"), ("gpu2", "agents")]
+    images.build_product(images.PREFIX, CARRIED)
+    archive = str(lab.archive(CARRIED, images.PREFIX))
+    inventory = lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS, lingbi_image_archive=archive)
+    with asking(lab) as load, Load(lab.url("gpu2"), lab.key, askers=1, pause_s=PAUSE_S) as other:
+        rolled = lab.play("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
+        for each in (load, other):
+            each.until(each.counts.total() + 10)
+    assert rolled.status == 0, rolled.output
+    expect_spotless(load)
+    expect_spotless(other)
+    for name, unit in (("gpu1", "server"), ("gpu2", "server"), ("gate1", "gateway"), ("gpu2", "gateway")):
+        assert lab.running(name, unit)["version"] == CARRIED
+    assert lab.upstreams("gpu2") == lab.upstreams("gate1") and lab.upstreams().count(":23333") == 2
+
+
 def test_uninstall_takes_everything_but_the_weights(lab):
-    gone = lab.play("uninstall", lab.inventory(lingbi_version=NEW))
+    gone = lab.play("uninstall", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
     assert gone.status == 0, gone.output
     for name in ("gpu1", "gpu2", "gate1"):
         assert lab.root(name, "docker", "ps", "--all", "--quiet") == ""

@@ -99,6 +99,7 @@ def test_the_camera(visit):
     visitor.page.locator("#camera").get_by_text("Take a picture").click()
     webcam = visitor.page.locator("#webcam")
     webcam.get_by_text(re.compile("Click to Access Webcam|access", re.I)).first.click()
+    visitor.page.wait_for_function("document.querySelector('#webcam video')?.videoWidth > 0")
     webcam.locator(
         "button[aria-label='capture photo'], button[aria-label='Capture photo'], .controls button"
     ).first.click()

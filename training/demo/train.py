@@ -25,7 +25,7 @@ from .vocabulary import train_tokenizer
 # On two cores, two processes of one thread each: faster than one process of two threads, and reproducible.
 # On a GPU, one process, its pictures drawn by all cores.
 RANKS = dict(cpu=2, cuda=1)
-BATCH = dict(cpu=32, cuda=128)
+BATCH = dict(cpu=dict(tower=32, talk=16), cuda=dict(tower=128, talk=128))
 # First the tower learns to see, from its heads; then the language model learns to talk about what a finished tower sees.
 TOWER_SHARE = 0.55
 # Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
@@ -107,7 +107,7 @@ class Trainer:
         known = {id(p) for p in matrices}
         self.parameters = parameters
         self.optimizers = (
-            Muon(matrices),
+            Muon(matrices, rank=self.rank, ranks=self.shared.ranks, add_up=self._add_up),
             torch.optim.AdamW([p for p in parameters if id(p) not in known], betas=(0.9, 0.98), weight_decay=0.01),
         )
         self.phase, self.phase_started, self.phase_step, losses = phase, time.monotonic(), 0, []
@@ -126,7 +126,7 @@ class Trainer:
     @property
     def n_steps(self):
         """Steps of the phase; on a GPU the clock counts instead."""
-        return int(self.minutes[self.phase] * PICTURES_PER_MINUTE[self.phase]) // (RANKS["cpu"] * BATCH["cpu"])
+        return int(self.minutes[self.phase] * PICTURES_PER_MINUTE[self.phase]) // (RANKS["cpu"] * BATCH["cpu"][self.phase])
 
     @property
     def part(self):
@@ -138,10 +138,9 @@ class Trainer:
     def _agree_on_norms(self):
         """Averages what the ranks' batch norms have seen, so that all go on with one tower."""
         buffers = [buffer for buffer in self.model.vit.stem.buffers() if buffer.is_floating_point()]
-        mean = self.shared.average(self.step, self.rank, torch.cat(buffers))
+        mean = self._average(torch.cat(buffers))
         for buffer, part in zip(buffers, mean.split([len(buffer) for buffer in buffers]), strict=False):
             buffer.copy_(part)
-        self.step += 1
 
     def _features(self, batch):
         return self.model.vit(network.pixels_of(batch, self.device))
@@ -160,7 +159,7 @@ class Trainer:
         gradient = torch.cat(
             [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in self.parameters]
         )
-        gradient = self.shared.average(self.step, self.rank, gradient)
+        gradient = self._average(gradient)
         gradient *= (MAX_GRADIENT / (gradient.norm() + 1e-6)).clamp(max=1.0)
         for p, part in zip(self.parameters, gradient.split([p.numel() for p in self.parameters]), strict=False):
             if p.grad is not None:
@@ -168,11 +167,18 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
+
+    def _average(self, values):
+        """The mean of the ranks' vectors. Each call takes the next step's place among what they share."""
         self.step += 1
+        return self.shared.average(self.step, self.rank, values)
+
+    def _add_up(self, values):
+        return self._average(values) * self.shared.ranks
 
     def _batches(self):
         """Batches of this rank, of sequences of about one length, until the phase is done."""
-        size = BATCH[self.device]
+        size = BATCH[self.device][self.phase]
         for samples in self._pools():
             order = range(0, len(samples), size)
             if self.phase == "talk":

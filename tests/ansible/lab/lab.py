@@ -145,6 +145,15 @@ class Lab:
         docker("push", "--quiet", target)
         docker("rmi", target)
 
+    def archive(self, version: str, prefix: str) -> Path:
+        """The images of a version in one file, named as the hosts know them, and in no registry."""
+        names = {name: f"{self.pull_prefix}{name}:{version}" for name in ("server", "ui", "gateway")}
+        for name, target in names.items():
+            docker("tag", f"{prefix}{name}:{version}", target)
+        docker("save", "--output", self.folder / "images.tar", *names.values())
+        docker("rmi", *names.values())
+        return self.folder / "images.tar"
+
     def running(self, name: str, unit: str = "server") -> dict:
         """What was last proven to run on a host."""
         return json.loads(self.root(name, "cat", f"/opt/lingbi/{unit}/running.json"))
@@ -156,8 +165,8 @@ class Lab:
         """The id of a service's container on a host: another one where it was replaced."""
         return self.root(name, "docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}")
 
-    def upstreams(self) -> str:
-        return self.root(self.gateways[0], "cat", "/opt/lingbi/upstreams/servers.conf")
+    def upstreams(self, gateway: str | None = None) -> str:
+        return self.root(gateway or self.gateways[0], "cat", "/opt/lingbi/upstreams/servers.conf")
 
     def cut(self, name: str) -> None:
         """Take a host off the network, as a pulled cable does."""
@@ -167,8 +176,8 @@ class Lab:
         host = self.hosts[name]
         docker("network", "connect", "--ip", host.address, self.network, host.container)
 
-    def inventory(self, file: str = "lab.yml", hosts=None, **variables) -> Path:
-        """Write an inventory; returns its path."""
+    def inventory(self, file: str = "lab.yml", hosts=None, gateways=None, **variables) -> Path:
+        """Write an inventory; returns its path. gateways: the lab's own by default."""
         hosts = hosts or {}
         known = f"-o UserKnownHostsFile={self.folder / 'known_hosts'}"
         common = {
@@ -198,7 +207,7 @@ class Lab:
         def group(names):
             return {"hosts": {name: {"ansible_host": self.hosts[name].address} | hosts.get(name, {}) for name in names}}
 
-        children = {"lingbi_servers": group(self.servers), "lingbi_gateways": group(self.gateways)}
+        children = {"lingbi_servers": group(self.servers), "lingbi_gateways": group(gateways or self.gateways)}
         path = self.folder / file
         path.write_text(yaml.safe_dump({"all": {"vars": common | variables, "children": children}}))
         return path
