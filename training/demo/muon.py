@@ -20,14 +20,16 @@ def orthogonalize(stack, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps matrices of one shape together. `lr` is the root mean square of a step's entries, comparable with Adam's.
+    """Steps matrices of one shape together, a convolution as the matrix of its filters. `lr` is the root mean square of a step's entries, comparable with Adam's.
 
     Args:
         rank, ranks: of the processes that step the same matrices by the same gradients, each orthogonalizes its part.
         add_up: gives the sum of a vector over all of them.
     """
 
-    def __init__(self, params, lr=1e-3, momentum=0.95, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector):
+    def __init__(
+        self, params, lr=1e-3, momentum=0.95, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector
+    ):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.rank, self.ranks, self.add_up = rank, ranks, add_up
 
@@ -42,7 +44,7 @@ class Muon(torch.optim.Optimizer):
             updates = torch.cat([self._directions(group, stack).flatten() for stack in alike.values()])
             updates = self.add_up(updates).split([p.numel() for p in matrices])
             for p, update in zip(matrices, updates, strict=True):
-                length = max(p.shape) ** 0.5
+                length = max(p.flatten(1).shape) ** 0.5
                 p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(p), alpha=group["lr"] * length)
 
     def _directions(self, group, matrices):
@@ -52,7 +54,7 @@ class Muon(torch.optim.Optimizer):
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
             momentum.mul_(group["momentum"]).add_(p.grad)
             directions.append(p.grad + group["momentum"] * momentum)
-        directions = torch.stack(directions)
+        directions = torch.stack(directions).flatten(2)
         mine, updates = slice(self.rank, None, self.ranks), torch.zeros_like(directions)
         if len(directions[mine]):
             updates[mine] = orthogonalize(directions[mine])

@@ -9,8 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from .samples import CLASSES, LOCAL_CLASSES
 from .template import IGNORED
 
-# How much the heads on the picture tokens, in the middle of the tower and on the stem's cells count.
-FINAL_WEIGHT, MIDDLE_WEIGHT, FINE_WEIGHT = 1.0, 0.5, 0.5
+# How much the heads on the picture tokens, in the middle of the tower, on the stem's cells and on whole things count.
+FINAL_WEIGHT, MIDDLE_WEIGHT, FINE_WEIGHT, THING_WEIGHT = 1.0, 0.5, 0.5, 1.0
+# What the stem is told of a thing from all cells that it covers.
+THING_CLASSES = ("colour", "shape")
 
 
 def new_model(folder):
@@ -96,6 +98,26 @@ class Head(nn.Module):
         return torch.stack(losses).sum()
 
 
+class ThingHead(nn.Module):
+    """Tells what a thing is from the mean of the stem's cells that it covers.
+
+    A shape shows at corners and edges far apart: without this the stem learns them only once the tower attends to them.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        self.spread = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
+        self.head = Head(2 * width, THING_CLASSES)
+
+    def loss(self, cells, cover, classes):
+        """cells [batch, 144, width]; cover [batch, 144] and classes [batch, things, LOCAL_CLASSES] as in `samples.Sample`."""
+        masks = cover[:, None] == torch.arange(1, classes.shape[1] + 1, device=cover.device)[:, None]
+        means = masks.to(cells.dtype) @ cells / masks.sum(2, keepdim=True).clamp_min(1)
+        columns = [LOCAL_CLASSES.index(name) for name in THING_CLASSES]
+        truths = torch.where(masks.any(2, keepdim=True), classes.long(), -1)[..., columns]
+        return self.head.loss(self.spread(means), truths)
+
+
 class Heads(nn.Module):
     """What the tower is taught by: on its picture tokens, in its middle and on the stem's cells; only training needs this."""
 
@@ -105,6 +127,7 @@ class Heads(nn.Module):
         self.final = Head(model.vision_proj[0].in_features, CLASSES)
         self.middle = Head(model.vision_proj[0].in_features, LOCAL_CLASSES)
         self.fine = Head(model.config.vision_config["num_channels"], LOCAL_CLASSES)
+        self.thing = ThingHead(model.config.vision_config["num_channels"])
         model.vit.stem.register_forward_hook(self._keep_cells)
         layers[len(layers) // 2 - 1].register_forward_hook(self._keep_patches)
 
@@ -114,12 +137,13 @@ class Heads(nn.Module):
     def _keep_patches(self, layer, inputs, outputs):
         self.patches = outputs[0][:, 1:]
 
-    def loss(self, features, classes, middle_classes, fine_classes):
+    def loss(self, features, classes, middle_classes, fine_classes, fine_cover, thing_classes):
         """Weighted loss of all heads. features [batch, tokens, C]; the classes as in `samples.Sample`, batched."""
         return (
             FINAL_WEIGHT * self.final.loss(features, classes)
             + MIDDLE_WEIGHT * self.middle.loss(self.patches, middle_classes)
             + FINE_WEIGHT * self.fine.loss(self.cells, fine_classes)
+            + THING_WEIGHT * self.thing.loss(self.cells, fine_cover, thing_classes)
         )
 
 
@@ -132,10 +156,10 @@ def pixels_of(samples, device="cpu"):
 
 
 def classes_of(samples):
-    """Batches of the samples' three kinds of classes."""
+    """Batches of the samples' kinds of classes, as `Heads.loss` takes them."""
     return tuple(
         torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
-        for name in ("classes", "middle_classes", "fine_classes")
+        for name in ("classes", "middle_classes", "fine_classes", "fine_cover", "thing_classes")
     )
 
 

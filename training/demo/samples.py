@@ -41,20 +41,31 @@ class Sample:
     """One picture, what its cells are taught, and a conversation about it.
 
     pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the picture tokens; middle_classes and fine_classes: int
-    [36 and 144, number of LOCAL_CLASSES], what covers the tower's patches and the stem's cells.
+    [36 and 144, number of LOCAL_CLASSES], what covers the tower's patches and the stem's cells; fine_cover: int [144], which thing
+    does, 0 for none, else 1 + its index; thing_classes: int [6, number of LOCAL_CLASSES], of the things themselves, 0 for none.
     """
 
     pixels: np.ndarray
     classes: np.ndarray
     middle_classes: np.ndarray
     fine_classes: np.ndarray
+    fine_cover: np.ndarray
+    thing_classes: np.ndarray
     ids: list
     labels: list
 
 
 def cell_classes(view, grid):
     """What covers each cell of a grid: int8 [grid * grid, number of LOCAL_CLASSES]."""
-    return np.array([(0, 0, 0)] + [_local(thing) for thing in view.scene.things], np.int8)[view.covers[grid].ravel()]
+    return np.concatenate((np.zeros((1, len(LOCAL_CLASSES)), np.int8), thing_classes(view)))[view.covers[grid].ravel()]
+
+
+def thing_classes(view):
+    """What each thing is: int8 [6, number of LOCAL_CLASSES], zeros where there are fewer things."""
+    classes = np.zeros((MAX_THINGS, len(LOCAL_CLASSES)), np.int8)
+    for row, thing in zip(classes, view.scene.things, strict=False):
+        row[:] = _local(thing)
+    return classes
 
 
 def _local(thing):
@@ -115,7 +126,8 @@ def make_sample(rng, encode, view):
 def silent_sample(view, ids=(), labels=()):
     """A sample of what the tower is taught about a view."""
     classes = token_classes(view), cell_classes(view, GRID), cell_classes(view, FINE_GRID)
-    return Sample(view.pixels, *classes, list(ids), list(labels))
+    things = view.covers[FINE_GRID].ravel().astype(np.int8), thing_classes(view)
+    return Sample(view.pixels, *classes, *things, list(ids), list(labels))
 
 
 def samples_of(seed, encode, n, ease=0.0):

@@ -25,11 +25,11 @@ from .vocabulary import train_tokenizer
 # On two cores, two processes of one thread each: faster than one process of two threads, and reproducible.
 # On a GPU, one process, its pictures drawn by all cores.
 RANKS = dict(cpu=2, cuda=1)
-BATCH = dict(cpu=dict(tower=32, talk=16), cuda=dict(tower=128, talk=128))
+BATCH = dict(cpu=16, cuda=128)
 # First the tower learns to see, from its heads; then the language model learns to talk about what a finished tower sees.
 TOWER_SHARE = 0.55
 # Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
-PICTURES_PER_MINUTE = dict(tower=12500, talk=5000)
+PICTURES_PER_MINUTE = dict(tower=12000, talk=5800)
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), talk=(1e-3, 5e-3))
 # How many scenes are easy when a phase begins, and from this part of it on.
@@ -84,7 +84,7 @@ class Trainer:
             self._run(
                 "tower",
                 [*vit.parameters(), *self.heads.parameters()],
-                vit.vision_tower.vision_model.encoder,
+                [*vit.stem.parameters(), *vit.vision_tower.vision_model.encoder.parameters()],
                 self._seeing_loss,
             )
             self._agree_on_norms()
@@ -96,14 +96,17 @@ class Trainer:
         if self.rank == 0:
             save(self.model, self.folder)
         self._run(
-            "talk", [p for p in self.model.parameters() if p.requires_grad], self.model.model.layers, self._talking_loss
+            "talk",
+            [p for p in self.model.parameters() if p.requires_grad],
+            self.model.model.layers.parameters(),
+            self._talking_loss,
         )
         if self.workers:
             self.workers.terminate()
 
     def _run(self, phase, parameters, layers, loss_of):
-        """Trains these parameters for the phase's time, the matrices of its layers with Muon."""
-        matrices = [p for p in layers.parameters() if p.dim() == 2]
+        """Trains these parameters for the phase's time, the matrices and convolutions among its layers' with Muon."""
+        matrices = [p for p in layers if p.dim() > 1]
         known = {id(p) for p in matrices}
         self.parameters = parameters
         self.optimizers = (
@@ -126,7 +129,7 @@ class Trainer:
     @property
     def n_steps(self):
         """Steps of the phase; on a GPU the clock counts instead."""
-        return int(self.minutes[self.phase] * PICTURES_PER_MINUTE[self.phase]) // (RANKS["cpu"] * BATCH["cpu"][self.phase])
+        return int(self.minutes[self.phase] * PICTURES_PER_MINUTE[self.phase]) // (RANKS["cpu"] * BATCH["cpu"])
 
     @property
     def part(self):
@@ -178,7 +181,7 @@ class Trainer:
 
     def _batches(self):
         """Batches of this rank, of sequences of about one length, until the phase is done."""
-        size = BATCH[self.device][self.phase]
+        size = BATCH[self.device]
         for samples in self._pools():
             order = range(0, len(samples), size)
             if self.phase == "talk":
