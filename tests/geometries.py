@@ -1,10 +1,17 @@
-"""A published geometry with random weights, from a local hub to an answer: on a GPU whole, on a CPU with few layers."""
+"""A published geometry with random weights, from a local hub to an answer: on a GPU whole, on a CPU with few layers.
+
+`python -m tests.geometries [NAME ...]` does it on the CPU engine: every tensor in its published shape, the language
+model of one layer, since three of the four need 18 GB of memory and more with all.
+"""
 
 import json
 import shutil
+import sys
+import tempfile
+import time
 from pathlib import Path
 
-from lingbi.catalogue import Model
+from lingbi.catalogue import MODELS, Model
 from lingbi.random_model import make
 from tests.conftest import ROOT, lingbi, running_server
 from tests.hub import running_hub
@@ -28,3 +35,16 @@ def expect_fetched_loaded_and_right(model: Model, engine: str, folder: Path, lay
         assert int(checks["prompt-tokens"]["detail"]) == TEXT_TOKENS + model.picture_tokens(640, 480)
     finally:
         shutil.rmtree(folder)  # at full size 17 GB twice
+
+
+def main(names=()) -> int:
+    for model in (model for model in MODELS if model.hub_id and (not names or model.name in names)):
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            expect_fetched_loaded_and_right(model, "cpu", Path(folder) / "lab", layers=1)
+        print(f"{model.name}: fetched, checked, loaded, smoke passed, {time.monotonic() - begun:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ import numpy as np
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES
 
 from .conversations import conversation, talk_without_picture
-from .pictures import FINE_GRID, GRID, MAX_THINGS, VIEWS, random_scene, views_of
+from .pictures import FINE_GRID, GRID, MAX_THINGS, random_scene, views_of
 from .template import BOS, IGNORED, TEMPLATE, encode_conversation
 
 PICTURE_TOKENS = GRID * GRID
@@ -130,29 +130,25 @@ def silent_sample(view, ids=(), labels=()):
     return Sample(view.pixels, *classes, *things, list(ids), list(labels))
 
 
-def samples_of(seed, encode, n, ease=0.0):
-    """n samples, the part `ease` of them of easy scenes; always the same ones for the same seed."""
+def samples_of(seed, encode, n, ease=0.0, fullness=0.0):
+    """n samples, the part `fullness` of full scenes, of the others the part `ease` of easy ones; the same for the same seed."""
     rng = random.Random(seed)
-    return [
-        make_sample(rng, encode, view)
-        for view in _views(rng, n, lambda: random_scene(rng, is_easy=rng.random() < ease))
-    ]
+    return [make_sample(rng, encode, view) for view in _views(rng, n, ease, fullness)]
 
 
 def silent_samples_of(seed, n, ease, fullness):
-    """n samples without conversations: the part `fullness` of full scenes, of the others the part `ease` of easy ones."""
-    rng = random.Random(seed)
+    """As `samples_of`, without conversations."""
+    return [silent_sample(view) for view in _views(random.Random(seed), n, ease, fullness)]
 
-    def scene():
+
+def _views(rng, n, ease, fullness):
+    """n views, in random order, of one drawing for each VIEWS of them."""
+    views = []
+    while len(views) < n:
         if rng.random() < fullness:
-            return random_scene(rng, rng.randint(*FULL))
-        return random_scene(rng, is_easy=rng.random() < ease)
-
-    return [silent_sample(view) for view in _views(rng, n, scene)]
-
-
-def _views(rng, n, new_scene):
-    """n views, in random order, of n / VIEWS drawings."""
-    views = [view for _ in range(n // VIEWS) for view in views_of(rng, new_scene())]
+            scene = random_scene(rng, rng.randint(*FULL))
+        else:
+            scene = random_scene(rng, is_easy=rng.random() < ease)
+        views += views_of(rng, scene)
     rng.shuffle(views)
-    return views
+    return views[:n]
