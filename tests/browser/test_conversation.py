@@ -179,6 +179,12 @@ def full_house(stack: dict, visitors: int = 7):
         yield
 
 
+def lines_of_the_page(stack: dict) -> list:
+    """What the worker logged of the page's questions, one dict each."""
+    lines = (stack["state_dir"] / "logs" / "worker-0.log").read_text().splitlines()
+    return [json.loads(line) for line in lines if '"key": "ui"' in line and CHAT in line]
+
+
 def begin_long_answer(visitor, tmp_path) -> None:
     """A question whose answer is a hundred odd words: nothing that was said may come again."""
     visitor.set_option("Temperature", 0)
@@ -199,34 +205,33 @@ def standing_still(stack: dict):
 
 
 def test_stop_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
-    visitor = visit()
+    visitor, before = visit(), len(lines_of_the_page(demo_stack))
     with full_house(demo_stack):
         begin_long_answer(visitor, tmp_path)
         with standing_still(demo_stack):
             visitor.page.locator("#question .stop-button").click()
             visitor.is_idle()
-        assert_cut_off(demo_stack)
+        assert_cut_off(demo_stack, before)
     visitor.set_option("Repetition penalty", 1)
     visitor.ask("What shape is it?")
     visitor.sees("circle")
 
 
 def test_a_closed_tab_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
-    visitor = visit()
+    visitor, before = visit(), len(lines_of_the_page(demo_stack))
     with full_house(demo_stack):
         begin_long_answer(visitor, tmp_path)
         with standing_still(demo_stack):
             visitor.page.close()
             time.sleep(2)  # for the browser's leaving to be noticed on both ways
-        assert_cut_off(demo_stack)
+        assert_cut_off(demo_stack, before)
 
 
-def assert_cut_off(stack: dict, visitors: int = 7) -> None:
+def assert_cut_off(stack: dict, lines_before: int, visitors: int = 7) -> None:
     """The page's last answer has left the engine, and did not end by itself."""
     assert wait_until(lambda: metric(worker(stack), "lingbi_requests_inside") == visitors, 5)
-    lines = (stack["state_dir"] / "logs" / "worker-0.log").read_text().splitlines()
-    asked = [json.loads(line) for line in lines if '"key": "ui"' in line and CHAT in line]
-    assert "finish_reason" not in asked[-1], asked[-1]
+    assert wait_until(lambda: len(lines_of_the_page(stack)) > lines_before, 5)  # written when its request has gone
+    assert "finish_reason" not in lines_of_the_page(stack)[-1], lines_of_the_page(stack)[-1]
 
 
 def test_uploads_are_not_listed(demo_stack):

@@ -229,6 +229,18 @@ def test_two_hosts_that_want_different_revisions_do_not_mix(hub, to, tmp_path):
     assert same_files(to, hub.folder(MODEL, winner))
 
 
+def test_a_fetch_that_begins_beside_this_one_is_no_strange_file(to, monkeypatch):
+    to.mkdir(parents=True)
+    look = type(to).iterdir
+
+    def begun_meanwhile(folder):
+        (folder / ".lingbi").mkdir(exist_ok=True)
+        return look(folder)
+
+    monkeypatch.setattr(type(to), "iterdir", begun_meanwhile)
+    WeightsFolder(to).prepare()
+
+
 def test_proxy_variables_are_honoured(hub, to, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")

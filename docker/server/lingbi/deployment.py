@@ -82,6 +82,18 @@ SETTINGS = (
         "网关的服务器列表所在文件夹（compose.servers-folder.yaml）",
     ),
     Setting(
+        "AGENTS_ADDRESS",
+        None,
+        "address on which exporters run alone, for a Prometheus elsewhere (compose.agents.yaml)",
+        "单独运行导出器时开放的地址，供别处的 Prometheus 使用（compose.agents.yaml）",
+    ),
+    Setting(
+        "GATEWAY_PROJECT",
+        None,
+        "Compose project of the gateway that they watch (compose.agents.yaml)",
+        "导出器所监控的网关的 Compose 项目名（compose.agents.yaml）",
+    ),
+    Setting(
         "TLS_FOLDER",
         None,
         "folder with certificate.pem and key.pem (compose.tls.yaml)",

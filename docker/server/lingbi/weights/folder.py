@@ -38,7 +38,9 @@ class WeightsFolder:
                 f"{self.path} is a link or a file: shared weights are used in place and never written to; "
                 "give another folder in --to, or fetch where the link points"
             )
-        if not self.own.exists() and self.path.is_dir() and any(self.path.iterdir()) and not self._holds_a_model():
+        # in this order: a fetch beside this one makes .lingbi/ before it places anything
+        is_strange = self._holds_files() and not self.own.exists()
+        if is_strange and not self._holds_a_model():
             raise ConfigurationError(f"{self.path} holds other files than a model's; give a new folder in --to")
         try:
             for folder in (self.partial, self.verified):
@@ -51,6 +53,9 @@ class WeightsFolder:
                 f"{self.path} cannot be written: {error.strerror} ({owner} belongs to user {owner.stat().st_uid}, "
                 f"this is user {os.geteuid()}); let this user write there, or give another folder"
             ) from None
+
+    def _holds_files(self) -> bool:
+        return self.path.is_dir() and any(entry != self.own for entry in self.path.iterdir())
 
     def _holds_a_model(self) -> bool:
         return (self.path / "config.json").exists()
