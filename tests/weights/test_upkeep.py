@@ -12,6 +12,7 @@ from lingbi.weights import marker
 from lingbi.weights.carrying import export
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.progress import Progress
+from lingbi.weights.volume import size_on_disk
 from tests.conftest import DEMO
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, run, same_files
 
@@ -170,3 +171,9 @@ def test_a_fetch_killed_at_random_moments_ends_right(hub, tmp_path):
         process.communicate()
     fetch_from(hub, to)
     assert same_files(to, hub.root / MODEL)
+
+
+def test_sizes_can_be_asked_while_a_fetch_moves_files(tmp_path, monkeypatch):
+    (tmp_path / "stays").write_bytes(b"x" * 8192)
+    monkeypatch.setattr(os, "walk", lambda folder: [(str(folder), [], ["stays", "moved meanwhile"])])
+    assert 8192 <= size_on_disk(tmp_path) < 16384

@@ -59,8 +59,15 @@ def size_on_disk(folder: Path) -> int:
     """Bytes that a folder's files take; a link takes none."""
     if folder.is_symlink():
         return 0
-    files = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
-    return sum(os.lstat(file).st_blocks * 512 for file in files)
+    return sum(_blocks(os.path.join(root, name)) for root, _, names in os.walk(folder) for name in names) * 512
+
+
+def _blocks(file: str) -> int:
+    """Blocks of 512 bytes; none where a fetch at work has just moved the file."""
+    try:
+        return os.lstat(file).st_blocks
+    except FileNotFoundError:
+        return 0
 
 
 def verify(path: Path, lock_file: Path | None, progress: Progress) -> dict:
