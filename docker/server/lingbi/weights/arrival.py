@@ -72,11 +72,12 @@ class Arrival:
 
         Raises Stopped when the fetch ends before.
         """
-        digest, hashed = hashlib.sha256(), 0
+        digest, hashed, buffer = hashlib.sha256(), 0, memoryview(bytearray(HASH_BYTES))
         while hashed < self.partial.size and not self._stop.is_set():
-            data = self.partial.read(hashed, min(HASH_BYTES, self._wait_front(hashed) - hashed))
-            digest.update(data)
-            hashed += len(data)
+            ready = min(HASH_BYTES, self._wait_front(hashed) - hashed)
+            count = self.partial.read_into(buffer[:ready], hashed)
+            digest.update(buffer[:count])
+            hashed += count
         if hashed < self.partial.size:
             raise Stopped(f"stopped while {self.entry.path} was fetched")
         return digest.hexdigest()

@@ -23,7 +23,7 @@ RATE_WINDOW_S = 30
 LISTING_TIMEOUT_S = 600
 FOREVER_S = 30 * 24 * 3600  # patience.py ends a fetch, not the client's hour a file
 LISTING_LIMIT = 3000  # the hub cuts a folder's listing here and does not say so
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 20
 
 
 class Hub:

@@ -70,8 +70,9 @@ class Partial:
             self.arrived[begin:end] = b"\1" * (end - begin)
             self.arrived_bytes += self._bytes_of(new, is_last_new)
 
-    def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._data, size, offset)
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer from an offset; returns how many bytes there were."""
+        return os.preadv(self._data, [buffer], offset)
 
     def close(self) -> None:
         os.close(self._data)
