@@ -98,16 +98,6 @@ def test_the_page_does_not_start_with_a_misspelt_setting(tmp_path):
     assert done.returncode == 2 and "did you mean LINGBI_UI_PORT" in done.stderr
 
 
-@pytest.fixture
-def picture(tmp_path):
-    def make(kind: str, size=(20, 20), **options):
-        file = tmp_path / f"picture.{kind.lower()}"
-        Image.new("RGB", size, "red").save(file, kind, **options)
-        return file
-
-    return make
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 def test_pictures_travel_as_they_are(picture, kind):
     file = picture(kind)
