@@ -80,7 +80,8 @@ class Page:
     """A running page server: its URL, its folder of uploads, its log, and what a browser would send it."""
 
     def __init__(self, folder, port: int):
-        self.url, self.files, self.log = f"http://127.0.0.1:{port}", folder / "files", folder / "page.log"
+        self.url, self.folder = f"http://127.0.0.1:{port}", folder
+        self.files, self.log = folder / "files", folder / "page.log"
         self.client = httpx.Client(base_url=self.url, timeout=30)
         self.session = 0
 
@@ -142,16 +143,28 @@ def running_page(folder, api_url: str, **settings):
         process.wait(20)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fake_api():
     api = FakeApi()
     yield api
     api.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page(fake_api, tmp_path_factory):
-    with running_page(tmp_path_factory.mktemp("page"), fake_api.url) as found:
+    """A page before the fake API; tests must leave it answering."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "key").write_text("lb-key-of-the-page")
+    with running_page(folder, fake_api.url, API_KEY_FILE=folder / "key") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def lonely_page(tmp_path_factory):
+    """A page whose server was never there; its API's port as `api_port`."""
+    port = free_port()
+    with running_page(tmp_path_factory.mktemp("lonely"), f"http://127.0.0.1:{port}") as found:
+        found.api_port = port
         yield found
 
 

@@ -3,11 +3,9 @@
 import base64
 import json
 
-import httpx
 import pytest
 
-from tests.conftest import free_port
-from tests.ui.conftest import OPTIONS, running_page, said
+from tests.ui.conftest import OPTIONS, said
 
 SECRET = "a secret that only the page's user may read"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -117,9 +115,7 @@ def test_health_tells_no_address_and_does_not_ask_each_time(page, fake_api):
     assert len([path for path in fake_api.paths if path == "/v1/models"]) <= 1
 
 
-def test_health_of_a_page_without_a_server(tmp_path):
-    port = free_port()
-    with running_page(tmp_path, f"http://127.0.0.1:{port}") as page:
-        answer = httpx.get(page.url + "/health")
+def test_health_of_a_page_without_a_server(lonely_page):
+    answer = lonely_page.client.get("/health")
     assert answer.status_code == 503 and answer.json() == {"status": "unavailable"}
-    assert str(port) in page.log.read_text()
+    assert str(lonely_page.api_port) in lonely_page.log.read_text()
