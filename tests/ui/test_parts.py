@@ -91,6 +91,7 @@ def test_the_parts_agree_on_limits_and_ports():
     assert page.max_pictures == server.max_pictures and page.max_picture_mib == server.max_picture_mib
     assert server.max_picture_mpixels * 1_000_000 == MAX_PIXELS
     assert gateway.max_body_mib <= server.max_body_mib and page.max_picture_mib * 4 / 3 < gateway.max_body_mib
+    assert page.max_pictures * page.max_picture_mib < gateway.max_upload_mib
     assert (gateway.max_body_mib - 1) * MIB > MAX_SENT_BYTES * 4 / 3
     assert gateway.ui == f"{page.host}:{page.port}" and gateway.servers == (f"{server.host}:{server.port}",)
     assert page.api_url == f"http://{gateway.inner_host}:{gateway.inner_port}"
