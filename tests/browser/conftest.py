@@ -40,7 +40,7 @@ class Visitor:
     """Somebody at the page: what they do, and what their browser noticed."""
 
     def __init__(self, browser, url: str, locale: str = "en-US", size=(1280, 860), **options):
-        self.url, self.faults, self.elsewhere = url, [], []
+        self.url, self.faults, self.elsewhere, self.expected = url, [], [], None
         width, height = size
         options = {"locale": locale, "viewport": {"width": width, "height": height}, "accept_downloads": True} | options
         self.context = browser.new_context(**options)
@@ -113,21 +113,39 @@ class Visitor:
         self.page.screenshot(path=SHOTS / f"{name}.png")
         return SHOTS / f"{name}.png"
 
+    def expect_faults(self, pattern: str) -> None:
+        """What the console may say because of what the test does."""
+        self.expected = re.compile(pattern)
+
+    def unexpected(self) -> list:
+        return [fault for fault in self.faults if not (self.expected and self.expected.search(fault))]
+
+    def background(self) -> int:
+        """How light the page is, 0 to 255."""
+        script = "getComputedStyle(document.querySelector('gradio-app')).backgroundColor"
+        return max(map(int, re.findall(r"\d+", self.page.evaluate(script))[:3]))
+
     def leave(self) -> None:
-        self.context.close()
+        if self.context:
+            self.context.close()
+        self.context = None
 
 
 @pytest.fixture
-def visit(chromium, demo_stack):
-    """visit(**options): a visitor at the running page; what their browser complained of fails the test."""
+def visit(chromium, request):
+    """visit(**options): a visitor at the running page, or at `url`; what their browser complained of fails the test.
+
+    is_in: whether they wait until the page is ready.
+    """
     here = []
 
-    def come(**options) -> Visitor:
-        here.append(Visitor(chromium, demo_stack["url"], **options).come())
-        return here[-1]
+    def come(url=None, is_in=True, **options) -> Visitor:
+        url = url or request.getfixturevalue("demo_stack")["url"]
+        here.append(Visitor(chromium, url, **options))
+        return here[-1].come() if is_in else here[-1]
 
     yield come
     for visitor in here:
         visitor.leave()
-    assert [fault for visitor in here for fault in visitor.faults] == []
+    assert [fault for visitor in here for fault in visitor.unexpected()] == []
     assert [url for visitor in here for url in visitor.elsewhere] == []

@@ -10,9 +10,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from lingbi.scenes import Scene, Thing, draw
-from lingbi.supervision import Supervisor, wait_until
-from tests.browser.conftest import Visitor
-from tests.conftest import ROOT, answers, clean_environment, free_port, running_stack
+from lingbi.supervision import Supervisor
+from tests.conftest import clean_environment, running_stack
+from tests.gateway.conftest import running_gateway
+from tests.ui.conftest import PYTHON, running_page
 
 RED = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)
 HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + b"\x00" * 2000
@@ -58,16 +59,57 @@ def test_a_bad_file_is_named_and_the_question_stays(visit, tmp_path, name):
         visitor.sees("red|Red")
 
 
-def test_40_mb_are_refused_with_a_sentence(chromium, demo_stack, tmp_path):
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [("en-US", "“huge.bmp” is too large: at most 20 MiB"), ("zh-CN", "“huge.bmp”太大：每张图片最多 20 MiB")],
+)
+def test_40_mb_are_refused_with_a_sentence(visit, tmp_path, locale, words):
     (tmp_path / "huge.bmp").write_bytes(b"BM" + b"\x00" * 40 * (1 << 20))
-    visitor = Visitor(chromium, demo_stack["url"]).come()
+    visitor, uploads = visit(locale=locale), []
+    visitor.page.on("request", lambda request: "/upload" in request.url and uploads.append(request.url))
     visitor.page.set_input_files("#question input[type=file]", str(tmp_path / "huge.bmp"))
-    expect(visitor.page.locator(".toast-body").first).to_contain_text(re.compile("20 ?MB|maximum|large", re.I))
-    visitor.shot("huge-file")
+    expect(visitor.page.locator(".note")).to_contain_text(words)
+    assert uploads == []
+    visitor.shot(f"huge-file-{locale}")
+    visitor.page.locator(".note button").click()
+    expect(visitor.page.locator(".note")).to_have_count(0)
     (tmp_path / "good.png").write_bytes(png())
-    visitor.come().ask("What colour is it?", tmp_path / "good.png")
+    visitor.ask("What colour is it?", tmp_path / "good.png")
     visitor.sees("red|Red")
-    visitor.leave()
+
+
+@pytest.mark.parametrize(
+    ("locale", "status", "words"),
+    [
+        ("en-US", 503, "This page's server cannot be reached"),
+        ("zh-CN", None, "暂时连接不到网页服务"),
+        ("zh-CN", 429, "请求太多"),
+        ("en-US", 429, "Too many requests from here"),
+    ],
+)
+def test_what_the_gateway_says_to_a_question_or_an_upload_is_a_sentence(visit, tmp_path, locale, status, words):
+    """status: the gateway's page of it, or None where nobody answers at all."""
+    visitor = visit(locale=locale)
+    visitor.expect_faults("Failed to load resource|ERR_")
+
+    def refuse(route):
+        route.fulfill(status=status, body="<html>", content_type="text/html") if status else route.abort()
+
+    (tmp_path / "good.png").write_bytes(png())
+    for address, act in (
+        ("**/queue/join*", lambda: visitor.ask("hello")),
+        ("**/gradio_api/upload*", lambda: visitor.page.set_input_files("input[type=file]", str(tmp_path / "good.png"))),
+    ):
+        visitor.page.route(address, refuse)
+        act()
+        expect(visitor.page.locator(".toast-body, .note").last).to_contain_text(words)
+        expect(visitor.page.locator("body")).not_to_contain_text("<html>")
+        visitor.page.unroute(address)
+        visitor.shot(f"gateway-{locale}-{status}")
+        visitor.come()  # what lies about is gone, and the page works
+    visitor.ask("hello")
+    expect(visitor.answers).to_have_count(1)
+    visitor.is_idle()
 
 
 def test_a_conversation_that_is_too_long_is_a_sentence(visit):
@@ -80,10 +122,10 @@ def test_a_conversation_that_is_too_long_is_a_sentence(visit):
     expect(visitor.answers.last).not_to_contain_text("⚠️")
 
 
-def test_the_server_goes_and_comes_back(chromium, tmp_path):
+def test_the_server_goes_and_comes_back(visit, tmp_path):
     """Its page shows it, answers with a sentence meanwhile, and works again by itself."""
     with running_stack(tmp_path / "state") as stack:
-        visitor = Visitor(chromium, stack["url"]).come()
+        visitor = visit(stack["url"])
         (tmp_path / "good.png").write_bytes(png())
         visitor.ask("What colour is it?", tmp_path / "good.png")
         visitor.sees("red|Red")
@@ -101,14 +143,17 @@ def test_the_server_goes_and_comes_back(chromium, tmp_path):
         visitor.leave()
 
 
-def test_the_pages_server_goes_and_comes_back(chromium, tmp_path):
+def test_the_pages_server_goes_and_comes_back(visit, tmp_path):
     with running_stack(tmp_path / "state") as stack:
-        visitor = Visitor(chromium, stack["url"]).come()
+        visitor = visit(stack["url"])
+        visitor.expect_faults("Failed to load resource|ERR_|Connection errored out")
         supervisor = Supervisor(tmp_path / "state")
         supervisor.rpc.supervisor.stopProcess("ui")
         expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "lost", timeout=30_000)
         page = httpx.get(stack["url"])
         assert page.status_code == 503 and "正在启动" in page.text
+        visitor.ask("hello")
+        expect(visitor.page.locator(".toast-body").last).to_contain_text("This page's server cannot be reached")
         supervisor.rpc.supervisor.startProcess("ui")
         expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=60_000)
         (tmp_path / "good.png").write_bytes(png())
@@ -117,38 +162,40 @@ def test_the_pages_server_goes_and_comes_back(chromium, tmp_path):
         visitor.leave()
 
 
-def test_a_wrong_login_is_refused_and_a_right_one_comes_in(chromium, demo_stack, tmp_path):
-    python, port, file = ROOT / ".venv-ui/bin/python", free_port(), tmp_path / "logins"
-    settings = {
-        "LINGBI_UI_PORT": str(port),
-        "LINGBI_UI_LOGIN_FILE": str(file),
-        "LINGBI_UI_FILES_DIR": str(tmp_path / "f"),
-    }
-    settings |= {"LINGBI_UI_API_URL": f"http://127.0.0.1:{demo_stack['ports']['LINGBI_GATEWAY_INNER_PORT']}"}
-    settings |= {"LINGBI_UI_API_KEY_FILE": demo_stack["api_key_file"]}
-    environment = clean_environment(tmp_path) | settings
-    add = [python, "-m", "lingbi_ui.logins", "add", "alice"]
+@pytest.fixture
+def login_page(demo_stack, tmp_path):
+    """(URL at a gateway, password of alice): a page that asks for names, before the running server."""
+    inner = f"127.0.0.1:{demo_stack['ports']['LINGBI_GATEWAY_INNER_PORT']}"
+    file = tmp_path / "logins"
+    settings = {"LOGIN_FILE": file, "API_KEY_FILE": demo_stack["api_key_file"]}
+    add = [PYTHON, "-m", "lingbi_ui.logins", "add", "alice"]
+    environment = clean_environment(tmp_path) | {"LINGBI_UI_LOGIN_FILE": str(file)}
     password = subprocess.run(add, env=environment, capture_output=True, text=True, check=True).stdout.strip()
     assert password not in file.read_text() and file.stat().st_mode & 0o077 == 0
-    server = subprocess.Popen([python, "-m", "lingbi_ui"], env=environment)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        assert wait_until(lambda: answers(f"{url}/live"), 60)
-        assert httpx.post(f"{url}/gradio_api/queue/join", json={"data": []}).status_code == 401
-        visitor = Visitor(chromium, url)
-        visitor.page.goto(url)
-        for word, is_right in (("wrong", False), (password, True)):
-            visitor.page.locator("input").nth(0).fill("alice")
-            visitor.page.locator("input").nth(1).fill(word)
-            visitor.page.get_by_role("button", name="Login").click()
-            if not is_right:
-                expect(visitor.page.get_by_text(re.compile("incorrect", re.I)).first).to_be_visible()
-                visitor.shot("wrong-login")
-        expect(visitor.page.locator("#question textarea")).to_be_visible()
-        visitor.leave()
-    finally:
-        server.terminate()
-        server.wait(20)
+    page = running_page(tmp_path, f"http://{inner}", **settings)
+    with page as found, running_gateway([inner], UI=found.url.removeprefix("http://")) as gateway:
+        yield gateway.url, password
+
+
+def test_a_wrong_login_is_refused_and_a_right_one_comes_in(visit, login_page):
+    url, password = login_page
+    assert httpx.post(f"{url}/gradio_api/queue/join", json={"data": []}).status_code == 401
+    visitor = visit(url, is_in=False)
+    visitor.expect_faults("status of 40[01]")
+    visitor.page.goto(url)
+    for word, is_right in (("wrong", False), (password, True)):
+        visitor.page.locator("input").nth(0).fill("alice")
+        visitor.page.locator("input").nth(1).fill(word)
+        visitor.page.get_by_role("button", name="Login").click()
+        if not is_right:
+            expect(visitor.page.get_by_text(re.compile("incorrect", re.I)).first).to_be_visible()
+            visitor.shot("wrong-login")
+    expect(visitor.page.locator("#question textarea")).to_be_visible()
+    visitor.ask("hello")
+    expect(visitor.answers).to_have_count(1)
+    visitor.is_idle()
+    found = [httpx.post(f"{url}/login/", data={"username": "alice", "password": "x"}).status_code for _ in range(20)]
+    assert 429 in found and set(found) == {400, 429}
 
 
 @pytest.mark.parametrize("look", [{}, {"locale": "zh-CN", "color_scheme": "dark"}, {"size": (390, 844)}])

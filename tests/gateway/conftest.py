@@ -28,7 +28,7 @@ SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
 class Upstream:
     """A server in place of lingbi's, for what the real one cannot be made to do.
 
-    behaviour: "answer", "stream", "refuse" (503), "hang", "break later" (within its answer).
+    behaviour: "answer", "stream", "refuse" (503), "hang", "slow" (0.5 s), "break later" (within its answer).
     """
 
     def __init__(self, name: str = "upstream"):
@@ -52,6 +52,8 @@ class Upstream:
         match self.behaviour:
             case "refuse":
                 return JSONResponse({"error": {"code": "not_ready"}}, 503, {"Retry-After": "7"})
+            case "slow":
+                await asyncio.sleep(0.5)
             case "hang":
                 await asyncio.sleep(3600)
             case "stream":

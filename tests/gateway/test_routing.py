@@ -1,5 +1,6 @@
 """Which server is asked, when another one is, and that streams and bodies pass as they come."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from lingbi.supervision import wait_until
+from lingbi_gateway.configuration import RETRY_WITHIN_S
 from tests.client import CHAT, SCENES, fault, question
 from tests.conftest import free_port
 from tests.gateway.conftest import Breaker, running_gateway
@@ -53,16 +55,54 @@ def test_a_dead_server_is_passed_over(workers):
 
 
 def test_a_stopped_server_holds_up_only_what_it_has(workers):
-    """A real server whose process stands still: connections are taken, nothing is answered."""
+    """A real server whose process stands still: connections are taken, nothing is answered.
+
+    Its answers are waited for longer than another server is tried, so what it has got is lost and seen as a 504.
+    """
     servers = [address(worker) for worker in workers]
-    with running_gateway(servers, ANSWER_TIMEOUT_S=4) as gateway, ThreadPoolExecutor(6) as pool:
+    with running_gateway(servers, ANSWER_TIMEOUT_S=RETRY_WITHIN_S + 1) as gateway, ThreadPoolExecutor(6) as pool:
         workers[1]["process"].send_signal(19)
         try:
             found = list(pool.map(lambda _: ask(gateway, workers[0]), range(24)))
         finally:
             workers[1]["process"].send_signal(18)
         bad = [text for text in found if text]
-        assert len(bad) <= 3 and all(text.startswith("504") and "answer_timeout" in text for text in bad)
+        assert 1 <= len(bad) <= 3 and all(text.startswith("504") and "answer_timeout" in text for text in bad)
+
+
+@contextlib.contextmanager
+def silent_host():
+    """HOST:PORT that answers no SYN: a listener whose backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as waiting:
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        host, port = listener.getsockname()
+        with pytest.raises(TimeoutError):
+            socket.create_connection((host, port), timeout=0.5)
+        yield f"{host}:{port}"
+
+
+def test_a_host_that_answers_no_syn_is_passed_over(upstreams):
+    first, second = upstreams(2)
+    with silent_host() as silent, running_gateway([silent, first.address, second.address]) as gateway:
+        began = time.monotonic()
+        with ThreadPoolExecutor(6) as pool:
+            assert set(pool.map(lambda _: post(gateway).status_code, range(24))) == {200}
+        assert time.monotonic() - began < 8  # 2 s for a connection, and then it is left out
+        assert any(line["server"].startswith(silent) for line in gateway.requests())
+
+
+def test_a_slow_server_gets_less(upstreams):
+    """One slow of three: its answers come, and the others take what comes meanwhile."""
+    servers = upstreams(3)
+    servers[2].behaviour = "slow"
+    addresses = [server.address for server in servers]
+    with running_gateway(addresses, PROCESSES=1) as gateway, ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: post(gateway), range(60)))
+    assert {answer.status_code for answer in found} == {200}
+    assert 1 <= len(servers[2].seen) <= 12, [len(server.seen) for server in servers]
 
 
 @pytest.mark.parametrize("fault", ["refuse", "break"])

@@ -8,6 +8,9 @@ import subprocess
 import pytest
 from PIL import Image
 
+from lingbi.pictures import BROKEN as SERVER_BROKEN
+from lingbi.pictures import MAX_ASPECT as SERVER_ASPECT
+from lingbi.pictures import PixelBudget, decode, decode_data_url
 from lingbi.protocol import ChatRequest
 from lingbi.readiness import (
     DRAINING,
@@ -26,7 +29,17 @@ from lingbi_gateway.settings import Settings as GatewaySettings
 from lingbi_ui import conversation
 from lingbi_ui.api import _fault
 from lingbi_ui.logins import Logins, change
-from lingbi_ui.pictures import FORMATS, MAX_PIXELS, PictureFault, check_picture, data_url
+from lingbi_ui.pictures import (
+    BROKEN,
+    FORMATS,
+    MAX_ASPECT,
+    MAX_PIXELS,
+    MAX_SENT_BYTES,
+    MIB,
+    PictureFault,
+    check_picture,
+    data_url,
+)
 from lingbi_ui.settings import ConfigurationError, Settings, load_settings
 from lingbi_ui.words import CHINESE, ENGLISH, WORDS, language_of, say
 from tests.conftest import ROOT
@@ -78,6 +91,8 @@ def test_the_parts_agree_on_limits_and_ports():
     assert page.max_pictures == server.max_pictures and page.max_picture_mib == server.max_picture_mib
     assert server.max_picture_mpixels * 1_000_000 == MAX_PIXELS
     assert gateway.max_body_mib <= server.max_body_mib and page.max_picture_mib * 4 / 3 < gateway.max_body_mib
+    assert page.max_pictures * page.max_picture_mib < gateway.max_upload_mib
+    assert (gateway.max_body_mib - 1) * MIB > MAX_SENT_BYTES * 4 / 3
     assert gateway.ui == f"{page.host}:{page.port}" and gateway.servers == (f"{server.host}:{server.port}",)
     assert page.api_url == f"http://{gateway.inner_host}:{gateway.inner_port}"
 
@@ -98,16 +113,6 @@ def test_the_page_does_not_start_with_a_misspelt_setting(tmp_path):
     assert done.returncode == 2 and "did you mean LINGBI_UI_PORT" in done.stderr
 
 
-@pytest.fixture
-def picture(tmp_path):
-    def make(kind: str, size=(20, 20), **options):
-        file = tmp_path / f"picture.{kind.lower()}"
-        Image.new("RGB", size, "red").save(file, kind, **options)
-        return file
-
-    return make
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 def test_pictures_travel_as_they_are(picture, kind):
     file = picture(kind)
@@ -123,14 +128,68 @@ def test_pictures_that_cannot_be_used_have_a_reason(picture, tmp_path):
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 50).save(buffer, "PNG")
     cut.write_bytes(buffer.getvalue()[:-2000])
-    wide = picture("PNG", size=(8000, 6300))
-    reasons = {moving: "animated", cut: "unreadable", tiff: "unreadable", wide: "pixels"}
+    wide = tmp_path / "wide.png"
+    Image.new("L", (8000, 6300)).save(wide)
+    thin, gone = picture("BMP", size=(4100, 20)), tmp_path / "gone.png"
+    reasons = {moving: "animated", cut: "unreadable", tiff: "unreadable", wide: "pixels", thin: "narrow", gone: "gone"}
     for file, reason in reasons.items():
         with pytest.raises(PictureFault) as caught:
             check_picture(file, 20)
         assert caught.value.word == f"picture_{reason}" and caught.value.word in WORDS
     with pytest.raises(PictureFault, match="picture_large"):
         check_picture(cut, 0)
+
+
+def test_a_phones_jpeg_with_a_preview_is_a_jpeg(tmp_path):
+    file = tmp_path / "IMG_1.jpg"
+    photo, preview = Image.new("RGB", (400, 300), "red"), Image.new("RGB", (40, 30), "red")
+    photo.save(file, "MPO", save_all=True, append_images=[preview])
+    with Image.open(file) as opened:
+        assert opened.format == "MPO" and opened.n_frames == 2
+    check_picture(file, 20)
+    assert data_url(file).startswith("data:image/jpeg;base64,") and decoded(data_url(file)).size == (400, 300)
+
+
+def decoded(url: str) -> Image.Image:
+    """The picture in a data URL, as the server takes it: with its own door and bounds."""
+    return decode(decode_data_url(url, ServerSettings().max_picture_mib << 20), PixelBudget(MAX_PIXELS))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "P", "L"])
+def test_pictures_share_what_fits_a_request(tmp_path, mode, pictures=16):
+    file, size = tmp_path / "large.png", (2400, 1800)
+    noise = Image.effect_noise(size, 80)
+    (Image.new(mode, size, 40000) if mode == "I;16" else noise.convert(mode)).save(file, compress_level=1)
+    assert size[0] * size[1] > MAX_PIXELS / pictures
+    small = decoded(data_url(file, pictures))
+    assert small.width * small.height <= MAX_PIXELS / pictures
+    assert abs(small.width / small.height - 4 / 3) < 0.01
+    assert len(data_url(file, pictures)) * 3 / 4 <= MAX_SENT_BYTES / pictures + 100
+    if mode == "I;16":
+        assert abs(small.getpixel((9, 9))[0] - 40000 / 257) < 3
+
+
+def test_a_picture_that_is_turned_stays_upright_when_it_is_made_smaller(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (2400, 1800), "red").save(tmp_path / "turned.jpg", exif=exif)
+    whole, small = decoded(data_url(tmp_path / "turned.jpg")), decoded(data_url(tmp_path / "turned.jpg", 16))
+    assert whole.size == (1800, 2400) and small.height > small.width and small.height < 2400
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_whatever_a_reader_raises_is_a_sentence(picture, monkeypatch, fault):
+    def broken(self):
+        raise fault("broken")
+
+    file = picture("PNG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
+    with pytest.raises(PictureFault, match="picture_unreadable"):
+        check_picture(file, 20)
+
+
+def test_readers_are_caught_as_in_the_server():
+    assert set(BROKEN) == set(SERVER_BROKEN) and MAX_ASPECT == SERVER_ASPECT
 
 
 def test_what_the_model_gets_of_a_conversation(picture):

@@ -69,6 +69,7 @@ def _values(settings: Settings, machine: Machine) -> dict:
         "address_burst": BURST * settings.address_rate,
         "allow": _lines("            allow {};", settings.allow),
         "trusted_proxies": _trusted(settings.trusted_proxies),
+        "proxy_networks": _lines("        {} 1;", settings.trusted_proxies),
     }
 
 

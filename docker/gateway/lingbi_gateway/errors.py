@@ -22,17 +22,19 @@ class Fault:
 BAD, LIMIT, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 FAULTS = (
     Fault(400, 400, BAD, "bad_request", "This request is no valid HTTP.", "这个请求不是有效的 HTTP 请求。"),
-    Fault(403, 403, BAD, "forbidden", "This is not shown to your address.", "您的地址无权查看此内容。"),
+    Fault(403, 403, BAD, "forbidden", "Your address may not see this.", "您的地址无权查看此内容。"),
     Fault(404, 404, BAD, "not_found", "There is nothing at this address.", "这个地址上没有内容。"),
-    Fault(405, 405, BAD, "method_not_allowed", "This address does not take that.", "这个地址不接受这种请求方法。"),
+    Fault(
+        405, 405, BAD, "method_not_allowed", "This address does not accept this method.", "这个地址不接受这种请求方法。"
+    ),
     Fault(408, 408, BAD, "request_timeout", "The request came too slowly.", "请求发送得太慢，已经超时。"),
     Fault(
         413,
         413,
         BAD,
         "request_too_large",
-        "The request is larger than {max_body_mib} MiB. Send smaller or fewer pictures; base64 adds a third.",
-        "请求超过了 {max_body_mib} MiB。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
+        "The request is larger than {max_body_mib} MiB (an upload to the page: {max_upload_mib} MiB). Send smaller or fewer pictures; base64 adds a third.",
+        "请求超过了 {max_body_mib} MiB（上传到网页时为 {max_upload_mib} MiB）。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
     ),
     Fault(414, 414, BAD, "uri_too_long", "The address is too long.", "请求地址过长。"),
     Fault(429, 429, LIMIT, "rate_limited", "Too many requests; try again shortly.", "请求过于频繁，请稍后再试。"),

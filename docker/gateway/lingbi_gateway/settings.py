@@ -110,14 +110,17 @@ class Settings:
     processes: int = setting("2", whole(1, 64), "nginx's worker processes")
     connections: int = setting("2048", whole(64, 65536), "most connections of one nginx process, both sides counted")
     max_body_mib: int = setting("32", whole(1, 1024), "largest request, MiB")
+    max_upload_mib: int = setting("324", whole(1, 65536), "largest upload to the page, MiB: all pictures of a question")
     connect_timeout_s: int = setting("2", whole(1, 60), "longest wait for a connection to a server")
     answer_timeout_s: int = setting("600", whole(1, 86400), "longest silence of a server within an answer")
     key_rate: int = setting("50", whole(1, 100000), "requests/s of one API key")
     key_connections: int = setting("256", whole(1, 65535), "requests of one API key at once")
-    address_rate: int = setting("50", whole(1, 100000), "requests/s of one address under /v1")
+    address_rate: int = setting(
+        "50", whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
+    )
     address_connections: int = setting("256", whole(1, 65535), "requests of one address at once")
     allow: tuple = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
-    trusted_proxies: tuple = setting("", networks, "networks of proxies whose X-Forwarded-For is believed")
+    trusted_proxies: tuple = setting("", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed")
     tls: str = setting("off", tls, "off, generated (a certificate signed by itself) or given (two files)")
     tls_names: tuple = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
     tls_certificate_file: Path = setting("", Path, "file with the given certificate and its chain, PEM")
@@ -156,6 +159,7 @@ def _check_together(settings: Settings) -> None:
             file = getattr(settings, name)
             if not file.is_file():
                 raise ConfigurationError(f"{PREFIX}{name.upper()}={str(file)!r}: no such file; TLS=given needs it")
-    for name in ("dir", "servers_folder"):
-        if re.search(r"[\"'$\\\x00-\x1f]", str(getattr(settings, name))):
-            raise ConfigurationError(f"{name} {str(getattr(settings, name))!r}: give a path without quotes, $ and \\")
+    for name in ("dir", "servers_dir"):
+        folder = str(getattr(settings, name))
+        if re.search(r"[\"'$\\\x00-\x1f]", folder):
+            raise ConfigurationError(f"{PREFIX}{name.upper()}={folder!r}: give a path without quotes, $ and \\")

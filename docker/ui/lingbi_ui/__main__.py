@@ -12,11 +12,12 @@ def main() -> int:
     """Exit status: 2 for a bad configuration."""
     try:
         settings = load_settings()
-        settings.files_dir.mkdir(parents=True, exist_ok=True)
-        os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)
         settings.api_key()
+        os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)  # Gradio reads it when it is imported
         from lingbi_ui.app import create_app
+        from lingbi_ui.fence import settle
 
+        settle(settings)
         app = create_app(settings)
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)

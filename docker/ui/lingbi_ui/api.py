@@ -1,16 +1,20 @@
 """The API as the page uses it: streamed answers, and how the server is."""
 
+import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 
 import httpx
 
-from lingbi_ui.settings import Settings
+from lingbi_ui.pictures import aside
+from lingbi_ui.settings import ConfigurationError, Settings
 
 CONNECT_TIMEOUT_S = 10
 STATE_TIMEOUT_S = 3
-STATE_AGE_S = 1.0
+STATE_AGE_S, HEALTH_AGE_S = 1.0, 5.0
+log = logging.getLogger("uvicorn.error")
 
 
 class AnswerFault(Exception):
@@ -21,6 +25,21 @@ class AnswerFault(Exception):
         self.code, self.message, self.is_refused = code, message, is_refused
 
 
+class Aged:
+    """What `find` found, asked for again once it is older than age_s; who comes meanwhile waits for the same answer."""
+
+    def __init__(self, find, age_s: float):
+        self.find, self.age_s = find, age_s
+        self._value, self._at, self._lock = None, float("-inf"), asyncio.Lock()
+
+    async def get(self):
+        async with self._lock:
+            if time.monotonic() - self._at > self.age_s:
+                self._value = await self.find()
+                self._at = time.monotonic()
+            return self._value
+
+
 class Api:
     """One client for all visitors."""
 
@@ -29,19 +48,20 @@ class Api:
         timeout = httpx.Timeout(settings.answer_timeout_s, connect=CONNECT_TIMEOUT_S)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=4)
         self.client = httpx.AsyncClient(base_url=settings.api_url, timeout=timeout, limits=limits, trust_env=False)
-        self._state, self._asked = {}, 0.0
+        self.model = None  # the name that was last heard
+        self._state, self._fault = Aged(self._ask_state, STATE_AGE_S), Aged(self._find_fault, HEALTH_AGE_S)
 
     async def answer(self, messages: list, options: dict) -> AsyncIterator[dict]:
         """Stream an answer: {"text": piece}, and last {"finish_reason": why}. Raises AnswerFault."""
-        model = (await self.state()).get("model") or ""
-        body = {"model": model, "messages": messages, "stream": True} | options
+        body = {"model": await self._model_name(), "messages": messages, "stream": True} | options
+        content = await aside(lambda: json.dumps(body).encode())
         begun = False
         try:
             async with self.client.stream(
-                "POST", "/v1/chat/completions", json=body, headers=self._headers()
+                "POST", "/v1/chat/completions", content=content, headers=self._headers()
             ) as response:
                 if response.status_code != 200:
-                    raise _fault(response.status_code, await response.aread())
+                    raise _said(_fault(response.status_code, await response.aread()))
                 async for line in response.aiter_lines():
                     if line.startswith("data: {"):
                         begun = True
@@ -52,27 +72,46 @@ class Api:
             raise AnswerFault("error_broken" if begun else "error_away") from None
 
     async def state(self) -> dict:
-        """The body of /ready, at most a second old; {"phase": "away"} where no server answers."""
-        if time.monotonic() - self._asked > STATE_AGE_S:
-            self._asked = time.monotonic()
-            self._state = await self._ask_state()
-        return self._state
+        """The body of /ready, at most a second old; {"phase": "away"} where no server answers. "model": the last known."""
+        return {"model": self.model} | await self._state.get()
 
-    async def find_fault(self) -> str | None:
+    async def can_ask(self) -> bool:
+        """Whether the server takes the page's key; the page's log says why not."""
+        return await self._fault.get() is None
+
+    async def _model_name(self) -> str:
+        found = await self.state()
+        if not found["model"]:
+            raise AnswerFault("error_away" if found["phase"] == "away" else "error_not_ready")
+        return found["model"]
+
+    async def _find_fault(self) -> str | None:
         """Why questions could not be asked now, or None: the server is asked for its models with the page's key."""
         try:
             response = await self.client.get("/v1/models", headers=self._headers(), timeout=STATE_TIMEOUT_S)
+            fault = None if response.status_code == 200 else f"answers {response.status_code}"
         except httpx.HTTPError as error:
-            return f"{self.settings.api_url} does not answer: {type(error).__name__}"
-        return None if response.status_code == 200 else f"{self.settings.api_url} answers {response.status_code}"
+            fault = f"does not answer: {type(error).__name__}"
+        except AnswerFault:
+            fault = "cannot be asked without the page's key"
+        if fault:
+            log.info("%s %s", self.settings.api_url, fault)
+        return fault
 
     def _headers(self) -> dict:
-        return {"Authorization": f"Bearer {self.settings.api_key()}"}
+        try:
+            key = self.settings.api_key()
+            return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        except ConfigurationError as error:
+            log.error("%s", error)
+            raise AnswerFault("error_invalid_api_key") from None
 
     async def _ask_state(self) -> dict:
         try:
             found = (await self.client.get("/ready", timeout=STATE_TIMEOUT_S)).json()
-            return found if "phase" in found else {"phase": "away"}
+            found = found if "phase" in found else {"phase": "away"}
+            self.model = found.get("model") or self.model
+            return {key: value for key, value in found.items() if key != "model" or value}
         except (httpx.HTTPError, ValueError, TypeError):
             return {"phase": "away"}
 
@@ -83,6 +122,12 @@ def _piece(event: dict) -> dict:
     choice = event["choices"][0] if event.get("choices") else {}
     piece = {"text": (choice.get("delta") or {}).get("content") or ""}
     return piece | ({"finish_reason": choice["finish_reason"]} if choice.get("finish_reason") else {})
+
+
+def _said(fault: AnswerFault) -> AnswerFault:
+    """The fault, once the page's log has the server's own words: visitors get theirs in their language."""
+    log.info("no answer (%s): %s", fault.code, fault.message[:500])
+    return fault
 
 
 def _fault(status: int, body: bytes) -> AnswerFault:

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse  # noqa: E402
 
 from lingbi_ui import page  # noqa: E402
 from lingbi_ui.api import Api  # noqa: E402
+from lingbi_ui.examples import FOLDER as EXAMPLES  # noqa: E402
+from lingbi_ui.fence import Fence, fence  # noqa: E402
 from lingbi_ui.logins import Logins  # noqa: E402
 from lingbi_ui.settings import Settings  # noqa: E402
 from lingbi_ui.talk import Talk  # noqa: E402
@@ -29,33 +31,40 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/health")
     async def health():
-        fault = await api.find_fault()
-        return JSONResponse({"status": fault or "ok"}, 503 if fault else 200)
+        can_ask = await api.can_ask()
+        return JSONResponse({"status": "ok" if can_ask else "unavailable"}, 200 if can_ask else 503)
 
     @app.get("/state")
     async def state():
-        found = await api.state()
-        weights = found.get("weights") or {}
-        total = weights.get("total_bytes")
-        part = weights["done_bytes"] / total if total else found.get("progress", 0)
-        return JSONResponse({"instance": instance, "phase": found["phase"], "part": part, "model": found.get("model")})
+        return JSONResponse({"instance": instance} | summary(await api.state()))
 
     blocks = page.build(settings, Talk(settings, api))
+    fence(blocks)
+    app.add_middleware(Fence)
     return gr.mount_gradio_app(
         app,
         blocks,
         path="/",
         footer_links=[],
-        auth=Logins(settings.login_file).is_right if settings.login_file else None,
-        allowed_paths=[str(page.FOLDER / "examples")],
+        auth=Logins(settings.login_file).admits if settings.login_file else None,
+        allowed_paths=[str(EXAMPLES)],
         show_error=False,
         max_file_size=f"{settings.max_picture_mib}mb",
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
+        run_history=False,
         i18n=page.I18N,
         theme=page.theme(),
         css_paths=[page.FOLDER / "look" / "page.css"],
-        head=page.head(),
+        head=page.head(settings),
     )
+
+
+def summary(found: dict) -> dict:
+    """What the line at the top shows of a server's /ready: phase, part of it (0 to 1), model."""
+    weights = found.get("weights") or {}
+    total = weights.get("total_bytes")
+    part = weights["done_bytes"] / total if total else found.get("progress", 0)
+    return {"phase": found["phase"], "part": part, "model": found.get("model")}

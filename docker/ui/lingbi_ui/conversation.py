@@ -31,6 +31,27 @@ def assistant_turn(text: str, fault: str | None = None) -> dict:
     return turn | {"metadata": {"id": fault}} if fault else turn
 
 
+def cleaned(history: list, is_uploaded) -> list:
+    """What a browser sent as a conversation, made anew of its words and of the files that it uploaded.
+
+    is_uploaded: whether a path lies where uploads lie. Nothing else that a browser says is believed.
+    """
+    found = []
+    for turn in history:
+        parts = [kept for kept in (_cleaned_part(part, is_uploaded) for part in turn["content"]) if kept]
+        fault = fault_of(turn)
+        if parts and turn["role"] in (USER, ASSISTANT):
+            found.append({"role": turn["role"], "content": parts} | ({"metadata": {"id": fault}} if fault else {}))
+    return found
+
+
+def _cleaned_part(part: dict, is_uploaded) -> dict | None:
+    if part["type"] == "text":
+        return {"type": "text", "text": part["text"]}
+    file = Path(part["file"]["path"]) if part["type"] == "file" else None
+    return _file_part(file) if file and is_uploaded(file) else None
+
+
 def text_of(turn: dict) -> str:
     return "\n".join(part["text"] for part in turn["content"] if part["type"] == "text")
 
@@ -62,13 +83,13 @@ def count_pictures(history: list) -> int:
 
 
 def api_messages(history: list) -> list:
-    """The API's messages. What a visitor sent in a row becomes one."""
-    messages = []
+    """The API's messages. What a visitor sent in a row becomes one. Raises PictureFault for a picture that is gone."""
+    messages, pictures = [], count_pictures(history)
     for turn in usable(history):
         if turn["role"] == ASSISTANT:
             messages.append({"role": ASSISTANT, "content": text_of(turn)})
             continue
-        parts = [{"type": "image_url", "image_url": {"url": data_url(file)}} for file in files_of(turn)]
+        parts = [{"type": "image_url", "image_url": {"url": data_url(file, pictures)}} for file in files_of(turn)]
         if text_of(turn):
             parts.append({"type": "text", "text": text_of(turn)})
         if messages and messages[-1]["role"] == USER:

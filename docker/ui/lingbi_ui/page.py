@@ -5,17 +5,13 @@ from pathlib import Path
 
 import gradio as gr
 
+from lingbi_ui.examples import examples
+from lingbi_ui.pictures import MIB
 from lingbi_ui.settings import Settings
-from lingbi_ui.talk import Talk, add_photo, idle_box
-from lingbi_ui.words import CHINESE, ENGLISH, WORDS, language_of, translations
+from lingbi_ui.talk import Talk, add_photo, idle_box, language_asked, tell_failure
+from lingbi_ui.words import CHINESE, ENGLISH, WORDS, translations
 
 FOLDER = Path(__file__).parent
-EXAMPLES = (
-    ("shapes.png", "请描述图中内容", "Describe the picture."),
-    ("star.png", "它是什么颜色?", "What colour is it?"),
-    ("chart.png", "这张图表说明了什么?", "What does this chart show?"),
-    ("house.png", "画里有些什么?", "What can you see in this drawing?"),
-)
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 MONOSPACED = ("ui-monospace", "SFMono-Regular", "Consolas", "Noto Sans Mono CJK SC", "monospace")
 I18N = gr.I18n(**translations())
@@ -59,6 +55,8 @@ def _wire(talk, settings, chat, box, numbers, new, download, camera) -> None:
         chat.retry(talk.retry, [chat, *numbers], **shown),
         chat.edit(talk.edit, [chat, *numbers], **shown),
     ]
+    for event in asking:
+        event.failure(tell_failure, None, box, **quiet)
     box.stop(idle_box, None, box, cancels=asking, **quiet)
     new.click(lambda: (idle_box(), []), None, [box, chat], cancels=asking, **quiet)
     chat.clear(idle_box, None, box, cancels=asking, **quiet)
@@ -126,12 +124,8 @@ def _options() -> list:
 
 def _examples(request: gr.Request) -> gr.Chatbot:
     """The examples in the visitor's language."""
-    is_chinese = language_of(request.headers.get("accept-language", "")) == CHINESE
-    found = []
-    for name, chinese, english in EXAMPLES:
-        file = str(FOLDER / "examples" / name)
-        found.append({"text": chinese if is_chinese else english, "files": [file], "icon": file})
-    return gr.Chatbot(examples=found)
+    found = examples(language_asked(request))
+    return gr.Chatbot(examples=[example | {"icon": example["files"][0]} for example in found])
 
 
 def both(word: str, tag: str) -> str:
@@ -161,8 +155,14 @@ def theme() -> gr.themes.Base:
     return soft.set(**readable, **plain, block_title_padding="0", body_background_fill="*neutral_50")
 
 
-def head() -> str:
-    """What stands in the page's head: its script, and the words that the script says."""
-    words = {name: pair for name, pair in WORDS.items() if name.startswith("state_") or name == "enlarge"}
+def head(settings: Settings) -> str:
+    """What stands in the page's head: its script, and what the script says and goes by."""
+    largest = str(settings.max_picture_mib)
+    words = {
+        name: [text.replace("{max_picture_mib}", largest) for text in pair]
+        for name, pair in WORDS.items()
+        if name.startswith(("state_", "page_")) or name in ("enlarge", "close", "picture_large")
+    }
+    known = {"words": words, "maxBytes": settings.max_picture_mib * MIB}
     script = (FOLDER / "look" / "page.js").read_text(encoding="utf-8")
-    return f"<script>window.lingbiWords = {json.dumps(words, ensure_ascii=False)};\n{script}</script>"
+    return f"<script>window.lingbi = {json.dumps(known, ensure_ascii=False)};\n{script}</script>"

@@ -1,39 +1,82 @@
 """Pictures that people bring: whether the model can use them, and how they travel to it."""
 
+import asyncio
 import base64
+import io
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp"}
-MAX_PIXELS = 50_000_000
+KINDS = FORMATS | {"MPO": "image/jpeg"}  # a phone's JPEG with a preview; its first picture counts
+MAX_PIXELS = 50_000_000  # the server's bound for all pictures of a request together
+MAX_ASPECT = 200
 MIB = 1 << 20
+MAX_SENT_BYTES = 23 * MIB  # of all pictures; as base64 they and the words fit the gateway's 32 MiB
+JPEG_QUALITY = 90
 HEAD_BYTES = 32
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 VIDEO_HEADS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"FLV")
 
 
-class PictureFault(Exception):
-    """A picture that cannot be used; `word` names the sentence that says why."""
+# What Pillow's readers raise on broken files, besides what they mean to.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+# Pictures are decoded two at a time, whoever brings them: a large one takes 200 MB meanwhile.
+THREADS = ThreadPoolExecutor(2, "pictures")
 
-    def __init__(self, word: str):
+
+class PictureFault(Exception):
+    """A picture that cannot be used; `word` names the sentence that says why, `name` the file."""
+
+    def __init__(self, word: str, name: str = ""):
         super().__init__(word)
-        self.word = word
+        self.word, self.name = word, name
+
+
+async def aside(work, *arguments):
+    """Do what takes long in a thread, so that it delays no other visitor."""
+    return await asyncio.get_running_loop().run_in_executor(THREADS, work, *arguments)
 
 
 def check_picture(file: Path, max_mib: int) -> None:
     """Raise PictureFault unless the file is a picture that the server will take."""
-    if file.stat().st_size > max_mib * MIB:
-        raise PictureFault("picture_large")
     try:
-        with Image.open(file, formats=tuple(FORMATS)) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise PictureFault("picture_pixels")
-            if getattr(picture, "n_frames", 1) > 1:
-                raise PictureFault("picture_animated")
+        if file.stat().st_size > max_mib * MIB:
+            raise PictureFault("picture_large", file.name)
+        with _open(file) as picture:
+            _check_shape(picture, file.name)
             picture.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
-        raise PictureFault(_kind_of(file)) from None
+    except FileNotFoundError:
+        raise PictureFault("picture_gone", file.name) from None
+    except (UnidentifiedImageError, *BROKEN):
+        raise PictureFault(_kind_of(file), file.name) from None
+
+
+def _open(source) -> Image.Image:
+    return Image.open(source, formats=tuple(FORMATS))
+
+
+def _check_shape(picture: Image.Image, name: str) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise PictureFault("picture_pixels", name)
+    if max(picture.size) > MAX_ASPECT * min(picture.size):
+        raise PictureFault("picture_narrow", name)
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+        raise PictureFault("picture_animated", name)
 
 
 def _kind_of(file: Path) -> str:
@@ -47,8 +90,42 @@ def _kind_of(file: Path) -> str:
     return "picture_unreadable"
 
 
-def data_url(file: Path) -> str:
-    """The file as a data URL."""
-    with Image.open(file, formats=tuple(FORMATS)) as picture:
-        kind = FORMATS[picture.format]
-    return f"data:{kind};base64," + base64.b64encode(file.read_bytes()).decode()
+def data_url(file: Path, pictures: int = 1) -> str:
+    """The file as a data URL; made smaller where so many pictures like it would not fit a request.
+
+    Raises PictureFault when it is no longer there, or no picture.
+    """
+    try:
+        data = file.read_bytes()
+        with _open(io.BytesIO(data)) as picture:
+            kind, pixels, size = KINDS[picture.format], MAX_PIXELS // pictures, MAX_SENT_BYTES // pictures
+            if picture.width * picture.height > pixels or len(data) > size:
+                kind, data = KINDS["JPEG"], _smaller(picture, pixels, size)
+    except FileNotFoundError:
+        raise PictureFault("picture_gone", file.name) from None
+    except (UnidentifiedImageError, *BROKEN):
+        raise PictureFault("picture_unreadable", file.name) from None
+    return f"data:{kind};base64," + base64.b64encode(data).decode()
+
+
+def _smaller(picture: Image.Image, pixels: int, size: int) -> bytes:
+    """A JPEG of at most so many pixels and bytes."""
+    picture = _on_paper(ImageOps.exif_transpose(picture))
+    while True:
+        scale = min(1.0, (pixels / (picture.width * picture.height)) ** 0.5)
+        sides = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+        buffer = io.BytesIO()
+        picture.resize(sides, reducing_gap=2.0).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        if buffer.tell() <= size:
+            return buffer.getvalue()
+        pixels = sides[0] * sides[1] // 2
+
+
+def _on_paper(picture: Image.Image) -> Image.Image:
+    """As RGB, as the server sees it: 16 bits scaled, what is transparent white."""
+    if picture.mode.startswith("I"):
+        return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        whole = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    return picture.convert("RGB")

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 PREFIX = "LINGBI_UI_"
 
@@ -42,6 +42,12 @@ class Settings(BaseModel):
     answers_at_once: int = Field(64, ge=1, description="answers shown at once; more wait")
     answer_timeout_s: int = Field(600, ge=1, description="longest silence within an answer")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
+
+    @field_validator("api_key_file", "login_file", "files_dir")
+    @classmethod
+    def _whole_path(cls, path: Path | None) -> Path | None:
+        """The page leaves the folder that it was started in."""
+        return path and path.absolute()
 
     def api_key(self) -> str:
         """The page's API key; read anew each time, so that it can be replaced. Raises ConfigurationError."""

@@ -7,7 +7,9 @@ import gradio as gr
 
 from lingbi_ui import conversation
 from lingbi_ui.api import AnswerFault, Api
-from lingbi_ui.pictures import PictureFault, check_picture
+from lingbi_ui.examples import examples
+from lingbi_ui.fence import is_uploaded
+from lingbi_ui.pictures import PictureFault, aside, check_picture
 from lingbi_ui.settings import Settings
 from lingbi_ui.words import language_of, say
 
@@ -23,9 +25,9 @@ class Talk:
 
     async def ask(self, question: dict, history: list, request: gr.Request, *numbers):
         """A new question: yields (question box, history)."""
-        language = _language(request)
+        language, history = language_asked(request), self._cleaned(history)
         text, files = question["text"].strip(), [Path(file) for file in question["files"]]
-        good, complaints = self._sort(files, history, language)
+        good, complaints = await aside(self._sort, files, history, language)
         for complaint in complaints:
             gr.Warning(complaint, title=say(language, "notice"))
         if complaints or not (text or good):
@@ -33,30 +35,46 @@ class Talk:
                 gr.Info(say(language, "empty"), title=say(language, "notice"))
             yield {"text": question["text"], "files": [str(file) for file in good]}, gr.skip()
             return
-        history = [*history, *conversation.user_turns(text or say(language, "describe"), good)]
-        yield busy_box(), history
-        async for step in self._answer(history, numbers, language):
-            yield gr.skip(), step
-        yield idle_box(), gr.skip()
+        async for step in self._ask_new(text or say(language, "describe"), good, history, numbers, language):
+            yield step
 
-    async def ask_example(self, history: list, request: gr.Request, example: gr.SelectData, *numbers):
-        """A click on an example."""
-        files = [file["path"] if isinstance(file, dict) else file for file in example.value.get("files", [])]
-        question = {"text": example.value["text"], "files": files}
-        async for step in self.ask(question, history, request, *numbers):
+    async def ask_example(self, history: list, request: gr.Request, choice: gr.SelectData, *numbers):
+        """A click on an example; which one is all that the browser is believed."""
+        language, history = language_asked(request), self._cleaned(history)
+        known = examples(language)
+        if not isinstance(choice.index, int) or not 0 <= choice.index < len(known):
+            yield idle_box(), history
+            return
+        example = known[choice.index]
+        async for step in self._ask_new(example["text"], example["files"], history, numbers, language):
             yield step
 
     async def retry(self, history: list, request: gr.Request, *numbers):
         """The last question again."""
+        history = self._cleaned(history)
         async for step in self._ask_again(history, conversation.last_question(history), numbers, request):
             yield step
 
     async def edit(self, history: list, request: gr.Request, change: gr.EditData, *numbers):
         """A question with other words: what came after it goes."""
-        place = change.index[0] if isinstance(change.index, tuple | list) else change.index
-        history = [*history[:place], *conversation.user_turns(str(change.value).strip(), [])]
+        history, place = self._cleaned(history), change.index[0] if isinstance(change.index, list) else change.index
+        text = str(change.value).strip()
+        if not text:
+            language = language_asked(request)
+            gr.Info(say(language, "empty"), title=say(language, "notice"))
+            kept = conversation.user_turns(str(change.previous_value), [])
+            yield idle_box(), [*history[:place], *kept, *history[place + 1 :]]
+            return
+        history = [*history[:place], *conversation.user_turns(text, [])]
         async for step in self._ask_again(history, place, numbers, request):
             yield step
+
+    async def _ask_new(self, text: str, files: list, history: list, numbers: tuple, language: str):
+        history = [*history, *conversation.user_turns(text, files)]
+        yield busy_box(), history
+        async for step in self._answer(history, numbers, language):
+            yield gr.skip(), step
+        yield idle_box(), gr.skip()
 
     async def _ask_again(self, history: list, place: int | None, numbers: tuple, request: gr.Request):
         if place is None:
@@ -64,7 +82,7 @@ class Talk:
             return
         history = history[: place + 1]
         yield busy_box(keep=True), history
-        async for step in self._answer(history, numbers, _language(request)):
+        async for step in self._answer(history, numbers, language_asked(request)):
             yield gr.skip(), step
         yield idle_box(keep=True), gr.skip()
 
@@ -72,7 +90,8 @@ class Talk:
         """Histories that grow by the answer, or end with the sentence that says why there is none."""
         text, shown, finish_reason = "", 0.0, None
         try:
-            answer = self.api.answer(conversation.api_messages(history), _options(numbers))
+            messages = await aside(conversation.api_messages, history)
+            answer = self.api.answer(messages, _options(numbers))
             try:
                 async for piece in answer:
                     text += piece["text"]
@@ -85,11 +104,12 @@ class Talk:
             yield [*history, conversation.assistant_turn(text)]
             if finish_reason == "length":
                 gr.Info(say(language, "cut"), title=say(language, "notice"))
-        except AnswerFault as fault:
-            sentence = say(language, fault.code, message=fault.message)
-            kind = conversation.REFUSED if fault.is_refused else conversation.FAILED
+        except (AnswerFault, PictureFault) as fault:
             told = [conversation.assistant_turn(text)] if text else []
-            yield [*history, *told, conversation.assistant_turn(f"⚠️ {sentence}", kind)]
+            yield [*history, *told, _fault_turn(fault, language)]
+
+    def _cleaned(self, history: list) -> list:
+        return conversation.cleaned(history, lambda file: is_uploaded(file, self.settings))
 
     def _sort(self, files: list, history: list, language: str) -> tuple:
         """(usable files, sentences about the others)."""
@@ -99,7 +119,7 @@ class Talk:
                 check_picture(file, self.settings.max_picture_mib)
                 good.append(file)
             except PictureFault as fault:
-                names = {"name": file.name, "max_picture_mib": self.settings.max_picture_mib}
+                names = {"name": fault.name, "max_picture_mib": self.settings.max_picture_mib}
                 complaints.append(say(language, fault.word, **names))
         if conversation.count_pictures(history) + len(good) > self.settings.max_pictures:
             complaints.append(say(language, "pictures_many", max_pictures=self.settings.max_pictures))
@@ -113,6 +133,13 @@ def add_photo(photo: str | None, question: dict):
     return {"text": question["text"], "files": [*question["files"], photo]}, None
 
 
+def tell_failure(request: gr.Request):
+    """What nobody foresaw: the box can be used again, and a sentence says so; the traceback is in the log."""
+    language = language_asked(request)
+    gr.Warning(say(language, "failed"), title=say(language, "notice"))
+    return idle_box()
+
+
 def busy_box(keep: bool = False):
     """The question box while an answer comes: it can be stopped."""
     return gr.MultimodalTextbox(submit_btn=False, stop_btn=True, **({} if keep else {"value": None}))
@@ -123,8 +150,18 @@ def idle_box(keep: bool = True):
     return gr.MultimodalTextbox(submit_btn=True, stop_btn=False, **({} if keep else {"value": None}))
 
 
-def _language(request: gr.Request) -> str:
+def language_asked(request: gr.Request) -> str:
+    """The language of the browser that asks."""
     return language_of(request.headers.get("accept-language", ""))
+
+
+def _fault_turn(fault: AnswerFault | PictureFault, language: str) -> dict:
+    """What is said instead of an answer."""
+    if isinstance(fault, PictureFault):
+        code, kind, names = fault.word, conversation.FAILED, {"name": fault.name}
+    else:
+        code, kind, names = fault.code, conversation.REFUSED if fault.is_refused else conversation.FAILED, {}
+    return conversation.assistant_turn(f"⚠️ {say(language, code, **names)}", kind)
 
 
 def _options(numbers: tuple) -> dict:

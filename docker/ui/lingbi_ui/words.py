@@ -14,13 +14,14 @@ WORDS = {
     "top_p": ("Top p", "核采样 (top p)"),
     "top_p_info": ("Only words that make up this share of probability", "只从累计概率达到此值的词中选择"),
     "top_k": ("Top k", "候选词数 (top k)"),
-    "top_k_info": ("Only the so many likeliest words; 0: all", "只从最可能的若干个词中选择；0 表示不限"),
+    "top_k_info": ("Only this many of the likeliest words; 0: all", "只从最可能的若干个词中选择；0 表示不限"),
     "repetition_penalty": ("Repetition penalty", "重复惩罚"),
     "repetition_penalty_info": ("1: none; above 1: repeats itself less", "1 表示不惩罚；大于 1 时更少重复"),
     "max_tokens": ("Longest answer, tokens", "回答的最大长度（词元数）"),
     "max_tokens_info": ("0: as long as it fits", "0 表示不限，直到放不下为止"),
     "describe": ("Describe the picture.", "请描述图中内容"),
     "notice": ("Please note", "请注意"),
+    "close": ("Close", "关闭"),
     "enlarge": ("Show the picture large", "放大图片"),
     "empty": ("Type a question, or add a picture.", "请输入问题，或添加图片。"),
     "welcome": ("Show it a picture and ask.", "给它看一张图片，然后提问。"),
@@ -37,7 +38,7 @@ WORDS = {
     "state_GPU gone": ("The GPU is gone; tell the operator", "GPU 不可用，请联系管理员"),
     "state_away": ("No server can be reached", "暂时连接不到模型服务"),
     "state_lost": ("Connection lost; trying again", "连接已断开，正在重试"),
-    "cut": ("The answer reached its greatest length and stops here.", "回答已达到最大长度，到此为止。"),
+    "cut": ("The answer reached the length limit and stops here.", "回答已达到长度上限，到此为止。"),
     "picture_unreadable": (
         "“{name}” is not a picture that can be read, or it is damaged. Use PNG, JPEG, WebP, GIF or BMP.",
         "“{name}”不是能读取的图片，或文件已损坏。请使用 PNG、JPEG、WebP、GIF 或 BMP。",
@@ -46,7 +47,10 @@ WORDS = {
         "“{name}” is a HEIC photo. Save or share it as JPEG first (iPhone: Settings › Camera › Formats › Most Compatible).",
         "“{name}”是 HEIC 格式的照片。请先另存为 JPEG（iPhone：设置 › 相机 › 格式 › 兼容性最佳）。",
     ),
-    "picture_video": ("“{name}” is a video. Use a picture of it.", "“{name}”是视频。请改用图片或视频截图。"),
+    "picture_video": (
+        "“{name}” is a video. Use a picture or screenshot instead.",
+        "“{name}”是视频。请改用图片或截图。",
+    ),
     "picture_animated": (
         "“{name}” is animated. Use a picture with one frame.",
         "“{name}”是动图。请使用只有一帧的图片。",
@@ -59,6 +63,14 @@ WORDS = {
         "“{name}” has too many pixels. Make it smaller than 50 million.",
         "“{name}”像素过多。请缩小到 5000 万像素以下。",
     ),
+    "picture_narrow": (
+        "“{name}” is too long and narrow: one side is more than 200 times the other. Cut out the part you mean.",
+        "“{name}”过于细长：一边超过另一边的 200 倍。请裁剪出需要的部分。",
+    ),
+    "picture_gone": (
+        "“{name}” is no longer kept here. Start a new conversation and add it again.",
+        "“{name}”已不再保存。请开始新对话，并重新添加。",
+    ),
     "pictures_many": (
         "At most {max_pictures} pictures fit a conversation. Start a new one.",
         "一次对话最多 {max_pictures} 张图片。请开始新对话。",
@@ -68,8 +80,8 @@ WORDS = {
         "暂时连接不到模型服务。请稍等片刻，再点重试。",
     ),
     "error_not_ready": (
-        "The model is starting or being updated. The line at the top shows how far it is; then press retry.",
-        "模型正在启动或更新，进度见页面顶部。完成后请点重试。",
+        "The model is starting or being updated. When the line at the top says Ready, press retry.",
+        "模型正在启动或更新。等页面顶部显示“已就绪”后，再点重试。",
     ),
     "error_busy": (
         "Many people are asking right now. Wait a few seconds, then press retry.",
@@ -80,8 +92,8 @@ WORDS = {
         "对话太长，模型放不下了。请开始新对话，或减少图片。",
     ),
     "error_invalid_image": (
-        "The model cannot use this picture: {message}",
-        "模型无法使用这张图片：{message}",
+        "The model cannot use one of these pictures. Start a new conversation with another, or save it anew as JPEG.",
+        "模型无法使用其中一张图片。请开始新对话并换一张，或另存为 JPEG 再试。",
     ),
     "error_request_too_large": (
         "The pictures are too large together. Use smaller or fewer ones.",
@@ -99,7 +111,24 @@ WORDS = {
         "The answer broke off: the connection to the model was lost. Press retry.",
         "回答中断：与模型的连接断开了。请点重试。",
     ),
-    "error_refused": ("This question was refused: {message}", "这个问题未被接受：{message}"),
+    "error_refused": (
+        "The model did not accept this question. Change it or the options at the right, and ask again.",
+        "模型没有接受这个问题。请修改问题或右侧的选项，然后再问一次。",
+    ),
+    "failed": (
+        "Something went wrong on this page. Press retry; if it fails again, tell the operator.",
+        "网页出错了。请点重试；如果仍然出错，请联系管理员。",
+    ),
+    "page_busy": (
+        "Too many requests from here. Wait a few seconds, then ask again.",
+        "这里发出的请求太多。请等几秒再问。",
+    ),
+    "page_away": (
+        "This page's server cannot be reached right now. It is tried again by itself; ask again when the line at the top says Ready.",
+        "暂时连接不到网页服务，页面会自动重试。等页面顶部显示“已就绪”后，再问一次。",
+    ),
+    "page_large": ("This question is too large. Start a new conversation.", "这个问题太大。请开始新对话。"),
+    "page_refused": ("This page is out of date or not logged in. Load it again.", "网页已过期或尚未登录。请刷新页面。"),
     "error_engine_error": (
         "The model failed on this question. Press retry; if it fails again, tell the operator.",
         "模型在回答这个问题时出错。请点重试；如果仍然出错，请联系管理员。",

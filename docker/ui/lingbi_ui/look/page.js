@@ -1,12 +1,15 @@
-// The page's own part: the language, the state line, and the download. Nothing here leaves this server.
+// The page's own part: the language, the state line, what Gradio says in English only, and the download.
+// Nothing here leaves this server.
 (() => {
     const POLL_MS = { ready: 10000, lost: 2000, other: 1500, unbuilt: 200 };
+    const NOTE_MS = 12000;
     const isChinese = (navigator.languages || [navigator.language]).map((tag) => tag.toLowerCase())
         .find((tag) => tag.startsWith("zh") || tag.startsWith("en"))?.startsWith("zh") ?? false;
     document.documentElement.lang = isChinese ? "zh-CN" : "en";
     let instance = null;
 
-    const say = (word) => (window.lingbiWords[word] || window.lingbiWords.state_starting)[isChinese ? 1 : 0];
+    const { words, maxBytes } = window.lingbi;
+    const say = (word) => (words[word] || words.state_starting)[isChinese ? 1 : 0];
 
     function show(phase, model, part) {
         const line = document.getElementById("state");
@@ -47,7 +50,7 @@
     }
 
     async function download(turns) {
-        const who = isChinese ? { user: "我", assistant: "模型" } : { user: "I", assistant: "Model" };
+        const who = isChinese ? { user: "你", assistant: "模型" } : { user: "You", assistant: "Model" };
         const lines = [`# lingbi · ${document.getElementById("model").textContent}`, ""];
         for (const turn of turns) {
             lines.push(`**${who[turn.role]}**`, "");
@@ -63,6 +66,52 @@
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     }
 
+    function tell(text) {
+        const note = document.createElement("div");
+        note.className = "note";
+        note.setAttribute("role", "alert");
+        const button = document.createElement("button");
+        button.textContent = "×";
+        button.setAttribute("aria-label", say("close"));
+        button.onclick = () => note.remove();
+        note.append(text, button);
+        notes().append(note);
+        setTimeout(() => note.remove(), NOTE_MS);
+    }
+
+    function notes() {
+        const found = document.getElementById("notes") || document.createElement("div");
+        found.id = "notes";
+        if (!found.isConnected) document.body.append(found);
+        return found;
+    }
+
+    // Files that are too large are named before they travel, however they came.
+    function stopLarge(event) {
+        const source = event.target.type === "file" ? event.target : event.clipboardData || event.dataTransfer;
+        const large = [...(source?.files || [])].filter((file) => file.size > maxBytes);
+        if (!large.length) return;
+        event.preventDefault();
+        event.stopImmediatePropagation();
+        if (event.target.type === "file") event.target.value = "";
+        large.forEach((file) => tell(say("picture_large").replace("{name}", file.name)));
+    }
+    ["change", "paste", "drop"].forEach((kind) => window.addEventListener(kind, stopLarge, true));
+
+    // What the gateway says to a question or an upload is a page of its own; here it becomes a sentence.
+    const wordOf = (status) => ({ 401: "page_refused", 404: "page_refused", 413: "page_large", 429: "page_busy" })[status] || "page_away";
+    const ask = window.fetch;
+    window.fetch = async (input, options) => {
+        const path = new URL(input.url || input, location.href).pathname;
+        const [isQuestion, isUpload] = [path.endsWith("/queue/join"), path.endsWith("/gradio_api/upload")];
+        if (!isQuestion && !isUpload) return ask(input, options);
+        const answer = await ask(input, options).catch(() => null);
+        if (answer && (answer.ok || (isQuestion && answer.headers.get("content-type")?.includes("json")))) return answer;
+        const sentence = say(wordOf(answer?.status));
+        if (isUpload) tell(sentence);
+        return Response.json(isUpload ? [] : { error: sentence, detail: sentence }, { status: isUpload ? 200 : 500 });
+    };
+
     // What Gradio leaves out for people who hear the page: the examples are no list, and a picture's button has no name.
     function name() {
         document.querySelectorAll("#chat .examples[role=list]").forEach((examples) => examples.removeAttribute("role"));
@@ -72,6 +121,6 @@
     }
     new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
-    window.lingbi = { download };
+    window.lingbi.download = download;
     look();
 })();

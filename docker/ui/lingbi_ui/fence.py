@@ -1,0 +1,64 @@
+"""What Gradio would do for any visitor, and this page must not.
+
+Gradio reads the machine's files and fetches from elsewhere for whoever asks a mounted page in the right words
+(`_check_allowed` in gradio/processing_utils.py believes only pages that were launched), and has routes for many
+things that this page has not.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from gradio import processing_utils
+from gradio.exceptions import InvalidPathError
+from starlette.responses import JSONResponse
+
+from lingbi_ui.settings import Settings
+
+GRADIO = r"info|app_id|login_check|queue/(join|data)|run/predict|cancel|reset|heartbeat/[^/]+|upload|upload_progress|file=/.*|startup-events"
+USED = re.compile(
+    rf"/|/(live|health|state|config|login|logout|theme\.css|favicon\.ico|(static|assets|svelte)/.*|gradio_api/({GRADIO}))/?"
+)
+
+
+class Fence:
+    """ASGI: requests for what the page uses; anything else is a 404."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http" and not USED.fullmatch(scope["path"]):
+            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def fence(blocks) -> None:
+    """Have Gradio check every path that a browser names, and fetch nothing for it."""
+    blocks.has_launched = blocks.is_running = True
+    processing_utils.async_ssrf_protected_download = _refuse_later
+    processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = _refuse
+
+
+def settle(settings: Settings) -> None:
+    """Gradio shows what lies in the working folder and in the temporary one: both become an empty one."""
+    nothing = settings.files_dir / "nothing"
+    nothing.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)
+    os.chdir(nothing)
+    tempfile.tempdir = str(nothing)
+
+
+def is_uploaded(file: Path, settings: Settings) -> bool:
+    """Whether a path that a browser named lies where uploads lie."""
+    return file.resolve().is_relative_to(settings.files_dir.resolve())
+
+
+def _refuse(url: str, cache_dir: str) -> str:
+    raise InvalidPathError(f"this page fetches nothing: {url[:100]!r}")
+
+
+async def _refuse_later(url: str, cache_dir: str) -> str:
+    return _refuse(url, cache_dir)
