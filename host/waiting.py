@@ -84,7 +84,7 @@ def tell(found: list[dict], told: str, say) -> str:
 
 
 def name_of(container: dict) -> str:
-    return container["Config"]["Labels"].get(SERVICE, container["Name"])
+    return container["Config"]["Labels"][SERVICE]
 
 
 def wait_answer(url: str, servers: str) -> None:
