@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from host.env_file import known_names
+from host.stack import build_command
 from lingbi import deployment
 from lingbi.settings import Settings
 from tests.compose.conftest import copy_repository, first_env
@@ -140,6 +141,15 @@ def test_the_entrypoint_serves_with_the_environment_that_compose_gives(folder, t
         assert process.wait(90) == 0
 
 
+def test_what_compose_builds_is_labelled_as_what_scripts_up_builds(folder):
+    services = config(folder, "compose.yaml")
+    for name in ("server", "ui", "gateway"):
+        args = services[name]["build"]["args"]
+        assert args.keys() == {"VERSION", "REVISION"} and f":{args['VERSION']}" in services[name]["image"]
+        told = build_command(name, "tag", "1.0.0")
+        assert {word.split("=")[0] for word in told if word.startswith(tuple(args))} == args.keys()
+
+
 def test_every_long_running_service_of_ours_has_a_health_check_in_its_image(folder):
     for name in ("server", "ui", "gateway"):
         assert "HEALTHCHECK" in (ROOT / "docker" / name / "Dockerfile").read_text()
@@ -196,7 +206,7 @@ def test_compose_repeats_only_the_defaults_of_what_nobody_needs_to_set():
     for file in ROOT.glob("compose*.yaml"):
         for name, default in re.findall(r"\$\{(\w+):?-([^}$]*)", file.read_text()):
             assert declared.get(name, default) == default and name.startswith(
-                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "COMPOSE_")
+                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "COMPOSE_", "REVISION")
             )
 
 
