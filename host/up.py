@@ -133,6 +133,7 @@ def how_to_call(report: dict) -> str:
     key = Path(report["api_key_file"]).read_text().split()[0]
     model = '"model": "\'"$(curl -s -H "Authorization: Bearer $KEY" $URL/v1/models | sed \'s/.*"id": *"\\([^"]*\\)".*/\\1/\')"\'"'
     picture = f"data:image/png;base64,'\"$(base64 -w0 {DRAWN})\"'"
+    insecure = "k" if report["url"].startswith("https") else ""  # a certificate's names are for those outside
     return f"""
 lingbi is up after {report['seconds']} s, in containers.
   page     {report['url']}
@@ -141,7 +142,7 @@ lingbi is up after {report['seconds']} s, in containers.
 Ask it about a picture (paste these lines):
 
 URL={report['url']} KEY={key}
-curl -s $URL/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
+curl -s{insecure} $URL/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
   -d '{{{model}, "messages": [{{"role": "user", "content": [
         {{"type": "text", "text": "请描述图中内容"}},
         {{"type": "image_url", "image_url": {{"url": "{picture}"}}}}]}}]}}'

@@ -50,7 +50,7 @@ def watch(up: subprocess.Popen, before: dict, limit_s: float, say) -> None:
         elif time.monotonic() > deadline:
             fault = f"not all were up within {limit_s:.0f} s"
         if fault:
-            raise StartFailed(f"{fault}; the ends of all logs:\n{log_tail()}")
+            raise StartFailed(f"{fault}; scripts/down ends them all; the ends of all logs:\n{log_tail()}")
         time.sleep(POLL_S)
 
 

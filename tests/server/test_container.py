@@ -195,3 +195,9 @@ def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypat
     monkeypatch.setattr(doctor, "host_mib", lambda: 200)
     assert doctor.main(["--replacing"]) == 2
     assert "needs" in capsys.readouterr().out
+
+
+def test_commands_that_need_no_model_do_not_load_what_runs_one():
+    """Each command of the image, and each fetch, would wait for it."""
+    code = "import sys, lingbi.container, lingbi.doctor, lingbi.key; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

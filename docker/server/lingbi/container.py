@@ -18,7 +18,6 @@ from lingbi.keys import ensure_keys, take_keys
 from lingbi.logs import configure
 from lingbi.model_folder import inspect
 from lingbi.models import Found, find_model
-from lingbi.service import picture_rules
 from lingbi.settings import Settings, load_settings
 from lingbi.supervision import CONFIG_FILE, environment
 from lingbi.up import RECORD, Plan, decide, resolved
@@ -62,7 +61,7 @@ def prepare(is_server: bool) -> None:
     configure(settings.log_level)
     check_writable("LINGBI_STATE_DIR", settings.state_dir)
     check_readable("LINGBI_MODELS_DIR", settings.models_dir)
-    picture_rules(settings)
+    check_picture_networks(settings)
     plan = decide(settings, ALONE) if is_server else None
     found = plan.found if plan else find_weights(settings)
     log.info("model %s: %s", plan.served_name if plan else found.served_name, found.reason)
@@ -73,6 +72,14 @@ def prepare(is_server: bool) -> None:
     if plan:
         log.info("engine %s, %s worker(s): %s", plan.choice.engine, plan.workers, plan.choice.reason)
         become_supervisord(plan)
+
+
+def check_picture_networks(settings: Settings) -> None:
+    """Raise ConfigurationError where they are none. What reads them imports torch, which takes seconds: only where set."""
+    if settings.picture_networks:
+        from lingbi.service import picture_rules
+
+        picture_rules(settings)
 
 
 def find_weights(settings: Settings) -> Found:
