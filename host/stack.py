@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -78,4 +79,5 @@ def build_command(name: str, tag: str, version: str) -> list[str]:
 
 def is_published(address: str, port: str) -> bool:
     """Whether the gateway that runs now is what listens there."""
-    return compose("port", "gateway", port, shown=False).stdout.strip() == f"{address}:{port}"
+    told = compose("port", "gateway", port, shown=False).stdout.strip()
+    return re.sub(r"[\[\]]", "", told) == re.sub(r"[\[\]]", "", f"{address}:{port}")

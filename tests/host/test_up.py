@@ -125,13 +125,15 @@ class TestWhatTheImagesRefuse:
             )
 
 
-def test_its_own_port_is_not_in_its_way(machine, root, env):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+@pytest.mark.parametrize(("address", "told"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")])
+def test_its_own_port_is_not_in_its_way(machine, root, env, address, told):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((address.strip("[]"), 0))
         taken.listen()
         port = taken.getsockname()[1]
-        env(LINGBI_GATEWAY_PORT=port)
-        machine.have_docker(running="true", published=f"echo 127.0.0.1:{port}")
+        env(LINGBI_GATEWAY_PORT=port, LINGBI_PUBLISH_ADDRESS=address)
+        machine.have_docker(running="true", published=f"echo '{told}:{port}'")
         done = machine.run(root, "host.up")
     assert done.returncode == 3 and "the containers would be started" in done.stderr, done.stderr
 

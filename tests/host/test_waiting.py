@@ -30,7 +30,10 @@ def up(monkeypatch):
 def test_a_crash_loop_is_ended_with_the_logs(up):
     process, sees = up
     sees([container("server", 4)], [container("server", 5)], [container("server", 7)])
-    with pytest.raises(StartFailed, match="server ended 3 times; scripts/down ends them all; the ends of all logs:\nserver | the end of a log"):
+    with pytest.raises(
+        StartFailed,
+        match="server ended 3 times; scripts/down ends them all; the ends of all logs:\nserver | the end of a log",
+    ):
         waiting.watch(process, {"server": 4}, 60, print)
 
 
