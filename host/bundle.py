@@ -11,12 +11,12 @@ import tarfile
 from pathlib import Path
 
 from host import stack
-from host.env_file import ROOT
+from host.env_file import PREFIX_FILE, ROOT
 from host.errors import Refusal, StartFailed
-from host.machine import run
+from host.machine import look, run
+from host.preflight import check_engine
 
 PARTS = (
-    "VERSION",
     "LICENSE",
     "README.md",
     "README.zh-CN.md",
@@ -70,6 +70,7 @@ def folder_of(options: argparse.Namespace) -> str:
 
 def make(options: argparse.Namespace) -> None:
     """Write the archive; it is not there unless it is whole. Raises Refusal or StartFailed."""
+    check_engine(look())
     values = {"LINGBI_IMAGE_PREFIX": options.prefix, "LINGBI_VERSION": options.version}
     tags = [stack.image(values, name) for name in stack.SERVICES]
     missing = [tag for tag in tags if run("docker", "image", "inspect", tag).returncode]
@@ -80,19 +81,22 @@ def make(options: argparse.Namespace) -> None:
     part = options.to.with_name(options.to.name + ".part")
     try:
         with part.open("w+b") as stream:
-            write(Archive(stream, folder_of(options)), tags, options.weights)
+            write(Archive(stream, folder_of(options)), tags, options)
         part.replace(options.to)
     finally:
         if part.exists():
             part.unlink()
 
 
-def write(archive: Archive, tags: list[str], weights: Path | None) -> None:
+def write(archive: Archive, tags: list[str], options: argparse.Namespace) -> None:
     """All members, the checksums of all of them last."""
+    weights = options.weights
     with subprocess.Popen(["docker", "save", *tags], stdout=subprocess.PIPE) as save:
         archive.stream("images.tar", save.stdout)
     if save.returncode:
         raise StartFailed("docker save failed; see the lines above")
+    for name, value in (("VERSION", options.version), (PREFIX_FILE.name, options.prefix)):
+        archive.text(name, f"{value}\n", 0o644)  # what scripts/up looks for there
     for file in files():
         archive.file(str(file.relative_to(ROOT)), file)
     for file in sorted(weights.rglob("*")) if weights else ():

@@ -14,17 +14,21 @@ from pathlib import Path
 from host.errors import Refusal
 
 ROOT = Path(__file__).resolve().parents[1]
+PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: what stands before the names of its images
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+# One meaning, for this program and for Compose: nothing is put in for a $, and nothing is escaped.
+VALUE = re.compile(r"""'(?P<single>[^']*)'(\s+\#.*)?|"(?P<double>[^"$\\]*)"(\s+\#.*)?|(?P<bare>[^'"$][^$]*|)""")
+PLAIN = re.compile(r"[A-Za-z0-9_./:@,+=%^~*-]*")
 DECLARED = {
     "LINGBI_": "docker/server/lingbi/settings.py",
     "LINGBI_UI_": "docker/ui/lingbi_ui/settings.py",
     "LINGBI_GATEWAY_": "docker/gateway/lingbi_gateway/settings.py",
 }
 OF_OTHERS = re.compile(r"COMPOSE_[A-Z_]+|DOCKER_[A-Z_]+|TZ|(?i:https?|no|all)_proxy")
-SECRET = re.compile(r"KEY|TOKEN|PASSWORD|PASSWD|SECRET")
-IS_A_FILE = re.compile(r"_(FILE|DIR|FOLDER)$|_KEY_(CONCURRENCY|RATE|CONNECTIONS)$")
+SECRET = re.compile(r"(KEY|TOKEN|PASSWORD|PASSWD|SECRET)(?!.*_(FILE|DIR|FOLDER)$)")
 LOOKS_SECRET = re.compile(r"(lb-|ms-|sk-)[A-Za-z0-9_-]{16,}")
 FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_DIR", "WORKER")
+WHOLE = {"LINGBI_DRAIN_TIMEOUT_S": "60", "LINGBI_WORKERS": "0", "LINGBI_LOAD_TIMEOUT_S": "1800"}
 
 
 def deployment_settings() -> Iterable:
@@ -47,7 +51,7 @@ def known_names(root: Path = ROOT) -> set:
 
 
 def parse(text: str, where: str = ".env") -> dict[str, str]:
-    """The values of a file's text. Raises Refusal with the number of a line that is none."""
+    """The values of a file's text, as Compose reads them. Raises Refusal with the number of a line that is none."""
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -56,17 +60,30 @@ def parse(text: str, where: str = ".env") -> dict[str, str]:
         match = LINE.fullmatch(line)
         if not match:
             raise Refusal(f"{where} line {number}: {line[:60]!r} is no NAME=VALUE; mend it, or begin it with #")
-        name, value = match[1], match[2].strip()
-        if name in values:
-            raise Refusal(f"{where} line {number}: {name} stands there twice; remove one")
-        values[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+        if match[1] in values:
+            raise Refusal(f"{where} line {number}: {match[1]} stands there twice; remove one")
+        value = VALUE.fullmatch(match[2].strip())
+        if not value:
+            raise Refusal(f"{where} line {number}: {match[1]} has quotes or a $ that mean something; use '…' around it")
+        bare = re.sub(r"(^|\s+)#.*", "", value["bare"] or "")
+        values[match[1]] = value["single"] or value["double"] or bare
     return values
 
 
+def quoted(value: str) -> str:
+    """A value as it is written, so that it is read as it was."""
+    if PLAIN.fullmatch(value):
+        return value
+    written = f"'{value}'" if "'" not in value else f'"{value}"'
+    if "\n" in value or not VALUE.fullmatch(written):
+        raise Refusal(f"{value!r} cannot stand in .env; rename it, without quotes, $ and \\")
+    return written
+
+
 def check(values: dict[str, str], known: set) -> None:
-    """Raise Refusal for an unknown name, a secret, or an image without a version."""
+    """Raise Refusal for an unknown name, a secret, an image without a version, or a number that is none."""
     for name, value in values.items():
-        if SECRET.search(name) and not IS_A_FILE.search(name) or LOOKS_SECRET.search(value):
+        if SECRET.search(name) and name not in known or LOOKS_SECRET.fullmatch(value):
             raise Refusal(f"{name} in .env looks like a secret; put it into a file under secrets/ and name the file")
         if name not in known and not OF_OTHERS.fullmatch(name):
             close = difflib.get_close_matches(name, known, n=1)
@@ -75,7 +92,17 @@ def check(values: dict[str, str], known: set) -> None:
     version = values.get("LINGBI_VERSION", "")
     if not re.fullmatch(r"[0-9][A-Za-z0-9_.-]{0,127}", version):
         raise Refusal(f"LINGBI_VERSION={version!r} in .env: give a version, as in 1.2.0; `latest` says nothing")
+    for name in WHOLE:
+        whole(values, name)
     check_together(values)
+
+
+def whole(values: dict[str, str], name: str) -> int:
+    """A setting that is a whole number, where it is not set its default. Raises Refusal."""
+    value = values.get(name) or WHOLE[name]
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise Refusal(f"{name}={value!r} in .env: give a whole number")
+    return int(value)
 
 
 def check_together(values: dict[str, str]) -> None:
@@ -83,8 +110,8 @@ def check_together(values: dict[str, str]) -> None:
     for override, name in overrides_of(values).items():
         if override not in values.get("COMPOSE_FILE", "").split(":"):
             raise Refusal(f"{name} is set, and COMPOSE_FILE in .env does not hold {override}; add it, or unset {name}")
-    drain, grace = int(values.get("LINGBI_DRAIN_TIMEOUT_S", "60")), values.get("LINGBI_STOP_GRACE", "")
-    if not re.fullmatch(r"\d+s", grace) or int(grace[:-1]) <= drain + 15:
+    drain, grace = whole(values, "LINGBI_DRAIN_TIMEOUT_S"), values.get("LINGBI_STOP_GRACE", "")
+    if not re.fullmatch(r"[0-9]+s", grace) or int(grace[:-1]) <= drain + 15:
         raise Refusal(f"LINGBI_STOP_GRACE={grace!r} in .env: give more than {drain + 15}s, or answers are cut off")
 
 
@@ -112,12 +139,12 @@ def render(values: dict[str, str]) -> str:
     """The text of a new .env: each value with its meaning; other settings may be added."""
     helps = {f"LINGBI_{setting.name}": setting.help for setting in deployment_settings()}
     helps["COMPOSE_FILE"] = "the files that make up the stack; scripts/up chooses them by the other values"
-    helps["LINGBI_GATEWAY_SERVERS"] = "the workers behind the gateway, HOST:PORT with commas"
+    helps["LINGBI_GATEWAY_SERVERS"] = "the workers behind the gateway, HOST:PORT with commas; scripts/up keeps its own"
     helps["LINGBI_GATEWAY_PORT"] = "port on which the gateway is published"
     helps["LINGBI_MODEL"] = "which model is served (scripts/plan)"
     lines = ["# Written by scripts/up, then yours. Every setting of README.md may stand here; secrets may not."]
     for name, value in values.items():
-        lines += ([f"# {helps[name]}"] if name in helps else []) + [f"{name}={value}"]
+        lines += ([f"# {helps[name]}"] if name in helps else []) + [f"{name}={quoted(value)}"]
     unset = [setting for setting in deployment_settings() if f"LINGBI_{setting.name}" not in values]
     lines += [f"# LINGBI_{setting.name}=    {setting.help}" for setting in unset]
     return "\n".join(lines) + "\n"
@@ -125,7 +152,7 @@ def render(values: dict[str, str]) -> str:
 
 def changed(text: str, changes: dict[str, str]) -> str:
     """The text with some values replaced or added; everything else stays as it is."""
-    left = dict(changes)
+    left = {name: quoted(str(value)) for name, value in changes.items()}
     lines: list[str] = []
     for line in text.splitlines():
         match = LINE.fullmatch(line.strip())

@@ -1,9 +1,29 @@
-"""Whether lingbi runs in containers here: exit status 0 or 1."""
+"""Whether lingbi's place on this machine is in containers: exit status 0 or 1. They need not run."""
 
+from __future__ import annotations
+
+import os
 import sys
+from pathlib import Path
 
+from host.env_file import ROOT
 from host.machine import look
-from host.stack import is_running
+
+
+def is_in_containers() -> bool:
+    """Whether scripts/up went to an engine that answers, and nothing runs natively."""
+    return (ROOT / ".env").exists() and not is_native_running() and bool(look().engine)
+
+
+def is_native_running() -> bool:
+    """Whether the supervisord of a native start lives; its process file stays when the machine falls."""
+    state_dir = Path(os.environ.get("LINGBI_STATE_DIR") or ROOT / ".lingbi")
+    try:
+        pid = int((state_dir / "run/supervisord.pid").read_text())
+        return b"supervisor.supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return False
+
 
 if __name__ == "__main__":
-    sys.exit(0 if look().engine and is_running() else 1)
+    sys.exit(0 if is_in_containers() else 1)

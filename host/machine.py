@@ -60,4 +60,8 @@ def numbers(version: str) -> tuple[int, ...] | None:
 
 
 def run(*command: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    """Run a program and keep what it says; status 127 where it is not there, as in a shell."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, **options)
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", f"there is no `{command[0]}` command here")

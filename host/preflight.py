@@ -84,6 +84,16 @@ def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
         raise Refusal(f"{name}={folder}: {what}; give the folder's whole path")
 
 
+def check_secrets(compose_files: str, secrets: Path) -> None:
+    """The files are there that chosen overrides mount."""
+    needs = {"compose.logins.yaml": ("logins/logins", "make it with scripts/login add NAME")}
+    needs["compose.hub-token.yaml"] = ("hub-token", "write the token of ModelScope there")
+    for override in compose_files.split(":"):
+        name, remedy = needs.get(override, ("", ""))
+        if name and not (secrets / name).is_file():
+            raise Refusal(f"COMPOSE_FILE in .env holds {override}, and {secrets / name} is not there; {remedy}")
+
+
 def check_subnet(text: str) -> None:
     """Three numbers of a private network."""
     if not re.fullmatch(r"(10\.\d{1,3}|172\.(1[6-9]|2\d|3[01])|192\.168)\.\d{1,3}", text):

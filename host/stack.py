@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 from host.env_file import ROOT
-from host.errors import Refusal, StartFailed
+from host.errors import StartFailed
 from host.machine import run
 
 SERVICES = ("server", "ui", "gateway")
 
 
-def compose(*arguments: str, shown: bool = True) -> subprocess.CompletedProcess:
+def compose(*arguments: str, shown: bool = True, folder: str = str(ROOT), env_file: Path = None, **options):
     """Run docker compose on the stack. What stands in this shell's environment does not count: .env alone does."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LINGBI_", "COMPOSE_"))}
-    options = {} if shown else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = ["docker", "compose", "--project-directory", str(ROOT), *arguments]
-    return subprocess.run(command, text=True, cwd=str(ROOT), env=environment, **options)
+    options.update({} if shown else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE})
+    return subprocess.run(
+        compose_command(*arguments, folder=folder, env_file=env_file),
+        text=True,
+        cwd=str(ROOT),
+        env=clean_environment(),
+        **options,
+    )
 
 
-def is_running() -> bool:
-    """Whether any container of the stack runs."""
-    return (ROOT / ".env").exists() and bool(compose("ps", "--quiet", shown=False).stdout.strip())
+def compose_command(*arguments: str, folder: str = str(ROOT), env_file: Path = None) -> list[str]:
+    given = [f"--env-file={env_file}"] if env_file else []
+    return ["docker", "compose", "--project-directory", folder, *given, *arguments]
+
+
+def clean_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("LINGBI_", "COMPOSE_"))}
+
+
+def is_running(*services: str) -> bool:
+    """Whether any container of the stack, or of these services, runs."""
+    return (ROOT / ".env").exists() and bool(compose("ps", "--quiet", *services, shown=False).stdout.strip())
 
 
 def image(values: dict[str, str], name: str) -> str:
@@ -63,42 +77,7 @@ def build_command(name: str, tag: str, version: str) -> list[str]:
     return [*command, str(ROOT)]
 
 
-def doctor_command(values: dict[str, str], env_file: Path, gpus: list[str]) -> list[str]:
-    """The command that has the server's image judge settings, model and memory before anything is started."""
-    command = [
-        "docker",
-        "run",
-        "--rm",
-        "--network=none",
-        "--read-only",
-        "--tmpfs=/tmp",
-        "--tmpfs=/var/lib/lingbi:uid=10001,gid=10001",
-    ]
-    command += [f"--env-file={env_file}", *gpus]
-    if values.get("LINGBI_MODEL_FOLDER"):
-        command += [f"--volume={values['LINGBI_MODEL_FOLDER']}:/model:ro", "--env=LINGBI_MODEL=/model"]
-    else:
-        project = values.get("COMPOSE_PROJECT_NAME", "lingbi")
-        command += (
-            [f"--volume={project}_weights:/models"]
-            if has_volume(f"{project}_weights")
-            else ["--tmpfs=/models:uid=10001,gid=10001"]
-        )
-    return [*command, image(values, "server"), "doctor"]
-
-
-def has_volume(name: str) -> bool:
-    return run("docker", "volume", "inspect", name).returncode == 0
-
-
-def ask_doctor(command: list[str]) -> None:
-    """Raise Refusal with what the doctor found wrong."""
-    done = run(*command)
-    faults = [line.split(None, 2)[2] for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    if done.returncode:
-        raise Refusal("; ".join(faults) or (done.stderr or done.stdout).strip()[-800:])
-
-
-def log_tail() -> str:
-    """The end of the logs of what did not come up."""
-    return compose("logs", "--no-color", "--tail=15", "weights", "server", shown=False).stdout
+def is_published(address: str, port: str) -> bool:
+    """Whether the gateway that runs now is what listens there."""
+    told = compose("port", "gateway", port, shown=False).stdout.strip()
+    return re.sub(r"[\[\]]", "", told) == re.sub(r"[\[\]]", "", f"{address}:{port}")

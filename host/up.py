@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import secrets
 import sys
 import time
 from pathlib import Path
 
-from host import env_file, preflight, stack
+from host import decide, env_file, inside, preflight, rendered, stack, waiting
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
 from host.machine import Machine, look
@@ -52,108 +51,71 @@ def bring_up(options: argparse.Namespace) -> dict:
     start = time.monotonic()
     machine = look()
     preflight.check_engine(machine)
+    check_not_native()
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else None
-    before = env_file.parse(old) if old is not None else first_values(machine)
-    changes = {**missing_from(before), **asked_for(options, before, machine)}
-    values = {**before, **changes}
+    before = env_file.parse(old) if old is not None else decide.first_values(machine)
+    values = {**before, **decide.missing_from(before)}
+    changes = {**decide.missing_from(before), **changes_of(options, values, machine)}
+    values.update(changes)
+    text = env_file.render(values) if old is None else env_file.changed(old, changes)
     check_all(values, machine)
-    say(
-        f"engine  Docker {preflight.told(machine.engine)}, Compose {preflight.told(machine.compose)}; settings in {ENV}"
-    )
-    env_file.write(ENV, env_file.render(values) if old is None else env_file.changed(old, changes))
-    make_secrets(ROOT / "secrets")
-    TARGETS.parent.mkdir(parents=True, exist_ok=True)
-    TARGETS.write_text(targets(values), encoding="utf-8")
-    stack.have_images(values, say)
-    if not stack.is_running():
-        stack.ask_doctor(stack.doctor_command(values, ENV, gpu_options(values)))
-    if stack.compose("up", "--detach", "--wait", "--no-build", "--remove-orphans").returncode:
-        raise StartFailed(f"the containers did not come up; the end of their logs:\n{stack.log_tail()}")
+    say_what(values, machine)
+    judge(text, values)
+    put_in_place(text, values)
+    waiting.bring_up(env_file.whole(values, "LINGBI_LOAD_TIMEOUT_S"), say)
+    waiting.wait_answer(decide.url(values), values["LINGBI_GATEWAY_SERVERS"])
     return {
-        "url": url(values),
+        "url": decide.url(values),
         "api_key_file": str(ROOT / "secrets/api-key"),
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
-def missing_from(values: dict[str, str]) -> dict[str, str]:
-    """Settings that a newer version has and an older .env has not, as they come."""
-    names = {f"LINGBI_{setting.name}": setting.default for setting in env_file.deployment_settings()}
-    return {name: default for name, default in names.items() if default is not None and name not in values}
+def changes_of(options: argparse.Namespace, values: dict[str, str], machine: Machine) -> dict[str, str]:
+    """What is asked for, from values that can be counted with. Raises Refusal."""
+    env_file.whole(values, "LINGBI_WORKERS")
+    return decide.asked_for(options, values, machine)
 
 
-def first_values(machine: Machine) -> dict[str, str]:
-    """The values of a first .env."""
-    values = missing_from({})
-    values["LINGBI_VERSION"] = (ROOT / "VERSION").read_text().strip()
-    values.update({"LINGBI_MODEL": "auto", "LINGBI_GATEWAY_PORT": "6006", "LINGBI_PICTURE_URLS": "false"})
-    return {"COMPOSE_FILE": env_file.compose_files(values, bool(machine.gpus)), **values}
-
-
-def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Machine) -> dict[str, str]:
-    """What the command line changes in .env, and what follows from it."""
-    changes = {}
-    if options.model and options.model.startswith(("/", ".", "~")):
-        changes["LINGBI_MODEL_FOLDER"] = str(Path(options.model).expanduser().resolve())
-    elif options.model:
-        changes["LINGBI_MODEL"] = options.model
-    if options.host:
-        changes["LINGBI_PUBLISH_ADDRESS"] = options.host
-    if options.port:
-        changes["LINGBI_GATEWAY_PORT"] = str(options.port)
-    values = {**before, **changes}
-    if "LINGBI_GATEWAY_SERVERS" not in values:
-        changes["LINGBI_GATEWAY_SERVERS"] = servers(values, machine)
-    if options.engine or changes.keys() & set(env_file.overrides_of(values).values()):
-        uses_gpus = (
-            is_on_gpus(before)
-            if not options.engine
-            else options.engine == "turbomind" or (options.engine == "auto" and bool(machine.gpus))
-        )
-        changes["COMPOSE_FILE"] = env_file.compose_files(values, uses_gpus, before.get("COMPOSE_FILE", ""))
-    return {name: value for name, value in changes.items() if before.get(name) != value}
-
-
-def servers(values: dict[str, str], machine: Machine) -> str:
-    """The workers of this machine as the gateway reaches them: one a GPU."""
-    asked = values.get("LINGBI_GPU_IDS", "")
-    count = values.get("LINGBI_GPU_COUNT", "all")
-    cards = len([line for line in machine.gpus if line.startswith("GPU ")])
-    workers = len(asked.split(",")) if asked else (int(count) if count.isdigit() else cards)
-    workers = int(values.get("LINGBI_WORKERS", "0")) or (workers if is_on_gpus(values) else 1)
-    return ",".join(f"{values['LINGBI_SUBNET']}.200:{23333 + worker}" for worker in range(max(1, workers)))
-
-
-def is_on_gpus(values: dict[str, str]) -> bool:
-    return "compose.cpu.yaml" not in values.get("COMPOSE_FILE", "").split(":")
+def check_not_native() -> None:
+    """Raise Refusal where a native server runs here: both would want the same ports and cards."""
+    if inside.is_native_running():
+        raise Refusal("lingbi runs natively here; end it first (scripts/down), or stay with it (scripts/up --native)")
 
 
 def check_all(values: dict[str, str], machine: Machine) -> None:
-    """All that can be told before anything is changed. Raises Refusal."""
+    """All that can be told without an image. Raises Refusal."""
     env_file.check(values, env_file.known_names())
-    preflight.check_subnet(values.get("LINGBI_SUBNET", ""))
-    if is_on_gpus(values):
+    preflight.check_subnet(values["LINGBI_SUBNET"])
+    if decide.is_on_gpus(values):
         preflight.check_gpus(values, machine, True)
         preflight.check_runtime(machine)
     preflight.check_folder(values, "LINGBI_MODEL_FOLDER", ["config.json"])
     preflight.check_folder(values, "LINGBI_TLS_FOLDER", ["certificate.pem", "key.pem"])
-    if not stack.is_running():
-        preflight.check_port(values["LINGBI_PUBLISH_ADDRESS"], values["LINGBI_GATEWAY_PORT"])
+    preflight.check_secrets(values["COMPOSE_FILE"], ROOT / "secrets")
+    address, port = values["LINGBI_PUBLISH_ADDRESS"], values["LINGBI_GATEWAY_PORT"]
+    if not (ENV.exists() and stack.is_published(address, port)):
+        preflight.check_port(address, port)
 
 
-def targets(values: dict[str, str]) -> str:
-    """What Prometheus watches: the gateway's servers, as JSON, which is YAML too."""
-    return json.dumps(
-        [{"targets": [server for server in re.split(r"[,\s]+", values["LINGBI_GATEWAY_SERVERS"]) if server]}]
-    )
+def say_what(values: dict[str, str], machine: Machine) -> None:
+    versions = f"Docker {preflight.told(machine.engine)}, Compose {preflight.told(machine.compose)}"
+    say(f"docker  {versions}; settings in {ENV}")
+    say(f"engine  {decide.why_engine(values, machine)}")
 
 
-def gpu_options(values: dict[str, str]) -> list:
-    """docker run's options for the GPUs of the server."""
-    if not is_on_gpus(values):
-        return ["--env=LINGBI_ENGINE=cpu"]
-    asked = values.get("LINGBI_GPU_IDS")
-    return ["--gpus", f'"device={asked}"' if asked else values.get("LINGBI_GPU_COUNT", "all")]
+def judge(text: str, values: dict[str, str]) -> None:
+    """Have Compose and the images judge what .env would hold. Raises Refusal, or StartFailed without images."""
+    found = rendered.services(text)
+    stack.have_images(values, say)
+    rendered.ask_all(found, rendered.project_of(values), stack.is_running())
+
+
+def put_in_place(text: str, values: dict[str, str]) -> None:
+    env_file.write(ENV, text)
+    make_secrets(ROOT / "secrets")
+    TARGETS.parent.mkdir(parents=True, exist_ok=True)
+    TARGETS.write_text(decide.targets(values), encoding="utf-8")
 
 
 def make_secrets(folder: Path) -> None:
@@ -166,20 +128,12 @@ def make_secrets(folder: Path) -> None:
             os.chmod(str(file), 0o644)
 
 
-def url(values: dict[str, str]) -> str:
-    """The gateway's address, as seen from this machine."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
-        values["LINGBI_PUBLISH_ADDRESS"], values["LINGBI_PUBLISH_ADDRESS"]
-    )
-    is_tls = values.get("LINGBI_TLS_FOLDER") or values.get("LINGBI_GATEWAY_TLS", "off") != "off"
-    return f"{'https' if is_tls else 'http'}://{address}:{values['LINGBI_GATEWAY_PORT']}"
-
-
 def how_to_call(report: dict) -> str:
     """What people read at the end."""
     key = Path(report["api_key_file"]).read_text().split()[0]
     model = '"model": "\'"$(curl -s -H "Authorization: Bearer $KEY" $URL/v1/models | sed \'s/.*"id": *"\\([^"]*\\)".*/\\1/\')"\'"'
     picture = f"data:image/png;base64,'\"$(base64 -w0 {DRAWN})\"'"
+    insecure = "k" if report["url"].startswith("https") else ""  # a certificate's names are for those outside
     return f"""
 lingbi is up after {report['seconds']} s, in containers.
   page     {report['url']}
@@ -188,7 +142,7 @@ lingbi is up after {report['seconds']} s, in containers.
 Ask it about a picture (paste these lines):
 
 URL={report['url']} KEY={key}
-curl -s $URL/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
+curl -s{insecure} $URL/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
   -d '{{{model}, "messages": [{{"role": "user", "content": [
         {{"type": "text", "text": "请描述图中内容"}},
         {{"type": "image_url", "image_url": {{"url": "{picture}"}}}}]}}]}}'

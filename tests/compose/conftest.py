@@ -1,11 +1,11 @@
 """The whole stack, brought up by scripts/up from a copy of the repository, with a project, network and ports of its own."""
 
-import json
+import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from tests.conftest import ROOT, free_port
 from tests.containers import images
 from tests.containers.images import docker
 from tests.hub import running_hub
+from tests.images.conftest import logs
 from tests.weights.conftest import MIB, MODEL, make_model
 
+SERVICES = ("weights", "server", "ui", "gateway")
 COPIED = ("docker", "host", "scripts", "docs", "monitoring")
 # The hub of the tests listens on this machine's own loopback.
 AT_THE_HUB = """\
@@ -35,10 +37,11 @@ class Stack:
     root: Path
     project: str
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def key(self) -> str:
@@ -58,12 +61,11 @@ class Stack:
     def container(self, service: str) -> str:
         return self.compose("ps", "--all", "--quiet", service).stdout.strip()
 
-    def set(self, **values) -> None:
-        """Change .env."""
-        from host.env_file import changed
-
-        file = self.root / ".env"
-        file.write_text(changed(file.read_text(), values))
+    def script(self, name: str, *arguments) -> subprocess.CompletedProcess:
+        """One of scripts/, from another folder."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
+        command = [self.root / "scripts" / name, *arguments]
+        return subprocess.run(command, cwd="/", env=inherited, capture_output=True, text=True, timeout=300)
 
 
 def copy_repository(folder: Path) -> Path:
@@ -107,22 +109,27 @@ def hub(tmp_path_factory):
         yield hub
 
 
+@contextlib.contextmanager
+def new_stack(root: Path, scheme: str = "http", **values):
+    """A Stack with its .env, not started; ended with its volumes."""
+    project, subnet, port = f"lingbi-test-{uuid.uuid4().hex[:6]}", secrets.randbelow(200) + 20, free_port()
+    (root / ".env").write_text(first_env(project, subnet, port, **values))
+    stack = Stack(root, project, port, scheme)
+    try:
+        yield stack
+    finally:
+        stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", check=False)
+
+
 @pytest.fixture(scope="session")
 def stack(all_images, hub, tmp_path_factory):
-    """The stack with a model from the local hub, on the CPU engine; `seconds` is what scripts/up took."""
+    """The stack with a model from the local hub, on the CPU engine; `first_logs` are those of its first start."""
     root = copy_repository(tmp_path_factory.mktemp("stack"))
-    project, subnet, port = f"lingbi-test-{uuid.uuid4().hex[:6]}", os.getpid() % 200 + 20, free_port()
     (root / "compose.hub.yaml").write_text(AT_THE_HUB)
     values = {"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.hub.yaml"}
     values |= {"LINGBI_HUB_ENDPOINT": hub.url, "LINGBI_MODEL": MODEL}
-    (root / ".env").write_text(first_env(project, subnet, port, **values))
-    stack = Stack(root, project, port)
-    start = time.monotonic()
-    try:
+    with new_stack(root, **values) as stack:
         done = stack.up()
         assert done.returncode == 0, done.stderr
-        stack.report = json.loads(done.stdout.splitlines()[-1])
-        stack.seconds = time.monotonic() - start
+        stack.first_logs = {service: logs(stack.container(service)) for service in SERVICES}
         yield stack
-    finally:
-        stack.compose("down", "--volumes", "--remove-orphans", check=False)

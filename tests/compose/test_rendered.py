@@ -5,14 +5,17 @@ import os
 import re
 import subprocess
 
+import httpx
 import pytest
 import yaml
 
 from host.env_file import known_names
+from host.stack import build_command
 from lingbi import deployment
 from lingbi.settings import Settings
 from tests.compose.conftest import copy_repository, first_env
 from tests.conftest import ROOT
+from tests.server.test_container import serving
 
 OVERRIDES = sorted(path.name for path in ROOT.glob("compose.*.yaml"))
 ALL = {
@@ -34,8 +37,8 @@ def folder(docker_engine, tmp_path):
     return copy_repository(tmp_path / "copy")
 
 
-def config(folder, *files: str, check: bool = True, without: str = "", **values):
-    """`docker compose config` as a dict, or the CompletedProcess where it may fail."""
+def config(folder, *files: str, check: bool = True, without: str = "", part: str = "services", **values):
+    """A part of `docker compose config` as a dict, or the CompletedProcess where it may fail."""
     text = first_env("lingbi-test-rendered", 12, 6006, **(ALL | values | {"COMPOSE_FILE": ":".join(files)}))
     lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
     (folder / ".env").write_text("\n".join(lines) + "\n")
@@ -45,7 +48,7 @@ def config(folder, *files: str, check: bool = True, without: str = "", **values)
     if not check:
         return done
     assert done.returncode == 0 and "level=warning" not in done.stderr, done.stderr
-    return json.loads(done.stdout)["services"]
+    return json.loads(done.stdout)[part]
 
 
 def devices(service: dict) -> list:
@@ -80,8 +83,71 @@ def test_every_service_is_contained_and_bounded(folder):
         assert service["cap_drop"] == ["ALL"] and service["read_only"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["logging"]["options"]["max-size"] and service["pids_limit"], name
+        assert int(service["mem_limit"]) > 0, name
         assert not re.search(r":latest|:$", service["image"]) and ":" in service["image"], name
         assert service["restart"] in ("unless-stopped", "on-failure:3"), name
+
+
+def test_only_the_weights_and_what_is_published_have_a_way_out(folder):
+    networks = config(folder, "compose.yaml", "compose.model-host.yaml", part="networks")
+    assert networks["inside"]["internal"] is True
+    assert not networks["outside"].get("internal") and not networks["edge"].get("internal")
+    masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+    assert networks["published"]["driver_opts"] == {masquerade: "false"}
+    services = config(folder, "compose.yaml", "compose.model-host.yaml")
+    assert services["server"]["networks"].keys() == {"inside", "published"}
+    assert services["ui"]["networks"].keys() == {"inside"} and services["weights"]["networks"].keys() == {"outside"}
+    alone = config(folder, "compose.yaml", "compose.agents.yaml", part="networks")
+    assert alone["inside"]["internal"] is True and alone["published"]["driver_opts"] == {masquerade: "false"}
+
+
+def test_all_that_answer_have_the_time_to_finish(folder):
+    services = config(folder, "compose.yaml", LINGBI_STOP_GRACE="95s")
+    assert {services[name]["stop_grace_period"] for name in ("server", "ui", "gateway")} == {"1m35s"}
+
+
+def test_what_is_large_or_kept_is_on_a_volume(folder):
+    services = config(folder, "compose.yaml")
+    for name, setting in (("ui", "LINGBI_UI_FILES_DIR"), ("gateway", "LINGBI_GATEWAY_DIR")):
+        place = services[name]["environment"][setting]
+        assert [mount["type"] for mount in services[name]["volumes"] if mount["target"] == place] == ["volume"]
+        assert place not in " ".join(services[name]["tmpfs"])
+        assert f"{setting}={place}" in (ROOT / "docker" / name / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("override", ["compose.cpu.yaml", "compose.tls.yaml", "compose.agents.yaml"])
+def test_the_exporter_asks_where_there_is_never_tls(folder, override):
+    services = config(folder, "compose.yaml", override)
+    inner = services["gateway"]["environment"]["LINGBI_GATEWAY_INNER_PORT"]
+    assert services["nginx-exporter"]["command"] == [f"--nginx.scrape-uri=http://gateway:{inner}/status"]
+    assert "gateway" not in services["nginx-exporter"].get("environment", {})
+
+
+def test_the_entrypoint_serves_with_the_environment_that_compose_gives(folder, tmp_path):
+    """Natively, with the places alone changed to folders of this machine."""
+    services = config(folder, "compose.yaml", "compose.cpu.yaml", LINGBI_MODEL="demo", LINGBI_CPU_THREADS=1)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/ui").write_text("lb-of-the-page\n")
+    places = {"LINGBI_PLAIN_KEYS_DIR": str(tmp_path / "keys"), "LINGBI_API_KEY_FILE": str(tmp_path / "state/api-key")}
+    given = services["server"]["environment"]
+    moved = {"LINGBI_PORT", "LINGBI_HOST", "LINGBI_MODELS_DIR", "LINGBI_STATE_DIR", *places}
+    assert moved <= given.keys() and given["LINGBI_FETCH"] == "never" and given["LINGBI_ENGINE"] == "cpu"
+    assert services["server"]["command"] == ["serve"] and services["weights"]["command"] == ["fetch"]
+    kept = {name: value for name, value in given.items() if name not in moved}
+    with serving(tmp_path, **kept, **places) as (process, url, log):
+        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer lb-of-the-page"})
+        assert answer.status_code == 200, log.read_text()
+        process.terminate()
+        assert process.wait(90) == 0
+
+
+def test_what_compose_builds_is_labelled_as_what_scripts_up_builds(folder):
+    services = config(folder, "compose.yaml")
+    for name in ("server", "ui", "gateway"):
+        args = services[name]["build"]["args"]
+        assert args.keys() == {"VERSION", "REVISION"} and f":{args['VERSION']}" in services[name]["image"]
+        told = build_command(name, "tag", "1.0.0")
+        assert {word.split("=")[0] for word in told if word.startswith(tuple(args))} == args.keys()
 
 
 def test_every_long_running_service_of_ours_has_a_health_check_in_its_image(folder):
@@ -140,7 +206,7 @@ def test_compose_repeats_only_the_defaults_of_what_nobody_needs_to_set():
     for file in ROOT.glob("compose*.yaml"):
         for name, default in re.findall(r"\$\{(\w+):?-([^}$]*)", file.read_text()):
             assert declared.get(name, default) == default and name.startswith(
-                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "COMPOSE_")
+                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "COMPOSE_", "REVISION")
             )
 
 

@@ -2,18 +2,25 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
+import threading
 
 import httpx
 import pytest
 
+from host.env_file import changed, parse
 from lingbi.supervision import wait_until
 from tests.browser.conftest import Visitor, chromium  # noqa: F401 - a fixture
-from tests.conftest import answers, lingbi
+from tests.compose.conftest import SERVICES
+from tests.conftest import ROOT, answers, lingbi
+from tests.containers import images
 from tests.containers.images import docker, inspect, worrying
 from tests.images.conftest import EXPECTED, health, logs
+from tests.weights.conftest import MODEL
 
+LONG_ANSWER = {"ignore_eos": True, "max_tokens": 2000, "stream": True}
 FRONT_EXPECTED = {
     r"\[warn\].*buffered to a temporary file": "large pictures wait in the gateway's temporary folder",
     r"\[error\].*(connect\(\) failed|prematurely closed|timed out)": "the server was killed by these tests",
@@ -72,13 +79,33 @@ def test_containers_have_no_rights_and_the_server_no_way_out(stack):
         assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and "no-new-privileges:true" in host["SecurityOpt"]
         assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}
     code = "import socket; socket.create_connection(('1.1.1.1', 53), 3)"
-    done = docker("exec", stack.container("server"), "python", "-c", code, check=False)
-    assert done.returncode == 1 and ("Network is unreachable" in done.stderr or "timed out" in done.stderr), done.stderr
+    for service in ("server", "ui"):
+        done = docker("exec", stack.container(service), "python", "-c", code, check=False)
+        assert done.returncode == 1 and "Network is unreachable" in done.stderr, done.stderr
+        routes = docker("exec", stack.container(service), "cat", "/proc/net/route").stdout.splitlines()[1:]
+        assert routes and all(route.split()[1] != "00000000" for route in routes), routes  # none is the default
 
 
-def test_a_second_up_makes_no_request_to_the_hub(stack, hub):
+def ask_long(stack, events: list) -> None:
+    """Collect the events of a long answer, streamed through the gateway."""
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    model = httpx.get(f"{stack.url}/v1/models", headers=headers).json()["data"][0]["id"]
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]} | LONG_ANSWER
+    url = f"{stack.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=120) as answer:
+        for line in answer.iter_lines():
+            events.extend([line] if line.startswith("data: ") else [])
+
+
+def test_an_answer_outlives_down_and_a_second_up_makes_no_request_to_the_hub(stack, hub):
     hub.requests.clear()
+    events = []
+    asking = threading.Thread(target=ask_long, args=(stack, events))
+    asking.start()
+    assert wait_until(lambda: events, 20)
     stack.compose("down")
+    asking.join()
+    assert events and events[-1] == "data: [DONE]", events[-2:]
     done = stack.up()
     assert done.returncode == 0, done.stderr
     assert hub.requests == []
@@ -111,41 +138,84 @@ def test_all_killed_at_once_come_back(stack, tmp_path):
     assert smoke(stack, tmp_path).returncode == 0
 
 
-def test_scripts_up_again_changes_nothing(stack):
-    before = [stack.container(service) for service in ("server", "ui", "gateway")]
-    done = stack.up()
-    assert done.returncode == 0, done.stderr
-    assert [stack.container(service) for service in ("server", "ui", "gateway")] == before
-
-
 def test_keys_are_added_while_it_runs(stack):
     made = stack.compose("exec", "-T", "server", "lingbi", "key", "add", "alice").stdout.strip()
     headers = {"Authorization": f"Bearer {made}"}
     assert wait_until(lambda: httpx.get(f"{stack.url}/v1/models", headers=headers).status_code == 200, 10)
 
 
-def run_script(stack, name: str, *arguments) -> subprocess.CompletedProcess:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
-    command = [stack.root / "scripts" / name, *arguments]
-    return subprocess.run(command, cwd="/", env=inherited, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def again(stack):
+    """scripts/up once more, as people type it."""
+    before = [stack.container(service) for service in SERVICES[1:]]
+    done = stack.script("up", "--docker")
+    assert done.returncode == 0, done.stderr
+    assert [stack.container(service) for service in SERVICES[1:]] == before
+    return done
 
 
-def test_scripts_find_the_containers_and_install_nothing(stack):
-    done = run_script(stack, "smoke")
+def test_scripts_find_the_containers_and_install_nothing(stack, again):
+    assert f"{stack.url}/v1" in again.stdout and "Docker: asked for by --docker" in again.stderr
+    assert "engine  cpu: no NVIDIA GPU is here" in again.stderr
+    done = stack.script("smoke")
     assert done.returncode == 0 and "0 failed" in done.stdout, done.stderr
-    assert "default" in run_script(stack, "key", "list").stdout
-    done = run_script(stack, "up", "--docker")
-    assert done.returncode == 0 and f"{stack.url}/v1" in done.stdout, done.stderr
+    assert "default" in stack.script("key", "list").stdout
     assert not (stack.root / ".venv").exists()
 
 
-def test_the_printed_lines_work_when_pasted(stack):
-    printed = run_script(stack, "up", "--docker").stdout
-    lines = printed[printed.index("URL=") : printed.index("scripts/smoke checks")]
+def test_the_printed_lines_work_when_pasted(stack, again):
+    lines = again.stdout[again.stdout.index("URL=") : again.stdout.index("scripts/smoke checks")]
     done = subprocess.run(["bash", "-c", lines], cwd=stack.root, capture_output=True, text=True)
     assert "红色的圆形" in json.loads(done.stdout)["choices"][0]["message"]["content"], done.stdout + done.stderr
+
+
+def documented(file: str, heading: str) -> str:
+    """The commands under a heading, with the tests' own image, model and pictures."""
+    block = (ROOT / "docs" / file).read_text().split(f"## {heading}\n")[1].split("```")[1].removeprefix("bash\n")
+    version = (ROOT / "VERSION").read_text().strip()
+    known = {f"lingbi/server:{version}": images.tag("server"), "vl-7b": MODEL, "./photos": "./docs"}
+    for name, own in known.items():
+        assert name in block, f"{name} is not in\n{block}"
+        block = block.replace(name, own)
+    return block
+
+
+def test_the_documented_commands_work_beside_what_runs(stack):
+    commands, chinese = (
+        re.sub(r"\s+#.*", "", documented(*where))
+        for where in (("containers.md", "The images' commands"), ("containers.zh-CN.md", "镜像里的命令"))
+    )
+    assert commands == chinese
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
+    done = subprocess.run(
+        ["bash", "-euxc", commands], cwd=stack.root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and "红色的圆形" in done.stdout and "TorchVision" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    wait_answers(stack)
 
 
 def test_logs_hold_nothing_unexpected(stack):
     for service in ("weights", "server", "ui", "gateway"):
         assert worrying(logs(stack.container(service)), EXPECTED | FRONT_EXPECTED) == [], service
+
+
+def test_a_crash_loop_ends_scripts_up_with_the_logs(stack):
+    """Last of those that need the server: its container ends at once, again and again."""
+    (stack.root / "compose.crash.yaml").write_text("services: {server: {command: [strat]}}\n")
+    files = parse((stack.root / ".env").read_text())["COMPOSE_FILE"]
+    env = (stack.root / ".env").read_text()
+    (stack.root / ".env").write_text(changed(env, {"COMPOSE_FILE": f"{files}:compose.crash.yaml"}))
+    try:
+        done = stack.up()
+    finally:
+        (stack.root / ".env").write_text(env)
+    assert done.returncode == 3 and re.search(r"server ended [3-9] times", done.stderr), done.stderr
+    for said in ("there is no command 'strat'", "gateway-1  |", "weights-1  |"):
+        assert said in done.stderr, done.stderr
+
+
+def test_the_first_start_says_nothing_unexpected(stack):
+    for service, log in stack.first_logs.items():
+        assert log and worrying(log, EXPECTED | FRONT_EXPECTED) == [], service

@@ -3,6 +3,7 @@
 They are given to a build by name (`--build-context NAME=docker-image://STAND-IN`): the Dockerfiles stay as they are.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,14 +17,11 @@ PREFIX = "lingbi-test-base"
 LIBRARIES = "ca-certificates,libbz2-1.0,libffi8,liblzma5,libncursesw6,libreadline8,libsqlite3-0,libssl3,libuuid1,zlib1g"
 PACKAGES = {"nvidia/cuda": LIBRARIES, "python": LIBRARIES, "nginx": "nginx-light,ca-certificates"}
 FROM = re.compile(r"^FROM (\S+)", re.M)
-CONTROL = """\
-Package: python3.10
-Version: 3.10.13
-Architecture: amd64
-Maintainer: tests <tests@localhost>
-Provides: python3.10-venv
-Description: this machine's CPython 3.10
-"""
+PYTHON = {"Package": "python3.10", "Version": "3.10.13", "Architecture": "amd64"}
+PYTHON |= {"Maintainer": "tests <tests@localhost>", "Description": "this machine's CPython 3.10"}
+VENV = PYTHON | {"Package": "python3.10-venv", "Architecture": "all", "Depends": "python3.10"}
+VENV["Description"] = "nothing: the stand-in's Python has it; a package that only some stages install, as Ubuntu's"
+SHELF = "/usr/local/share/packages"  # where the stand-in's apt finds the latter
 
 
 def external_bases(dockerfile: Path) -> list:
@@ -67,13 +65,38 @@ def _build(name: str, tag: str) -> None:
 
 
 def _python_hooks(folder: Path) -> list:
-    """Have this machine's CPython 3.10 in the image as a Debian package, with the certificates trusted here."""
-    package = folder / "python3.10.deb"
+    """Have this machine's CPython 3.10 in the image as a Debian package, and its venv for apt to install."""
+    package, shelf = folder / "python3.10.deb", folder / "shelf"
     _pack_python(folder / "python3.10", package)
+    shelf.mkdir()
+    _shelve(folder / "venv", shelf)
+    source = f"deb [trusted=yes] file:{SHELF} ./"
     return [
         f"--customize-hook=copy-in {package} /tmp",
         '--customize-hook=chroot "$1" sh -c "dpkg -i /tmp/python3.10.deb && rm /tmp/python3.10.deb && ldconfig"',
+        f'--customize-hook=mkdir -p "$1"{SHELF} && echo "{source}" >"$1"/etc/apt/sources.list.d/venv.list',
+        f"--customize-hook=copy-in {shelf}/python3.10-venv.deb {shelf}/Packages {SHELF}",
     ]
+
+
+def _shelve(tree: Path, shelf: Path) -> None:
+    """A package without files, and the index by which apt finds it."""
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(_control(VENV))
+    package = shelf / "python3.10-venv.deb"
+    _pack(tree, package)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    found = VENV | {"Filename": f"./{package.name}", "Size": str(package.stat().st_size), "SHA256": digest}
+    (shelf / "Packages").write_text(_control(found))
+
+
+def _control(fields: dict) -> str:
+    return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
+
+def _pack(tree: Path, package: Path) -> None:
+    command = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, package]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _pack_python(tree: Path, package: Path) -> None:
@@ -94,10 +117,8 @@ def _pack_python(tree: Path, package: Path) -> None:
     loader.parent.mkdir(parents=True)
     loader.write_text("/usr/local/lib/python3.10-home/lib\n")
     (tree / "DEBIAN").mkdir()
-    (tree / "DEBIAN/control").write_text(CONTROL)
-    subprocess.run(
-        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, package], check=True, capture_output=True
-    )
+    (tree / "DEBIAN/control").write_text(_control(PYTHON))
+    _pack(tree, package)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fixtures for all tests that need a Docker engine; a plugin of tests/conftest.py."""
 
 import os
+import re
 
 import pytest
 
@@ -14,11 +15,11 @@ def docker_engine():
     started = engine.ensure()
     before = things()
     yield
-    left = things() - before
     if not os.environ.get("KEEP_IMAGES"):
         stand_ins = images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*/*").stdout.split()
         stand_ins += images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*").stdout.split()
         images.docker("rmi", "--force", *stand_ins, check=False)
+    left = things() - before
     if started:
         images.docker("builder", "prune", "--all", "--force", check=False)
         started.terminate()
@@ -27,14 +28,18 @@ def docker_engine():
 
 
 def things() -> set:
-    """Containers, networks and volumes of the tests."""
-    lists = (
+    """Containers, networks, volumes and images of the tests; of volumes without a name those that nobody uses."""
+    lists = [
         ("ps", "--all", "--format={{.Names}}"),
         ("network", "ls", "--format={{.Name}}"),
         ("volume", "ls", "--quiet"),
-    )
+    ]
+    if not os.environ.get("KEEP_IMAGES"):
+        lists.append(("images", "--format={{.Repository}}:{{.Tag}}"))
     found = {name for command in lists for name in images.docker(*command).stdout.split()}
-    return {name for name in found if name.startswith("lingbi-test")}
+    unused = images.docker("volume", "ls", "--quiet", "--filter=dangling=true").stdout.split()
+    nameless = {name for name in unused if re.fullmatch("[0-9a-f]{64}", name)}
+    return {name for name in found if name.startswith("lingbi-test")} | nameless
 
 
 def _image(name: str):

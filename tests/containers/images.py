@@ -52,6 +52,6 @@ def worrying(log: str, expected: dict) -> list:
     found = [
         line
         for line in log.splitlines()
-        if re.search(r"WARN|Warning|ERROR|CRIT|Traceback|\[(warn|error|emerg)\]", line)
+        if re.search(r"WARN|Warning|ERROR|CRIT|Traceback|\[(warn|error|crit|alert|emerg)\]", line)
     ]
     return [line for line in found if not any(re.search(pattern, line) for pattern in expected)]

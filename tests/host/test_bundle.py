@@ -44,6 +44,12 @@ def test_it_loads_elsewhere_and_a_spoiled_one_does_not(small_images, tmp_path):
         "models/tiny/config.json",
     ):
         assert (folder / file).is_file(), file
+    assert (folder / "VERSION").read_text() == "1.0.0\n"
+    assert (folder / "IMAGE_PREFIX").read_text() == f"{small_images}\n"
+    machine = "from host.machine import Machine; m = Machine(None, '', None, False, [])"
+    code = f"{machine}; from host import decide, stack; print(stack.image(decide.first_values(m), 'ui'))"
+    there = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert there.stdout.strip() == f"{small_images}ui:1.0.0", there.stderr
     docker("rmi", "--force", *(f"{small_images}{name}:1.0.0" for name in images.NAMES))
     loaded = subprocess.run([folder / "load"], capture_output=True, text=True)
     assert loaded.returncode == 0 and "scripts/up --docker --model ./models/tiny" in loaded.stdout, loaded.stderr

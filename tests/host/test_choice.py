@@ -50,4 +50,5 @@ def test_gpus_that_the_engine_cannot_hand_on(tmp_path):
 
 
 def test_asked_for(tmp_path):
-    assert choose(tmp_path, "--docker").returncode == 0
+    done = choose(tmp_path, "--docker")
+    assert done.returncode == 0 and "Docker: asked for by --docker" in done.stderr

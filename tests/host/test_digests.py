@@ -1,7 +1,10 @@
 """Images of others get the digest that a registry tells, and none where it tells none."""
 
+import pytest
+
 from host.digests import files, names, pinned
 from tests.conftest import ROOT
+from tests.host.machine import FakeMachine
 
 DIGEST, OLD = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 DOCKERFILE = f"""\
@@ -39,3 +42,41 @@ def test_every_image_of_others_in_this_repository_is_found():
     assert {name.rsplit("/", 1)[-1].split(":")[0] for name in found} == {
         "cuda", "python", "nginx", "prometheus", "grafana", "nginx-prometheus-exporter", "dcgm-exporter",
     }  # fmt: skip
+
+
+REGISTRY = """#!/bin/sh
+case "$*" in
+    "buildx imagetools inspect --format {{.Manifest.Digest}} "*nginx*) %s ;;
+    "buildx imagetools inspect --format {{.Manifest.Digest}} "*) echo %s ;;
+    *) exit 9 ;;
+esac
+"""
+
+
+def texts(root) -> dict:
+    return {file: file.read_text() for file in files(root)}
+
+
+def test_a_registrys_digests_are_written_once_and_checked(machine: FakeMachine, root):
+    machine.have("docker", REGISTRY % (f"echo {OLD}", DIGEST))
+    before = texts(root)
+    done = machine.run(root, "host.digests", "--check")
+    assert done.returncode == 1 and done.stdout.count("would change: ") == 4 and texts(root) == before, done.stderr
+    done = machine.run(root, "host.digests")
+    assert done.returncode == 0 and "changed: docker/gateway/Dockerfile" in done.stdout, done.stderr
+    written = "".join(texts(root).values())
+    assert (
+        f"FROM nginx:1.28.0-bookworm@{OLD} AS base" in written and f"image: prom/prometheus:v2.55.1@{DIGEST}" in written
+    )
+    assert "No digest yet" not in written
+    done = machine.run(root, "host.digests", "--check")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("answer", ["echo no such host >&2; exit 1", "echo nonsense", "echo"])
+def test_a_registry_that_tells_no_digest_changes_nothing(machine: FakeMachine, root, answer):
+    machine.have("docker", REGISTRY % (answer, DIGEST))
+    before = texts(root)
+    done = machine.run(root, "host.digests")
+    assert done.returncode == 2 and texts(root) == before and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "the digest of nginx:1.28.0-bookworm could not be looked up" in done.stderr

@@ -84,8 +84,9 @@ def test_a_server_that_is_ready_satisfies_the_doctor(server):
     assert done.returncode == 0 and "FAIL" not in done.stdout, done.stdout
 
 
-def test_sigterm_lets_a_running_answer_finish(server_image):
+def test_the_health_check_sees_a_start_and_sigterm_lets_a_running_answer_finish(server_image):
     with running(server_image) as name:
+        assert health(name) == "starting"
         wait_healthy(name)
         url, headers = address(name), {"Authorization": f"Bearer {key(name)}"}
         body = {"model": "internlm-xcomposer2-demo", "messages": [{"role": "user", "content": "hello"}]} | LONG_ANSWER
@@ -156,9 +157,3 @@ class TestCommands:
         made = docker("exec", server, "lingbi", "key", "add", "alice").stdout.strip()
         headers = {"Authorization": f"Bearer {made}"}
         assert wait_until(lambda: httpx.get(f"{address(server)}/v1/models", headers=headers).status_code == 200, 10)
-
-
-def test_the_health_check_sees_a_start(server_image):
-    with running(server_image) as name:
-        assert health(name) == "starting"
-        wait_healthy(name)

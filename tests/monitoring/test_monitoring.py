@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
@@ -54,6 +55,28 @@ def test_what_alerts_and_dashboard_ask_for_is_there(demo_server):
     assert {name for name in asked if not OF_OTHERS.match(name) and name not in names} == set()
 
 
+def fires_or_not(alert: str, series: list, fires: bool, at: str) -> dict:
+    """A case of `promtool test rules`: an alert over series of values, at a time."""
+    return {
+        "name": f"{alert} {fires}",
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series],
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                "eval_time": at,
+                "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+            }
+        ],
+    }
+
+
+def test_every_alert_has_its_case():
+    rules = yaml.safe_load((FOLDER / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+    text = Path(__file__).read_text()
+    assert [rule["alert"] for rule in rules if f'"{rule["alert"]}"' not in text] == []
+
+
 def test_alerts_fire_and_keep_quiet(promtool, tmp_path):
     (tmp_path / "alerts.yml").write_text((FOLDER / "prometheus/alerts.yml").read_text())
     server, gpu = 'instance="10.0.0.1:23333"', 'gpu="0"'
@@ -67,23 +90,14 @@ def test_alerts_fire_and_keep_quiet(promtool, tmp_path):
         ("GpuFault", f"DCGM_FI_DEV_XID_ERRORS{{{gpu}}}", "79x10", "0x10", "5m"),
         ("GpuHot", f"DCGM_FI_DEV_GPU_TEMP{{{gpu}}}", "90x20", "60x20", "15m"),
     ]
-    tests = []
+    # A cumulative histogram in which every answer began within 30 s, and most, or hardly any, within 5 s.
+    buckets = f'lingbi_time_to_first_token_seconds_bucket{{{server},le="%s"}}'
+    slow = [(buckets % le, f"0+{step}x40") for le, step in (("5.0", 1), ("30.0", 10), ("+Inf", 10))]
+    quick = [(buckets % le, "0+10x40") for le in ("5.0", "30.0", "+Inf")]
+    tests = [fires_or_not("SlowFirstToken", slow, True, "30m"), fires_or_not("SlowFirstToken", quick, False, "30m")]
     for alert, series, bad, good, at in cases:
-        for values, fires in ((bad, True), (good, False)):
-            tests.append(
-                {
-                    "name": f"{alert} {fires}",
-                    "interval": "1m",
-                    "input_series": [{"series": series, "values": values}],
-                    "promql_expr_test": [
-                        {
-                            "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
-                            "eval_time": at,
-                            "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
-                        }
-                    ],
-                }
-            )
+        tests.append(fires_or_not(alert, [(series, bad)], True, at))
+        tests.append(fires_or_not(alert, [(series, good)], False, at))
     (tmp_path / "tests.yml").write_text(yaml.safe_dump({"rule_files": ["alerts.yml"], "tests": tests}))
     done = subprocess.run([promtool, "test", "rules", tmp_path / "tests.yml"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

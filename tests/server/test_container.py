@@ -3,15 +3,24 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
+from supervisor.states import ProcessStates, SupervisorStates
 
-from lingbi import container
+from lingbi import container, doctor
+from lingbi.errors import ConfigurationError
+from lingbi.keeper import Keeper
 from lingbi.keys import ensure_keys, read_keys, take_keys
 from lingbi.memory import available_mib
+from lingbi.settings import load_settings
 from lingbi.supervision import wait_until
+from lingbi.up import decide
 from tests.conftest import answers, clean_environment, free_port, lingbi
 
 
@@ -100,11 +109,95 @@ def test_memory_limits_of_the_first_version_of_control_groups_are_seen(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    from lingbi.errors import ConfigurationError
-
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(
         ConfigurationError, match=rf"LINGBI_STATE_DIR='{file}/x' cannot be written by user {os.getuid()}"
     ):
         container.check_writable("LINGBI_STATE_DIR", file / "x")
+
+
+class Process:
+    """A worker as supervisord knows it."""
+
+    def __init__(self, name: str, state: int):
+        self.config, self.state, self.spawned = SimpleNamespace(name=name), state, 0
+
+    def get_state(self) -> int:
+        return self.state
+
+    def spawn(self) -> None:
+        self.spawned, self.state = self.spawned + 1, ProcessStates.STARTING
+
+
+@pytest.fixture
+def kept():
+    """A keeper of two workers, the second of which was given up; (keeper, workers, its log's lines)."""
+    lines = []
+    logger = SimpleNamespace(warn=lines.append, error=lines.append, critical=lines.append)
+    keeper = Keeper(SimpleNamespace(logger=logger, mood=SupervisorStates.RUNNING))
+    workers = [Process("worker-0", ProcessStates.RUNNING), Process("worker-1", ProcessStates.FATAL)]
+    keeper.process_groups = {"worker": SimpleNamespace(processes={item.config.name: item for item in workers})}
+    keeper._on_fatal(SimpleNamespace(process=workers[1]))
+    return keeper, workers, lines
+
+
+def test_a_worker_that_was_given_up_is_tried_again_after_a_pause_and_counted(kept):
+    keeper, (other, failed), lines = kept
+    now = time.monotonic()
+    keeper.try_again(now + keeper.pause_s / 2)
+    assert (failed.spawned, other.spawned) == (0, 0) and keeper.exit_status == 0
+    for trial in (1, 2):
+        keeper.try_again(now + keeper.pause_s + 5)
+        keeper.try_again(now + keeper.pause_s + 10)
+        assert failed.spawned == trial and lines[-1] == f"worker-1 is tried again, for the {trial}. time"
+        failed.state = ProcessStates.FATAL
+        keeper._on_fatal(SimpleNamespace(process=failed))
+    assert other.spawned == 0
+
+
+def test_a_keeper_that_ends_tries_nothing_again(kept):
+    keeper, (_, failed), _ = kept
+    keeper.options.mood = SupervisorStates.SHUTDOWN
+    keeper.try_again(time.monotonic() + keeper.pause_s + 5)
+    assert failed.spawned == 0
+
+
+def test_without_any_worker_it_gives_up(kept):
+    keeper, (other, failed), _ = kept
+    other.state = ProcessStates.FATAL
+    keeper._on_fatal(SimpleNamespace(process=other))
+    assert keeper.exit_status == 3 and keeper.options.mood == SupervisorStates.SHUTDOWN
+
+
+def test_a_fetch_asks_for_no_memory_of_a_model_that_others_will_load(tmp_path, monkeypatch):
+    """A machine with little memory beside a large card; the server's own check is the one that counts."""
+    monkeypatch.setattr("lingbi.up.available_mib", lambda: 100)
+    settings = load_settings(model="7b", models_dir=tmp_path)
+    assert container.find_weights(settings).is_to_come
+    with pytest.raises(ConfigurationError, match="needs"):
+        decide(settings.model_copy(update={"engine": "cpu"}), container.ALONE)
+    with pytest.raises(ConfigurationError, match="LINGBI_FETCH=never"):
+        container.find_weights(settings.model_copy(update={"fetch": "never"}))
+
+
+def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypatch, capsys):
+    """Beside a running server there is no memory for a second one, and no port; neither counts."""
+    monkeypatch.setattr(doctor, "available_mib", lambda: psutil.virtual_memory().available // doctor.MIB)
+    for name, value in {"MODEL": "demo", "ENGINE": "cpu", "MODELS_DIR": tmp_path, "STATE_DIR": tmp_path}.items():
+        monkeypatch.setenv(f"LINGBI_{name}", str(value))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("LINGBI_PORT", str(taken.getsockname()[1]))
+        assert doctor.main(["--replacing"]) == 0
+        assert "in place of the one that runs" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "host_mib", lambda: 200)
+    assert doctor.main(["--replacing"]) == 2
+    assert "needs" in capsys.readouterr().out
+
+
+def test_commands_that_need_no_model_do_not_load_what_runs_one():
+    """Each command of the image, and each fetch, would wait for it."""
+    code = "import sys, lingbi.container, lingbi.doctor, lingbi.key; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

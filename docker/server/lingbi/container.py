@@ -16,12 +16,13 @@ from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.fetch import end_at_signals
 from lingbi.keys import ensure_keys, take_keys
 from lingbi.logs import configure
-from lingbi.service import picture_rules
-from lingbi.settings import load_settings
+from lingbi.model_folder import inspect
+from lingbi.models import Found, find_model
+from lingbi.settings import Settings, load_settings
 from lingbi.supervision import CONFIG_FILE, environment
 from lingbi.up import RECORD, Plan, decide, resolved
 from lingbi.weights.progress import Progress
-from lingbi.weights.start import ensure
+from lingbi.weights.start import check_may_fetch, ensure
 
 log = logging.getLogger("lingbi.container")
 COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "weights")
@@ -60,16 +61,34 @@ def prepare(is_server: bool) -> None:
     configure(settings.log_level)
     check_writable("LINGBI_STATE_DIR", settings.state_dir)
     check_readable("LINGBI_MODELS_DIR", settings.models_dir)
-    picture_rules(settings)
-    plan = decide(settings if is_server else settings.model_copy(update={"engine": "cpu", "workers": 0}), ALONE)
-    log.info("model %s: %s", plan.served_name, plan.found.reason)
-    if plan.found.is_to_come:
+    check_picture_networks(settings)
+    plan = decide(settings, ALONE) if is_server else None
+    found = plan.found if plan else find_weights(settings)
+    log.info("model %s: %s", plan.served_name if plan else found.served_name, found.reason)
+    if found.is_to_come:
         check_writable("LINGBI_MODELS_DIR", settings.models_dir)
-    ensure(plan.found, settings, Progress())
+    ensure(found, settings, Progress())
     log.info("the weights are there")
-    if is_server:
+    if plan:
         log.info("engine %s, %s worker(s): %s", plan.choice.engine, plan.workers, plan.choice.reason)
         become_supervisord(plan)
+
+
+def check_picture_networks(settings: Settings) -> None:
+    """Raise ConfigurationError where they are none. What reads them imports torch, which takes seconds: only where set."""
+    if settings.picture_networks:
+        from lingbi.service import picture_rules
+
+        picture_rules(settings)
+
+
+def find_weights(settings: Settings) -> Found:
+    """The model of a container that fetches and loads nothing: no engine, and no memory for it, is asked for."""
+    found = find_model(settings.model, settings.models_dir)
+    check_may_fetch(found, settings)
+    if not found.is_to_come:
+        inspect(found.path)
+    return found
 
 
 def become_supervisord(plan: Plan) -> None:

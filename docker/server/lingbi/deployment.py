@@ -102,8 +102,8 @@ SETTINGS = (
     Setting(
         "STOP_GRACE",
         "90s",
-        "longest end of the server; more than LINGBI_DRAIN_TIMEOUT_S and 15 s",
-        "停止服务器的最长时间；须大于 LINGBI_DRAIN_TIMEOUT_S 加 15 秒",
+        "longest end of server, page and gateway; more than LINGBI_DRAIN_TIMEOUT_S and 15 s",
+        "停止服务器、网页和网关的最长时间；须大于 LINGBI_DRAIN_TIMEOUT_S 加 15 秒",
     ),
     Setting(
         "SUBNET",

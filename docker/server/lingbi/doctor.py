@@ -2,21 +2,35 @@
 
 import argparse
 import sys
+from dataclasses import replace
+from functools import partial
 
+import psutil
+
+from lingbi import catalogue
 from lingbi.container import ALONE, check_readable, check_writable
-from lingbi.engines.choice import choose_engine, find_gpus
+from lingbi.engines.choice import TURBOMIND, choose_engine, find_gpus
 from lingbi.errors import LingbiError
 from lingbi.health import find_fault
-from lingbi.memory import available_mib
+from lingbi.memory import MIB, available_mib, check_memory
+from lingbi.model_folder import inspect
 from lingbi.models import find_model
 from lingbi.settings import load_settings
 from lingbi.up import decide
+from lingbi.weights.start import check_may_fetch
 
 
 def main(arguments=None) -> int:
     """Exit status: 0 all is right, 2 something is not."""
-    argparse.ArgumentParser(prog="doctor", description=__doc__).parse_args(arguments)
-    return 0 if all([run(name, check) for name, check in CHECKS.items()]) else 2
+    parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
+    parser.add_argument(
+        "--replacing",
+        action="store_true",
+        help="judge a server that takes the place of the one that runs: all memory of the machine counts as free",
+    )
+    options = parser.parse_args(arguments)
+    checks = CHECKS | ({"start": partial(start, is_replacing=True)} if options.replacing else {})
+    return 0 if all([run(name, check) for name, check in checks.items()]) else 2
 
 
 def run(name: str, check) -> bool:
@@ -48,13 +62,35 @@ def engine() -> str:
     return f"{choice.engine}: {choice.reason}; {available_mib()} MiB of host memory available"
 
 
-def start() -> str:
+def start(is_replacing: bool = False) -> str:
+    if is_replacing:
+        return replacement()
     if find_fault(load_settings().port) is None:
         return "the server of this container is ready"
     plan = decide(load_settings(), ALONE)
     return f"{plan.served_name} with {plan.workers} worker(s) from port {plan.settings.port}: {plan.found.reason}"
 
 
+def replacement() -> str:
+    """What fits this machine with nothing else on it; ports are not looked at."""
+    settings, cards = load_settings(), [replace(gpu, free_mib=gpu.total_mib) for gpu in find_gpus()]
+    choice = choose_engine(settings.engine, cards)
+    found = find_model(settings.model, settings.models_dir)
+    check_may_fetch(found, settings)
+    model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
+    workers = settings.workers or (len(cards) if choice.engine == TURBOMIND else 1)
+    if model:
+        check_memory(model, choice.engine, cards, workers, host_mib())
+    return f"{found.served_name} with {workers} worker(s), in place of the one that runs: {found.reason}"
+
+
+def host_mib() -> int:
+    """The machine's memory, or this container's share of it."""
+    is_limited = available_mib() < psutil.virtual_memory().available // MIB - MARGIN_MIB
+    return available_mib() if is_limited else psutil.virtual_memory().total // MIB
+
+
+MARGIN_MIB = 64  # between two looks at what is free
 CHECKS = {"settings": settings, "folders": folders, "engine": engine, "start": start}
 
 if __name__ == "__main__":

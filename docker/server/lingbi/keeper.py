@@ -1,7 +1,8 @@
-"""supervisord as process 1 of a container: ends when no worker can be kept up, so that the engine sees it."""
+"""supervisord as process 1 of a container: tries a failed worker again, and ends when none can be kept up."""
 
 import contextlib
 import sys
+import time
 
 from supervisor import events
 from supervisor.medusa.asyncore_25 import ExitNow
@@ -11,22 +12,54 @@ from supervisor.supervisord import Supervisor
 
 from lingbi.errors import StartError
 
+PAUSE_S = 300  # a card that fell off, or memory that somebody else took, needs longer than supervisord's few trials
+
 
 class Keeper(Supervisor):
-    """supervisord that gives up, with status 3, when every worker has failed for good."""
+    """supervisord that starts a worker that it gave up again after a pause, and gives up itself, with status 3,
+    when every worker has failed."""
 
     exit_status = 0
+    pause_s = PAUSE_S
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.given_up, self.trials = {}, {}  # {worker: when}, {worker: how often it was tried again}
 
     def runforever(self):
         events.subscribe(events.ProcessStateFatalEvent, self._on_fatal)
+        events.subscribe(events.Tick5Event, lambda event: self.try_again(time.monotonic()))
         super().runforever()
 
+    def _processes(self) -> list:
+        return [process for group in self.process_groups.values() for process in group.processes.values()]
+
     def _on_fatal(self, event) -> None:
-        processes = [process for group in self.process_groups.values() for process in group.processes.values()]
-        if all(process.get_state() == ProcessStates.FATAL for process in processes):
+        if all(process.get_state() == ProcessStates.FATAL for process in self._processes()):
             self.options.logger.critical("no worker can be kept up; their last lines say why")
             self.exit_status = StartError.exit_status
             self.options.mood = SupervisorStates.SHUTDOWN  # as on SIGTERM
+            return
+        name = event.process.config.name
+        self.given_up[name] = time.monotonic()
+        self.options.logger.error(
+            f"{name} cannot be kept up; the others go on, and it is tried again in {self.pause_s} s"
+        )
+
+    def try_again(self, now: float) -> None:
+        """Start those that were given up long enough ago, and count it."""
+        for process in self._processes():
+            name = process.config.name
+            is_due = now - self.given_up.get(name, now) >= self.pause_s
+            if (
+                process.get_state() == ProcessStates.FATAL
+                and is_due
+                and self.options.mood > SupervisorStates.RESTARTING
+            ):
+                self.trials[name] = self.trials.get(name, 0) + 1
+                self.options.logger.warn(f"{name} is tried again, for the {self.trials[name]}. time")
+                del self.given_up[name]
+                process.spawn()
 
 
 def main(arguments: list) -> int:

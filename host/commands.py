@@ -1,0 +1,81 @@
+"""scripts/down, smoke, key and login where lingbi is in containers: the same words, and nothing is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from host import decide, env_file, stack
+from host.env_file import ROOT
+from host.errors import Refusal, StartFailed
+from host.smoke import smoke_over_tls
+
+ENV, LOGINS = ROOT / ".env", ROOT / "secrets/logins"
+OVERRIDE = "compose.logins.yaml"
+
+
+def main(arguments=None) -> int:
+    """Exit status of the command; 2 refused, 3 where it needs containers that run."""
+    name, *rest = sys.argv[1:] if arguments is None else arguments
+    try:
+        return COMMANDS[name](rest, env_file.parse(ENV.read_text(encoding="utf-8")))
+    except (Refusal, StartFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def down(arguments: list[str], values: dict[str, str]) -> int:
+    return stack.compose("--profile", "*", "down", *arguments).returncode
+
+
+def smoke(arguments: list[str], values: dict[str, str]) -> int:
+    if not stack.is_running("gateway"):
+        raise StartFailed("the containers do not run; scripts/up starts them")
+    if decide.is_tls(values):
+        return smoke_over_tls(arguments, values)
+    url = f"http://gateway:{values['LINGBI_GATEWAY_PORT']}"
+    return stack.compose("exec", "--no-TTY", "server", "lingbi", "smoke", url, *arguments).returncode
+
+
+def key(arguments: list[str], values: dict[str, str]) -> int:
+    """Where the server does not run, in a container beside its volume."""
+    if stack.is_running("server"):
+        return stack.compose("exec", "--no-TTY", "server", "lingbi", "key", *arguments).returncode
+    return stack.compose("run", "--rm", "--no-deps", "--no-TTY", "weights", "key", *arguments).returncode
+
+
+def login(arguments: list[str], values: dict[str, str]) -> int:
+    """Logins in a folder of their own, so that the page sees a file that was replaced."""
+    make_folder()
+    file = LOGINS / "logins"
+    user = f"--user={os.getuid()}:{os.getgid()}"
+    mounts = [f"--volume={LOGINS}:/logins", "--env=LINGBI_UI_LOGIN_FILE=/logins/logins"]
+    shut = ["--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--entrypoint=/opt/venv/bin/python"]
+    command = ["docker", "run", "--rm", *shut, user, *mounts, stack.image(values, "ui"), "-m", "lingbi_ui.logins"]
+    done = subprocess.run([*command, *arguments])
+    if file.exists():
+        file.chmod(0o644)  # in a closed folder; the page's user must read it
+    if not done.returncode and "add" in arguments and OVERRIDE not in values.get("COMPOSE_FILE", "").split(":"):
+        files = f"{values.get('COMPOSE_FILE') or 'compose.yaml'}:{OVERRIDE}"
+        env_file.write(ENV, env_file.changed(ENV.read_text(encoding="utf-8"), {"COMPOSE_FILE": files}))
+        print(f"{OVERRIDE} is in COMPOSE_FILE now; scripts/up has the page ask for logins", file=sys.stderr)
+    return done.returncode
+
+
+def make_folder() -> None:
+    """secrets/logins, with the file that stood in its place in it."""
+    LOGINS.parent.mkdir(mode=0o700, exist_ok=True)
+    former = Path(f"{LOGINS}.former")
+    if LOGINS.is_file():
+        LOGINS.replace(former)
+    LOGINS.mkdir(mode=0o755, exist_ok=True)
+    if former.exists():
+        former.replace(LOGINS / "logins")
+
+
+COMMANDS = {"down": down, "smoke": smoke, "key": key, "login": login}
+
+if __name__ == "__main__":
+    sys.exit(main())

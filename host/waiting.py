@@ -1,0 +1,122 @@
+"""Waiting for a stack to come up: bounded, with what it does meanwhile, and with an end where it cannot."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+from host import stack
+from host.errors import StartFailed
+from host.machine import run
+
+POLL_S, TELL_EVERY_S, ANSWER_S = 1.0, 5.0, 30.0
+MOST_RESTARTS = 3
+BESIDE_LOADING_S = 120  # page and gateway, and what Compose does itself
+SERVICE, PHASE = "com.docker.compose.service", "weights"
+
+
+def bring_up(load_timeout_s: int, say) -> None:
+    """`docker compose up --wait`, ended where a service begins again and again. Raises StartFailed with all logs."""
+    before = {container["Id"]: container["RestartCount"] for container in containers()}
+    up = subprocess.Popen(
+        stack.compose_command("up", "--detach", "--wait", "--no-build", "--remove-orphans"),
+        cwd=str(stack.ROOT),
+        env=stack.clean_environment(),
+    )
+    try:
+        watch(up, before, load_timeout_s + BESIDE_LOADING_S, say)
+    finally:
+        if up.poll() is None:
+            up.terminate()
+            up.wait()
+    if up.returncode:
+        raise StartFailed(f"the containers did not come up; the ends of their logs:\n{log_tail()}")
+
+
+def watch(up: subprocess.Popen, before: dict, limit_s: float, say) -> None:
+    """Return when Compose ends. Raises StartFailed where that cannot be waited for."""
+    deadline, told_at, told = time.monotonic() + limit_s, time.monotonic(), ""
+    while up.poll() is None:
+        found = containers()
+        fault = restarting(found, before)
+        if is_fetching(found):  # a fetch has a patience of its own (LINGBI_FETCH_PATIENCE_S)
+            deadline = time.monotonic() + limit_s
+            if time.monotonic() - told_at > TELL_EVERY_S:
+                told_at, told = time.monotonic(), tell(found, told, say)
+        elif time.monotonic() > deadline:
+            fault = f"not all were up within {limit_s:.0f} s"
+        if fault:
+            raise StartFailed(f"{fault}; scripts/down ends them all; the ends of all logs:\n{log_tail()}")
+        time.sleep(POLL_S)
+
+
+def containers() -> list[dict]:
+    """What Docker knows of the stack's containers."""
+    names = stack.compose("ps", "--all", "--quiet", shown=False).stdout.split()
+    return json.loads(run("docker", "inspect", *names).stdout or "[]") if names else []
+
+
+def restarting(found: list[dict], before: dict) -> str:
+    """Which service ends again and again, or nothing."""
+    for container in found:
+        restarts = container["RestartCount"] - before.get(container["Id"], 0)
+        if restarts >= MOST_RESTARTS:
+            return f"{name_of(container)} ended {restarts} times"
+    return ""
+
+
+def is_fetching(found: list[dict]) -> bool:
+    return any(name_of(item) == PHASE and item["State"]["Status"] in ("running", "restarting") for item in found)
+
+
+def tell(found: list[dict], told: str, say) -> str:
+    """Pass on what the fetch said last."""
+    [container] = [item for item in found if name_of(item) == PHASE]
+    done = run("docker", "logs", "--tail=1", container["Id"])
+    line = (done.stdout + done.stderr).strip()
+    if line and line != told:
+        say(f"weights {line}")
+    return line
+
+
+def name_of(container: dict) -> str:
+    return container["Config"]["Labels"][SERVICE]
+
+
+def wait_answer(url: str, servers: str) -> None:
+    """A server is ready behind the gateway. Raises StartFailed with what the gateway said."""
+    deadline = time.monotonic() + ANSWER_S
+    while True:
+        fault = ask(f"{url}/ready")
+        if not fault:
+            return
+        if time.monotonic() > deadline:
+            raise StartFailed(
+                f"all containers are up, and no server is ready at {url}/ready: {fault}; "
+                f"are LINGBI_GATEWAY_SERVERS={servers} in .env the right ones?"
+            )
+        time.sleep(POLL_S)
+
+
+def ask(url: str) -> str:
+    """Why a GET of a URL is not answered with 200, or nothing. The certificate's names are for those outside."""
+    context = ssl._create_unverified_context() if url.startswith("https") else None
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else [])
+    )
+    try:
+        with opener.open(url, timeout=10):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"status {error.code}: {error.read(200).decode(errors='replace')}"
+    except OSError as error:
+        return str(error)
+
+
+def log_tail() -> str:
+    """The ends of all services' logs."""
+    return stack.compose("logs", "--no-color", "--tail=15", shown=False).stdout

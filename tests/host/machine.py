@@ -1,0 +1,63 @@
+"""A machine made of programs that say what they are told: docker, nvidia-smi. host.up meets it end to end."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCKER = """\
+#!/bin/sh
+echo "$*" >>"{folder}/calls"
+case "$*" in
+    info*) cat "{folder}/info" ;;
+    *"compose version"*) {compose} ;;
+    *"config --format json"*) cat "{folder}/config" ;;
+    *" doctor"*) {doctor} ;;
+    *" render"*) {render} ;;
+    *"compose --project-directory"*" port "*) {published} ;;
+    *"compose --project-directory"*" ps "*) {running} ;;
+    "volume inspect"*) exit 1 ;;
+    *"compose --project-directory"*" up "*) echo "the containers would be started" >&2; exit 1 ;;
+esac
+"""
+
+
+@dataclass
+class FakeMachine:
+    """Programs in a folder that is the whole PATH."""
+
+    folder: Path
+
+    def __post_init__(self):
+        for name in ("sh", "cat"):
+            (self.folder / name).symlink_to(shutil.which(name))
+
+    def have_docker(self, version: str = "26.1.5", runtimes=("nvidia",), **answers: str) -> None:
+        """An engine of a version. answers: shell code for compose, doctor, render, published, running."""
+        info = {"ServerVersion": version, "Runtimes": {name: {} for name in runtimes}}
+        (self.folder / "info").write_text(json.dumps(info))
+        images = {name: {"image": f"lingbi/{name}:1.0.0"} for name in ("weights", "server", "ui", "gateway")}
+        (self.folder / "config").write_text(json.dumps({"services": images}))
+        known = {"compose": "echo 2.30.1", "doctor": "true", "render": "true", "published": "true", "running": "true"}
+        self.have("docker", DOCKER.format(folder=self.folder, **(known | answers)))
+
+    def have_gpus(self, *lines: str) -> None:
+        self.have("nvidia-smi", "#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+
+    def have(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def calls(self) -> list:
+        file = self.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def run(self, root: Path, module: str, *arguments, **environment) -> subprocess.CompletedProcess:
+        """A module of a copy of the repository on this machine."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
+        values = inherited | {"PATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"} | environment
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        return subprocess.run(command, cwd=root, env=values, capture_output=True, text=True, timeout=60)

@@ -1,0 +1,181 @@
+"""scripts/up in containers, end to end on machines of fake programs: what is wrong stops it, and nothing is changed."""
+
+import socket
+import stat
+
+import pytest
+
+from tests.compose.conftest import first_env
+from tests.conftest import free_port
+from tests.host.machine import FakeMachine
+
+GPU = "GPU 0: NVIDIA L4 (UUID: GPU-a)"
+KEY = "lb-0123456789abcdef0123456789"
+
+
+@pytest.fixture
+def env(root):
+    """A .env that is right for a machine without GPUs; a function that changes it and returns its text."""
+
+    def write(without: str = "", **values) -> str:
+        text = first_env("lingbi-test-fake", 13, free_port(), **({"LINGBI_VERSION": "1.0.0"} | values))
+        lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
+        (root / ".env").write_text("\n".join(lines) + "\n")
+        return (root / ".env").read_text()
+
+    return write
+
+
+def check_refused(done, root, before: str | None, said: str) -> None:
+    """Status 2, one sentence, and everything as it was."""
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(("docker  ", "engine  "))]
+    assert done.returncode == 2 and len(errors) == 1 and errors[0].startswith("error: "), done.stderr
+    assert said in errors[0] and "Traceback" not in done.stderr
+    assert not (root / "secrets").exists() and not (root / "monitoring/prometheus/targets/servers.yml").exists()
+    assert ((root / ".env").read_text() if (root / ".env").exists() else None) == before
+
+
+OLD = {"version": "20.10.24"}
+MACHINES = [
+    ("no docker", lambda machine: None, "there is no `docker` command here"),
+    ("old engine", lambda machine: machine.have_docker(**OLD), "the Docker engine is 20.10.24; 25.0 or later is"),
+    ("no compose", lambda machine: machine.have_docker(compose="exit 1"), "install the Compose plugin"),
+    ("old compose", lambda machine: machine.have_docker(compose="echo 2.3.3"), "Docker Compose is 2.3.3"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), [case[1:] for case in MACHINES], ids=[case[0] for case in MACHINES])
+def test_a_machine_that_cannot(machine: FakeMachine, root, make, said):
+    make(machine)
+    check_refused(machine.run(root, "host.up", "--model", "demo"), root, None, said)
+
+
+def test_gpus_that_the_engine_cannot_hand_on(machine, root):
+    machine.have_docker(runtimes=())
+    machine.have_gpus(GPU)
+    check_refused(machine.run(root, "host.up"), root, None, "has no NVIDIA runtime; install the NVIDIA Container Tool")
+
+
+ON_GPUS = {"COMPOSE_FILE": "compose.yaml:compose.gpu-ids.yaml"}
+SETTINGS = [
+    (ON_GPUS | {"LINGBI_GPU_IDS": "0,7"}, "there is no GPU 7; here are: GPU 0: NVIDIA L4"),
+    ({"LINGBI_VERSION": "latest"}, "LINGBI_VERSION='latest' in .env: give a version"),
+    ({"LINGBI_API_KEY": "abc"}, "LINGBI_API_KEY in .env looks like a secret"),
+    ({"LINGBI_MODEL": KEY}, "LINGBI_MODEL in .env looks like a secret"),
+    ({"LINGBI_MODLE": "demo"}, "LINGBI_MODLE='demo' in .env: there is no such setting"),
+    ({"LINGBI_DRAIN_TIMEOUT_S": "x"}, "LINGBI_DRAIN_TIMEOUT_S='x' in .env: give a whole number"),
+    ({"LINGBI_WORKERS": "x"}, "LINGBI_WORKERS='x' in .env: give a whole number"),
+    ({"LINGBI_GATEWAY_PORT": "x"}, "cannot publish on 127.0.0.1 port x"),
+    ({"LINGBI_SUBNET": "8.8.8"}, "LINGBI_SUBNET='8.8.8'"),
+    ({"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.logins.yaml"}, "make it with scripts/login add NAME"),
+    ({"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.hub-token.yaml"}, "hub-token is not there; write the tok"),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), SETTINGS)
+def test_settings_that_cannot_be(machine, root, env, values, said):
+    machine.have_docker()
+    machine.have_gpus(GPU)
+    before = env(**values)
+    check_refused(machine.run(root, "host.up", "--host", "127.0.0.1"), root, before, said)
+
+
+def test_a_folder_that_is_missing(machine, root, env):
+    machine.have_docker()
+    before = env()
+    check_refused(machine.run(root, "host.up", "--model", "./none"), root, before, "is no folder with an absolute path")
+
+
+def test_a_port_that_is_taken(machine, root, env):
+    machine.have_docker()
+    before = env()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = machine.run(root, "host.up", "--port", port)
+        check_refused(done, root, before, "Address already in use; end what uses it, or give --port")
+
+
+RUNNING = {"running": "echo container", "published": "echo 127.0.0.1:6006"}
+
+
+@pytest.mark.parametrize("state", [{}, RUNNING], ids=["stopped", "running"])
+class TestWhatTheImagesRefuse:
+    def test_a_model_that_does_not_fit(self, machine, root, env, state):
+        machine.have_docker(doctor="echo 'FAIL  start      7b needs 17000 MiB'; exit 2", **state)
+        before = env()
+        check_refused(machine.run(root, "host.up", "--model", "7b"), root, before, "7b needs 17000 MiB")
+        asked = next(call for call in machine.calls() if " doctor" in call)
+        assert asked.endswith("--replacing") == bool(state)
+
+    def test_what_the_gateway_does_not_take(self, machine, root, env, state):
+        machine.have_docker(render="echo \"error: LINGBI_GATEWAY_TLS='on': give one\" >&2; exit 2", **state)
+        before = env()
+        check_refused(machine.run(root, "host.up"), root, before, "LINGBI_GATEWAY_TLS='on': give one")
+
+    def test_a_port_of_another(self, machine, root, env, state):
+        machine.have_docker(**state)
+        before = env()
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            check_refused(
+                machine.run(root, "host.up", "--port", taken.getsockname()[1]), root, before, "already in use"
+            )
+
+
+@pytest.mark.parametrize(("address", "told"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")])
+def test_its_own_port_is_not_in_its_way(machine, root, env, address, told):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((address.strip("[]"), 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        env(LINGBI_GATEWAY_PORT=port, LINGBI_PUBLISH_ADDRESS=address)
+        machine.have_docker(running="true", published=f"echo '{told}:{port}'")
+        done = machine.run(root, "host.up")
+    assert done.returncode == 3 and "the containers would be started" in done.stderr, done.stderr
+
+
+def test_what_is_right_is_written_and_closed(machine, root):
+    machine.have_docker()
+    done = machine.run(root, "host.up", "--port", free_port())
+    assert done.returncode == 3 and "engine  cpu: no NVIDIA GPU is here" in done.stderr, done.stderr
+    assert "docker  Docker 26.1.5, Compose 2.30.1" in done.stderr
+    assert stat.S_IMODE((root / ".env").stat().st_mode) == 0o600
+    assert stat.S_IMODE((root / "secrets").stat().st_mode) == 0o700
+
+
+def test_an_older_env_without_a_port_gets_it(machine, root, env):
+    env(without="LINGBI_GATEWAY_PORT")
+    machine.have_docker(published="echo 127.0.0.1:6006")
+    done = machine.run(root, "host.up")
+    assert done.returncode == 3 and "LINGBI_GATEWAY_PORT=6006" in (root / ".env").read_text(), done.stderr
+
+
+def test_beside_a_native_server_it_does_not_start(machine, root, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    machine.have_docker()
+    state = tmp_path / "state"
+    (state / "run").mkdir(parents=True)
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "supervisor.supervisord"]
+    with subprocess.Popen(command, env=os.environ) as native:
+        (state / "run/supervisord.pid").write_text(str(native.pid))
+        try:
+            done = machine.run(root, "host.up", LINGBI_STATE_DIR=str(state))
+            check_refused(done, root, None, "lingbi runs natively here; end it first (scripts/down)")
+        finally:
+            native.kill()
+    choice = machine.run(root, "host.choice", LINGBI_STATE_DIR=str(state))
+    assert choice.returncode == 0 and "Docker: a usable engine is here" in choice.stderr  # its file is stale now
+
+
+@pytest.mark.parametrize(("module", "arguments"), [("host.bundle", ("--to", "x.tar")), ("host.digests", ())])
+def test_without_docker_other_commands_say_so(machine, root, module, arguments):
+    done = machine.run(root, module, *arguments)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "there is no `docker` command here" in done.stderr
