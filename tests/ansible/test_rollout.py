@@ -5,9 +5,11 @@ their requests may fail, be answered wrongly or be cut, whatever is rolled.
 """
 
 import json
+import os
 import re
 import signal
 import time
+from statistics import median
 
 import httpx
 import pytest
@@ -22,6 +24,9 @@ CARRIED = "1.2.0"  # in an archive only
 TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
+AWAY_S = 5  # beyond stop and start
+OURS_S = 15  # of a host's turn, what is neither drain, stop nor start
+BUSY = 1.5  # load a core: with other work on the machine its times say nothing
 PAUSE_S = 0.1  # else the askers take both cores, and every rollout waits for them
 
 
@@ -31,6 +36,16 @@ def asking(lab, **options) -> Load:
 
 def expect_spotless(load: Load) -> None:
     assert load.faults == [] and load.counts["right"] > 0, (load.counts, load.faults[:5])
+
+
+def expect_quick(rolled) -> None:
+    """Hosts are away little longer than they need themselves, and their turns hold little else."""
+    rows = [row for row in rolled.rows if row["unit"] == "server"]
+    away = median(row["away s"] - row["stop s"] - row["start s"] for row in rows)
+    ours = max(row["ours s"] for row in rows)
+    print(f"away beyond stop and start {away:.1f} s, ours {ours:.1f} s, load {os.getloadavg()[0]:.1f}: {rows}")
+    if os.getloadavg()[0] / os.cpu_count() < BUSY:
+        assert away <= AWAY_S and ours < OURS_S, rows
 
 
 def test_a_bare_lab_can_be_checked(bare_lab):
@@ -126,6 +141,7 @@ def test_rollback_goes_back_under_load_without_losing_a_request(lab):
         load.until(load.counts.total() + 10)
     assert rolled.status == 0, rolled.output
     expect_spotless(load)
+    expect_quick(rolled)
     assert [lab.running(name)["version"] for name in ("gpu1", "gpu2")] == [OLD, OLD]
     assert lab.running("gpu1")["images"]["server"] == digest
 

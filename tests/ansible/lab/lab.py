@@ -196,6 +196,7 @@ class Lab:
                 "features": {"containerd-snapshotter": False},
             },
             "lingbi_disk_free_gib": 5,
+            "lingbi_update_disk_free_gib": 1,
             "lingbi_memory_gib": 2,
             "lingbi_server_memory_mib": 4096,
             "lingbi_ready_wait_s": 120,
