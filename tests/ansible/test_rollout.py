@@ -108,6 +108,34 @@ def test_site_does_not_change_the_version(lab):
     assert refused.status != 0 and f"the fleet runs {OLD}" in refused.output and refused.changed == 0
 
 
+def test_check_mode_tells_what_a_deploy_would_roll_and_rolls_nothing(lab):
+    before = lab.container("gpu1", "server"), lab.container("gate1", "gateway")
+    checked = lab.play("deploy", lab.inventory(lingbi_version=OLD), "--check", "-e", f"lingbi_version={NEW}")
+    assert checked.status == 0, checked.output
+    assert checked.output.count("the server would roll: changed: .env, compose.fleet.yaml") == 2
+    assert checked.output.count("the gateway would roll: changed: .env, compose.fleet.yaml") == 1
+    assert before == (lab.container("gpu1", "server"), lab.container("gate1", "gateway"))
+    assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+
+
+def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
+    before = lab.container("gpu1", "server"), lab.container("gpu2", "server")
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_wait_s=1)
+    with asking(lab) as load:
+        load.until(5)
+        long = [load.ask_long(1200) for _ in range(2)]
+        late = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
+        for thread in long:
+            thread.join()
+    assert late.status != 0 and "Nothing was stopped." in late.output, late.output
+    assert re.search(r"answers still run after \d+ s \(lingbi_drain_wait_s\)", late.output), late.output
+    assert [(row["host"], row["result"]) for row in late.rows] == [("gpu1", "left as it was")]
+    expect_spotless(load)
+    assert before == (lab.container("gpu1", "server"), lab.container("gpu2", "server"))
+    assert "drained" not in lab.upstreams()
+    assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""
+
+
 def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
@@ -136,6 +164,8 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
 
 def test_rollback_goes_back_under_load_without_losing_a_request(lab):
     digest = lab.record("gpu1")[0]["images"]["server"]
+    checked = lab.play("rollback", lab.inventory(lingbi_version=NEW), "--check")
+    assert checked.status == 0 and checked.output.count("the server would roll") == 2, checked.output
     with asking(lab) as load:
         rolled = lab.play("rollback", lab.inventory(lingbi_version=NEW))
         load.until(load.counts.total() + 10)
@@ -151,14 +181,15 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
     untouched = lab.container("gpu2", "server"), lab.container("gate1", "gateway")
     with asking(lab) as load:
         load.until(5)
-        bad = lab.play(
-            "deploy", lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=60), "-e", f"lingbi_version={fault}"
-        )
+        wait_s = 15 if fault == "silent" else 60  # the others end before it
+        inventory = lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=wait_s)
+        bad = lab.play("deploy", inventory, "-e", f"lingbi_version={fault}")
         load.until(load.counts.total() + 20)
     assert bad.status != 0
     expect_spotless(load)
     assert untouched == (lab.container("gpu2", "server"), lab.container("gate1", "gateway"))
     assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+    assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""  # free for whoever comes
     if fault == "missing":
         assert "cannot be had" in bad.output and bad.rows == []
     else:
@@ -169,6 +200,19 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
         assert "this version is broken" in bad.output
     if fault == "wrong":
         assert "FAIL" in bad.output and "wrong answer" in bad.output
+
+
+def test_a_gateway_that_does_not_start_leaves_the_old_one_serving(lab):
+    before = lab.container("gate1", "gateway"), lab.container("gpu1", "server")
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_gateway_settings={"LINGBI_GATEWAY_KEY_RATE": 0})
+    with asking(lab) as load:
+        bad = lab.play("site", inventory)
+        load.until(load.counts.total() + 10)
+    assert bad.status != 0 and f"Version {OLD} serves again." in bad.output, bad.output
+    assert "LINGBI_GATEWAY_KEY_RATE='0': give a whole number from 1" in bad.output
+    assert [(row["host"], row["unit"], row["result"]) for row in bad.rows] == [("gate1", "gateway", "returned")]
+    expect_spotless(load)
+    assert before == (lab.container("gate1", "gateway"), lab.container("gpu1", "server"))
 
 
 def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
@@ -202,7 +246,7 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     inventory = lab.inventory(lingbi_version=NEW)
     with asking(lab) as load:
         load.until(10)
-        rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={OLD}")
+        rolling = lab.begin("rollback", inventory, "-e", f"lingbi_rollback_to={OLD}")
         assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
         lab.cut("gpu1")
         output = rolling.communicate(timeout=300)[0]
@@ -249,8 +293,11 @@ def test_a_second_gateway_beside_a_server_joins_and_a_version_from_an_archive_ro
 
 
 def test_uninstall_takes_everything_but_the_weights(lab):
+    lab.root("gpu1", "sh", "-c", "printf something >/opt/lingbi/somebody")  # it is not lingbi's
     gone = lab.play("uninstall", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
     assert gone.status == 0, gone.output
+    assert lab.root("gpu1", "cat", "/opt/lingbi/somebody") == "something"
+    lab.root("gpu1", "rm", "-r", "/opt/lingbi")
     for name in ("gpu1", "gpu2", "gate1"):
         assert lab.root(name, "docker", "ps", "--all", "--quiet") == ""
         assert lab.root(name, "ls", "/opt", check=False).split() in ([], ["containerd"], ["lab"], ["containerd", "lab"])
@@ -258,3 +305,6 @@ def test_uninstall_takes_everything_but_the_weights(lab):
         "lingbi-server_state",
         "lingbi-server_weights",
     ]
+    later = lab.play("uninstall", lab.inventory(lingbi_version=NEW), "-e", "lingbi_remove_weights=true")
+    assert later.status == 0, later.output
+    assert lab.root("gpu1", "docker", "volume", "ls", "--quiet") == ""

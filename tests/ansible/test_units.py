@@ -147,10 +147,11 @@ def test_a_folder_is_replaced_whole_wherever_the_replacing_is_killed(tmp_path, m
 
 
 def test_two_modules_are_not_at_a_unit_at_once_and_the_wait_is_bounded(tmp_path):
-    with unit.alone(str(tmp_path / "server"), 1), pytest.raises(docker.Failed, match="has been at it for 0 s"):
-        with unit.alone(str(tmp_path / "server"), 0):
-            pass
-    with unit.alone(str(tmp_path / "server"), 0):
+    folder = str(tmp_path / "server")
+    refused = pytest.raises(docker.Failed, match="has been at it for 0 s")
+    with unit.alone(folder, 1), refused, unit.alone(folder, 0):
+        pass
+    with unit.alone(folder, 0):
         pass
 
 
