@@ -4,12 +4,11 @@ The tests share one lab and leave it serving; people ask picture questions all t
 their requests may fail, be answered wrongly or be cut, whatever is rolled.
 """
 
+import functools
 import json
-import os
 import re
 import signal
 import time
-from statistics import median
 
 import httpx
 import pytest
@@ -18,15 +17,13 @@ from lingbi.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS
 from tests.ansible.lab import images
 from tests.ansible.lab.load import Load
+from tests.ansible.lab.quickness import expect_quick
 
 OLD, NEW = VERSIONS
 CARRIED = "1.2.0"  # in an archive only
 TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
-AWAY_S = 5  # beyond stop and start
-OURS_S = 15  # of a host's turn, what is neither drain, stop nor start
-BUSY = 1.5  # load a core: with other work on the machine its times say nothing
 PAUSE_S = 0.1  # else the askers take both cores, and every rollout waits for them
 
 
@@ -38,20 +35,26 @@ def expect_spotless(load: Load) -> None:
     assert load.faults == [] and load.counts["right"] > 0, (load.counts, load.faults[:5])
 
 
-def expect_quick(rolled) -> None:
-    """Hosts are away little longer than they need themselves, and their turns hold little else."""
-    rows = [row for row in rolled.rows if row["unit"] == "server"]
-    away = median(row["away s"] - row["stop s"] - row["start s"] for row in rows)
-    ours = max(row["ours s"] for row in rows)
-    print(f"away beyond stop and start {away:.1f} s, ours {ours:.1f} s, load {os.getloadavg()[0]:.1f}: {rows}")
-    if os.getloadavg()[0] / os.cpu_count() < BUSY:
-        assert away <= AWAY_S and ours < OURS_S, rows
+def roll_servers(lab, pictures: int, **variables) -> list:
+    """Roll the servers alone, by a setting; the rollout's rows."""
+    settings = lab.settings | {"LINGBI_MAX_PICTURES": pictures}
+    rolled = lab.play("site", lab.inventory(lingbi_settings=settings, **variables))
+    assert rolled.status == 0, rolled.output
+    return rolled.rows
 
 
 def test_a_bare_lab_can_be_checked(bare_lab):
-    """Before anything is installed check mode tells what would be done, and does nothing."""
-    checked = bare_lab.play("site", bare_lab.inventory(lingbi_version=OLD), "--check")
+    """Before anything is installed check mode tells what would be done, and does nothing; with package sources too."""
+    sources = {
+        "lingbi_docker_repository": "https://docker.invalid",
+        "lingbi_nvidia_repository": "https://nvidia.invalid",
+    }
+    inventory = bare_lab.inventory(lingbi_version=OLD, hosts={"gpu2": {"lingbi_gpus": "all"}}, **sources)
+    with bare_lab.driver("gpu2", "550.54.15"):
+        checked = bare_lab.play("site", inventory, "--check")
     assert checked.status == 0, checked.output
+    assert "nvidia-container-toolkit would be installed" in checked.output
+    assert not (bare_lab.folder / "secrets").exists()
     assert checked.output.count("the server would roll: nothing was started here yet") == 2
     assert bare_lab.root("gpu1", "sh", "-c", "command -v dockerd || ls /opt/lingbi", check=False) == ""
 
@@ -155,6 +158,8 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     ), second.output
     expect_spotless(load)
     assert load.counts["long"] == 2
+    again = functools.partial(roll_servers, lab, 8, lingbi_version=NEW)
+    expect_quick(lab.summary(), again, without_drain=True)
     for name in ("gpu1", "gpu2"):
         assert lab.running(name)["version"] == NEW and lab.record(name)[-1]["result"] == "rolled"
         assert "@sha256:" in lab.record(name)[-1]["images"]["server"]
@@ -171,7 +176,7 @@ def test_rollback_goes_back_under_load_without_losing_a_request(lab):
         load.until(load.counts.total() + 10)
     assert rolled.status == 0, rolled.output
     expect_spotless(load)
-    expect_quick(rolled)
+    expect_quick(rolled.rows, lambda: roll_servers(lab, 9, lingbi_version=OLD))
     assert [lab.running(name)["version"] for name in ("gpu1", "gpu2")] == [OLD, OLD]
     assert lab.running("gpu1")["images"]["server"] == digest
 
@@ -217,12 +222,10 @@ def test_a_gateway_that_does_not_start_leaves_the_old_one_serving(lab):
 
 def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
     gateway = lab.container("gate1", "gateway")
-    inventory = lab.inventory(lingbi_version=OLD, lingbi_settings=lab.settings | {"LINGBI_MAX_PICTURES": 7})
     with asking(lab) as load:
-        changed = lab.play("site", inventory)
-    assert changed.status == 0, changed.output
+        rows = roll_servers(lab, 7, lingbi_version=OLD)
     expect_spotless(load)
-    assert [(row["host"], row["why"]) for row in changed.rows] == [("gpu1", "changed: .env"), ("gpu2", "changed: .env")]
+    assert [(row["host"], row["why"]) for row in rows] == [("gpu1", "changed: .env"), ("gpu2", "changed: .env")]
     assert lab.container("gate1", "gateway") == gateway
 
 
