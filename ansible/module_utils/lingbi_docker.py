@@ -8,6 +8,7 @@ LIVE = "live"
 COMMAND_S = 60
 MARGIN_S = 30  # for Docker's own work around a wait that it bounds itself
 LOG_LINES = 25
+ILL_STOP_S = 10
 ROW = '{{.ID}}\t{{.State}}\t{{.Status}}\t{{.Label "com.docker.compose.service"}}'
 ONCE = "com.docker.compose.oneoff=False"  # not those of `docker compose run`
 
@@ -82,7 +83,12 @@ def halt(directory, services, wait_s):
 
 
 def bring_up(directory, services, wait_s):
-    """Start these services of live/, and none that they depend on, and wait until they are healthy. Raises Failed."""
+    """Start these services of live/, and none that they depend on, and wait until they are healthy. Raises Failed.
+
+    What runs unhealthy is started anew: Compose would leave it as it is, and fail.
+    """
+    found = containers(directory)
+    halt(directory, [name for name in services if found.get(name, {}).get("health") == "unhealthy"], ILL_STOP_S)
     arguments = [
         "up",
         "--detach",

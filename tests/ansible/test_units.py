@@ -177,6 +177,19 @@ def test_a_containers_health_is_read_from_its_status(status, health):
     assert docker.is_running(row) and docker.is_well(row) == (health in ("healthy", ""))
 
 
+def test_what_runs_unhealthy_is_started_anew(monkeypatch):
+    """Compose leaves a container whose settings did not change as it is, and says that it is unhealthy."""
+    found = {name: {"id": name, "state": "running", "health": "healthy"} for name in ("ui", "gateway")}
+    found["ui"]["health"] = "unhealthy"
+    monkeypatch.setattr(docker, "containers", lambda directory: found)
+    asked = []
+    monkeypatch.setattr(docker, "said", lambda *command, **_: asked.append(command))
+    done = subprocess.CompletedProcess((), 0, "", "")
+    monkeypatch.setattr(docker, "compose", lambda directory, *command, **_: asked.append(command) or done)
+    docker.bring_up("/opt/lingbi/gateway", ["gateway", "ui"], 60)
+    assert asked[0] == ("docker", "stop", "--time", "10", "ui") and asked[1][0] == "up" and len(asked) == 2
+
+
 def test_weights_can_be_removed_after_the_unit(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(run.shutil, "which", lambda name: "/usr/bin/docker")
