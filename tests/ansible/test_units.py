@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import subprocess
 import tarfile
 import threading
 import time
