@@ -15,11 +15,25 @@ author: lingbi
 """
 
 import json  # noqa: E402
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.plugins.callback import CallbackBase  # noqa: E402
 
-COLUMNS = ("host", "unit", "before", "version", "result", "drain s", "stop s", "start s", "smoke s", "away s", "why")
+COLUMNS = (
+    "host",
+    "unit",
+    "before",
+    "version",
+    "result",
+    "drain s",
+    "stop s",
+    "start s",
+    "smoke s",
+    "away s",
+    "ours s",
+    "why",
+)
 
 
 class CallbackModule(CallbackBase):
@@ -31,6 +45,17 @@ class CallbackModule(CallbackBase):
     def __init__(self):
         super().__init__()
         self.rows, self.lost, self.drained, self.away = [], {}, {}, {}
+        self.turn_began, self.turns = time.time(), {}
+
+    def v2_playbook_on_play_start(self, play):
+        """A play of servers in batches begins anew with each: what rolled in the one before has had its turn."""
+        self._end_turn()
+        self.turn_began = time.time()
+
+    def _end_turn(self):
+        for row in self.rows:
+            if row["unit"] == "server":
+                self.turns.setdefault(row["host"], time.time() - self.turn_began)
 
     def v2_runner_on_ok(self, result):
         action, arguments = result.task.action, result.task.args
@@ -53,6 +78,7 @@ class CallbackModule(CallbackBase):
                 self.away[name] = result["at"] - self.drained.pop(name)
 
     def v2_playbook_on_stats(self, stats):
+        self._end_turn()
         rows = [self._row(entry) for entry in self.rows]
         rows += [
             {"host": host, "result": "unreachable", "why": " ".join(why)} for host, why in sorted(self.lost.items())
@@ -68,6 +94,8 @@ class CallbackModule(CallbackBase):
         seconds = {f"{name} s": round(value, 1) for name, value in entry.get("seconds", {}).items()}
         if entry["unit"] == "server" and entry["host"] in self.away:
             seconds["away s"] = round(self.away[entry["host"]], 1)
+            own = sum(entry.get("seconds", {}).get(name, 0) for name in ("drain", "stop", "start"))
+            seconds["ours s"] = round(self.turns[entry["host"]] - own, 1)
         return {name: entry[name] for name in COLUMNS if name in entry} | seconds
 
 

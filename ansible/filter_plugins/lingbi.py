@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -29,10 +30,76 @@ def _hint(name, known):
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
+DECLARED = {  # where settings are declared, and with which prefix
+    "docker/server/lingbi/settings.py": (r"^    (\w+): [^=\n]+ = Field\(", "LINGBI_"),
+    "docker/gateway/lingbi_gateway/settings.py": (r"^    (\w+): [^=\n]+ = setting\(", "LINGBI_GATEWAY_"),
+    "docker/ui/lingbi_ui/settings.py": (r"^    (\w+): [^=\n]+ = \w+\(", "LINGBI_UI_"),
+}
+SETTINGS_OF = {  # variable: (files that declare them, services that get them, the role whose environment has the rest)
+    "lingbi_settings": (list(DECLARED)[:1], ["server", "weights"], "server"),
+    "lingbi_gateway_settings": (list(DECLARED)[1:], ["gateway", "ui"], "gateway"),
+}
+
+
+def value_faults(values):
+    """Sentences for values that no type tells from right ones."""
+    faults = []
+    if not isinstance(values["version"], str):
+        faults.append(f"lingbi_version: {values['version']} is a number, and 1.10 would be 1.1; put it in quotes")
+    if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|100%", str(values["serial"])):
+        faults.append(f"lingbi_serial: {values['serial']} is neither a number of hosts nor a part, as in 2 or 10%")
+    return faults
+
+
+def key_place(path, is_check):
+    """Where the password lookup looks for a key; in check mode a new one is kept nowhere."""
+    return path if os.path.exists(path) or not is_check else os.devnull
+
+
+def setting_faults(given, variable, repository):
+    """Sentences for names in lingbi_settings or lingbi_gateway_settings that are no settings, or not an inventory's."""
+    files, services, role = SETTINGS_OF[variable]
+    declared = {name for file in files for name in declared_settings(Path(repository) / file, *DECLARED[file])}
+    fixed = fixed_settings(Path(repository), services, role)
+    faults = [f"{name}: the playbooks set it; leave it out" for name in sorted(set(given) & fixed)]
+    unknown = sorted(set(given) - declared - fixed)
+    return [
+        f"{variable}: {fault}"
+        for fault in faults + [f"{name}: no such setting; {_hint(name, declared)}" for name in unknown]
+    ]
+
+
+def declared_settings(file, pattern, prefix):
+    """Names of the settings that a settings.py declares."""
+    return {prefix + name.upper() for name in re.findall(pattern, file.read_text(encoding="utf-8"), re.M)}
+
+
+def fixed_settings(repository, services, role):
+    """Names whose values the compose file or the role gives; another one would be lost, or two would stand there."""
+    compose = yaml.safe_load((repository / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    rendered = yaml.safe_load((repository / f"ansible/roles/{role}/vars/main.yml").read_text(encoding="utf-8"))
+    given = {
+        name: str(value) for service in services for name, value in compose[service].get("environment", {}).items()
+    }
+    return {name for name, value in given.items() if f"${{{name}" not in value} | set(rendered[f"{role}_environment"])
+
+
 def endpoints(host):
     """host:port of each worker of a host (its hostvars, with the workers that were planned)."""
     first = int(host["lingbi_run_port"])
     return [f"{host['lingbi_run_address']}:{first + worker}" for worker in range(int(host["lingbi_run_workers"]))]
+
+
+def gateway_place(listens, tls_folder, tls_name):
+    """{"url", "options"}: where a gateway is asked, and what docker run needs to find it under a certificate's name.
+
+    listens: {"address": of its host, "bind": what it listens on, "port"}.
+    """
+    address = listens["address"] if listens["bind"] in ("0.0.0.0", "::") else listens["bind"]  # noqa: S104
+    is_named = bool(tls_folder and tls_name)
+    shown = tls_name if is_named else f"[{address}]" if ":" in address else address
+    options = [f"--add-host={tls_name}:{address}"] if is_named else []
+    return {"url": f"http{'s' if tls_folder else ''}://{shown}:{listens['port']}", "options": options}
 
 
 def worker_count(workers, gpus, found):
@@ -70,25 +137,38 @@ def weights_holder(host):
 def rollback_plan(records, wanted):
     """{"version", "images"} to go back to, of the records' lines (oldest first): wanted, or what ran before.
 
+    A version that a rollback left is not gone back to: a second rollback goes one further.
     records: the texts of record.jsonl of all units. Raises where nothing such was ever proven to run.
     """
     entries = [json.loads(line) for record in records for line in record.splitlines() if line.strip()]
     done = sorted((entry for entry in entries if entry["result"] == "rolled"), key=lambda entry: entry["at"])
-    versions = list(dict.fromkeys(entry["version"] for entry in reversed(done)))
-    if not wanted and len(versions) < 2:
+    stack = version_stack(done)
+    if not wanted and len(stack) < 2:
         raise AnsibleFilterError(
             "the record knows no version before this one; name one with -e lingbi_rollback_to=VERSION"
         )
-    version = wanted or versions[1]
-    if version not in versions:
-        known = ", ".join(versions) or "none"
+    version = wanted or stack[-2]
+    known = list(dict.fromkeys(entry["version"] for entry in reversed(done)))
+    if version not in known:
         raise AnsibleFilterError(
-            f"lingbi_rollback_to={version}: it never ran here; the record knows {known}; use deploy"
+            f"lingbi_rollback_to={version}: it never ran here; the record knows {', '.join(known) or 'none'}; use deploy"
         )
     images = {}
     for entry in done:
         images |= entry["images"] if entry["version"] == version else {}
     return {"version": version, "images": images}
+
+
+def version_stack(done):
+    """Versions that led to the one that runs, oldest first, without those that a rollback left; pure."""
+    stack = []
+    for entry in done:
+        version = entry["version"]
+        if entry.get("is_rollback") and version in stack:
+            stack = stack[: stack.index(version) + 1]
+        elif not stack or stack[-1] != version:
+            stack = [other for other in stack if other != version] + [version]
+    return stack
 
 
 def compose_file(name, repository):
@@ -117,12 +197,6 @@ def key_file(name):
 def key_secret(name):
     """The key of a client, as the server's container gets it."""
     return {"source": f"key-{name}", "target": f"/run/lingbi/keys/{name}"}
-
-
-def seconds(delta):
-    """Seconds of a command's `delta`, as in 0:00:03.21."""
-    hours, minutes, rest = str(delta).split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
 
 
 def first_line(text):
@@ -181,6 +255,7 @@ class FilterModule:
             "lingbi_unknown_variables": unknown_variables,
             "lingbi_endpoints": endpoints,
             "lingbi_worker_count": worker_count,
+            "lingbi_gateway_place": gateway_place,
             "lingbi_spread_parent": spread_parent,
             "lingbi_spread_rounds": spread_rounds,
             "lingbi_compose_file": compose_file,
@@ -192,8 +267,10 @@ class FilterModule:
             "lingbi_key_file": key_file,
             "lingbi_key_secret": key_secret,
             "lingbi_fault": fault,
+            "lingbi_setting_faults": setting_faults,
+            "lingbi_value_faults": value_faults,
+            "lingbi_key_place": key_place,
             "lingbi_last_words": last_words,
-            "lingbi_seconds": seconds,
             "lingbi_first_line": first_line,
             "lingbi_env_value": env_value,
             "lingbi_weights_holder": weights_holder,

@@ -7,6 +7,7 @@ short_description: Change a gateway's list of servers and have it take the list 
 description:
   - Each server stands in the file with its name, so that every change touches only its own lines.
   - A list that nginx refuses is taken back.
+  - A drain leaves a guard on the host, which outlives the controller and lifts the drain when nobody else has in time.
 options:
   directory: {type: path, required: true, description: folder of the gateway's unit}
   folder: {type: path, required: true, description: folder of the list}
@@ -15,7 +16,7 @@ options:
   drain: {type: dict, default: {}, description: 'name to list of host:port, to receive no new requests'}
   leave: {type: list, elements: str, default: [], description: names to take out}
   token: {type: str, default: '', description: names this drain}
-  guard_s: {type: int, default: 0, description: instead of a change wait so long and then lift the drain that has the token}
+  guard_s: {type: int, default: 0, description: 'after how long a drain is lifted by its guard; 0: there is none'}
 author: lingbi
 """
 RETURN = r"""
@@ -23,11 +24,12 @@ servers: {type: dict, returned: always, description: the list}
 at: {type: float, returned: always, description: when the gateway took it, seconds since the epoch}
 """
 
-import fcntl  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
+import syslog  # noqa: E402
 import time  # noqa: E402
 
+from ansible.module_utils import lingbi_docker as docker  # noqa: E402
 from ansible.module_utils import lingbi_unit as unit  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
@@ -36,7 +38,9 @@ HEAD = "# Written by Ansible; each line is a worker, with its server's name.\n"
 NOBODY = "server 127.0.0.1:9 down; # nobody\n"  # nginx wants one line at least
 LINE = re.compile(r"server (?P<endpoint>\S+?)(?P<down> down)?; # (?P<name>\S+)(?: drained (?P<token>\S+))?$")
 POLL_S = 2
-APPEARS_S = 60
+LOCK_WAIT_S = 60
+RELOAD = ("python3", "-m", "lingbi_gateway", "reload")
+STARTS_S = 10  # a gateway that has just been started may not know a reload yet
 
 
 def parse(text):
@@ -72,28 +76,33 @@ def change(servers, params):
     return kept | {name: {"endpoints": list(ends), "token": None} for name, ends in params["join"].items()} | drained
 
 
-def take(module, path, text, old):
-    """Write the list and have the gateway take it; put the old one back when nginx refuses."""
+def take(directory, path, text, old):
+    """Write the list and have the gateway take it; put the old one back when it does not. Raises Failed."""
     unit.write_atomically(path, text, 0o644)
-    if not unit.is_well(unit.containers(module.params["directory"]).get("gateway")):
-        return  # it reads the list when it starts
-    done = unit.compose(
-        module.params["directory"], "exec", "-T", "gateway", "python3", "-m", "lingbi_gateway", "reload", timeout_s=60
-    )
-    if done.returncode:
-        unit.write_atomically(path, old or render({}), 0o644)
-        module.fail_json(msg=f"the gateway refuses its list of servers: {(done.stderr or done.stdout).strip()[-400:]}")
+    deadline = time.monotonic() + STARTS_S
+    while True:
+        gateway = docker.containers(directory).get("gateway")
+        if not docker.is_running(gateway):
+            return  # it reads the list when it starts
+        done = docker.run("docker", "exec", gateway["id"], *RELOAD)
+        if done.returncode == 0:
+            return
+        if gateway["health"] != "starting" or time.monotonic() > deadline:
+            unit.write_atomically(path, old or render({}), 0o644)
+            raise docker.Failed(
+                f"the gateway refuses its list of servers: {(done.stderr or done.stdout).strip()[-400:]}"
+            )
+        time.sleep(unit.POLL_S)
 
 
 def update(module):
     """Change the list; no two at once, since several hosts may roll together."""
     folder = module.params["folder"]
-    if not module.check_mode:
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        with open(os.path.join(folder, ".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return update_alone(module, os.path.join(folder, FILE))
-    return update_alone(module, os.path.join(folder, FILE))
+    if module.check_mode:
+        return update_alone(module, os.path.join(folder, FILE))
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    with unit.lock_of(os.path.join(folder, ".lock"), LOCK_WAIT_S):
+        return update_alone(module, os.path.join(folder, FILE))
 
 
 def read(path):
@@ -109,22 +118,49 @@ def update_alone(module, path):
     servers = change(parse(old), module.params)
     text = render(servers)
     if text != old and not module.check_mode:
-        take(module, path, text, old)
+        take(module.params["directory"], path, text, old)
     return {"changed": text != old, "servers": servers, "at": time.time()}
 
 
+def begin_guard(module):
+    """Leave a process behind that guards the drain."""
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)  # the guard belongs to nobody now
+    try:
+        os.chdir("/")
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):  # or the controller waits for the end of what they would say
+            os.dup2(nothing, stream)
+        guard(module)
+    finally:
+        os._exit(0)
+
+
 def guard(module):
-    """Lift the drain with the token when it is there still after guard_s: its controller is gone."""
+    """Lift the drain with the token when it is there still after guard_s: its controller is gone. Whether it did."""
     path, token = os.path.join(module.params["folder"], FILE), module.params["token"]
-    begun, seen = time.monotonic(), False
-    while time.monotonic() < begun + module.params["guard_s"]:
-        drained = find(path, token)
-        seen = seen or bool(drained)
-        if not drained and (seen or time.monotonic() > begun + APPEARS_S):
-            return {"changed": False, "servers": {}, "at": time.time()}
+    deadline = time.monotonic() + module.params["guard_s"]
+    while drained := find(path, token):
+        if time.monotonic() > deadline and lift(module, drained):
+            return True
         time.sleep(POLL_S)
-    module.params.update(join=find(path, token), drain={}, members=[], leave=[])
-    return update(module)
+    return False
+
+
+def lift(module, drained):
+    """Whether the drain could be lifted; what hinders it is told to the host's log."""
+    module.params.update(join=drained, drain={}, members=[], leave=[])
+    try:
+        update(module)
+    except (docker.Failed, OSError) as error:
+        syslog.syslog(syslog.LOG_ERR, f"lingbi: the drain of {', '.join(drained)} cannot be lifted yet: {error}")
+        return False
+    syslog.syslog(syslog.LOG_WARNING, f"lingbi: the drain of {', '.join(drained)} was lifted: its rollout is gone")
+    return True
 
 
 def find(path, token):
@@ -147,7 +183,13 @@ def main():
         },
         supports_check_mode=True,
     )
-    module.exit_json(**(guard(module) if module.params["guard_s"] else update(module)))
+    try:
+        result = update(module)
+    except (docker.Failed, OSError) as error:
+        module.fail_json(msg=str(error))
+    if module.params["drain"] and module.params["guard_s"] and not module.check_mode:
+        begin_guard(module)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,16 @@ options:
   driver_minimum: {type: str, required: true, description: oldest NVIDIA driver, where GPUs are asked for}
   gpus: {type: raw, required: true, description: 'all, or a list of indices, UUIDs or slices'}
   disk_free_gib: {type: int, required: true, description: free disk before a first start}
+  update_disk_free_gib: {type: int, required: true, description: free disk for the images of one more version}
   memory_gib: {type: int, required: true, description: memory of the host}
   now_s: {type: float, required: true, description: the controller's time when the task began}
   clock_skew_s: {type: int, required: true, description: most seconds between the clocks}
   directory: {type: path, required: true, description: lingbi's folder on the host}
   ports: {type: list, elements: int, required: true, description: ports that lingbi will listen on}
+  first_port: {type: int, required: true, description: port of the first worker; 0 where no server runs}
+  workers: {type: int, required: true, description: workers as asked for; 0 is one a GPU}
+  address: {type: str, required: true, description: address that lingbi publishes on}
+  needs_engine: {type: bool, default: false, description: whether a Docker engine must be there already}
 author: lingbi
 """
 RETURN = r"""
@@ -25,8 +30,10 @@ faults: {type: list, returned: always, description: sentences, one a fault}
 gpus: {type: list, returned: always, description: GPUs that were found}
 memory_mib: {type: int, returned: always, description: memory of the host}
 docker: {type: str, returned: always, description: version of the engine, empty where there is none}
+has_toolkit: {type: bool, returned: always, description: whether the NVIDIA container toolkit is there}
 """
 
+import ipaddress  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
@@ -40,6 +47,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 SYSTEMS = {"debian": ("12",), "ubuntu": ("22.04", "24.04")}
 COMMAND_TIMEOUT_S = 20
+DOCKER_ROOT = "/var/lib/docker"
 
 
 def version(text):
@@ -49,7 +57,8 @@ def version(text):
 
 def judge(seen, wanted):
     """Sentences that name what is wrong, the value seen and the remedy; pure."""
-    faults = judge_system(seen, wanted) + judge_engine(seen, wanted) + judge_ports(seen, wanted)
+    faults = judge_system(seen, wanted) + judge_disk(seen, wanted) + judge_engine(seen, wanted)
+    faults += judge_address(seen, wanted) + judge_ports(seen)
     return faults + (judge_gpus(seen, wanted) if wanted["gpus"] else [])
 
 
@@ -70,17 +79,23 @@ def judge_system(seen, wanted):
         faults.append(
             f"{seen['memory_mib'] / 1024:.1f} GiB of memory are there and {wanted['memory_gib']} are needed (lingbi_memory_gib)"
         )
-    if not seen["is_installed"] and seen["disk_free_gib"] < wanted["disk_free_gib"]:
-        faults.append(
-            f"{seen['disk_free_gib']:.1f} GiB of disk are free for {seen['disk_place']} and {wanted['disk_free_gib']} are "
-            "needed (lingbi_disk_free_gib); free some"
-        )
     return faults
+
+
+def judge_disk(seen, wanted):
+    name = "lingbi_update_disk_free_gib" if seen["is_installed"] else "lingbi_disk_free_gib"
+    needed = wanted[name.removeprefix("lingbi_")]
+    return [
+        f"{free:.1f} GiB of disk are free for {place} and {needed} are needed ({name}); free some"
+        for place, free in seen["disks"].items()
+        if free < needed
+    ]
 
 
 def judge_engine(seen, wanted):
     if not seen["docker"]:
-        return [seen["docker_fault"]] if seen["docker_fault"] else []
+        missing = "there is no Docker engine; run site first" if wanted["needs_engine"] else ""
+        return [fault for fault in (seen["docker_fault"] or missing,) if fault]
     faults = []
     if version(seen["docker"]) < version(wanted["docker_minimum"]):
         faults.append(
@@ -94,12 +109,14 @@ def judge_engine(seen, wanted):
     return faults
 
 
-def judge_ports(seen, wanted):
-    return [
-        f"port {port} is taken by another program; end it, or choose another port"
-        for port in wanted["ports"]
-        if port in seen["taken_ports"]
-    ]
+def judge_address(seen, wanted):
+    if seen["has_address"]:
+        return []
+    return [f"{wanted['address']} is no IP address of this host (lingbi_address); give the one in the lab's network"]
+
+
+def judge_ports(seen):
+    return [f"port {port} is taken by another program; end it, or choose another port" for port in seen["taken_ports"]]
 
 
 def judge_gpus(seen, wanted):
@@ -122,9 +139,9 @@ def judge_gpus(seen, wanted):
 def look(wanted):
     """What judge() judges."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"), re.M))
-    place = existing(wanted["directory"])
     docker, compose, docker_fault = find_docker()
     gpus, slices, gpu_fault = find_gpus() if wanted["gpus"] else ([], [], "")
+    ports = wanted["ports"] + worker_ports(wanted, gpus)
     return {
         "system": release.get("ID", "unknown"),
         "release": release.get("VERSION_ID", ""),
@@ -132,13 +149,16 @@ def look(wanted):
         "kernel": platform.release(),
         "clock_skew_s": time.time() - wanted["now_s"],
         "memory_mib": int(re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))[1]) >> 10,
-        "disk_place": place,
-        "disk_free_gib": shutil.disk_usage(place).free / (1 << 30),
-        "is_installed": os.path.exists(os.path.join(wanted["directory"], "server", "running.json")),
+        "disks": {place: shutil.disk_usage(existing(place)).free / (1 << 30) for place in places(docker)},
+        "is_installed": any(
+            os.path.exists(os.path.join(wanted["directory"], name, "running.json")) for name in ("server", "gateway")
+        ),
+        "has_address": has_address(wanted["address"]),
+        "has_toolkit": bool(shutil.which("nvidia-ctk")),
         "docker": docker,
         "compose": compose,
         "docker_fault": docker_fault,
-        "taken_ports": [port for port in wanted["ports"] if is_taken(port) and not is_ours(port)],
+        "taken_ports": [port for port in ports if is_taken(port) and not is_ours(port)],
         "gpus": gpus,
         "slices": slices,
         "gpu_fault": gpu_fault,
@@ -155,6 +175,31 @@ def existing(path):
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
+
+
+def places(docker):
+    """Folders that need room: where the engine keeps images and volumes, or will."""
+    root = run("docker", "info", "--format", "{{.DockerRootDir}}")[1] if docker else ""
+    return [root if root.startswith("/") else DOCKER_ROOT]
+
+
+def worker_ports(wanted, gpus):
+    """Ports of this host's workers; filter_plugins/lingbi.py counts workers in the same way."""
+    if not wanted["first_port"]:
+        return []
+    asked = len(gpus) if wanted["gpus"] == "all" else len(wanted["gpus"])
+    return [wanted["first_port"] + worker for worker in range(wanted["workers"] or max(1, asked))]
+
+
+def has_address(address):
+    """Whether an address is an IP address of this host."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def run(*command):
@@ -226,11 +271,16 @@ def main():
             "driver_minimum": text,
             "gpus": {"type": "raw", "required": True},
             "disk_free_gib": whole,
+            "update_disk_free_gib": whole,
             "memory_gib": whole,
             "now_s": {"type": "float", "required": True},
             "clock_skew_s": whole,
             "directory": {"type": "path", "required": True},
             "ports": {"type": "list", "elements": "int", "required": True},
+            "first_port": whole,
+            "workers": whole,
+            "address": text,
+            "needs_engine": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

@@ -19,7 +19,9 @@ pinned: {type: str, returned: when the image is there, description: a reference 
 import json  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
+import tarfile  # noqa: E402
 
+from ansible.module_utils import lingbi_docker as docker  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 LOAD_WAIT_S = 1800
@@ -29,7 +31,7 @@ def inspect(name):
     """Docker's description of an image, or None; on a bare host in check mode there is no Docker to ask."""
     if not shutil.which("docker"):
         return None
-    done = subprocess.run(["docker", "image", "inspect", name], capture_output=True, text=True)
+    done = docker.run("docker", "image", "inspect", name)
     return json.loads(done.stdout)[0] if done.returncode == 0 else None
 
 
@@ -43,13 +45,33 @@ def pinned(name, image):
 def fetch(module, name):
     """Pull or load; fail with Docker's words."""
     archive, wait_s = module.params["archive"], module.params["wait_s"]
-    command = ["docker", "load", "--quiet", "--input", archive] if archive else ["docker", "pull", "--quiet", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_WAIT_S if archive else wait_s)
-    except subprocess.TimeoutExpired:
-        module.fail_json(msg=f"{name} was not here within {wait_s} s (lingbi_pull_wait_s)")
+        done = load(archive) if archive else docker.run("docker", "pull", "--quiet", name, timeout_s=wait_s)
+    except (docker.Failed, subprocess.TimeoutExpired, tarfile.TarError) as error:
+        module.fail_json(msg=f"{name} cannot be had (lingbi_pull_wait_s is {wait_s}): {error}")
     if done.returncode:
         module.fail_json(msg=f"{name} cannot be had: {done.stderr.strip()[-400:]}")
+
+
+def load(archive):
+    """Load an archive of `docker save`, or the one within an archive of scripts/bundle; the CompletedProcess."""
+    member = inner(archive)
+    if not member:
+        return docker.run("docker", "load", "--quiet", "--input", archive, timeout_s=LOAD_WAIT_S)
+    with subprocess.Popen(["tar", "-xOf", archive, member], stdout=subprocess.PIPE) as unpacking:
+        command = ["docker", "load", "--quiet"]
+        return subprocess.run(command, stdin=unpacking.stdout, capture_output=True, text=True, timeout=LOAD_WAIT_S)
+
+
+def inner(archive):
+    """The images' archive within an archive of scripts/bundle; None where the archive is one of images itself."""
+    with tarfile.open(archive) as members:
+        for member in members:
+            if member.name == "manifest.json":
+                return None
+            if member.name.endswith("/images.tar"):
+                return member.name
+    return None
 
 
 def main():

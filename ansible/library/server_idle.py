@@ -13,34 +13,9 @@ RETURN = r"""
 seconds: {type: float, returned: always, description: how long the wait was}
 """
 
-import re  # noqa: E402
-import time  # noqa: E402
-import urllib.request  # noqa: E402
-
+from ansible.module_utils import lingbi_docker as docker  # noqa: E402
+from ansible.module_utils import lingbi_server as server  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
-POLL_S = 0.3
-ANSWER_S = 5
-INSIDE = re.compile(r"^lingbi_requests_inside(?:\{[^}]*\})? (\S+)$", re.M)
-LOOKS = 2  # in a row: a request may be under way from the gateway to the server at the first
-
-
-def inside(text):
-    """Requests inside a worker, by its /metrics."""
-    found = INSIDE.search(text)
-    if not found:
-        raise ValueError("/metrics has no lingbi_requests_inside")
-    return float(found[1])
-
-
-def ask(endpoint):
-    """Requests inside a worker; 0 where nobody listens, for nothing can be cut there."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(f"http://{endpoint}/metrics", timeout=ANSWER_S) as response:
-            return inside(response.read().decode())
-    except OSError:
-        return 0.0
 
 
 def main():
@@ -53,19 +28,10 @@ def main():
     )
     if module.check_mode:
         module.exit_json(changed=False, seconds=0.0)
-    begun, idle = time.monotonic(), 0
-    while idle < LOOKS:
-        running = sum(ask(endpoint) for endpoint in module.params["endpoints"])
-        idle = idle + 1 if not running else 0
-        seconds = round(time.monotonic() - begun, 2)
-        if idle < LOOKS and seconds > module.params["wait_s"]:
-            module.fail_json(
-                msg=f"{running:.0f} answers still run after {seconds:.0f} s (lingbi_drain_wait_s); nothing was stopped: "
-                "wait longer, or roll when fewer people ask",
-                seconds=seconds,
-            )
-        if idle < LOOKS:
-            time.sleep(POLL_S)
+    try:
+        seconds = server.wait_until_idle(module.params["endpoints"], module.params["wait_s"])
+    except docker.Failed as error:
+        module.fail_json(msg=str(error))
     module.exit_json(changed=False, seconds=seconds)
 
 

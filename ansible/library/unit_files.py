@@ -24,10 +24,12 @@ import hashlib  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 
+from ansible.module_utils import lingbi_docker as docker  # noqa: E402
 from ansible.module_utils import lingbi_unit as unit  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 CHECK = "checking"
+LOCK_WAIT_S = 900  # for a module whose controller was killed: it ends a host's start
 
 
 def wanted_digests(files):
@@ -41,7 +43,7 @@ def reason(running, wanted, found, services):
     differ = sorted(path for path in {*running["files"], *wanted} if running["files"].get(path) != wanted.get(path))
     if differ:
         return f"changed: {', '.join(differ)}"
-    ill = [service for service in services if not unit.is_well(found.get(service))]
+    ill = [service for service in services if not docker.is_well(found.get(service))]
     return f"{', '.join(ill)}: not running, or not healthy" if ill else ""
 
 
@@ -65,7 +67,7 @@ def stage(module, directory, files):
     shutil.rmtree(checked, ignore_errors=True)
     write(checked, files)
     if shutil.which("docker"):
-        said = unit.compose(directory, "config", "--quiet", folder=CHECK, timeout_s=60)
+        said = docker.compose(directory, "config", "--quiet", folder=CHECK)
         if said.returncode:
             shutil.rmtree(checked)
             module.fail_json(
@@ -73,6 +75,26 @@ def stage(module, directory, files):
             )
     shutil.rmtree(os.path.join(directory, unit.NEXT), ignore_errors=True)
     os.rename(checked, os.path.join(directory, unit.NEXT))
+
+
+def compare(module, directory):
+    """Stage what differs; the module's result."""
+    files = module.params["files"]
+    wanted = wanted_digests(files)
+    changed = unit.digests(os.path.join(directory, unit.NEXT)) != wanted
+    if changed and not module.check_mode:
+        stage(module, directory, files)
+    running = unit.read_running(directory)
+    found = docker.containers(directory) if shutil.which("docker") else {}
+    why = reason(running, wanted, found, module.params["services"])
+    return {
+        "changed": changed,
+        "needs": bool(why),
+        "why": why,
+        "running": running,
+        "history": unit.history(directory),
+        "containers": found,
+    }
 
 
 def main():
@@ -84,16 +106,14 @@ def main():
         },
         supports_check_mode=True,
     )
-    directory, files = module.params["directory"], module.params["files"]
-    wanted = wanted_digests(files)
-    changed = unit.digests(os.path.join(directory, unit.NEXT)) != wanted
-    if changed and not module.check_mode:
-        stage(module, directory, files)
-    running = unit.read_running(directory)
-    found = unit.containers(directory) if shutil.which("docker") else {}
-    why = reason(running, wanted, found, module.params["services"])
-    history = unit.history(directory)
-    module.exit_json(changed=changed, needs=bool(why), why=why, running=running, history=history, containers=found)
+    directory = module.params["directory"]
+    try:
+        if module.check_mode:
+            module.exit_json(**compare(module, directory))
+        with unit.alone(directory, LOCK_WAIT_S):
+            module.exit_json(**compare(module, directory))
+    except docker.Failed as error:
+        module.fail_json(msg=str(error))
 
 
 if __name__ == "__main__":

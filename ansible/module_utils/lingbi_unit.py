@@ -7,16 +7,21 @@ running.json   what was last proven to run: version, images, digests of its file
 record.jsonl   every event, one a line
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import subprocess
 import time
 
-NEXT, LIVE, PREVIOUS = "next", "live", "previous"
+from ansible.module_utils.lingbi_docker import LIVE, Failed
+
+NEXT, PREVIOUS = "next", "previous"
 RUNNING, RECORD = "running.json", "record.jsonl"
 HISTORY = 200
+POLL_S = 0.2
+COPY, ASIDE = ".copy", ".aside"
 
 
 def digests(folder):
@@ -49,10 +54,48 @@ def write_atomically(path, text, mode=0o600):
     os.replace(temporary, path)
 
 
+@contextlib.contextmanager
+def lock_of(path, wait_s):
+    """Hold a file's lock. Raises Failed where another process holds it for so long."""
+    deadline = time.monotonic() + wait_s
+    with open(path, "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Failed(f"another process on this host has been at it for {wait_s} s ({path})") from None
+                time.sleep(POLL_S)
+        yield
+
+
+@contextlib.contextmanager
+def alone(directory, wait_s):
+    """Be the only one at a unit: a module of a controller that was killed may still be at work there."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    with lock_of(os.path.join(directory, ".lock"), wait_s):
+        for name in (LIVE, PREVIOUS):
+            settle(os.path.join(directory, name))
+        yield
+
+
 def replace_folder(source, target):
-    """Have target be a copy of source."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, symlinks=True, copy_function=copy_owned)
+    """Have target be a copy of source, whole at every moment that settle() sees."""
+    settle(target)
+    shutil.copytree(source, target + COPY, symlinks=True, copy_function=copy_owned)
+    if os.path.isdir(target):
+        os.rename(target, target + ASIDE)
+    os.rename(target + COPY, target)
+    shutil.rmtree(target + ASIDE, ignore_errors=True)
+
+
+def settle(target):
+    """End what a replace_folder that was killed has left: the old folder stays unless the new one was in place."""
+    if os.path.isdir(target + ASIDE) and not os.path.isdir(target):
+        os.rename(target + ASIDE, target)
+    for left in (target + COPY, target + ASIDE):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def copy_owned(source, target):
@@ -79,41 +122,6 @@ def note(directory, entry):
         file.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | entry) + "\n")
 
 
-def compose(directory, *arguments, folder=LIVE, timeout_s=None):
-    """Run docker compose in the unit; the CompletedProcess. Raises subprocess.TimeoutExpired."""
-    return subprocess.run(
-        ["docker", "compose", *arguments],
-        cwd=os.path.join(directory, folder),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
-
-
-def containers(directory):
-    """{service: {"state", "health", "image"}} of the unit's containers."""
-    if not os.path.isdir(os.path.join(directory, LIVE)):
-        return {}
-    listed = compose(directory, "ps", "--all", "--format", "json", timeout_s=60)
-    if listed.returncode:
-        raise RuntimeError(f"docker compose ps in {directory}: {listed.stderr.strip()[-300:]}")
-    rows = [json.loads(line) for line in listed.stdout.splitlines() if line.strip()]
-    return {row["Service"]: {"state": row["State"], "health": row["Health"], "id": row["ID"]} for row in rows}
-
-
-def is_well(container):
-    """Whether a container runs and, where it has a health check, is healthy."""
-    return bool(container) and container["state"] == "running" and container["health"] in ("", "healthy")
-
-
-class Failed(Exception):
-    """An action did not succeed; says what was seen."""
-
-
-MARGIN_S = 30  # for Compose's own work around a wait that it bounds itself
-LOG_LINES = 25
-
-
 def place(directory):
     """Put next/ in place, and keep what ran well as previous/."""
     live = os.path.join(directory, LIVE)
@@ -131,28 +139,7 @@ def put_back(directory):
     return bool(running)
 
 
-def bring_up(directory, services, wait_s, no_deps=False):
-    """Start the services of live/ and wait until they are healthy. Raises Failed."""
-    arguments = ["up", "--detach", "--no-build", "--pull", "never", "--wait", "--wait-timeout", str(wait_s)]
-    arguments += ["--no-deps"] if no_deps else []
-    try:
-        done = compose(directory, *arguments, *services, timeout_s=wait_s + MARGIN_S)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"the containers were not ready within {wait_s} s") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["Compose said nothing"])[-1]
-        raise Failed(f"the containers did not get ready: {last}")
-
-
-def halt(directory, services, wait_s):
-    """Stop the services; each gets its stop signal and so many seconds. Raises Failed."""
-    if os.path.isdir(os.path.join(directory, LIVE)):
-        done = compose(directory, "stop", "--timeout", str(wait_s), *services, timeout_s=wait_s + MARGIN_S)
-        if done.returncode:
-            raise Failed(f"the stop failed: {done.stderr.strip()[-300:]}")
-
-
-def log_end(directory):
-    """The last lines of the unit's containers."""
-    said = compose(directory, "logs", "--no-color", "--tail", str(LOG_LINES), timeout_s=60)
-    return said.stdout.splitlines()[-2 * LOG_LINES :]
+def confirm(directory, entry):
+    """Remember what is live as proven."""
+    running = entry | {"files": digests(os.path.join(directory, LIVE))}
+    write_atomically(os.path.join(directory, RUNNING), json.dumps(running, indent=1) + "\n")

@@ -18,9 +18,10 @@ def load(path: str):
     sys.modules["ansible.errors"].AnsibleFilterError = sys.modules["ansible.errors"].__dict__.get(
         "AnsibleFilterError", type("AnsibleFilterError", (Exception,), {})
     )
-    if "ansible.module_utils.lingbi_unit" not in sys.modules:
-        unit = _load("ansible.module_utils.lingbi_unit", ANSIBLE / "module_utils/lingbi_unit.py")
-        sys.modules["ansible.module_utils"].lingbi_unit = unit
+    for name in ("lingbi_docker", "lingbi_unit", "lingbi_server"):  # each needs those before it
+        if f"ansible.module_utils.{name}" not in sys.modules:
+            module = _load(f"ansible.module_utils.{name}", ANSIBLE / f"module_utils/{name}.py")
+            setattr(sys.modules["ansible.module_utils"], name, module)
     return _load(f"playbook_{Path(path).stem}", ANSIBLE / path)
 
 

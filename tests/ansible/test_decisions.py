@@ -1,18 +1,16 @@
 """What the playbooks decide, without a host: preflight's judgement, lists of servers, locks, trees, rollbacks."""
 
-import time
+import dataclasses
+import json
 
 import pytest
 
-from tests.ansible import fleet_simulation
+from tests.ansible import fleet_simulation, variables
 from tests.ansible.plugins import load
 
 filters = load("filter_plugins/lingbi.py")
 report = load("library/host_report.py")
-upstreams = load("library/gateway_upstreams.py")
 lock = load("library/rollout_lock.py")
-files = load("library/unit_files.py")
-idle = load("library/server_idle.py")
 summary = load("callback_plugins/rollout_summary.py")
 
 FIT = {
@@ -21,8 +19,8 @@ FIT = {
     "kernel": "6.1.0-18-amd64",
     "clock_skew_s": 0.2,
     "memory_mib": 64 << 10,
-    "disk_place": "/opt",
-    "disk_free_gib": 200.0,
+    "disks": {"/var/lib/docker": 200.0},
+    "has_address": True,
     "is_installed": False,
     "docker": "26.1.5+dfsg1",
     "compose": "2.26.1-4",
@@ -39,6 +37,9 @@ WANTED = {
     "driver_minimum": "525.60.13",
     "gpus": "all",
     "disk_free_gib": 60,
+    "update_disk_free_gib": 12,
+    "address": "10.0.0.1",
+    "needs_engine": False,
     "memory_gib": 16,
     "clock_skew_s": 5,
     "ports": [23333],
@@ -52,7 +53,14 @@ WANTED = {
         ({"kernel": "4.19.0"}, {}, "lingbi_kernel_minimum"),
         ({"clock_skew_s": -90.0}, {}, "-90 s off"),
         ({"memory_mib": 8 << 10}, {}, "lingbi_memory_gib"),
-        ({"disk_free_gib": 12.34}, {}, "12.3 GiB of disk"),
+        (
+            {"disks": {"/data": 12.34}},
+            {},
+            "12.3 GiB of disk are free for /data and 60 are needed (lingbi_disk_free_gib)",
+        ),
+        ({"disks": {"/data": 1.0}, "is_installed": True}, {}, "12 are needed (lingbi_update_disk_free_gib)"),
+        ({"has_address": False}, {}, "10.0.0.1 is no IP address of this host (lingbi_address)"),
+        ({"docker": ""}, {"needs_engine": True}, "run site first"),
         ({"docker": "20.10.24"}, {}, "lingbi_docker_minimum"),
         ({"compose": "2.20.0"}, {}, "lingbi_compose_minimum"),
         ({"compose": ""}, {}, "not there"),
@@ -74,8 +82,101 @@ def test_a_fit_host_has_no_fault(wanted):
     assert report.judge(FIT, WANTED | wanted) == []
 
 
-def test_a_host_that_serves_needs_no_free_disk_for_a_first_start():
-    assert report.judge(FIT | {"disk_free_gib": 1.0, "is_installed": True}, WANTED) == []
+def test_a_host_that_serves_needs_less_disk_than_for_a_first_start():
+    assert report.judge(FIT | {"disks": {"/data": 12.0}, "is_installed": True}, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "ports"),
+    [
+        ({"workers": 2, "gpus": []}, 0, [23333, 23334]),
+        ({"workers": 0, "gpus": "all"}, 3, [23333, 23334, 23335]),
+        ({"workers": 0, "gpus": []}, 0, [23333]),
+        ({"workers": 0, "gpus": [0, 1]}, 4, [23333, 23334]),
+    ],
+)
+def test_the_ports_of_all_workers_are_looked_at(wanted, found, ports):
+    assert report.worker_ports(wanted | {"first_port": 23333}, [{}] * found) == ports
+    assert len(ports) == filters.worker_count(wanted["workers"], wanted["gpus"], [{}] * found)
+    assert report.worker_ports(wanted | {"first_port": 0}, []) == []
+
+
+def test_only_an_ip_address_of_the_host_can_be_published_on():
+    assert report.has_address("127.0.0.1")
+    assert not report.has_address("192.0.2.1") and not report.has_address("localhost")
+
+
+@pytest.mark.parametrize(
+    ("version", "serial", "word"),
+    [
+        (1.1, "1", "put it in quotes"),
+        ("1.10", 0, "lingbi_serial: 0"),
+        ("1.10", "0%", "lingbi_serial"),
+        ("1", "x", "10%"),
+    ],
+)
+def test_values_that_no_type_tells_from_right_ones_are_refused(version, serial, word):
+    (fault,) = filters.value_faults({"version": version, "serial": serial})
+    assert word in fault
+
+
+@pytest.mark.parametrize("serial", [1, "3", "10%", "100%"])
+def test_numbers_and_parts_of_hosts_are_right(serial):
+    assert filters.value_faults({"version": "1.10", "serial": serial}) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "words"),
+    [
+        ("lingbi_settings", {"LINGBI_MAX_PICTURE": 4}, ["no such setting; did you mean LINGBI_MAX_PICTURES?"]),
+        (
+            "lingbi_settings",
+            {"LINGBI_PORT": 1, "LINGBI_MODEL": "x"},
+            ["LINGBI_MODEL: the playbooks", "LINGBI_PORT: the"],
+        ),
+        ("lingbi_settings", {"LINGBI_GATEWAY_KEY_RATE": 1}, ["no such setting"]),
+        ("lingbi_gateway_settings", {"LINGBI_GATEWAY_KEY_RAT": 1}, ["did you mean LINGBI_GATEWAY_KEY_RATE?"]),
+        ("lingbi_gateway_settings", {"LINGBI_GATEWAY_SERVERS": "a:1"}, ["the playbooks set it"]),
+        ("lingbi_settings", {"LINGBI_MAX_PICTURES": 4}, []),
+        ("lingbi_gateway_settings", {"LINGBI_UI_KEEP_FILES_H": 1, "LINGBI_GATEWAY_ALLOW": "10.0.0.0/8"}, []),
+    ],
+)
+def test_settings_that_are_misspelt_or_the_playbooks_own_are_refused_by_name(variable, given, words):
+    faults = filters.setting_faults(given, variable, variables.ROOT)
+    assert len(faults) == len(words) and all(word in fault for word, fault in zip(words, faults, strict=True)), faults
+
+
+def test_the_settings_that_are_known_are_those_of_the_programs():
+    from lingbi.settings import Settings as Server
+    from lingbi_gateway.settings import Settings as Gateway
+
+    server, gateway, page = filters.DECLARED
+    known = {
+        file: filters.declared_settings(variables.ROOT / file, *filters.DECLARED[file]) for file in filters.DECLARED
+    }
+    assert known[server] == {f"LINGBI_{name.upper()}" for name in Server.model_fields}
+    assert known[gateway] == {f"LINGBI_GATEWAY_{item.name.upper()}" for item in dataclasses.fields(Gateway)}
+    assert {"LINGBI_UI_KEEP_FILES_H", "LINGBI_UI_API_KEY_FILE"} <= known[page]
+
+
+@pytest.mark.parametrize(
+    ("listens", "tls", "url", "options"),
+    [
+        ({"bind": "0.0.0.0"}, ("", ""), "http://10.0.0.9:6006", []),
+        ({"bind": "10.1.0.9"}, ("", "name-without-tls"), "http://10.1.0.9:6006", []),
+        ({"bind": "::", "address": "fd00::9"}, ("/tls", ""), "https://[fd00::9]:6006", []),
+        ({"bind": "0.0.0.0"}, ("/tls", "lab.example"), "https://lab.example:6006", ["--add-host=lab.example:10.0.0.9"]),
+    ],
+)
+def test_a_gateway_is_asked_where_it_listens_and_by_its_certificates_name(listens, tls, url, options):
+    place = filters.gateway_place({"address": "10.0.0.9", "port": 6006} | listens, *tls)
+    assert place == {"url": url, "options": options}
+
+
+def test_check_mode_makes_no_key(tmp_path):
+    missing, there = str(tmp_path / "missing"), str(tmp_path)
+    assert filters.key_place(missing, True) == "/dev/null" and filters.key_place(missing, False) == missing
+    assert filters.key_place(there, True) == there
 
 
 @pytest.mark.parametrize(
@@ -95,57 +196,6 @@ def test_a_misspelt_variable_is_named_with_the_right_one():
     assert filters.unknown_variables(["lingbi_seriall", "lingbi_run_port", "ansible_host", *known], known) == [
         "lingbi_seriall: there is no such variable; did you mean lingbi_serial?"
     ]
-
-
-CHANGE = {"members": [], "join": {}, "drain": {}, "leave": [], "token": ""}
-
-
-def test_the_list_of_servers_is_read_as_it_is_written():
-    servers = {
-        "a": {"endpoints": ["10.0.0.1:1", "10.0.0.1:2"], "token": None},
-        "b": {"endpoints": ["[::1]:3"], "token": "t-1"},
-    }
-    assert upstreams.parse(upstreams.render(servers)) == servers
-    assert "server [::1]:3 down; # b drained t-1\n" in upstreams.render(servers)
-    assert upstreams.parse(upstreams.render({})) == {} and "server " in upstreams.render({})
-
-
-def test_a_change_of_one_server_leaves_the_others_alone():
-    servers = {name: {"endpoints": [f"{name}:1"], "token": None} for name in "abc"}
-    drained = upstreams.change(servers, CHANGE | {"drain": {"a": ["a:1"]}, "token": "t"})
-    assert drained["a"]["token"] == "t" and drained["b"] == servers["b"]
-    assert upstreams.change(drained, CHANGE | {"join": {"b": ["b:1"]}})["a"]["token"] == "t"
-    assert upstreams.change(drained, CHANGE | {"join": {"a": ["a:1"]}}) == servers
-    assert set(upstreams.change(servers, CHANGE | {"members": ["a", "b"]})) == {"a", "b"}
-    assert set(upstreams.change(servers, CHANGE | {"leave": ["a"]})) == {"b", "c"}
-
-
-class Asked:
-    """What the module's functions know of Ansible: the parameters, and no check mode."""
-
-    check_mode = False
-
-    def __init__(self, folder, **params):
-        self.params = CHANGE | {"directory": str(folder / "gateway"), "folder": str(folder)} | params
-
-
-def test_a_drain_whose_controller_is_gone_is_lifted_by_its_guard(tmp_path, monkeypatch):
-    monkeypatch.setattr(upstreams, "POLL_S", 0.05)
-    upstreams.update(Asked(tmp_path, join={"b": ["b:1"]}))
-    upstreams.update(Asked(tmp_path, drain={"a": ["a:1"]}, token="t"))
-    assert upstreams.guard(Asked(tmp_path, token="another", guard_s=1))["changed"] is False
-    assert "drained t" in (tmp_path / "servers.conf").read_text()
-    lifted = upstreams.guard(Asked(tmp_path, token="t", guard_s=1))
-    assert lifted["changed"] and "drained" not in (tmp_path / "servers.conf").read_text()
-    assert set(lifted["servers"]) == {"a", "b"}
-
-
-def test_a_guard_ends_as_soon_as_its_drain_was_lifted(tmp_path, monkeypatch):
-    monkeypatch.setattr(upstreams, "POLL_S", 0.05)
-    monkeypatch.setattr(upstreams, "APPEARS_S", 0.2)
-    begun = time.monotonic()
-    assert upstreams.guard(Asked(tmp_path, token="t", guard_s=30))["changed"] is False
-    assert time.monotonic() - begun < 10
 
 
 OWNER = {"who": "ann", "controller": "desk", "boot": "1", "process": 7, "started": "99"}
@@ -169,25 +219,9 @@ def test_a_lock_is_taken_only_from_those_who_are_gone(owner, gone, break_lock, n
     assert lock.may_take({}, {"owner": owner, "gone": None, "break_lock": False}, now)
 
 
-def test_a_unit_rolls_only_for_a_reason():
-    well = {"server": {"state": "running", "health": "healthy"}}
-    running = {"files": {".env": "1", "compose.yaml": "2"}}
-    assert files.reason(running, {".env": "1", "compose.yaml": "2"}, well, ["server"]) == ""
-    assert files.reason(running, {".env": "3", "x": "4"}, well, ["server"]) == "changed: .env, compose.yaml, x"
-    assert "not running" in files.reason(running, running["files"], {}, ["server"])
-    ill = {"server": {"state": "running", "health": "unhealthy"}}
-    assert "not healthy" in files.reason(running, running["files"], ill, ["server"])
-    assert "nothing was started" in files.reason({}, running["files"], well, ["server"])
-
-
-def test_requests_inside_are_read_from_metrics():
-    assert idle.inside("# HELP x\nlingbi_requests_inside 3.0\nlingbi_ready 1.0\n") == 3
-    with pytest.raises(ValueError, match="lingbi_requests_inside"):
-        idle.inside("lingbi_ready 1.0\n")
-
-
-def entry(version, at, result="rolled", **images):
-    return f'{{"version": "{version}", "at": "{at}", "result": "{result}", "images": {str(images).replace(chr(39), chr(34))}}}\n'
+def entry(version, at, result="rolled", is_rollback=False, **images):
+    kept = {"version": version, "at": at, "result": result, "is_rollback": is_rollback, "images": images}
+    return json.dumps(kept) + "\n"
 
 
 def test_a_rollback_goes_to_what_ran_before_by_its_digests():
@@ -199,6 +233,18 @@ def test_a_rollback_goes_to_what_ran_before_by_its_digests():
         filters.rollback_plan([server], "3")
     with pytest.raises(Exception, match="no version before"):
         filters.rollback_plan([entry("1", "a", server="s1")], "")
+
+
+def test_a_second_rollback_goes_one_version_further_and_not_forward_to_the_bad_one():
+    record = entry("1", "a", server="s1") + entry("2", "b", server="s2") + entry("3", "c", server="s3")
+    record += entry("2", "d", is_rollback=True, server="s2")
+    assert filters.rollback_plan([record], "")["version"] == "1"
+    assert filters.rollback_plan([record], "3")["version"] == "3"
+    again = record + entry("3", "e", server="s3")  # deployed once more
+    assert filters.rollback_plan([again], "")["version"] == "2"
+    last = record + entry("1", "e", is_rollback=True, server="s1")
+    with pytest.raises(Exception, match="no version before"):
+        filters.rollback_plan([last], "")
 
 
 @pytest.mark.parametrize("fan_out", [1, 2, 3])

@@ -4,6 +4,7 @@ The tests share one lab and leave it serving; people ask picture questions all t
 their requests may fail, be answered wrongly or be cut, whatever is rolled.
 """
 
+import functools
 import json
 import re
 import signal
@@ -16,6 +17,7 @@ from lingbi.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS
 from tests.ansible.lab import images
 from tests.ansible.lab.load import Load
+from tests.ansible.lab.quickness import expect_quick
 
 OLD, NEW = VERSIONS
 CARRIED = "1.2.0"  # in an archive only
@@ -33,10 +35,26 @@ def expect_spotless(load: Load) -> None:
     assert load.faults == [] and load.counts["right"] > 0, (load.counts, load.faults[:5])
 
 
+def roll_servers(lab, pictures: int, **variables) -> list:
+    """Roll the servers alone, by a setting; the rollout's rows."""
+    settings = lab.settings | {"LINGBI_MAX_PICTURES": pictures}
+    rolled = lab.play("site", lab.inventory(lingbi_settings=settings, **variables))
+    assert rolled.status == 0, rolled.output
+    return rolled.rows
+
+
 def test_a_bare_lab_can_be_checked(bare_lab):
-    """Before anything is installed check mode tells what would be done, and does nothing."""
-    checked = bare_lab.play("site", bare_lab.inventory(lingbi_version=OLD), "--check")
+    """Before anything is installed check mode tells what would be done, and does nothing; with package sources too."""
+    sources = {
+        "lingbi_docker_repository": "https://docker.invalid",
+        "lingbi_nvidia_repository": "https://nvidia.invalid",
+    }
+    inventory = bare_lab.inventory(lingbi_version=OLD, hosts={"gpu2": {"lingbi_gpus": "all"}}, **sources)
+    with bare_lab.driver("gpu2", "550.54.15"):
+        checked = bare_lab.play("site", inventory, "--check")
     assert checked.status == 0, checked.output
+    assert "nvidia-container-toolkit would be installed" in checked.output
+    assert not (bare_lab.folder / "secrets").exists()
     assert checked.output.count("the server would roll: nothing was started here yet") == 2
     assert bare_lab.root("gpu1", "sh", "-c", "command -v dockerd || ls /opt/lingbi", check=False) == ""
 
@@ -93,6 +111,34 @@ def test_site_does_not_change_the_version(lab):
     assert refused.status != 0 and f"the fleet runs {OLD}" in refused.output and refused.changed == 0
 
 
+def test_check_mode_tells_what_a_deploy_would_roll_and_rolls_nothing(lab):
+    before = lab.container("gpu1", "server"), lab.container("gate1", "gateway")
+    checked = lab.play("deploy", lab.inventory(lingbi_version=OLD), "--check", "-e", f"lingbi_version={NEW}")
+    assert checked.status == 0, checked.output
+    assert checked.output.count("the server would roll: changed: .env, compose.fleet.yaml") == 2
+    assert checked.output.count("the gateway would roll: changed: .env, compose.fleet.yaml") == 1
+    assert before == (lab.container("gpu1", "server"), lab.container("gate1", "gateway"))
+    assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+
+
+def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
+    before = lab.container("gpu1", "server"), lab.container("gpu2", "server")
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_wait_s=1)
+    with asking(lab) as load:
+        load.until(5)
+        long = [load.ask_long(1200) for _ in range(2)]
+        late = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
+        for thread in long:
+            thread.join()
+    assert late.status != 0 and "Nothing was stopped." in late.output, late.output
+    assert re.search(r"answers still run after \d+ s \(lingbi_drain_wait_s\)", late.output), late.output
+    assert [(row["host"], row["result"]) for row in late.rows] == [("gpu1", "left as it was")]
+    expect_spotless(load)
+    assert before == (lab.container("gpu1", "server"), lab.container("gpu2", "server"))
+    assert "drained" not in lab.upstreams()
+    assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""
+
+
 def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
@@ -112,6 +158,8 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     ), second.output
     expect_spotless(load)
     assert load.counts["long"] == 2
+    again = functools.partial(roll_servers, lab, 8, lingbi_version=NEW)
+    expect_quick(lab.summary(), again, without_drain=True)
     for name in ("gpu1", "gpu2"):
         assert lab.running(name)["version"] == NEW and lab.record(name)[-1]["result"] == "rolled"
         assert "@sha256:" in lab.record(name)[-1]["images"]["server"]
@@ -121,11 +169,14 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
 
 def test_rollback_goes_back_under_load_without_losing_a_request(lab):
     digest = lab.record("gpu1")[0]["images"]["server"]
+    checked = lab.play("rollback", lab.inventory(lingbi_version=NEW), "--check")
+    assert checked.status == 0 and checked.output.count("the server would roll") == 2, checked.output
     with asking(lab) as load:
         rolled = lab.play("rollback", lab.inventory(lingbi_version=NEW))
         load.until(load.counts.total() + 10)
     assert rolled.status == 0, rolled.output
     expect_spotless(load)
+    expect_quick(rolled.rows, lambda: roll_servers(lab, 9, lingbi_version=OLD))
     assert [lab.running(name)["version"] for name in ("gpu1", "gpu2")] == [OLD, OLD]
     assert lab.running("gpu1")["images"]["server"] == digest
 
@@ -135,14 +186,15 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
     untouched = lab.container("gpu2", "server"), lab.container("gate1", "gateway")
     with asking(lab) as load:
         load.until(5)
-        bad = lab.play(
-            "deploy", lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=60), "-e", f"lingbi_version={fault}"
-        )
+        wait_s = 15 if fault == "silent" else 60  # the others end before it
+        inventory = lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=wait_s)
+        bad = lab.play("deploy", inventory, "-e", f"lingbi_version={fault}")
         load.until(load.counts.total() + 20)
     assert bad.status != 0
     expect_spotless(load)
     assert untouched == (lab.container("gpu2", "server"), lab.container("gate1", "gateway"))
     assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+    assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""  # free for whoever comes
     if fault == "missing":
         assert "cannot be had" in bad.output and bad.rows == []
     else:
@@ -155,14 +207,25 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
         assert "FAIL" in bad.output and "wrong answer" in bad.output
 
 
+def test_a_gateway_that_does_not_start_leaves_the_old_one_serving(lab):
+    before = lab.container("gate1", "gateway"), lab.container("gpu1", "server")
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_gateway_settings={"LINGBI_GATEWAY_KEY_RATE": 0})
+    with asking(lab) as load:
+        bad = lab.play("site", inventory)
+        load.until(load.counts.total() + 10)
+    assert bad.status != 0 and f"Version {OLD} serves again." in bad.output, bad.output
+    assert "LINGBI_GATEWAY_KEY_RATE='0': give a whole number from 1" in bad.output
+    assert [(row["host"], row["unit"], row["result"]) for row in bad.rows] == [("gate1", "gateway", "returned")]
+    expect_spotless(load)
+    assert before == (lab.container("gate1", "gateway"), lab.container("gpu1", "server"))
+
+
 def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
     gateway = lab.container("gate1", "gateway")
-    inventory = lab.inventory(lingbi_version=OLD, lingbi_settings=lab.settings | {"LINGBI_MAX_PICTURES": 7})
     with asking(lab) as load:
-        changed = lab.play("site", inventory)
-    assert changed.status == 0, changed.output
+        rows = roll_servers(lab, 7, lingbi_version=OLD)
     expect_spotless(load)
-    assert [(row["host"], row["why"]) for row in changed.rows] == [("gpu1", "changed: .env"), ("gpu2", "changed: .env")]
+    assert [(row["host"], row["why"]) for row in rows] == [("gpu1", "changed: .env"), ("gpu2", "changed: .env")]
     assert lab.container("gate1", "gateway") == gateway
 
 
@@ -186,7 +249,7 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     inventory = lab.inventory(lingbi_version=NEW)
     with asking(lab) as load:
         load.until(10)
-        rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={OLD}")
+        rolling = lab.begin("rollback", inventory, "-e", f"lingbi_rollback_to={OLD}")
         assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
         lab.cut("gpu1")
         output = rolling.communicate(timeout=300)[0]
@@ -233,8 +296,11 @@ def test_a_second_gateway_beside_a_server_joins_and_a_version_from_an_archive_ro
 
 
 def test_uninstall_takes_everything_but_the_weights(lab):
+    lab.root("gpu1", "sh", "-c", "printf something >/opt/lingbi/somebody")  # it is not lingbi's
     gone = lab.play("uninstall", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
     assert gone.status == 0, gone.output
+    assert lab.root("gpu1", "cat", "/opt/lingbi/somebody") == "something"
+    lab.root("gpu1", "rm", "-r", "/opt/lingbi")
     for name in ("gpu1", "gpu2", "gate1"):
         assert lab.root(name, "docker", "ps", "--all", "--quiet") == ""
         assert lab.root(name, "ls", "/opt", check=False).split() in ([], ["containerd"], ["lab"], ["containerd", "lab"])
@@ -242,3 +308,6 @@ def test_uninstall_takes_everything_but_the_weights(lab):
         "lingbi-server_state",
         "lingbi-server_weights",
     ]
+    later = lab.play("uninstall", lab.inventory(lingbi_version=NEW), "-e", "lingbi_remove_weights=true")
+    assert later.status == 0, later.output
+    assert lab.root("gpu1", "docker", "volume", "ls", "--quiet") == ""

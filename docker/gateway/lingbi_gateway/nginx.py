@@ -1,5 +1,6 @@
 """nginx's program: its version, the test of a configuration, the machine it runs on."""
 
+import functools
 import grp
 import os
 import pwd
@@ -25,6 +26,7 @@ def machine(settings: Settings) -> Machine:
     return Machine(user, hard if hard != resource.RLIM_INFINITY else 1 << 20, version(settings.nginx))
 
 
+@functools.cache  # asked several times in a reload, which a rollout waits for
 def version(program: str) -> tuple:
     """nginx's version as numbers. Raises ConfigurationError where it is not there."""
     try:

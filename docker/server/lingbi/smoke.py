@@ -14,11 +14,13 @@ import httpx
 
 from lingbi import smoke_front  # noqa: F401 - it adds its checks
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.settings import load_settings
 from lingbi.smoke_checks import CHECKS, CheckFailed, Target
-from lingbi.up import RECORD
 
 GATEWAY_HEALTH = "/healthz"
+# What a rollout waits for before it gives a server requests again; the rest is asked afterwards.
+CORE = ("ready", "key-required", "picture", "prompt-tokens", "describe-zh")
+READY_POLL_S = 0.2
+READY_ANSWER_S = 5
 TIMEOUT_S = 300  # a picture question on the CPU engine with the 1.8B model takes minutes
 
 
@@ -26,11 +28,15 @@ def main(arguments=None) -> int:
     """Exit status: 0 all passed, 1 a check failed, 2 could not run."""
     options = parse(arguments)
     try:
+        if options.wait_ready and (fault := wait_ready(options)):
+            print(f"FAIL  ready: not within {options.wait_ready:g} s: {fault}", file=sys.stderr)
+            return 1
         target = find_target(options)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return ConfigurationError.exit_status
-    results = [run_check(check, target) for check in CHECKS if check.applies(target)]
+    chosen = [check for check in CHECKS if not options.core or check.name in CORE]
+    results = [run_check(check, target) for check in chosen if check.applies(target)]
     failed = [result for result in results if not result["passed"]]
     if not options.json:
         print(f"{len(results) - len(failed)} passed, {len(failed)} failed: {target.url}, model {target.model}")
@@ -47,28 +53,68 @@ def parse(arguments=None) -> argparse.Namespace:
         "--ca-file", help="certificate that the server's is signed by, where the system does not know it"
     )
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="longest wait for one answer, seconds")
+    parser.add_argument("--wait-ready", type=float, default=0, metavar="S", help="wait so long for /ready first")
+    parser.add_argument("--core", action="store_true", help=f"only the checks {', '.join(CORE)}")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.wait_ready and not options.url:
+        parser.error("--wait-ready needs the URL of the server")
+    return options
+
+
+def wait_ready(options: argparse.Namespace) -> str:
+    """Wait until the server says that it is ready; what it said last where it did not in time."""
+    deadline = time.monotonic() + options.wait_ready
+    url = f"{base(options.url)}/ready"
+    with httpx.Client(timeout=READY_ANSWER_S, trust_env=False, verify=options.ca_file or True) as client:
+        while True:
+            try:
+                response = client.get(url)
+                if response.status_code == 200:
+                    return ""
+                fault = f"status {response.status_code}: {response.text[:300]}"
+            except httpx.HTTPError as error:
+                fault = f"{type(error).__name__}: {error}"
+            if time.monotonic() > deadline:
+                return fault
+            time.sleep(READY_POLL_S)
+
+
+def base(url: str) -> str:
+    """A base URL without its end."""
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def find_target(options: argparse.Namespace) -> Target:
     """The server to check. Raises ConfigurationError where there is none to ask."""
-    settings = load_settings()
-    url, key_file, ca_file = options.url, options.api_key_file or settings.key_file(), options.ca_file
-    record = settings.state_dir / "run" / RECORD
+    url, key_file, ca_file = options.url, options.api_key_file, options.ca_file
     if not url:
-        if not record.exists():
-            raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
-        report = json.loads(record.read_text())
-        url, key_file = report["url"], options.api_key_file or Path(report["api_key_file"])
-        ca_file = ca_file or report.get("ca_file")
+        report = started_here()
+        url, ca_file = report["url"], ca_file or report.get("ca_file")
+        key_file = key_file or Path(report["api_key_file"])
+    elif not key_file:
+        from lingbi.settings import load_settings
+
+        key_file = load_settings().key_file()
     try:
         key = key_file.read_text().split()[0]
     except (OSError, IndexError):
         raise ConfigurationError(f"no API key in {key_file}; give --api-key-file") from None
-    url = url.rstrip("/").removesuffix("/v1")
+    url = base(url)
     client = httpx.Client(base_url=url, timeout=options.timeout, trust_env=False, verify=ca_file or True)
     return Target(url, client, key, model=served_model(client, key), has_gateway=is_gateway(client))
+
+
+def started_here() -> dict:
+    """What scripts/up has written of the server that it started. Raises ConfigurationError where there is none."""
+    # Imported here alone: who gives a URL need not wait for what a start needs.
+    from lingbi.settings import load_settings
+    from lingbi.up import RECORD
+
+    record = load_settings().state_dir / "run" / RECORD
+    if not record.exists():
+        raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
+    return json.loads(record.read_text())
 
 
 def is_gateway(client: httpx.Client) -> bool:

@@ -4,6 +4,7 @@ Each host is a privileged container. Ansible reaches it over SSH, its engine run
 serves is reached at its address in the lab's network.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ ROOT = images.ROOT
 REGISTRY_PORT = 5000
 MODEL = "lab/shapes"
 READY_S = 60
+SMI = "/usr/bin/nvidia-smi"
 SERVER_ENVIRONMENT = ROOT / ".venv-test/lib/python3.10/site-packages"
 UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.10/site-packages"
 
@@ -138,6 +140,16 @@ class Lab:
         """A command as root inside a host, beside SSH."""
         return docker("exec", self.hosts[name].container, *command, check=check)
 
+    @contextlib.contextmanager
+    def driver(self, name: str, version: str):
+        """A host with an NVIDIA driver, as far as nvidia-smi tells."""
+        said = f"case \"$*\" in *query-gpu*) echo '0, GPU-1, {version}, NVIDIA H200' ;; esac"
+        self.root(name, "sh", "-c", f"printf '#!/bin/sh\n%s\n' \"$1\" >{SMI}; chmod 755 {SMI}", "-", said)
+        try:
+            yield
+        finally:
+            self.root(name, "rm", SMI)
+
     def publish(self, name: str, version: str, source: str) -> None:
         """Put an image of this machine into the lab's registry."""
         target = f"{self.push_prefix}{name}:{version}"
@@ -196,6 +208,7 @@ class Lab:
                 "features": {"containerd-snapshotter": False},
             },
             "lingbi_disk_free_gib": 5,
+            "lingbi_update_disk_free_gib": 1,
             "lingbi_memory_gib": 2,
             "lingbi_server_memory_mib": 4096,
             "lingbi_ready_wait_s": 120,
@@ -223,7 +236,7 @@ class Lab:
             raise AssertionError(
                 f"{playbook} did not end within {timeout_s} s:\n{process.communicate()[0][-4000:]}"
             ) from None
-        return Played(process.returncode, said, time.monotonic() - begun, self._summary())
+        return Played(process.returncode, said, time.monotonic() - begun, self.summary())
 
     def begin(self, playbook: str, inventory: Path, *options, keep_summary=False, **popen) -> subprocess.Popen:
         """Start a playbook as `scripts/lab` does."""
@@ -249,7 +262,8 @@ class Lab:
             **popen,
         )
 
-    def _summary(self) -> list:
+    def summary(self) -> list:
+        """The last rollout's rows."""
         file = self.folder / "summary.json"
         return json.loads(file.read_text()) if file.exists() else []
 

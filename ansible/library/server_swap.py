@@ -1,0 +1,132 @@
+#!/usr/bin/python
+"""Replaces a model server that was drained: waits for its last answer, stops it, starts the new version and asks it.
+
+All of it in one go on the host, because everything in between is time in which the host is away.
+"""
+
+DOCUMENTATION = r"""
+module: server_swap
+short_description: Stop a drained model server, start what is staged, and ask it picture questions
+description:
+  - The steps are stop (once it is idle), start (place what is staged, start it, ask it, remember it as proven) and
+    return (end what failed, start what was last proven, and ask that).
+options:
+  directory: {type: path, required: true, description: folder of the unit}
+  steps: {type: list, elements: str, required: true, description: 'what to do, in this order: stop, start, return'}
+  endpoints: {type: list, elements: str, required: true, description: host:port of each worker}
+  gpus: {type: bool, default: false, description: whether the server computes on GPUs}
+  drain_wait_s: {type: int, required: true, description: longest wait for running answers}
+  stop_wait_s: {type: int, required: true, description: longest wait for the container's end}
+  gpu_wait_s: {type: int, required: true, description: longest wait for the memory of the server's own processes}
+  ready_wait_s: {type: int, required: true, description: longest wait until it is ready}
+  smoke_wait_s: {type: int, required: true, description: longest wait for its answers after that}
+  entry: {type: dict, default: {}, description: what to remember as proven}
+author: lingbi
+"""
+RETURN = r"""
+was_stopped: {type: bool, returned: always, description: whether the server that ran was touched}
+is_restored: {type: bool, returned: after return, description: whether there was a version to go back to}
+seconds: {type: dict, returned: always, description: 'how long drain, stop, start and smoke took'}
+log: {type: list, returned: when a start failed, description: the last lines of the containers}
+"""
+
+import contextlib  # noqa: E402
+import time  # noqa: E402
+
+from ansible.module_utils import lingbi_docker as docker  # noqa: E402
+from ansible.module_utils import lingbi_server as server  # noqa: E402
+from ansible.module_utils import lingbi_unit as unit  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+SERVICE = "server"
+WAITS = ("drain_wait_s", "stop_wait_s", "gpu_wait_s", "ready_wait_s", "smoke_wait_s")
+FAILED_STOP_S = 10  # what failed answers nobody
+
+
+def stop(params, done):
+    """Stop the server once nobody waits for an answer, and wait until its processes have left the GPUs."""
+    done["seconds"]["drain"] = server.wait_until_idle(params["endpoints"], params["drain_wait_s"])
+    done["was_stopped"] = True
+    begun = time.monotonic()
+    left = end(params, params["stop_wait_s"])
+    if left:
+        raise docker.Failed(
+            f"{params['gpu_wait_s']} s after the stop (lingbi_gpu_wait_s) the server's own processes still use a GPU: "
+            + "; ".join(left)
+        )
+    done["seconds"]["stop"] = round(time.monotonic() - begun, 2)
+
+
+def end(params, stop_wait_s):
+    """Stop the container; lines of its processes that still compute afterwards."""
+    container = docker.containers(params["directory"]).get(SERVICE)
+    numbers = server.processes(container["id"]) if params["gpus"] and docker.is_running(container) else set()
+    docker.halt(params["directory"], [SERVICE], stop_wait_s)
+    return server.wait_until_gone(numbers, params["gpu_wait_s"])
+
+
+def start(params, done):
+    """Start what is staged, ask it, and remember it as proven."""
+    done["was_stopped"] = True
+    unit.place(params["directory"])
+    begin_and_ask(params, done)
+    unit.confirm(params["directory"], params["entry"])
+
+
+def begin_and_ask(params, done):
+    begun = time.monotonic()
+    arguments = ("up", "--detach", "--no-build", "--pull", "never", "--no-deps", SERVICE)
+    started = docker.compose(params["directory"], *arguments, timeout_s=docker.COMMAND_S + docker.MARGIN_S)
+    if started.returncode:
+        raise docker.Failed(f"the container does not start: {started.stderr.strip()[-300:]}")
+    container = docker.containers(params["directory"])[SERVICE]["id"]
+    ports = [endpoint.rpartition(":")[2] for endpoint in params["endpoints"]]
+    smoke = server.ask(container, ports, params["ready_wait_s"], params["smoke_wait_s"])
+    done["seconds"]["smoke"] = round(smoke, 2)
+    done["seconds"]["start"] = round(time.monotonic() - begun - smoke, 2)
+
+
+def give_back(params, done):
+    """End what failed and start what was last proven; where there was nothing, leave the unit stopped.
+
+    Nothing that goes wrong with the end keeps the old version from being started.
+    """
+    with contextlib.suppress(docker.Failed):
+        end(params, FAILED_STOP_S)
+    done["is_restored"] = unit.put_back(params["directory"])
+    if done["is_restored"]:
+        begin_and_ask(params, done)
+    else:
+        docker.take_down(params["directory"], timeout_s=params["stop_wait_s"] + docker.MARGIN_S)
+
+
+STEPS = {"stop": stop, "start": start, "return": give_back}
+
+
+def main():
+    whole = {"type": "int", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "steps": {"type": "list", "elements": "str", "required": True, "choices": list(STEPS)},
+            "endpoints": {"type": "list", "elements": "str", "required": True},
+            "gpus": {"type": "bool", "default": False},
+            "entry": {"type": "dict", "default": {}},
+        }
+        | {name: whole for name in WAITS},
+        supports_check_mode=True,
+    )
+    params, done = module.params, {"was_stopped": False, "seconds": {}}
+    if module.check_mode:
+        module.exit_json(changed=True, **done)
+    try:
+        with unit.alone(params["directory"], sum(params[name] for name in WAITS)):
+            for step in params["steps"]:
+                STEPS[step](params, done)
+    except (docker.Failed, OSError, ValueError) as error:
+        module.fail_json(msg=str(error), log=docker.log_end(params["directory"]) if done["was_stopped"] else [], **done)
+    module.exit_json(changed=True, **done)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""What the modules do on a host: files that are whole at every moment, drains that are sure, GPUs, images, bounds."""
+
+import http.server
+import io
+import json
+import os
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+
+import pytest
+
+from tests.ansible.plugins import load
+
+files = load("library/unit_files.py")
+images = load("library/image_here.py")
+kept = load("library/image_kept.py")
+run = load("library/unit_run.py")
+swap = load("library/server_swap.py")
+docker, unit, server = swap.docker, swap.unit, swap.server
+
+
+def test_a_unit_rolls_only_for_a_reason():
+    well = {"server": {"state": "running", "health": "healthy"}}
+    running = {"files": {".env": "1", "compose.yaml": "2"}}
+    assert files.reason(running, {".env": "1", "compose.yaml": "2"}, well, ["server"]) == ""
+    assert files.reason(running, {".env": "3", "x": "4"}, well, ["server"]) == "changed: .env, compose.yaml, x"
+    assert "not running" in files.reason(running, running["files"], {}, ["server"])
+    ill = {"server": {"state": "running", "health": "unhealthy"}}
+    assert "not healthy" in files.reason(running, running["files"], ill, ["server"])
+    assert "nothing was started" in files.reason({}, running["files"], well, ["server"])
+
+
+def test_requests_inside_are_read_from_metrics():
+    assert server.inside("# HELP x\nlingbi_requests_inside 3.0\nlingbi_ready 1.0\n") == 3
+    with pytest.raises(ValueError, match="lingbi_requests_inside"):
+        server.inside("lingbi_ready 1.0\n")
+
+
+@pytest.fixture
+def worker():
+    """A worker's /metrics: set .said to a text, a status, or seconds of silence."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            said = self.server.said
+            if isinstance(said, float):
+                time.sleep(said)
+            self.send_response(said if isinstance(said, int) else 200)
+            self.end_headers()
+            self.wfile.write(said.encode() if isinstance(said, str) else b"")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        listening.endpoint = f"127.0.0.1:{listening.server_port}"
+        yield listening
+        listening.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("lingbi_requests_inside 2.0\n", "2 answers still run"),
+        (500, "it is not known whether answers still run"),
+        (0.6, "does not tell: timed out"),
+        ("lingbi_ready 1.0\n", "no lingbi_requests_inside"),
+    ],
+)
+def test_a_server_that_answers_somebody_or_does_not_tell_is_not_stopped(worker, monkeypatch, said, word):
+    monkeypatch.setattr(server, "ANSWER_S", 0.2)
+    worker.said = said
+    with pytest.raises(docker.Failed, match=word) as failed:
+        server.wait_until_idle([worker.endpoint], 0)
+    assert "nothing was stopped" in str(failed.value)
+
+
+def test_a_server_is_idle_when_nothing_is_inside_or_nobody_listens(worker):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        worker.said = "lingbi_requests_inside 0.0\n"
+        assert server.wait_until_idle([worker.endpoint, f"127.0.0.1:{nobody.getsockname()[1]}"], 0) < 5
+
+
+def test_only_the_servers_own_processes_are_waited_for(monkeypatch):
+    on_gpu = {7: "7, python, 900 MiB", 99: "99, a student's, 60000 MiB"}
+    monkeypatch.setattr(server, "computing", lambda: on_gpu)
+    assert server.wait_until_gone(set(), 60) == [] and server.wait_until_gone({8}, 60) == []
+    assert server.wait_until_gone({7, 8}, 0) == ["7, python, 900 MiB"]
+
+
+PARAMS = {"directory": "", "gpus": True, "stop_wait_s": 1, "gpu_wait_s": 0, "ready_wait_s": 1, "smoke_wait_s": 1}
+
+
+def test_the_old_version_is_started_whatever_its_end_or_the_gpus_say(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise docker.Failed("nvidia-smi failed")
+
+    began = []
+    monkeypatch.setattr(swap, "end", refuse)
+    monkeypatch.setattr(swap, "begin_and_ask", lambda params, done: began.append(params))
+    (tmp_path / "running.json").write_text(json.dumps({"files": {}}))
+    (tmp_path / "live").mkdir()
+    swap.give_back(PARAMS | {"directory": str(tmp_path)}, done := {"seconds": {}})
+    assert done["is_restored"] and began
+
+
+def filled(folder, **texts):
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return str(folder)
+
+
+def test_a_folder_is_replaced_whole_wherever_the_replacing_is_killed(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    new, live = filled(tmp_path / "next", a="new"), filled(tmp_path / "live", a="old", b="old")
+    for place in ("copytree", "rename", "second rename", "rmtree"):
+        calls = []
+
+        def stop(original, name, place=place, calls=calls):
+            def call(*arguments, **options):
+                calls.append(name)
+                if name == place or (place == "second rename" and calls.count("rename") == 2):
+                    raise Killed
+                return original(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(unit, "settle", lambda target: None)
+            patch.setattr(unit.shutil, "copytree", stop(unit.shutil.copytree, "copytree"))
+            patch.setattr(unit.os, "rename", stop(os.rename, "rename"))
+            patch.setattr(unit.shutil, "rmtree", stop(unit.shutil.rmtree, "rmtree"))
+            unit.replace_folder(new, live)
+        unit.settle(live)
+        assert sorted(os.listdir(tmp_path)) == ["live", "next"]
+        assert unit.digests(live) == (unit.digests(new) if place == "rmtree" else unit.digests(live))
+        assert sorted(os.listdir(live)) in (["a"], ["a", "b"])
+    unit.replace_folder(new, live)
+    assert unit.digests(live) == unit.digests(new)
+
+
+def test_two_modules_are_not_at_a_unit_at_once_and_the_wait_is_bounded(tmp_path):
+    folder = str(tmp_path / "server")
+    refused = pytest.raises(docker.Failed, match="has been at it for 0 s")
+    with unit.alone(folder, 1), refused, unit.alone(folder, 0):
+        pass
+    with unit.alone(folder, 0):
+        pass
+
+
+def test_every_call_of_docker_ends_within_its_bound():
+    with pytest.raises(docker.Failed, match="sleep 60 did not end within 0.2 s"):
+        docker.run("sleep", "60", timeout_s=0.2)
+    with pytest.raises(docker.Failed, match="is not there"):
+        docker.run("no-such-program")
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [
+        ("Up 2 hours (healthy)", "healthy"),
+        ("Up 2 seconds (health: starting)", "starting"),
+        ("Up 1 minute (unhealthy)", "unhealthy"),
+        ("Up 2 hours", ""),
+    ],
+)
+def test_a_containers_health_is_read_from_its_status(status, health):
+    row = docker.described(f"abc\trunning\t{status}\tserver")
+    assert row == {"id": "abc", "state": "running", "health": health, "service": "server"}
+    assert docker.is_running(row) and docker.is_well(row) == (health in ("healthy", ""))
+
+
+def test_what_runs_unhealthy_is_started_anew(monkeypatch):
+    """Compose leaves a container whose settings did not change as it is, and says that it is unhealthy."""
+    found = {name: {"id": name, "state": "running", "health": "healthy"} for name in ("ui", "gateway")}
+    found["ui"]["health"] = "unhealthy"
+    monkeypatch.setattr(docker, "containers", lambda directory: found)
+    asked = []
+    monkeypatch.setattr(docker, "said", lambda *command, **_: asked.append(command))
+    done = subprocess.CompletedProcess((), 0, "", "")
+    monkeypatch.setattr(docker, "compose", lambda directory, *command, **_: asked.append(command) or done)
+    docker.bring_up("/opt/lingbi/gateway", ["gateway", "ui"], 60)
+    assert asked[0] == ("docker", "stop", "--time", "10", "ui") and asked[1][0] == "up" and len(asked) == 2
+
+
+def test_weights_can_be_removed_after_the_unit(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run.shutil, "which", lambda name: "/usr/bin/docker")
+    monkeypatch.setattr(docker, "said", lambda *command, **_: asked.append(command) or "lingbi-server_weights")
+    assert run.remove(str(tmp_path / "server"), True, 1) is True
+    assert asked[-1] == ("docker", "volume", "rm", "lingbi-server_weights")
+    assert run.remove(str(tmp_path / "server"), False, 1) is False
+
+
+def add(archive, name, content=b"x"):
+    item = tarfile.TarInfo(name)
+    item.size = len(content)
+    archive.addfile(item, io.BytesIO(content))
+
+
+def test_an_archive_of_a_bundle_is_loaded_by_the_one_within(tmp_path, monkeypatch):
+    bundle, saved, loaded = tmp_path / "lingbi-1.tar", tmp_path / "images.tar", tmp_path / "loaded"
+    with tarfile.open(bundle, "w") as archive:
+        add(archive, "lingbi-1/images.tar", b"the images")
+        add(archive, "lingbi-1/load")
+    with tarfile.open(saved, "w") as archive:
+        add(archive, "blobs/sha256/0")
+        add(archive, "manifest.json")
+    assert images.inner(str(bundle)) == "lingbi-1/images.tar" and images.inner(str(saved)) is None
+    (tmp_path / "docker").write_text(f"#!/bin/sh\ncat >{loaded}\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert images.load(str(bundle)).returncode == 0 and loaded.read_text() == "the images"
+
+
+def test_images_of_the_last_two_versions_stay():
+    def rolled(version, result="rolled"):
+        return {"version": version, "result": result, "images": {"server": f"s{version}"}}
+
+    history = [rolled("1"), rolled("2"), rolled("2"), rolled("4", "returned"), rolled("3")]
+    assert kept.kept(history) == {"s2", "s3"} and kept.kept([]) == set()
