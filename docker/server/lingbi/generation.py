@@ -170,8 +170,10 @@ class Answer:
         finally:
             progress.is_done = True
             progress.changed.set()
+            answered = len(progress.output.token_ids) if progress.output else 0
+            tokens = 0 if progress.error else len(self.prompt.ids) + answered
             is_whole = not self.is_cancelled and progress.error is None and progress.output is not None
-            self.generator.sessions.keep(self.place, self.prompt, is_whole)
+            self.generator.sessions.keep(self.place, self.prompt, is_whole, tokens)
             self.generator.runs.discard(self)
             self.generator.give_back(self.instance)
 
