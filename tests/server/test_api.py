@@ -52,7 +52,19 @@ def test_without_a_known_key_everything_but_health_is_401(client, header):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/live/", "/v1/models/", CHAT + "/", "/openapi.json/", "/v1/encode", "/v1/chat/interactive", "/v1/chat/completions_qos", "/v1/completions_qos"]
+    "path",
+    [
+        "/",
+        "/docs",
+        "/live/",
+        "/v1/models/",
+        CHAT + "/",
+        "/openapi.json/",
+        "/v1/encode",
+        "/v1/chat/interactive",
+        "/v1/chat/completions_qos",
+        "/v1/completions_qos",
+    ],
 )
 def test_routes_outside_the_list_are_closed(ready, path):
     response = ready.post(path, headers=KEY, json={}, follow_redirects=False)

@@ -11,6 +11,7 @@ import pytest
 from lingbi.addresses import is_allowed, parse_networks
 from lingbi.faults import PictureError
 from lingbi.fetching import FetchRules, fetch
+from tests.server.picture_hosts import LYING_HUGE, LYING_LONGER, LYING_NEGATIVE, drip, endless, redirect
 
 LOOPBACK = parse_networks("127.0.0.0/8")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -38,7 +39,7 @@ def server(answer, host="127.0.0.1"):
 
 
 def get(url: str, **rules) -> bytes:
-    return asyncio.run(fetch(url, FetchRules(**{"networks": LOOPBACK, "timeout_s": 1} | rules)))
+    return asyncio.run(fetch(url, FetchRules(**{"networks": LOOPBACK, "timeout_s": 3} | rules)))
 
 
 def reason_of(url: str, **rules) -> str:
@@ -95,10 +96,6 @@ def test_nothing_is_sent_to_an_address_that_is_not_allowed():
     assert hits == []
 
 
-def redirect(to: str) -> bytes:
-    return f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
-
-
 @pytest.mark.parametrize(
     "to",
     [
@@ -150,26 +147,13 @@ def test_one_inner_address_among_outer_ones_is_enough_to_refuse(monkeypatch):
     assert reason_of("http://two.example/", networks=()) == "address"
 
 
-def drip(connection) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(100):
-        connection.sendall(b"x")
-        time.sleep(0.1)
-
-
-def endless(connection) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        connection.sendall(bytes(1 << 16))
-
-
 HOSTILE = {
-    "silent": (lambda connection: time.sleep(3), "fetch"),
+    "silent": (lambda connection: time.sleep(5), "fetch"),
     "slow": (drip, "fetch"),
     "endless": (endless, "bytes"),
-    "lies: longer": (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "fetch"),
-    "lies: huge": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nx", "bytes|fetch"),
-    "lies: negative": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nx", "fetch"),
+    "lies: longer": (LYING_LONGER, "fetch"),
+    "lies: huge": (LYING_HUGE, "bytes|fetch"),
+    "lies: negative": (LYING_NEGATIVE, "fetch"),
     "no http": (b"SSH-2.0-OpenSSH_9.0\r\n", "fetch"),
     "nothing": (b"", "fetch"),
     "404": (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "fetch"),
@@ -183,7 +167,7 @@ def test_hostile_servers_cost_a_bounded_time(name):
     start = time.monotonic()
     with server(answer) as (port, _):
         assert reason_of(f"http://127.0.0.1:{port}/", max_bytes=1 << 20) in reasons.split("|")
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 10
 
 
 def test_hosts_can_be_listed_and_all_fetching_turned_off():

@@ -52,16 +52,16 @@ class Generator:
         self.cancelling = ThreadPoolExecutor(self.size, "cancel")
         self._closing = set()
 
-    async def chat_prompt(self, messages, load_pictures, is_fresh: bool = False) -> Prompt:
-        """The prompt of chat messages; `load_pictures()` gives their PIL pictures, in order; is_fresh: see encode."""
+    async def chat_prompt(self, messages, fetched, is_fresh: bool = False) -> Prompt:
+        """The prompt of chat messages; fetched: their pictures (see PictureDoor.fetched); is_fresh: see encode."""
         text = render(messages, self.template)
         check_characters(text, self.session_len)
         stretches = await tokenise(text, self.tokenizer)
         answer_room(sum(map(len, stretches)), None, self.session_len)
         if len(stretches) == 1:
             return Prompt(stretches[0])
-        async with self.encoding:
-            features = await self.encode(await load_pictures(), is_fresh)
+        async with fetched as decode_all, self.encoding:
+            features = await self.encode(await decode_all(), is_fresh)
         return assemble(stretches, features)
 
     async def text_prompt(self, text: str) -> Prompt:
