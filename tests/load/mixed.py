@@ -22,11 +22,22 @@ from lingbi.scenes import find_fault
 from lingbi.smoke_checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
 from tests.server.bad_pictures import refused, url_of, zip_bomb
+from tests.server.picture_hosts import (
+    LYING_HUGE,
+    LYING_LONGER,
+    LYING_NEGATIVE,
+    drip,
+    endless,
+    host,
+    redirect,
+    silent,
+)
 
 SETTLED_AFTER = 1000
 # The demo model on an H200 gives about 2000 tokens a second.
 LONG_TOKENS, LEAVE_WITHIN_S = 3500, 0.5
 ALLOWED_GROWTH_MIB = 50
+SPARE_FILES = 2
 MODEL = "internlm-xcomposer2-demo"
 # Not in the mix: a picture question over a name that nobody has waits for the resolver, not for us.
 LEFT_OUT = {"no such name"}
@@ -36,18 +47,45 @@ def body(messages, **options) -> dict:
     return {"model": MODEL, "messages": messages, "max_tokens": 32, "temperature": 0} | options
 
 
-def hostile() -> list:
-    """(name, request body as JSON bytes, headers, expected status; None: the client leaves)."""
+# What hosts of pictures do to who fetches from them; a server that may not reach this machine refuses them all alike.
+HOSTS = {
+    "redirect to loopback": redirect("http://[::1]/"),
+    "redirect to metadata": redirect("http://169.254.169.254/latest/meta-data/"),
+    "redirect to a private address": redirect("http://10.0.0.1/a.png"),
+    "redirect to a file": redirect("file:///etc/passwd"),
+    "redirect without end": redirect("/again"),
+    "silent host": silent,
+    "slow host": drip,
+    "endless host": endless,
+    "host that promises more": LYING_LONGER,
+    "host that promises too much": LYING_HUGE,
+    "host that promises less than nothing": LYING_NEGATIVE,
+    "host that speaks no http": b"SSH-2.0-OpenSSH_9.0\r\n",
+}
+CODES = {400: "invalid_value", 401: "invalid_api_key", 404: "model_not_found"}
+
+
+@contextlib.contextmanager
+def hosts():
+    """The hosts, while the block runs; yields {name: URL}."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(host(answer)) for name, answer in HOSTS.items()}
+
+
+def hostile(urls: dict) -> list:
+    """(name, request body as JSON bytes, headers, expected (status, code); None: the client leaves).
+
+    urls: of the pictures that cannot be used, by name.
+    """
     good = data_url(SCENES[0])
     kinds = [
-        (name, body([turn(QUESTION, url)], stream=len(name) % 2 == 0), {}, 400)
-        for name, (url, _) in refused().items()
-        if name not in LEFT_OUT
+        (name, body([turn(QUESTION, url)], stream=len(name) % 2 == 0), {}, (400, "invalid_image"))
+        for name, url in urls.items()
     ]
     kinds += [
-        ("too long", body([turn("hello " * 5000)]), {}, 400),
-        ("a megabyte of text", body([turn("x" * 1_000_000, good)]), {}, 400),
-        ("100 pictures", body([turn(QUESTION, *[good] * 100)]), {}, 400),
+        ("too long", body([turn("hello " * 5000)]), {}, (400, "context_length_exceeded")),
+        ("a megabyte of text", body([turn("x" * 1_000_000, good)]), {}, (400, "context_length_exceeded")),
+        ("100 pictures", body([turn(QUESTION, *[good] * 100)]), {}, (400, "invalid_image")),
         ("no messages", body([]), {}, 400),
         ("null message", body([None]), {}, 400),
         ("temperature", body([turn("x")], temperature=9), {}, 400),
@@ -58,8 +96,12 @@ def hostile() -> list:
         ("leaves", body([turn(QUESTION, good)], max_tokens=LONG_TOKENS, ignore_eos=True, stream=True), {}, None),
         ("leaves early", body([turn(QUESTION, good)], max_tokens=LONG_TOKENS, ignore_eos=True), {}, None),
     ]
-    encoded = [(name, json.dumps(item).encode(), headers, status) for name, item, headers, status in kinds]
-    return [*encoded, ("deep", b'{"messages":' + b"[" * 10_000, {}, 400), ("no json", b"{" * 100, {}, 400)]
+    encoded = [(name, json.dumps(item).encode(), headers, expected) for name, item, headers, expected in kinds]
+    encoded += [("deep", b'{"messages":' + b"[" * 10_000, {}, 400), ("no json", b"{" * 100, {}, 400)]
+    return [
+        (name, content, headers, (expected, CODES[expected]) if isinstance(expected, int) else expected)
+        for name, content, headers, expected in encoded
+    ]
 
 
 def good() -> list:
@@ -84,10 +126,12 @@ def text_of(response: httpx.Response) -> str:
 class Run:
     """One run: what was sent, what was wrong with it, and how the server was meanwhile."""
 
-    def __init__(self, url: str, key: str, process: psutil.Process | None, seed: int):
+    def __init__(self, url: str, key: str, process: psutil.Process | None, seed: int, host_urls: dict | None = None):
+        """host_urls: of `hosts`."""
         self.url, self.process, self.rng = url, process, random.Random(seed)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self.good, self.hostile = good(), hostile()
+        spoilt = {name: url for name, (url, _) in refused().items() if name not in LEFT_OUT}
+        self.good, self.hostile = good(), hostile(spoilt | (host_urls or {}))
         self.faults, self.statuses, self.done, self.left, self.samples = [], Counter(), 0, 0, []
 
     async def one(self, client: httpx.AsyncClient) -> None:
@@ -120,9 +164,10 @@ class Run:
         text = text_of(response)
         return find_fault("things", scene, text) if scene else None
 
-    async def refused(self, client, content: bytes, headers: dict, expected: int) -> str | None:
+    async def refused(self, client, content: bytes, headers: dict, expected: tuple) -> str | None:
         response = await self.post(client, content, headers)
-        if response.status_code != expected or not response.json()["error"]["message"]:
+        error = response.json().get("error", {})
+        if (response.status_code, error.get("code")) != expected or not error["message"]:
             return f"{response.status_code} instead of {expected}: {response.text[:200]}"
         return None
 
@@ -160,18 +205,24 @@ class Run:
 
             await asyncio.gather(*(work() for _ in range(concurrent)))
 
-    def leaks(self) -> list:
-        """What grew after the first thousand requests: memory in MiB, threads, files."""
-        settled = [sample for sample in self.samples if sample[0] >= SETTLED_AFTER]
-        if not settled:
-            return []
-        first, last = settled[0], settled[-1]
-        grown = []
-        if last[1] - first[1] > ALLOWED_GROWTH_MIB:
-            grown.append(f"memory grew from {first[1]:.0f} to {last[1]:.0f} MiB")
-        if last[2] > max(sample[2] for sample in settled[:4]):
-            grown.append(f"threads grew from {first[2]} to {last[2]}")
+
+def leaks(samples: list, files_before: int, files_after: int) -> list:
+    """What grew: memory in MiB and threads after the first thousand requests, open files from before to after.
+
+    samples: (requests done, MiB, threads, files), in order; the last is taken at rest.
+    """
+    grown = (
+        [f"open files grew from {files_before} to {files_after}"] if files_after > files_before + SPARE_FILES else []
+    )
+    settled = [sample for sample in samples if sample[0] >= SETTLED_AFTER]
+    if not settled:
         return grown
+    first, last = settled[0], settled[-1]
+    if last[1] - first[1] > ALLOWED_GROWTH_MIB:
+        grown.append(f"memory grew from {first[1]:.0f} to {last[1]:.0f} MiB")
+    if last[2] > max(sample[2] for sample in settled[:4]):
+        grown.append(f"threads grew from {first[2]} to {last[2]}")
+    return grown
 
 
 def at_rest(url: str, process) -> tuple:
@@ -198,16 +249,18 @@ def main(arguments=None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     process = psutil.Process(options.pid) if options.pid else None
-    run = Run(options.url, options.key_file.read_text().split()[0], process, options.seed)
+    key = options.key_file.read_text().split()[0]
     _, files = at_rest(options.url, process)
     start = time.monotonic()
-    asyncio.run(run.all(options.count, options.concurrent))
+    with hosts() as host_urls:
+        run = Run(options.url, key, process, options.seed, host_urls)
+        asyncio.run(run.all(options.count, options.concurrent))
     seconds = time.monotonic() - start
     time.sleep(6)  # uvicorn closes idle connections after five seconds
     run.sample()
     left, files_after = at_rest(options.url, process)
-    faults = run.faults + run.leaks() + ([f"{left} requests or sessions are left"] if left else [])
-    faults += [f"open files grew from {files} to {files_after}"] if files_after > files + 2 else []
+    faults = run.faults + leaks(run.samples, files, files_after)
+    faults += [f"{left} requests or sessions are left"] if left else []
     report = {
         "requests": run.done,
         "seconds": round(seconds, 1),

@@ -74,8 +74,8 @@ def main(arguments=None) -> int:
     """Exit status: 0 within the bounds, 1 not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=DEMO)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--count", type=int, default=40, help="requests of a side in a round")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--count", type=int, default=16, help="requests of a side in a round")
     parser.add_argument("--concurrent", type=int, default=8)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

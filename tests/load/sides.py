@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import random
 import statistics
 import time
 
 import httpx
+
+RESAMPLINGS, CONFIDENCE = 4000, 0.95
 
 
 async def ask(client: httpx.AsyncClient, body: dict, count: int, concurrent: int) -> tuple:
@@ -57,13 +60,25 @@ def judge(found: dict, max_cost: float, max_first_token_ms: float) -> dict:
     """Medians of both sides, and of the rounds' ratios and differences, of the first side to the second.
 
     max_cost: part of the requests/s that the first may be below; max_first_token_ms: how much later its text may come.
+    is_told: whether the whole interval of the ratio's median lies on one side of that bound, so that the run tells.
     """
     rates, firsts = found["requests_per_s"], found["first_token_ms"]
     ratios = [ours / theirs for ours, theirs in zip(*rates.values(), strict=True)]
     added = [ours - theirs for ours, theirs in zip(*firsts.values(), strict=True)]
     report = {f"{side}_requests_per_s": round(statistics.median(values), 2) for side, values in rates.items()}
     report |= {f"{side}_first_token_ms": round(statistics.median(values), 2) for side, values in firsts.items()}
-    report |= {"ratio": round(statistics.median(ratios), 4), "ratios": [round(ratio, 3) for ratio in ratios]}
+    low, high = interval(ratios)
+    report |= {"ratio": round(statistics.median(ratios), 4), "ratio_interval": [round(low, 4), round(high, 4)]}
+    report |= {"is_told": low >= 1 - max_cost or high < 1 - max_cost, "ratios": [round(ratio, 3) for ratio in ratios]}
     report["added_first_token_ms"] = round(statistics.median(added), 2)
+    report["added_first_token_ms_interval"] = [round(end, 2) for end in interval(added)]
     is_good = report["ratio"] >= 1 - max_cost and report["added_first_token_ms"] <= max_first_token_ms
     return {"within_bounds": is_good} | report
+
+
+def interval(values: list) -> tuple:
+    """(low, high) of the median of values from paired rounds, by bootstrap, at 95 % confidence."""
+    rng = random.Random(0)
+    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(RESAMPLINGS))
+    left_out = int(RESAMPLINGS * (1 - CONFIDENCE) / 2)
+    return medians[left_out], medians[-1 - left_out]

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from lingbi.faults import EngineFault, TooLong
+from lingbi.openapi import describe
 from tests.server.conftest import KEY
 
 CHAT = "/v1/chat/completions"
@@ -51,11 +52,32 @@ def test_without_a_known_key_everything_but_health_is_401(client, header):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/v1/encode", "/v1/chat/interactive", "/v1/chat/completions_qos", "/v1/completions_qos"]
+    "path",
+    [
+        "/",
+        "/docs",
+        "/live/",
+        "/v1/models/",
+        CHAT + "/",
+        "/openapi.json/",
+        "/v1/encode",
+        "/v1/chat/interactive",
+        "/v1/chat/completions_qos",
+        "/v1/completions_qos",
+    ],
 )
 def test_routes_outside_the_list_are_closed(ready, path):
-    response = ready.post(path, headers=KEY, json={})
+    response = ready.post(path, headers=KEY, json={}, follow_redirects=False)
     assert response.status_code in (404, 405) and response.json()["error"]["message"]
+
+
+def test_the_document_describes_exactly_the_routes_that_are_served(client):
+    routes = {(route.path, method.lower()) for route in client.app.app.routes for method in route.methods}
+    paths = describe("model")["paths"]
+    assert routes == {(path, method) for path, item in paths.items() for method in item}
+    for path, method in routes:
+        elsewhere = client.request(method, path + "/", headers=KEY, follow_redirects=False)
+        assert elsewhere.status_code in (404, 503), path
 
 
 BAD_VALUES = {

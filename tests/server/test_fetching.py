@@ -11,6 +11,7 @@ import pytest
 from lingbi.addresses import is_allowed, parse_networks
 from lingbi.faults import PictureError
 from lingbi.fetching import FetchRules, fetch
+from tests.server.picture_hosts import LYING_HUGE, LYING_LONGER, LYING_NEGATIVE, drip, endless, redirect
 
 LOOPBACK = parse_networks("127.0.0.0/8")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -38,7 +39,7 @@ def server(answer, host="127.0.0.1"):
 
 
 def get(url: str, **rules) -> bytes:
-    return asyncio.run(fetch(url, FetchRules(**{"networks": LOOPBACK, "timeout_s": 1} | rules)))
+    return asyncio.run(fetch(url, FetchRules(**{"networks": LOOPBACK, "timeout_s": 3} | rules)))
 
 
 def reason_of(url: str, **rules) -> str:
@@ -52,13 +53,16 @@ def reason_of(url: str, **rules) -> str:
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "100.100.100.200"]
     + ["0.0.0.0", "255.255.255.255", "224.0.0.1", "240.0.0.1", "198.18.0.1", "192.0.2.1", "168.63.129.16"]
     + ["::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1"]
-    + ["::ffff:a9fe:a9fe", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a9fe:a9fe::", "2001:db8::1"],
+    + ["::ffff:a9fe:a9fe", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a9fe:a9fe::", "2001:db8::1"]
+    + ["fec0::1", "feff::1", "1::1", "4000::1", "64:ff9b:1::808:808", "64:ff9b::a9fe:a9fe", "::8.8.8.8", "2001::1"],
 )
 def test_addresses_inside_are_refused(address):
     assert not is_allowed(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "2002:808:808::1", "64:ff9b::808:808"]
+)
 def test_public_addresses_are_allowed(address):
     assert is_allowed(address)
 
@@ -90,10 +94,6 @@ def test_nothing_is_sent_to_an_address_that_is_not_allowed():
         ):
             assert reason_of(f"http://{host}:{port}/", networks=()) in ("address", "url")
     assert hits == []
-
-
-def redirect(to: str) -> bytes:
-    return f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -147,26 +147,13 @@ def test_one_inner_address_among_outer_ones_is_enough_to_refuse(monkeypatch):
     assert reason_of("http://two.example/", networks=()) == "address"
 
 
-def drip(connection) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(100):
-        connection.sendall(b"x")
-        time.sleep(0.1)
-
-
-def endless(connection) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        connection.sendall(bytes(1 << 16))
-
-
 HOSTILE = {
-    "silent": (lambda connection: time.sleep(3), "fetch"),
+    "silent": (lambda connection: time.sleep(5), "fetch"),
     "slow": (drip, "fetch"),
     "endless": (endless, "bytes"),
-    "lies: longer": (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "fetch"),
-    "lies: huge": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nx", "bytes|fetch"),
-    "lies: negative": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nx", "fetch"),
+    "lies: longer": (LYING_LONGER, "fetch"),
+    "lies: huge": (LYING_HUGE, "bytes|fetch"),
+    "lies: negative": (LYING_NEGATIVE, "fetch"),
     "no http": (b"SSH-2.0-OpenSSH_9.0\r\n", "fetch"),
     "nothing": (b"", "fetch"),
     "404": (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "fetch"),
@@ -180,7 +167,7 @@ def test_hostile_servers_cost_a_bounded_time(name):
     start = time.monotonic()
     with server(answer) as (port, _):
         assert reason_of(f"http://127.0.0.1:{port}/", max_bytes=1 << 20) in reasons.split("|")
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 10
 
 
 def test_hosts_can_be_listed_and_all_fetching_turned_off():

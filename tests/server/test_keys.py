@@ -75,9 +75,27 @@ def test_a_ring_follows_its_file_and_keeps_its_keys_when_the_file_breaks(tmp_pat
     save_keys(file, [Key("third", digest(b"x"))])
     now[0] += 2
     assert ring.find(first.encode()) is None and ring.find(b"x")
+
+
+def test_a_key_file_that_vanished_changes_nothing_until_it_is_back_and_an_empty_one_removes_all(tmp_path, caplog):
+    file, now = tmp_path / "keys", [0.0]
+    save_keys(file, [Key("one", digest(b"x"))])
+    ring = KeyRing(file, clock=lambda: now[0])
+
+    def find(key: bytes):
+        now[0] += 2
+        return ring.find(key)
+
     os.unlink(file)
-    now[0] += 2
-    assert ring.find(b"x") is None
+    assert find(b"x") and find(b"x")
+    (line,) = (record.message for record in caplog.records if record.levelname == "ERROR")
+    assert str(file) in line and "gone" in line
+    save_keys(file, [Key("two", digest(b"y"))])
+    assert find(b"x") is None and find(b"y")
+    file.write_text("# nobody\n")
+    assert find(b"y") is None and "nobody is let in" in caplog.records[-1].message
+    save_keys(file, [Key("two", digest(b"y"))])
+    assert find(b"y")
 
 
 def test_every_key_is_compared_whole_in_constant_time(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def asking(*pictures, start: int = 10, words=(7, 8, 9)) -> Prompt:
 
 def kept(prompt: Prompt, limit: int = 4) -> Sessions:
     sessions = Sessions(limit)
-    sessions.keep(sessions.take(prompt, True), prompt, is_whole=True)
+    sessions.keep(sessions.take(prompt, True), prompt, is_whole=True, tokens=len(prompt.ids))
     return sessions
 
 
@@ -73,7 +73,7 @@ def test_sampling_that_must_be_repeatable_starts_anew():
 
 def test_an_answer_that_was_cut_leaves_nothing_to_go_on_with():
     sessions = Sessions(4)
-    sessions.keep(sessions.take(asking(CAT), True), asking(CAT), is_whole=False)
+    sessions.keep(sessions.take(asking(CAT), True), asking(CAT), is_whole=False, tokens=17)
     assert sessions.take(asking(CAT), True).step == 0
 
 
@@ -81,10 +81,25 @@ def test_the_oldest_session_gives_its_id_to_a_new_one():
     sessions = Sessions(2)
     places = [sessions.take(asking(CAT), True) for _ in range(3)]
     for place in places:
-        sessions.keep(place, asking(CAT), is_whole=True)
+        sessions.keep(place, asking(CAT), is_whole=True, tokens=17)
     assert sessions.take(asking(DOG), True) == Place(1)
 
 
 def test_without_room_for_any_every_answer_has_a_new_session():
     sessions = kept(asking(CAT), limit=0)
     assert [sessions.take(asking(CAT), True) for _ in range(2)] == [Place(2), Place(3)]
+
+
+def test_kept_sessions_and_their_tokens_are_counted_until_one_is_taken():
+    sessions = Sessions(2)
+    cat, dog, bird = (sessions.take(asking(CAT), False) for _ in range(3))
+    sessions.keep(cat, asking(CAT), is_whole=True, tokens=20)
+    sessions.keep(dog, asking(DOG), is_whole=False, tokens=30)
+    assert (len(sessions), sessions.tokens()) == (2, 50)
+    sessions.keep(dog, asking(DOG), is_whole=True, tokens=35)
+    assert (len(sessions), sessions.tokens()) == (2, 55)
+    assert sessions.take(asking(CAT), True).session_id == cat.session_id
+    assert (len(sessions), sessions.tokens()) == (1, 35)
+    unkept = Sessions(0)
+    unkept.keep(bird, asking(CAT), is_whole=True, tokens=20)
+    assert (len(unkept), unkept.tokens()) == (0, 0)

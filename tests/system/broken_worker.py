@@ -1,5 +1,7 @@
 """A real worker in which one part stops when a file appears: `python -m tests.system.broken_worker PART FILE`.
 
+`install` does the same to the worker of a process that calls it before lingbi is imported.
+
 PART: encoder (its thread sleeps for ever), model (the engine's thread does), loop (the event loop
 does), or fails (the encoder raises on every picture).
 """
@@ -10,9 +12,18 @@ from pathlib import Path
 
 import wrapt
 
-from lingbi import worker
+part, file = None, None
 
-part, file = sys.argv[1], Path(sys.argv[2])
+
+def install(chosen_part: str, chosen_file: Path) -> None:
+    """Have a part of this process's worker break when the file appears."""
+    global part, file
+    part, file = chosen_part, chosen_file
+    module, patch = BREAK[part]
+    if module in sys.modules:
+        patch(sys.modules[module])
+    else:
+        wrapt.register_post_import_hook(patch, module)
 
 
 def hang_if_told() -> None:
@@ -51,9 +62,7 @@ BREAK = {
 }
 
 if __name__ == "__main__":
-    module, patch = BREAK[part]
-    if module in sys.modules:
-        patch(sys.modules[module])
-    else:
-        wrapt.register_post_import_hook(patch, module)
+    from lingbi import worker
+
+    install(sys.argv[1], Path(sys.argv[2]))
     worker.exit_now(worker.main())

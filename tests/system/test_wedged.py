@@ -5,11 +5,12 @@ import contextlib
 import sys
 
 import httpx
+import psutil
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.supervision import Supervisor, wait_until
 from tests.client import CHAT, SCENES, body, fault, http, metric, question
-from tests.conftest import running_worker
+from tests.conftest import ROOT, answers, clean_environment, running_server, running_worker
 
 QUICK = {"LINGBI_WATCHDOG_INTERVAL_S": "1", "LINGBI_WATCHDOG_TIMEOUT_S": "3", "LINGBI_DRAIN_TIMEOUT_S": "3"}
 
@@ -78,3 +79,38 @@ def test_an_event_loop_that_stands_still_ends_the_worker(tmp_path):
         with pytest.raises(httpx.TimeoutException):
             httpx.get(server["url"] + "/ready", timeout=1, trust_env=False)
         assert server["process"].wait(30) == 1
+
+
+def test_supervisor_replaces_a_worker_that_stands_still_and_the_next_request_is_answered(tmp_path):
+    state_dir, file, start = tmp_path / "state", tmp_path / "break", tmp_path / "start"
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(
+        f"import pathlib\nfrom tests.system.broken_worker import install\ninstall('encoder', pathlib.Path({str(file)!r}))\n"
+    )
+    path = {"PYTHONPATH": f"{start}:{ROOT}:{clean_environment(state_dir)['PYTHONPATH']}"}
+    with running_server(state_dir, "--model", "demo", "--engine", "cpu", **QUICK, **path) as server:
+        (first,) = Supervisor(state_dir).workers_left()
+        reports = []
+
+        def is_given_up() -> bool:
+            reports.append(httpx.get(server["url"] + "/ready", trust_env=False).json())
+            return reports[-1]["phase"] == "not answering"
+
+        with http(server) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            file.touch()
+            stuck = pool.submit(client.post, CHAT, json=question(server, SCENES[0]))
+            assert wait_until(is_given_up, 40), reports[-1]
+            assert "vision encoder" in reports[-1]["error"]
+            assert psutil.wait_procs([first], timeout=30)[0], "the worker that stands still did not end"
+            file.unlink()
+            assert isinstance(stuck.exception(), httpx.HTTPError) or stuck.result().status_code != 200
+        assert wait_until(lambda: answers(server["url"] + "/ready"), 60)
+        assert metric(server, "lingbi_worker_restarts_total") == 1
+        assert 'lingbi_worker_restarts_total{reason="wedged"} 1.0' in metrics_text(server)
+        with http(server) as client:
+            assert fault(SCENES[1], client.post(CHAT, json=question(server, SCENES[1]))) is None
+        assert [worker.pid for worker in Supervisor(state_dir).workers_left()] != [first.pid]
+
+
+def metrics_text(server) -> str:
+    return httpx.get(server["url"] + "/metrics", trust_env=False).text

@@ -3,6 +3,8 @@
 import ipaddress
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All that IANA has given out for the public internet; what is elsewhere (site-local fec0::/10 too) is not.
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 # Not "global" by IANA's lists or not, clouds serve credentials here.
 METADATA = tuple(
     map(ipaddress.ip_network, ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32"))
@@ -18,7 +20,7 @@ def is_allowed(address: str, networks: tuple = ()) -> bool:
     """Whether a numeric address is public, or in one of the networks that the operator allows."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     ip = (ip.version == 6 and ip.ipv4_mapped) or ip
-    forms = [ip, *_embedded(ip)]
+    forms = _embedded(ip) if ip.version == 6 and ip in NAT64 else [ip, *_embedded(ip)]
     if any(form in network for form in forms for network in networks if form.version == network.version):
         return True
     return all(_is_public(form) for form in forms)
@@ -26,6 +28,8 @@ def is_allowed(address: str, networks: tuple = ()) -> bool:
 
 def _is_public(ip) -> bool:
     if any(ip in network for network in METADATA if ip.version == network.version):
+        return False
+    if ip.version == 6 and ip not in PUBLIC_IPV6:
         return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 

@@ -23,7 +23,7 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 def create_app(service: Service) -> Door:
     """The worker's ASGI application; `service.take_engine` gives it its engine later."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _add_health(app, service)
     _add_models(app, service)
     _add_generation(app, service)

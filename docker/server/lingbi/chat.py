@@ -1,5 +1,6 @@
 """POST /v1/chat/completions."""
 
+import contextlib
 import re
 
 from starlette.requests import Request
@@ -55,6 +56,7 @@ class ChatExchange(Exchange):
     """A conversation and its answer."""
 
     id_prefix = "chatcmpl"
+    decoded_s = None
 
     async def begin(self):
         """The answer's steps, the first of them made already."""
@@ -63,20 +65,24 @@ class ChatExchange(Exchange):
         logprobs = max(body.top_logprobs or 0, 1) if body.logprobs else None
         urls = picture_urls(body.messages)
         self.record.pictures = len(urls)
-        loaded_s = None
-
-        async def load():
-            nonlocal loaded_s
-            pictures = await self.service.pictures.load(urls, self.service.metrics.picture_decode.observe)
-            loaded_s = self.record.elapsed()
-            return pictures
-
-        prompt = await self.service.generator.chat_prompt(body.messages, load)
-        if loaded_s is not None:
-            self.record.encode_s = self.record.elapsed() - loaded_s
+        prompt = await self.service.generator.chat_prompt(body.messages, self.fetched(urls))
+        if self.decoded_s is not None:
+            self.record.encode_s = self.record.elapsed() - self.decoded_s
             self.service.metrics.picture_encode.observe(self.record.encode_s)
         answer = await self.start(prompt, asked, logprobs)
         return await first_and_rest(self.steps(answer))
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, urls: list):
+        """The request's pictures as the generator takes them, with the time noted when they are decoded."""
+        async with self.service.pictures.fetched(urls, self.service.metrics.picture_decode.observe) as decode_all:
+
+            async def decode_and_note() -> list:
+                pictures = await decode_all()
+                self.decoded_s = self.record.elapsed()
+                return pictures
+
+            yield decode_and_note
 
     async def whole(self, steps) -> ChatCompletion:
         text, logprobs, reason = "", [], None

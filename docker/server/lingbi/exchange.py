@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from lingbi.door import RECORD
+from lingbi.door import GONE, RECORD
 from lingbi.faults import BadRequest, ClientGone, Refusal
 from lingbi.generation import Answer
 from lingbi.prompts import Prompt, answer_room
@@ -74,6 +74,7 @@ class Exchange:
         self.record = request.scope[RECORD]
         self.record.stream = bool(body.stream)
         self.answers = []
+        self.is_told = False  # to the end, to a client that streams
 
     async def start(self, prompt: Prompt, max_tokens: int | None, logprobs: int | None = None) -> Answer:
         """Start an answer when an engine instance is free."""
@@ -154,6 +155,8 @@ class Events(StreamingResponse):
     async def __call__(self, scope, receive, send):
         try:
             await super().__call__(scope, receive, send)
+            if not self._exchange.is_told:  # it returns when the client leaves, and raises otherwise
+                self._exchange.record.status = GONE
         finally:
             self._exchange.close()
 
@@ -164,8 +167,10 @@ async def _encoded(exchange: Exchange, events):
             yield f"data: {event}\n\n"
     except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
         exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
+        exchange.is_told = True
         yield f"data: {json.dumps(refusal.body())}\n\n"
         return
+    exchange.is_told = True
     yield "data: [DONE]\n\n"
 
 

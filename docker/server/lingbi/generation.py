@@ -52,16 +52,16 @@ class Generator:
         self.cancelling = ThreadPoolExecutor(self.size, "cancel")
         self._closing = set()
 
-    async def chat_prompt(self, messages, load_pictures, is_fresh: bool = False) -> Prompt:
-        """The prompt of chat messages; `load_pictures()` gives their PIL pictures, in order; is_fresh: see encode."""
+    async def chat_prompt(self, messages, fetched, is_fresh: bool = False) -> Prompt:
+        """The prompt of chat messages; fetched: their pictures (see PictureDoor.fetched); is_fresh: see encode."""
         text = render(messages, self.template)
         check_characters(text, self.session_len)
         stretches = await tokenise(text, self.tokenizer)
         answer_room(sum(map(len, stretches)), None, self.session_len)
         if len(stretches) == 1:
             return Prompt(stretches[0])
-        async with self.encoding:
-            features = await self.encode(await load_pictures(), is_fresh)
+        async with fetched as decode_all, self.encoding:
+            features = await self.encode(await decode_all(), is_fresh)
         return assemble(stretches, features)
 
     async def text_prompt(self, text: str) -> Prompt:
@@ -170,8 +170,10 @@ class Answer:
         finally:
             progress.is_done = True
             progress.changed.set()
+            answered = len(progress.output.token_ids) if progress.output else 0
+            tokens = 0 if progress.error else len(self.prompt.ids) + answered
             is_whole = not self.is_cancelled and progress.error is None and progress.output is not None
-            self.generator.sessions.keep(self.place, self.prompt, is_whole)
+            self.generator.sessions.keep(self.place, self.prompt, is_whole, tokens)
             self.generator.runs.discard(self)
             self.generator.give_back(self.instance)
 

@@ -43,7 +43,7 @@ def digest(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-def parse_keys(text: str, where) -> list:
+def parse_keys(text: str, where, may_be_empty: bool = False) -> list:
     """The keys of a file's text; `#` begins a comment. Raises ConfigurationError with the line's number."""
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -60,17 +60,19 @@ def parse_keys(text: str, where) -> list:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigurationError(f"{where} names the key {twice} twice; remove one")
-    if not keys:
+    if not keys and not may_be_empty:
         raise ConfigurationError(f"{where} holds no key; add one with scripts/key, or remove the file to have one made")
     return keys
 
 
 def read_keys(file: Path) -> list:
     """The keys of a file; none where it is missing."""
+    return _read(file) if file.exists() else []
+
+
+def _read(file: Path, may_be_empty: bool = False) -> list:
     try:
-        return parse_keys(file.read_text(), f"key file {file}")
-    except FileNotFoundError:
-        return []
+        return parse_keys(file.read_text(), f"key file {file}", may_be_empty)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"key file {file} cannot be read: {error}") from None
 
@@ -177,7 +179,11 @@ def _locked(file: Path):
 
 
 class KeyRing:
-    """The keys of a file, read again when it changes; a file that cannot be used changes nothing."""
+    """The keys of a file, read again when it changes.
+
+    A file that is gone or cannot be used changes nothing: a volume that vanishes must lock nobody out.
+    A file without keys was emptied by somebody and lets nobody in.
+    """
 
     def __init__(self, file: Path, clock=time.monotonic):
         self.file, self._clock = file, clock
@@ -198,11 +204,18 @@ class KeyRing:
         if stamp == self._stamp:
             return
         self._stamp = stamp
+        if stamp is None:
+            log.error("key file %s is gone; the keys stay as they were until it is back", self.file)
+            return
         try:
-            self.keys = read_keys(self.file)
-            log.info("key file %s was read again: %s keys", self.file, len(self.keys))
+            self.keys = _read(self.file, may_be_empty=True)
         except ConfigurationError as error:
             log.error("the keys stay as they were: %s", error)
+            return
+        if self.keys:
+            log.info("key file %s was read again: %s keys", self.file, len(self.keys))
+        else:
+            log.error("key file %s was emptied: nobody is let in; add a key with scripts/key", self.file)
 
 
 def _stamp(file: Path):

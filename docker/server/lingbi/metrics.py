@@ -58,10 +58,14 @@ class Metrics:
         )
         self.queue_depth = make(Gauge, "queue_depth", "Requests that wait for an engine instance")
         self.inside = make(Gauge, "requests_inside", "Requests that run or wait, from the door to their end")
-        self.sessions = make(Gauge, "sessions", "Sessions in the engine")
-        self.kv_tokens = make(Gauge, "kv_cache_tokens", "Tokens that sessions hold in the KV cache")
+        self.sessions = make(Gauge, "sessions", "Sessions whose answers run")
+        self.kv_tokens = make(Gauge, "kv_cache_tokens", "Tokens that running answers hold in the KV cache")
+        self.kept_sessions = make(Gauge, "kept_sessions", "Sessions that stay in the engine after their answers")
+        self.kept_tokens = make(
+            Gauge, "kv_cache_kept_tokens", "Tokens that kept sessions hold in the KV cache, at most: room is taken back"
+        )
         self.kv_capacity = make(
-            Gauge, "kv_cache_capacity_tokens", "Tokens that all sessions at once may hold; 0: not known"
+            Gauge, "kv_cache_capacity_tokens", "Tokens that all running answers at once may hold; 0: not known"
         )
         self.seen_pictures = make(
             Gauge, "picture_cache_hits", "Pictures whose features were remembered, since the start"
@@ -79,6 +83,8 @@ class Metrics:
         self.queue_depth.set_function(lambda: sum(not place.done() for place in generator.waiting))
         self.sessions.set_function(lambda: len(generator.runs))
         self.kv_tokens.set_function(generator.cached_tokens)
+        self.kept_sessions.set_function(lambda: len(generator.sessions))
+        self.kept_tokens.set_function(generator.sessions.tokens)
         cache = generator.engine.vl_encoder.cache
         self.seen_pictures.set_function(lambda: cache.hits)
         self.new_pictures.set_function(lambda: cache.misses)

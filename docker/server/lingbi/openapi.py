@@ -54,12 +54,15 @@ def describe(model: str) -> dict:
             "/live": {"get": _open("live", {"200": _json("The process answers", Live)})},
             "/ready": {"get": _open("ready", {"200": _json("Ready", Ready), "503": _json("Not ready", Ready)})},
             "/metrics": {"get": _open("metrics", {"200": _METRICS})},
+            "/openapi.json": {"get": _described("openapi", _DOCUMENT)},
         },
         "components": {"schemas": _schemas(model), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
 _METRICS = {"description": "Prometheus's text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+_DOCUMENT = {"description": "This document", "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
 def _model_parameter(model: str) -> dict:
@@ -102,8 +105,11 @@ def _open(name: str, responses: dict) -> dict:
 
 
 def _keyed(name: str, answer: type, *faults) -> dict:
-    responses = {"200": _json("The answer", answer)} | _errors(*ANYWHERE, *faults)
-    return {"operationId": name, "security": KEYED, "responses": responses}
+    return _described(name, _json("The answer", answer), *faults)
+
+
+def _described(name: str, answered: dict, *faults) -> dict:
+    return {"operationId": name, "security": KEYED, "responses": {"200": answered} | _errors(*ANYWHERE, *faults)}
 
 
 def _generation(name: str, body: type, answer: type, events: str) -> dict:

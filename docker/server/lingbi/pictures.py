@@ -7,6 +7,7 @@ never opened. Decoding runs in threads of its own, so that it delays no stream.
 import asyncio
 import base64
 import binascii
+import contextlib
 import io
 import struct
 import threading
@@ -26,6 +27,8 @@ MAX_JPEG_SCANS = 100
 JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
 ORIENTATION = 0x0112
 DECODERS = 4
+# Requests that fetch pictures, or hold fetched ones until they are decoded: what bounds their memory.
+FETCHING_REQUESTS = 32
 # What Pillow's readers raise on broken files, besides what they mean to.
 BROKEN = (
     OSError,
@@ -76,38 +79,62 @@ class PictureDoor:
     def __init__(self, rules: PictureRules):
         self.rules = rules
         self._threads = ThreadPoolExecutor(DECODERS, "pictures")
+        self._fetching = asyncio.Semaphore(FETCHING_REQUESTS)
 
     async def load(self, urls: list, observe=lambda seconds: None) -> list:
-        """PIL pictures of URLs, in order; `observe` gets the seconds of each decoding.
+        """PIL pictures of URLs, in order. Raises as `fetched` and what that yields."""
+        async with self.fetched(urls, observe) as decode_all:
+            return await decode_all()
 
-        Raises PictureError for the first that cannot be used.
+    @contextlib.asynccontextmanager
+    async def fetched(self, urls: list, observe=lambda seconds: None):
+        """Fetch what is elsewhere; yields a coroutine function that gives PIL pictures of all URLs, in order.
+
+        Whoever sends pictures along waits here for nobody. `observe` gets the seconds of each decoding.
+        Both raise PictureError for the first picture that cannot be used.
         """
         if len(urls) > self.rules.max_pictures:
             raise PictureError(
                 f"the request has {len(urls)} pictures, and at most {self.rules.max_pictures} are taken", reason="count"
             )
-        budget = PixelBudget(self.rules.max_pixels)
-        loading = [asyncio.ensure_future(self._load_one(url, budget, observe)) for url in urls]
-        try:
-            return await asyncio.gather(*loading)
-        finally:
-            for task in loading:
-                task.cancel()
+        async with self._fetching if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
+            sources = await _all(self._fetch_one(url) for url in urls)
+            budget = PixelBudget(self.rules.max_pixels)
+            yield lambda: _all(self._decode_one(source, budget, observe) for source in sources)
 
-    async def _load_one(self, url: str, budget: PixelBudget, observe) -> Image.Image:
-        loop = asyncio.get_running_loop()
-        if url[:5].lower() == "data:":
-            data = await loop.run_in_executor(self._threads, decode_data_url, url, self.rules.max_bytes)
-        elif url[:8].lower().startswith(("http://", "https://")):
-            data = await fetch(url, self.rules.fetch)
-        else:
+    async def _fetch_one(self, url: str):
+        """The bytes of a picture, or its data URL as it is."""
+        if is_elsewhere(url):
+            return await fetch(url, self.rules.fetch)
+        if url[:5].lower() != "data:":
             raise PictureError(
                 f"a picture's URL must begin with data:, http:// or https://, not {url[:16]!r}", reason="url"
             )
+        return url
+
+    async def _decode_one(self, source, budget: PixelBudget, observe) -> Image.Image:
+        loop = asyncio.get_running_loop()
+        if isinstance(source, str):
+            source = await loop.run_in_executor(self._threads, decode_data_url, source, self.rules.max_bytes)
         start = time.monotonic()
-        picture = await loop.run_in_executor(self._threads, decode, data, budget)
+        picture = await loop.run_in_executor(self._threads, decode, source, budget)
         observe(time.monotonic() - start)
         return picture
+
+
+def is_elsewhere(url: str) -> bool:
+    """Whether a picture must be fetched."""
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
+async def _all(work) -> list:
+    """The results of coroutines, in order; the first error ends the others."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def picture_urls(messages) -> list:

@@ -75,9 +75,8 @@ async def ask_probe(service, is_demo: bool) -> dict:
     messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
     request = ChatRequest(model=service.readiness.model, messages=messages, temperature=0)
     generator = service.generator
-    prompt = await generator.chat_prompt(
-        request.messages, lambda: service.pictures.load(picture_urls(request.messages)), is_fresh=True
-    )
+    fetched = service.pictures.fetched(picture_urls(request.messages))
+    prompt = await generator.chat_prompt(request.messages, fetched, is_fresh=True)
     text = ""
     answer = await generator.start(prompt, engine_options(request, PROBE_TOKENS, generator.engine.stop_words, None))
     try:

@@ -29,15 +29,22 @@ class Beginning:
     """What a session surely holds: a prompt's ids and the pictures in their ranges.
 
     Pictures are the same when they are the same object, which the encoder's memory sees to.
+    tokens: those in its KV cache at most, with the answer's.
     """
 
     ids: np.ndarray
     ranges: list
     pictures: list
+    tokens: int
 
     @classmethod
-    def of(cls, prompt) -> "Beginning":
-        return cls(np.array(prompt.ids), prompt.ranges, [weakref.ref(features) for features in prompt.features])
+    def of(cls, prompt, tokens: int) -> "Beginning":
+        pictures = [weakref.ref(features) for features in prompt.features]
+        return cls(np.array(prompt.ids), prompt.ranges, pictures, tokens)
+
+    @classmethod
+    def unsure(cls, tokens: int) -> "Beginning":
+        return cls(np.array([], dtype=int), [], [], tokens)
 
     def common(self, prompt, ids: np.ndarray) -> int:
         """Tokens at the start of a prompt (ids: the same as an array) that this is the beginning of."""
@@ -77,12 +84,20 @@ class Sessions:
         has_picture = bool(prompt.ranges) and prompt.ranges[0][1] <= step
         return Place(session_id, step) if step >= LEAST_COMMON or has_picture else None
 
-    def keep(self, place: Place, prompt, is_whole: bool) -> None:
-        """Take a session back; is_whole: it surely holds the prompt."""
+    def __len__(self) -> int:
+        """Sessions that are kept."""
+        return len(self._kept)
+
+    def tokens(self) -> int:
+        """Tokens that kept sessions hold in the KV cache, at most: an engine takes their room back unasked."""
+        return sum(kept.tokens for kept in self._kept.values())
+
+    def keep(self, place: Place, prompt, is_whole: bool, tokens: int) -> None:
+        """Take a session back; is_whole: it surely holds the prompt; tokens: those that it holds at most."""
         if not self.limit:
             return
         if is_whole:
-            self._kept[place.session_id] = Beginning.of(prompt)
+            self._kept[place.session_id] = Beginning.of(prompt, tokens)
         else:
-            self._kept[place.session_id] = Beginning(np.array([], dtype=int), [], [])
+            self._kept[place.session_id] = Beginning.unsure(tokens)
             self._kept.move_to_end(place.session_id, last=False)
