@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import pytest
 
@@ -62,7 +63,38 @@ def break_shard(folder):
     file.write_bytes(file.read_bytes()[:1000000])
 
 
+def zip_of_pictures(folder):
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("holiday.jpg", b"JPEG")
+
+
+def cut_safetensors(folder):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(64)}, folder / "model.safetensors")
+    inspect(folder)  # whole, it is taken
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-1])
+
+
 SPOILED = {
+    "zip": (zip_of_pictures, "is a zip of something else, not a torch checkpoint"),
+    "safetensors cut": (cut_safetensors, "model.safetensors is cut short or not a safetensors file"),
+    "safetensors empty": (lambda folder: (folder / "a.safetensors").touch(), "cut short or not a safetensors file"),
+    "index cut": (
+        lambda folder: (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a'),
+        "index.json is cut short or no index",
+    ),
+    "index of nothing": (
+        lambda folder: (folder / "pytorch_model.bin.index.json").write_text("[]"),
+        "index.json is cut short or no index",
+    ),
+    "numbered shard without the others": (
+        lambda folder: (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00002-of-00002.bin"),
+        "lacks the shards pytorch_model-00001-of-00002.bin",
+    ),
+    "no code beyond auto_map": (lambda folder: (folder / "build_mlp.py").unlink(), "lacks build_mlp.py"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
     "config cut": (lambda folder: (folder / "config.json").write_text('{"arch'), "cannot be read as JSON"),
     "other model": (
@@ -94,7 +126,7 @@ def test_missing_shard_of_an_index_is_named(folder):
     (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
     names = {f"t{i}": f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
-    with pytest.raises(ConfigurationError, match="lacks pytorch_model-00002-of-00002.bin"):
+    with pytest.raises(ConfigurationError, match="lacks the shards pytorch_model-00002-of-00002.bin"):
         inspect(folder)
 
 

@@ -136,11 +136,11 @@ def test_a_taken_port_is_named(tmp_path):
     assert done.returncode == 2 and f"port {port}" in done.stderr
 
 
-def sparse_checkpoint(folder, size: int):
+def sparse_checkpoint(folder, size: int, name: str = "archive/data.pkl"):
     """Make the folder's checkpoint a valid archive of this size that takes no disk."""
     file = folder / "pytorch_model.bin"
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("data.pkl", b"")
+        archive.writestr(name, b"")
     tail = file.read_bytes()
     with file.open("wb") as stream:
         stream.truncate(size)
@@ -151,6 +151,7 @@ def sparse_checkpoint(folder, size: int):
 BAD = {
     "missing": (lambda folder: shutil.rmtree(folder), "does not exist"),
     "half": (lambda folder: (folder / "pytorch_model.bin").unlink(), "holds no weights"),
+    "zip": (lambda folder: sparse_checkpoint(folder, 1 << 20, "holiday.jpg"), "zip of something else"),
     "too big": (lambda folder: sparse_checkpoint(folder, 1 << 42), "needs 4195328 MiB"),
 }
 

@@ -81,7 +81,7 @@ def describe_all(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     describer = Describer(options, settings)
     failed = 0
-    with rows, tqdm(total=len(sources), initial=len(sources) - len(todo), unit="picture", disable=None) as bar:
+    with rows.begin(todo), tqdm(total=len(sources), initial=len(sources) - len(todo), unit="picture", disable=None) as bar:
         for row in describer.rows(todo):
             rows.write(row)
             failed += "error" in row
