@@ -7,9 +7,10 @@ import zipfile
 import pytest
 
 from lingbi import catalogue
+from lingbi.engines.choice import Gpu
 from lingbi.errors import ConfigurationError
 from lingbi.model_folder import inspect
-from lingbi.models import find_model
+from lingbi.models import choose_model, find_model
 from tests.conftest import DEMO
 
 PUBLISHED = {
@@ -148,6 +149,36 @@ def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
     assert find_model("vl-7b", tmp_path).is_to_come
     with pytest.raises(ConfigurationError, match="'vl-8b' is neither a folder nor one of: vl-7b, 7b"):
         find_model("vl-8b", tmp_path)
+
+
+def published(models_dir, name: str, size: int):
+    """The demo's files with a published geometry and weights of this many bytes, which take no disk."""
+    folder = shutil.copytree(DEMO, models_dir / f"internlm-xcomposer2-{name}")
+    edit_config(folder, lingbi_demo=None, img_size=None)
+    edit_config(folder, **PUBLISHED[name])
+    file = folder / "pytorch_model.bin"
+    whole = file.read_bytes()
+    with file.open("wb") as stream:
+        stream.seek(size - len(whole))
+        stream.write(whole)
+    return folder
+
+
+def test_auto_takes_the_first_model_that_fits_the_gpu(tmp_path):
+    large, small = published(tmp_path, "vl-7b", 17 << 30), published(tmp_path, "vl-1_8b", 5 << 30)
+    for free_mib, path in ((24000, large), (8000, small), (2000, DEMO)):
+        found = choose_model("auto", tmp_path, "turbomind", [Gpu("0", "card", 24576, free_mib)])
+        assert found.path == path
+        assert ("vl-7b does not fit" in found.reason) == (path != large)
+    assert "needs 19158 MiB, and 2000 MiB are free on GPU 0" in found.reason
+    assert choose_model("vl-7b", tmp_path, "turbomind", []).path == large  # what is named is not weighed here
+
+
+def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path):
+    small = published(tmp_path, "vl-1_8b", 20 << 20)
+    found = choose_model("auto", tmp_path, "cpu", [])
+    assert found.path == DEMO and "vl-1_8b is slow on the CPU and served there only when it is named" in found.reason
+    assert choose_model("vl-1_8b", tmp_path, "cpu", []).path == small
 
 
 @pytest.mark.parametrize(

@@ -181,9 +181,7 @@ def _check_shard(shard: Path) -> None:
     is_whole = _is_safetensors if shard.suffix == ".safetensors" else zipfile.is_zipfile
     if not is_whole(shard):
         kind = "safetensors file" if shard.suffix == ".safetensors" else "torch checkpoint"
-        raise ConfigurationError(
-            f"{shard} is cut short or not a {kind} ({shard.stat().st_size} bytes); fetch it again"
-        )
+        raise ConfigurationError(f"{shard} is cut short or not a {kind} ({shard.stat().st_size} bytes); fetch it again")
     if shard.suffix != ".safetensors" and not _holds_tensors(shard):
         raise ConfigurationError(f"{shard} is a zip of something else, not a torch checkpoint; fetch it again")
 
