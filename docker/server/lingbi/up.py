@@ -27,7 +27,7 @@ from lingbi.readiness import FAILED, PROBE_QUESTION, probe_messages
 from lingbi.settings import Settings, load_settings
 from lingbi.supervision import POLL_S, Supervisor, environment, log_tail
 from lingbi.weights.progress import Progress, shown
-from lingbi.weights.start import check_may_fetch
+from lingbi.weights.start import check_may_fetch, check_on_hub
 
 RECORD = "server.json"
 REPORTED = ("url", "api_key_file", "model", "engine", "seconds")
@@ -143,6 +143,7 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict:
     plan = decide(settings, options)
     say(f"model   {plan.served_name}: {plan.found.reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
+    check_on_hub(plan.found, settings)
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     if plan.front:
         ensure_page_key(settings.hashed_key_file(), page_key_file(settings), PAGE_REQUESTS)
