@@ -124,7 +124,7 @@ def test_6_a_hub_that_always_hangs_ends_the_fetch_when_patience_is_over(hub, to,
     start = time.monotonic()
     status, _, errors = run("fetch", *arguments, state_dir=tmp_path / "s", env=environment)
     assert status == 3 and "limit 2 s" in errors and "Traceback" not in errors
-    assert time.monotonic() - start < 25 and left_behind(to) == []
+    assert time.monotonic() - start < 45 and left_behind(to) == []
 
 
 def test_6_patience_is_counted_from_the_last_byte(hub, to):

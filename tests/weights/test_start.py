@@ -250,9 +250,8 @@ def test_up_without_weights_and_without_leave_to_fetch_ends_with_a_sentence(tmp_
 
 def test_up_with_an_unknown_revision_ends_with_the_hubs_word(hub, tmp_path):
     environment = {"LINGBI_HUB_ENDPOINT": hub.url, "LINGBI_HUB_REVISION": "v9", "LINGBI_MODELS_DIR": str(tmp_path)}
-    up = lingbi(
-        "up", "--model", MODEL, "--engine", "cpu", "--port", free_port(), state_dir=tmp_path / "s", **environment
-    )
+    options = ("--server-only", "--model", MODEL, "--engine", "cpu", "--port", free_port())
+    up = lingbi("up", *options, state_dir=tmp_path / "s", **environment)
     assert up.returncode == 2 and "lists no files: there is no such revision" in up.stderr
     assert not (tmp_path / "s" / "logs").exists()  # nothing was started
 

@@ -124,12 +124,13 @@ def flip(archive):
 
 
 def cut_in_lock(archive):
-    archive.write_bytes(archive.read_bytes()[:800])
+    data = archive.read_bytes()
+    archive.write_bytes(data[: data.index(b'"format"') + 20])
 
 
 def spoil_lock(archive):
     data = bytearray(archive.read_bytes())
-    data[700] = 0xFF
+    data[data.index(b'"format"')] = 0xFF
     archive.write_bytes(data)
 
 
