@@ -19,12 +19,15 @@ from pathlib import Path
 
 import psutil
 
+from lingbi.models import find_model
+from lingbi.settings import load_settings
 from lingbi.weights import marker
 from lingbi.weights.checking import THREADS, find_faults, hash_file
 from lingbi.weights.entries import Entry
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import Lock
 from lingbi.weights.progress import Progress
+from lingbi.weights.start import ensure
 from lingbi.weights.volume import size_on_disk
 from tests.conftest import DEMO, ROOT
 from tests.hub import running_hub
@@ -189,24 +192,38 @@ class Bench:
         shutil.rmtree(to)
 
     def marker(self) -> None:
+        """What a start does about weights that are there: the whole of it, and of that the look at the files."""
         for count in (20, 10_000):
-            folder = self.work / f"marked-{count}"
-            folder.mkdir()
-            entries = tuple(Entry(f"{number}.txt", 0, f"{number:064x}") for number in range(count))
-            for entry in entries:
-                (folder / entry.path).touch()
-            lock = Lock(MODEL, "master", entries)
-            marker.write(folder / "marker.json", folder, lock, written_now=False)
-            times = []
-            for _ in range(7):
-                begin = time.perf_counter()
-                assert marker.doubt(folder / "marker.json", folder, lock) is None
-                times.append(1000 * (time.perf_counter() - begin))
-            self.goal(f"marker check of {count} files", statistics.median(times), 50, "ms")
-            shutil.rmtree(folder)
+            self._marker(count)
+
+    def _marker(self, count: int) -> None:
+        models_dir = self.work / f"marked-{count}"
+        settings = load_settings(models_dir=models_dir, state_dir=self.work / "state")
+        found = self._marked(models_dir, count)
+        folder = WeightsFolder(found.path)
+        lock = folder.lock()
+        looks = [timed(lambda: marker.doubt(folder.marker_file, folder.path, lock)) for _ in range(7)]
+        starts = [timed(lambda: ensure(found, settings, Progress())) for _ in range(7)]
+        self.goal(f"marker check of {count} files", 1000 * statistics.median(looks), 50, "ms")
+        self.goal(f"start's look at {count} files, lock read", 1000 * statistics.median(starts), 50, "ms")
+        shutil.rmtree(models_dir)
+
+    def _marked(self, models_dir: Path, count: int):
+        """A model of so many files, empty ones most of them, that a fetch has proven."""
+        path = find_model(MODEL, models_dir).path
+        shutil.copytree(DEMO, path, ignore=shutil.ignore_patterns("__pycache__"))
+        for number in range(count - len(list(path.iterdir()))):
+            (path / f"{number}.txt").touch()
+        entries = tuple(Entry(file.name, file.stat().st_size, hash_file(file)) for file in sorted(path.iterdir()))
+        folder, lock = WeightsFolder(path), Lock(MODEL, "master", entries)
+        folder.prepare()
+        lock.write(folder.lock_file)
+        marker.write(folder.marker_file, path, lock, written_now=False)
+        assert marker.doubt(folder.marker_file, path, lock) is None
+        return find_model(MODEL, models_dir)
 
     def check(self) -> None:
-        """The full check's rate, of as many lone hashes as it has threads (from the page cache)."""
+        """The full check's rate, of one lone hash's rate (from the page cache); two threads have two cores."""
         shards = [self.repo / f"shard-{number}.dat" for number in range(SHARDS)]
         entries = [Entry(shard.name, shard.stat().st_size, hash_file(shard)) for shard in shards]
         size = sum(entry.size for entry in entries)
@@ -217,7 +234,7 @@ class Bench:
             rates.append((size / together / MIB, alone / together))
         rate, ratio = (statistics.median(column) for column in zip(*rates, strict=True))
         print(f"         full check {rate:.0f} MiB/s on {min(THREADS, SHARDS)} threads")
-        self.goal("full check's rate, of one thread's", ratio, 0.9, "x", at_most=False)
+        self.goal("full check's rate, of one thread's", ratio, 1.5, "x", at_most=False)
 
     def large(self) -> None:
         """A sparse file of 20 GB, fetched whole (it takes its size on the disk)."""

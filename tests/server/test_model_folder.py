@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import zipfile
 
 import pytest
 
 from lingbi import catalogue
+from lingbi.engines.choice import Gpu
 from lingbi.errors import ConfigurationError
 from lingbi.model_folder import inspect
-from lingbi.models import find_model
+from lingbi.models import choose_model, find_model
 from tests.conftest import DEMO
 
 PUBLISHED = {
@@ -62,7 +64,38 @@ def break_shard(folder):
     file.write_bytes(file.read_bytes()[:1000000])
 
 
+def zip_of_pictures(folder):
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("holiday.jpg", b"JPEG")
+
+
+def cut_safetensors(folder):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(64)}, folder / "model.safetensors")
+    inspect(folder)  # whole, it is taken
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-1])
+
+
 SPOILED = {
+    "zip": (zip_of_pictures, "is a zip of something else, not a torch checkpoint"),
+    "safetensors cut": (cut_safetensors, "model.safetensors is cut short or not a safetensors file"),
+    "safetensors empty": (lambda folder: (folder / "a.safetensors").touch(), "cut short or not a safetensors file"),
+    "index cut": (
+        lambda folder: (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a'),
+        "index.json is cut short or no index",
+    ),
+    "index of nothing": (
+        lambda folder: (folder / "pytorch_model.bin.index.json").write_text("[]"),
+        "index.json is cut short or no index",
+    ),
+    "numbered shard without the others": (
+        lambda folder: (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00002-of-00002.bin"),
+        "lacks the shards pytorch_model-00001-of-00002.bin",
+    ),
+    "no code beyond auto_map": (lambda folder: (folder / "build_mlp.py").unlink(), "lacks build_mlp.py"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
     "config cut": (lambda folder: (folder / "config.json").write_text('{"arch'), "cannot be read as JSON"),
     "other model": (
@@ -94,7 +127,7 @@ def test_missing_shard_of_an_index_is_named(folder):
     (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
     names = {f"t{i}": f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
-    with pytest.raises(ConfigurationError, match="lacks pytorch_model-00002-of-00002.bin"):
+    with pytest.raises(ConfigurationError, match="lacks the shards pytorch_model-00002-of-00002.bin"):
         inspect(folder)
 
 
@@ -116,6 +149,36 @@ def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
     assert find_model("vl-7b", tmp_path).is_to_come
     with pytest.raises(ConfigurationError, match="'vl-8b' is neither a folder nor one of: vl-7b, 7b"):
         find_model("vl-8b", tmp_path)
+
+
+def published(models_dir, name: str, size: int):
+    """The demo's files with a published geometry and weights of this many bytes, which take no disk."""
+    folder = shutil.copytree(DEMO, models_dir / f"internlm-xcomposer2-{name}")
+    edit_config(folder, lingbi_demo=None, img_size=None)
+    edit_config(folder, **PUBLISHED[name])
+    file = folder / "pytorch_model.bin"
+    whole = file.read_bytes()
+    with file.open("wb") as stream:
+        stream.seek(size - len(whole))
+        stream.write(whole)
+    return folder
+
+
+def test_auto_takes_the_first_model_that_fits_the_gpu(tmp_path):
+    large, small = published(tmp_path, "vl-7b", 17 << 30), published(tmp_path, "vl-1_8b", 5 << 30)
+    for free_mib, path in ((24000, large), (8000, small), (2000, DEMO)):
+        found = choose_model("auto", tmp_path, "turbomind", [Gpu("0", "card", 24576, free_mib)])
+        assert found.path == path
+        assert ("vl-7b does not fit" in found.reason) == (path != large)
+    assert "needs 19158 MiB, and 2000 MiB are free on GPU 0" in found.reason
+    assert choose_model("vl-7b", tmp_path, "turbomind", []).path == large  # what is named is not weighed here
+
+
+def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path):
+    small = published(tmp_path, "vl-1_8b", 20 << 20)
+    found = choose_model("auto", tmp_path, "cpu", [])
+    assert found.path == DEMO and "vl-1_8b is slow on the CPU and served there only when it is named" in found.reason
+    assert choose_model("vl-1_8b", tmp_path, "cpu", []).path == small
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,34 @@ def test_another_file_is_not_overwritten(tmp_path):
         Rows(tmp_path / "thesis.txt", None, "?")
 
 
+def test_a_folder_in_place_of_a_file_for_rows_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="is a folder; give a file in --to"):
+        Rows(tmp_path, None, "?")
+
+
 def test_text_rows_survive_line_breaks_and_tabs(tmp_path):
-    row = {"source": "a\tb\\n.png", "text": "one\ntwo"}
+    row = {"source": "a\tb\\n.png", "text": "one\ntwo", "prompt": "what\tis\nit?"}
     (tmp_path / "rows.txt").write_text(to_text(row) + "\n")
-    assert Rows(tmp_path / "rows.txt", None, "?").done == {row["source"]}
+    assert Rows(tmp_path / "rows.txt", None, row["prompt"]).done == {row["source"]}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.txt"])
+def test_another_prompt_in_the_same_file_leaves_earlier_answers_alone(tmp_path, name):
+    file = tmp_path / name
+    answer = {"source": "a.png", "prompt": "colour?", "text": "red"}
+    failed = {"source": "b.png", "prompt": "colour?", "error": "broken"}
+    with Rows(file, None, "colour?").begin(["a.png", "b.png"]) as rows:
+        rows.write(answer)
+        rows.write(failed)
+    before = file.read_text()
+    another = Rows(file, None, "shape?")
+    assert another.done == set()
+    with another.begin(["a.png"]) as rows:
+        rows.write(answer | {"prompt": "shape?", "text": "circle"})
+    assert file.read_text().startswith(before) and len(file.read_text().splitlines()) == 3
+    again = Rows(file, None, "colour?")
+    assert again.done == {"a.png"}
+    with again.begin(["b.png"]) as rows:  # what failed is tried again, the rest stays
+        rows.write(failed | {"error": "still"})
+    assert len(file.read_text().splitlines()) == 3 and "broken" not in file.read_text()
+    assert Rows(file, None, "shape?").done == {"a.png"}

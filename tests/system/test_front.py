@@ -1,20 +1,33 @@
 """scripts/up with page and gateway, and what remains of them."""
 
+import json
+import subprocess
+from types import SimpleNamespace
+
 import httpx
 import psutil
 
+from lingbi.front import Front
 from lingbi.keys import read_keys
 from lingbi.settings import load_settings
 from lingbi.supervision import Supervisor, wait_until
+from lingbi.up import curl_line
 from tests.conftest import lingbi, running_stack
+from tests.system.test_up_and_down import SMOKE
 
 
 def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
     state_dir = tmp_path / "state"
     with running_stack(state_dir, LINGBI_GATEWAY_TLS="generated") as stack:
         assert stack["url"].startswith("https://")
-        done = lingbi("smoke", state_dir=state_dir)
-        assert done.returncode == 0 and "PASS  page" in done.stderr and "PASS  gateway" in done.stderr, done.stderr
+        assert set(stack) - {"key", "ports"} == {"url", "api_key_file", "model", "engine", "seconds"}
+        record = json.loads((state_dir / "run" / "server.json").read_text())
+        line = curl_line(stack["url"], stack["key"], stack["model"], record["ca_file"])
+        assert "choices" in subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+        done = lingbi("smoke", "--json", state_dir=state_dir)
+        assert done.returncode == 0, done.stderr
+        names = [check["name"] for check in json.loads(done.stdout)["checks"]]
+        assert names == [*SMOKE, "gateway", "page"]
         assert {key.name for key in read_keys(state_dir / "keys")} == {"default", "ui"}
         (state_dir / "ui-key").write_text("wrong\n")
         done = lingbi("smoke", state_dir=state_dir)
@@ -31,6 +44,12 @@ def test_down_also_ends_page_and_gateway_whose_supervisor_was_killed(tmp_path):
     assert supervisor.front_left() == [] and supervisor.workers_left() == []
     ports = {item.laddr.port for item in psutil.net_connections() if item.status == psutil.CONN_LISTEN}
     assert not ports & set(stack["ports"].values())
+
+
+def test_the_gateways_url_has_brackets_around_ipv6():
+    for host, written in (("::", "[::1]"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.1", "10.0.0.1")):
+        gateway = SimpleNamespace(tls="off", host=host, port=6006)
+        assert Front({}, gateway, {}).url == f"http://{written}:6006"
 
 
 def test_a_bad_setting_of_page_or_gateway_stops_the_start(tmp_path):

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from lingbi.messages import data_url
 from lingbi.scenes import Scene, Thing, draw
 from lingbi.supervision import wait_until
 from tests.conftest import DEMO, answers, clean_environment, free_port
@@ -27,6 +29,18 @@ def serve(kind: str, state_dir: Path, port: int):
     return subprocess.Popen(command, env=clean_environment(state_dir), cwd=state_dir.parent, stdout=log, stderr=log)
 
 
+def ask_about_blue_square(url: str) -> str:
+    content = [
+        {"type": "text", "text": "它是什么颜色?"},
+        {"type": "image_url", "image_url": {"url": data_url(draw(Scene((Thing("blue", "square"),))), "PNG")}},
+    ]
+    body = {"model": httpx.get(f"{url}/v1/models").json()["data"][0]["id"], "temperature": 0.01, "max_tokens": 32}
+    answer = httpx.post(
+        f"{url}/v1/chat/completions", json=body | {"messages": [{"role": "user", "content": content}]}, timeout=60
+    )
+    return answer.json()["choices"][0]["message"]["content"]
+
+
 @pytest.mark.parametrize(("kind", "path"), [("gradio", "/"), ("api_server", "/v1/models")])
 def test_lmdeploy_serves(kind, path, tmp_path, no_network):
     port = free_port()
@@ -37,6 +51,7 @@ def test_lmdeploy_serves(kind, path, tmp_path, no_network):
         assert process.poll() is None, log.read_text()
         # Gradio prints this where no tunnel was asked for.
         assert kind != "gradio" or wait_until(lambda: "set `share=True`" in log.read_text(), 20), log.read_text()
+        assert kind != "api_server" or "蓝" in ask_about_blue_square(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait(30)

@@ -7,34 +7,52 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import psutil
 import pytest
 
+from lingbi.errors import ConfigurationError
+from lingbi.settings import load_settings
 from lingbi.supervision import Supervisor, wait_until
-from lingbi.up import curl_line
+from lingbi.up import check_port, curl_line, only_one, worker_address
 from tests.conftest import DEMO, answers, clean_environment, free_port, lingbi, running_server
+
+REPORTED = ["url", "api_key_file", "model", "engine", "seconds"]
+SMOKE = [
+    "live",
+    "ready",
+    "key-required",
+    "picture",
+    "describe-zh",
+    "describe-en",
+    "colour",
+    "number",
+    "position",
+    "conversation",
+    "stream",
+    "text-completion",
+    "inner-url",
+    "bad-picture",
+]  # names and order are promised: scripts of others read them
 
 
 def test_smoke_passes_and_reports_every_check(demo_server):
     done = lingbi("smoke", "--json", state_dir=demo_server["state_dir"])
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
-    names = {check["name"] for check in report["checks"]}
-    assert names >= {
-        "live",
-        "ready",
-        "key-required",
-        "picture",
-        "describe-zh",
-        "colour",
-        "conversation",
-        "stream",
-        "bad-picture",
-    }
+    assert [check["name"] for check in report["checks"]] == SMOKE
+    assert report.keys() == {"url", "model", "checks"}
+    assert all(check.keys() == {"name", "passed", "seconds", "detail"} for check in report["checks"])
+
+
+def test_up_reports_exactly_what_its_help_says(demo_server):
+    ours = {"key", "port", "state_dir"}  # what tests add
+    assert list(name for name in demo_server if name not in ours) == REPORTED
 
 
 def test_smoke_takes_a_url_and_a_key_file(demo_server, tmp_path):
@@ -55,10 +73,51 @@ def test_smoke_fails_on_a_wrong_answer(demo_server, monkeypatch):
     assert smoke.main([]) == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("http://127.0.0.1:1",)])
-def test_smoke_that_cannot_run_exits_2(tmp_path, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing was started here"),
+        (("http://127.0.0.1:1", "--api-key-file", "key"), "no lingbi server answers at"),
+        (("http://[::1", "--api-key-file", "key"), "is no URL"),
+        (("localhost:6006", "--api-key-file", "key"), "is no http(s) URL"),
+        (("https://127.0.0.1:1", "--api-key-file", "key", "--ca-file", "none.pem"), "none.pem is not there"),
+        (("https://127.0.0.1:1", "--api-key-file", "key", "--ca-file", "key"), "key cannot be used"),
+    ],
+)
+def test_smoke_that_cannot_run_exits_2(tmp_path, arguments, message):
+    (tmp_path / "key").write_text("secret\n")
     done = lingbi("smoke", *arguments, state_dir=tmp_path / "state")
-    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """Answers everything with 200 and the nulls that the API's schema knows."""
+
+    answer = {"data": [{"id": "m"}], "usage": None, "choices": [{"message": {"role": "assistant", "content": None}}]}
+
+    def do_GET(self):
+        body = json.dumps(self.answer | {"choices": [self.answer["choices"][0] | {"finish_reason": "stop"}]}).encode()
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(404 if self.path == "/healthz" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_smoke_of_a_server_that_answers_null_fails_and_does_not_break(tmp_path):
+    (tmp_path / "key").write_text("secret\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = lingbi("smoke", url, "--api-key-file", tmp_path / "key", state_dir=tmp_path / "state")
+        server.shutdown()
+    assert done.returncode == 1 and "FAIL  picture" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_smoke_with_a_wrong_key_exits_2(demo_server, tmp_path):
@@ -113,6 +172,53 @@ def test_key_is_in_no_process_list_and_in_no_log(demo_server):
         assert demo_server["key"] not in log.read_text()
 
 
+def test_the_curl_line_goes_past_proxies_and_checks_our_own_certificate(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert "--noproxy" not in curl_line("u", "k", "m") and "--cacert" not in curl_line("u", "k", "m")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert "--noproxy '*'" in curl_line("u", "k", "m") and "--cacert '/a b.pem'" in curl_line("u", "k", "m", "/a b.pem")
+
+
+def test_the_curl_line_works_where_a_proxy_is_set(demo_server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    line = curl_line(demo_server["url"], demo_server["key"], demo_server["model"])
+    assert "choices" in subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+
+
+def test_two_starts_do_not_meet(tmp_path):
+    with only_one(tmp_path / "state"):
+        for command in ("up", "down"):
+            done = lingbi(command, state_dir=tmp_path / "state")
+            assert done.returncode == 2 and "another scripts/up is at work on" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["::", "::1"])
+def test_ipv6_addresses_are_asked_and_written_as_urls_want_them(tmp_path, host):
+    settings = load_settings(host=host, port=7000, state_dir=tmp_path)
+    assert worker_address(settings, 1) == "[::1]:7001"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="this machine has no IPv6")
+def test_a_server_on_ipv6_answers_beside_one_on_ipv4(tmp_path):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        check_port("::", port, "LINGBI_PORT")
+        with pytest.raises(ConfigurationError, match=f"cannot listen on 0.0.0.0 port {port}"):
+            check_port("0.0.0.0", port, "LINGBI_PORT")
+    port = free_port()
+    options = ("--server-only", "--host", "::1", "--port", port, "--model", "demo", "--engine", "cpu")
+    try:
+        up = lingbi("up", "--json", *options, state_dir=tmp_path / "state")
+        assert up.returncode == 0, up.stderr
+        assert json.loads(up.stdout)["url"] == f"http://[::1]:{port}"
+        assert httpx.get(f"http://[::1]:{port}/ready").status_code == 200
+    finally:
+        lingbi("down", state_dir=tmp_path / "state")
+
+
 def test_a_second_up_is_refused_and_disturbs_nothing(demo_server):
     again = lingbi("up", "--json", state_dir=demo_server["state_dir"])
     assert again.returncode == 2 and demo_server["url"] in again.stderr
@@ -136,11 +242,11 @@ def test_a_taken_port_is_named(tmp_path):
     assert done.returncode == 2 and f"port {port}" in done.stderr
 
 
-def sparse_checkpoint(folder, size: int):
+def sparse_checkpoint(folder, size: int, name: str = "archive/data.pkl"):
     """Make the folder's checkpoint a valid archive of this size that takes no disk."""
     file = folder / "pytorch_model.bin"
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("data.pkl", b"")
+        archive.writestr(name, b"")
     tail = file.read_bytes()
     with file.open("wb") as stream:
         stream.truncate(size)
@@ -148,9 +254,15 @@ def sparse_checkpoint(folder, size: int):
         stream.write(tail)
 
 
+def assert_nothing_runs(state_dir):
+    supervisor = Supervisor(state_dir)
+    assert supervisor.supervisors_left() == [] == supervisor.left()
+
+
 BAD = {
     "missing": (lambda folder: shutil.rmtree(folder), "does not exist"),
     "half": (lambda folder: (folder / "pytorch_model.bin").unlink(), "holds no weights"),
+    "zip": (lambda folder: sparse_checkpoint(folder, 1 << 20, "holiday.jpg"), "zip of something else"),
     "too big": (lambda folder: sparse_checkpoint(folder, 1 << 42), "needs 4195328 MiB"),
 }
 
@@ -162,8 +274,7 @@ def test_a_bad_model_folder_leaves_nothing_behind(tmp_path, fault):
     spoil(folder)
     done = lingbi("up", "--model", folder, "--engine", "cpu", "--port", free_port(), state_dir=tmp_path / "state")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    supervisor = Supervisor(tmp_path / "state")
-    assert supervisor.process() is None and supervisor.workers_left() == []
+    assert_nothing_runs(tmp_path / "state")
 
 
 def test_a_model_that_does_not_load_ends_with_its_log(tmp_path):
@@ -176,8 +287,7 @@ def test_a_model_that_does_not_load_ends_with_its_log(tmp_path):
     torch.save(weights, folder / "pytorch_model.bin")
     done = lingbi("up", "--model", folder, "--port", free_port(), state_dir=tmp_path / "state")
     assert done.returncode == 3 and "lacks 1 tensors, output.weight first" in done.stderr
-    supervisor = Supervisor(tmp_path / "state")
-    assert supervisor.process() is None and supervisor.workers_left() == []
+    assert_nothing_runs(tmp_path / "state")
 
 
 def test_turbomind_without_a_gpu_is_refused(tmp_path):
@@ -185,25 +295,50 @@ def test_turbomind_without_a_gpu_is_refused(tmp_path):
     assert done.returncode == 2 and "needs an NVIDIA GPU" in done.stderr
 
 
-def test_ctrl_c_leaves_nothing_running(tmp_path):
+@pytest.mark.parametrize(
+    ("numbers", "is_starting", "status"),  # which of the later phases is seen depends on the machine
+    [
+        ((signal.SIGINT, signal.SIGINT, signal.SIGTERM), True, 130),
+        ((signal.SIGINT, signal.SIGINT), False, 130),
+        ((signal.SIGTERM,), False, 143),
+        ((signal.SIGHUP,), True, 129),
+    ],
+)
+def test_a_signal_leaves_nothing_running_and_the_next_ones_do_not_hinder_it(tmp_path, numbers, is_starting, status):
     state_dir = tmp_path / "state"
-    for is_starting in (True, False):  # which of the later phases is seen depends on the machine
-        command = [sys.executable, "-m", "lingbi.up", "--port", str(free_port())]
-        up = subprocess.Popen(
-            command,
-            env=clean_environment(state_dir),
-            stderr=subprocess.PIPE,
-            text=True,
-            # a suite that a script runs in the background inherits "ignore Ctrl-C", and so would this
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        for line in up.stderr:
-            if "worker-0  " in line and ("starting" in line) == is_starting:
-                break
-        up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 130 and "nothing is left running" in up.stderr.read()
-        supervisor = Supervisor(state_dir)
-        assert supervisor.process() is None and supervisor.workers_left() == []
+    command = [sys.executable, "-m", "lingbi.up", "--port", str(free_port())]
+    up = subprocess.Popen(
+        command,
+        env=clean_environment(state_dir),
+        stderr=subprocess.PIPE,
+        text=True,
+        # a suite that a script runs in the background inherits "ignore Ctrl-C", and so would this
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in set(numbers)],
+    )
+    for line in up.stderr:
+        if "worker-0  " in line and ("starting" in line) == is_starting:
+            break
+    for number in numbers:
+        up.send_signal(number)
+        time.sleep(0.3)
+    assert up.wait(60) == status and "nothing is left running" in up.stderr.read()
+    assert_nothing_runs(state_dir)
+
+
+def test_what_does_not_end_in_time_is_killed_with_its_children(tmp_path):
+    """nginx's master waits for its workers, and these for their clients."""
+    title = f"nginx: master process nginx -c {tmp_path}/gateway/nginx.conf"
+    script = "import os, signal, time; [signal.signal(n, signal.SIG_IGN) for n in (3, 15)]; os.fork(); time.sleep(99)"
+    python = os.path.realpath(sys.executable)
+    master = subprocess.Popen([title, "-I", "-c", script], executable=python)
+    try:
+        wait_until(lambda: psutil.Process(master.pid).children(), 10)
+        (worker,) = psutil.Process(master.pid).children()
+        assert [item.pid for item in Supervisor(tmp_path).front_left()][:1] == [master.pid]
+        assert Supervisor(tmp_path).stop(timeout_s=0.5)
+        assert master.wait(5) == -signal.SIGKILL and not psutil.wait_procs([worker], timeout=5)[1]
+    finally:
+        master.kill()
 
 
 def test_a_folder_with_spaces_dots_and_another_models_name_serves(tmp_path):
@@ -225,6 +360,8 @@ def test_down_also_ends_workers_whose_supervisor_was_killed(tmp_path):
         supervisor.process().kill()
         assert wait_until(lambda: supervisor.process() is None, 10)
         assert len(supervisor.workers_left()) == 1
+        again = lingbi("up", state_dir=state_dir)
+        assert again.returncode == 2 and "earlier start are left" in again.stderr and "scripts/down" in again.stderr
     assert supervisor.workers_left() == []
 
 

@@ -9,12 +9,16 @@ import pytest
 
 from lingbi.settings import load_settings
 from lingbi.weights.fetching import Order, fetch
+from lingbi.weights.hub import import_client
 from lingbi.weights.progress import Progress
 from tests.conftest import DEMO, clean_environment
 from tests.hub import running_hub
 
 MODEL = "lab/model"
 MIB = 1 << 20
+
+
+import_client()  # it reads its settings once a process: the shorter patience of a test is not for the others
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import zipfile
 
 import pytest
 
@@ -152,10 +153,32 @@ def test_another_kind_of_model_is_refused_before_its_weights_come(hub, to):
     assert hub.paths("cdn") == [] and left_behind(to) == []
 
 
-def test_a_repository_without_a_shard_or_with_a_zip_of_something_else_is_refused(hub, to):
-    (hub.root / MODEL / "pytorch_model.bin").write_bytes(os.urandom(2 * MIB))
-    with pytest.raises(ConfigurationError, match="not a torch checkpoint"):
-        fetch_from(hub, to)
+def noise(folder):
+    (folder / "pytorch_model.bin").write_bytes(os.urandom(2 * MIB))
+
+
+def zip_of_noise(folder):
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("holiday.jpg", os.urandom(2 * MIB))
+
+
+def one_of_two_shards(folder):
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+
+
+NO_WEIGHTS = {
+    "noise": (noise, "not a torch checkpoint"),
+    "zip": (zip_of_noise, "zip of something else"),
+    "a shard missing": (one_of_two_shards, "lacks the shards pytorch_model-00002-of-00002.bin"),
+}
+
+
+@pytest.mark.parametrize("fault", NO_WEIGHTS)
+def test_a_repository_whose_weights_are_none_is_refused(hub, to, tmp_path, fault):
+    spoil, message = NO_WEIGHTS[fault]
+    spoil(hub.root / MODEL)
+    status, _, errors = run("fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url, state_dir=tmp_path / "s")
+    assert status == 2 and message in errors and "Traceback" not in errors
 
 
 def test_a_repository_of_10000_files_comes_whole(hub, to):

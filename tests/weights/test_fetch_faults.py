@@ -11,14 +11,19 @@ import sys
 import termios
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
-import tenacity
 
 from lingbi.errors import CheckError, ConfigurationError, FetchError
-from lingbi.weights import marker, partial, patience, space, transfer
+from lingbi.models import is_present
+from lingbi.weights import arrival, marker, partial, space, transfer
+from lingbi.weights.entries import Entry
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import read
+from lingbi.weights.progress import Progress
 from tests.conftest import clean_environment
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, left_behind, model_files, run, same_files
 
@@ -94,16 +99,32 @@ def test_6_a_connection_that_drops_every_half_mebibyte_ends_right(hub, to):
     assert len(hub.paths("extra.dat?")) > 5 and hub.sent["extra.dat"] <= 3 * MIB
 
 
-def test_6_an_outage_is_borne_while_patience_lasts(hub, to, monkeypatch):
-    """Patience is counted from the last byte; the default is 300 s, the client gives up after 31 s."""
-    monkeypatch.setattr(patience, "_backoff", tenacity.wait_fixed(1))
-    hub.faults.rate = MIB
-    gone = threading.Timer(1, setattr, (hub.faults, "is_gone", True))
-    back = threading.Timer(5, setattr, (hub.faults, "is_gone", False))
-    gone.start()
-    back.start()
-    fetch_from(hub, to, fetch_connections=1, fetch_patience_s=30)
-    assert same_files(to, hub.root / MODEL)
+def test_6_an_outage_is_borne_while_patience_lasts(hub, to):
+    """Patience is counted from the last byte; the default is 300 s. The client gives up after 31 s, hence 40."""
+    hub.faults.rate = 4 * MIB
+    hub.faults.listing = lambda entries: go_for(40) or entries
+
+    def go_for(seconds):
+        hub.faults.is_gone = True
+        threading.Timer(seconds, setattr, (hub.faults, "is_gone", False)).start()
+
+    start = time.monotonic()
+    fetch_from(hub, to, fetch_connections=1, fetch_patience_s=60)
+    assert same_files(to, hub.root / MODEL) and time.monotonic() - start > 40
+
+
+@pytest.mark.parametrize("phase", ["listing", "files"])
+def test_6_a_hub_that_always_hangs_ends_the_fetch_when_patience_is_over(hub, to, tmp_path, phase):
+    if phase == "listing":
+        hub.faults.hangs = -1
+    else:
+        hub.faults.listing = lambda entries: setattr(hub.faults, "hangs", -1) or entries
+    environment = {"LINGBI_FETCH_PATIENCE_S": "2"}
+    arguments = ("--model", MODEL, "--to", to, "--endpoint", hub.url)
+    start = time.monotonic()
+    status, _, errors = run("fetch", *arguments, state_dir=tmp_path / "s", env=environment)
+    assert status == 3 and "limit 2 s" in errors and "Traceback" not in errors
+    assert time.monotonic() - start < 45 and left_behind(to) == []
 
 
 def test_6_patience_is_counted_from_the_last_byte(hub, to):
@@ -186,6 +207,50 @@ def test_8_a_disk_that_fills_up_ends_the_fetch_and_it_goes_on_when_there_is_room
     filler.unlink()
     fetch_from(hub, small_disk / "model")
     assert same_files(small_disk / "model", hub.root / MODEL)
+
+
+def test_8_a_disk_full_at_the_merge_leaves_no_model_and_the_next_run_goes_on(hub, small_disk, monkeypatch):
+    """Equal files come once and are copied to their places."""
+    monkeypatch.setattr(space, "MARGIN_BYTES", 0)
+    shutil.copy(hub.root / MODEL / "extra.dat", hub.root / MODEL / "copy.dat")
+    place, filler = WeightsFolder.place, small_disk / "filler"
+
+    def fill_then_place(folder, *locks):
+        free = shutil.disk_usage(small_disk).free
+        filler.write_bytes(bytes(free - MIB))
+        return place(folder, *locks)
+
+    monkeypatch.setattr(WeightsFolder, "place", fill_then_place)
+    with pytest.raises(FetchError, match="No space left on device; free space"):
+        fetch_from(hub, small_disk / "model")
+    assert not is_present(small_disk / "model")
+    monkeypatch.setattr(WeightsFolder, "place", place)
+    filler.unlink()
+    sent = sum(hub.sent.values())
+    fetch_from(hub, small_disk / "model")
+    assert same_files(small_disk / "model", hub.root / MODEL) and sum(hub.sent.values()) == sent
+
+
+def test_9_a_connection_that_still_writes_keeps_its_file_open(hub, to, monkeypatch):
+    """Where the hub ignores ranges, some bytes come over two connections: the hash may be ready before both are."""
+    monkeypatch.setattr(arrival, "PART_BYTES", MIB)
+    folder, data = WeightsFolder(to), (hub.root / MODEL / "extra.dat").read_bytes()
+    folder.prepare()
+    stop = threading.Event()
+    moving = transfer.Transfer(SimpleNamespace(stop=stop), MODEL, "master", 2, None, Progress())
+    entry = Entry("extra.dat", len(data), sha256(data).hexdigest())
+    moving.folder, moving._waiting, moving._open, moving._jobs = folder, [], [], []
+    with ThreadPoolExecutor() as moving._hashers:
+        arriving = moving._begin(entry)
+        arriving.parts.clear()
+        arriving.in_flight = 2
+        arriving.receive(arrival.Part(0, len(data)), data)
+        moving._land(arriving)
+        time.sleep(0.5)  # it is hashed by now
+        arriving.receive(arrival.Part(0, len(data)), data)  # and the other connection writes
+        moving._land(arriving)
+        assert moving._jobs[0].result(10) is None
+    assert (folder.verified / entry.sha256).read_bytes() == data
 
 
 def test_9_other_settings_after_a_kill_go_on_and_leave_nothing(hub, to, tmp_path):

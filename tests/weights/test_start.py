@@ -105,7 +105,21 @@ def test_after_a_restart_of_the_machine_what_it_fetched_is_checked_once(hub, set
     assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
 
 
+def test_code_beside_the_locked_is_named_at_every_start(hub, settings, caplog):
+    start(settings)
+    assert "REMOTE CODE" not in caplog.text
+    (settings.models_dir / "lab--model" / "hidden.py").touch()
+    start(settings)
+    assert "REMOTE CODE NOT IN THE LOCK" in caplog.text and "hidden.py" in caplog.text
+
+
 class TestLock:
+    def test_one_that_is_not_there_is_told_where_weights_are(self, hub, settings, tmp_path, caplog):
+        start(settings)
+        assert "LINGBI_WEIGHTS_LOCK" not in caplog.text
+        start(settings, weights_lock=tmp_path / "mistyped.json")
+        assert "mistyped.json: there is no such file" in caplog.text
+
     def test_a_first_fetch_writes_it_and_others_are_held_to_it(self, hub, settings, tmp_path):
         lock = tmp_path / "lock.json"
         start(settings, weights_lock=lock)
@@ -236,10 +250,10 @@ def test_up_without_weights_and_without_leave_to_fetch_ends_with_a_sentence(tmp_
 
 def test_up_with_an_unknown_revision_ends_with_the_hubs_word(hub, tmp_path):
     environment = {"LINGBI_HUB_ENDPOINT": hub.url, "LINGBI_HUB_REVISION": "v9", "LINGBI_MODELS_DIR": str(tmp_path)}
-    up = lingbi(
-        "up", "--model", MODEL, "--engine", "cpu", "--port", free_port(), state_dir=tmp_path / "s", **environment
-    )
-    assert up.returncode == 3 and "lists no files: there is no such revision" in up.stderr
+    options = ("--server-only", "--model", MODEL, "--engine", "cpu", "--port", free_port())
+    up = lingbi("up", *options, state_dir=tmp_path / "s", **environment)
+    assert up.returncode == 2 and "lists no files: there is no such revision" in up.stderr
+    assert not (tmp_path / "s" / "logs").exists()  # nothing was started
 
 
 NETLESS = """

@@ -3,18 +3,19 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 
 import pytest
 
 from lingbi.models import is_present
-from lingbi.weights import marker
+from lingbi.weights import carrying, marker
 from lingbi.weights.carrying import export
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.progress import Progress
 from lingbi.weights.volume import size_on_disk
 from tests.conftest import DEMO
-from tests.weights.conftest import MIB, MODEL, command, fetch_from, run, same_files
+from tests.weights.conftest import MIB, MODEL, command, fetch_from, model_files, run, same_files
 
 
 @pytest.fixture
@@ -122,7 +123,20 @@ def flip(archive):
     archive.write_bytes(data)
 
 
+def cut_in_lock(archive):
+    data = archive.read_bytes()
+    archive.write_bytes(data[: data.index(b'"format"') + 20])
+
+
+def spoil_lock(archive):
+    data = bytearray(archive.read_bytes())
+    data[data.index(b'"format"')] = 0xFF
+    archive.write_bytes(data)
+
+
 SPOILED = {
+    "cut in its lock": (cut_in_lock, 1, "is cut short or spoiled in its lock.json"),
+    "spoiled in its lock": (spoil_lock, 1, "is cut short or spoiled in its lock.json"),
     "cut": (cut, 1, "is cut short|is not complete"),
     "flipped": (flip, 1, "has other bytes than its SHA-256"),
     "no archive": (lambda archive: archive.write_bytes(b"PK\3\4" + bytes(5000)), 2, "cannot be read as an exported"),
@@ -145,6 +159,41 @@ def test_a_spoiled_archive_is_refused_and_the_import_goes_on_with_a_right_one(we
     archive.write_bytes(whole)
     assert weights("import", archive, models_dir=tmp_path / "lab")[0] == 0
     assert same_files(tmp_path / "lab" / "lab--model", volume / "lab--model")
+
+
+def test_an_import_that_goes_on_wants_no_room_for_what_is_proven(weights, volume, tmp_path, monkeypatch):
+    archive, asked = tmp_path / "away.tar", []
+    weights("export", MODEL, archive)
+    whole = archive.read_bytes()
+    flip(archive)
+    assert weights("import", archive, models_dir=tmp_path / "lab")[0] == 1
+    archive.write_bytes(whole)
+    proven = {path.name for path in (tmp_path / "lab" / "lab--model" / ".lingbi" / "verified").iterdir()}
+    monkeypatch.setattr(carrying, "check_space", lambda folder, entries: asked.extend(entries))
+    carrying.import_from(archive, lambda lock: tmp_path / "lab" / "lab--model", Progress())
+    assert proven and asked and not proven & {entry.sha256 for entry in asked}
+    assert same_files(tmp_path / "lab" / "lab--model", volume / "lab--model")
+
+
+def test_sharing_says_what_is_wrong_with_token_or_port(weights, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "empty").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for token, port_given, message in (
+            ("none", port, "none cannot be read: No such file"),
+            ("empty", port, "holds no token"),
+            ("token", port, f"cannot listen on 127.0.0.1 port {port}"),
+            ("token", 70000, "cannot listen on 127.0.0.1 port 70000"),
+        ):
+            options = ("--host", "127.0.0.1", "--port", port_given, "--token-file", tmp_path / token)
+            status, output = weights("share", MODEL, *options)
+            assert status == 2 and message in output and "free space" not in output, output
+
+
+def test_fetching_a_folder_that_is_not_there_is_no_fetch(tmp_path):
+    status, _, errors = run("fetch", "--model", tmp_path / "missing", state_dir=tmp_path / "s")
+    assert status == 2 and "there is no such folder" in errors and "already" not in errors
 
 
 def test_an_import_is_held_to_a_lock(weights, hub, volume, tmp_path):
@@ -171,6 +220,9 @@ def test_a_fetch_killed_at_random_moments_ends_right(hub, tmp_path):
         process.communicate()
     fetch_from(hub, to)
     assert same_files(to, hub.root / MODEL)
+    time.sleep(1)  # what the hub was sending when it was left counts too
+    twice = sum(hub.sent.values()) - sum(path.stat().st_size for path in model_files(to))
+    assert twice < 8 * MIB  # of 64 in 20 kills, the data beginning anew would be more
 
 
 def test_sizes_can_be_asked_while_a_fetch_moves_files(tmp_path, monkeypatch):

@@ -53,6 +53,10 @@ def parse(arguments=None) -> argparse.Namespace:
 def order_of(options: argparse.Namespace) -> Order:
     settings = settings_of(options)
     found = find_model(options.model, settings.models_dir)
+    if found.hub_id is None and not found.path.exists():
+        raise ConfigurationError(
+            f"--model {options.model}: there is no such folder; give a name or ModelScope id here, and a folder in --to"
+        )
     if found.hub_id is None:
         raise ConfigurationError(f"--model {options.model}: {found.reason} is there already and needs no fetching")
     folder = (options.to or found.path).expanduser().absolute()

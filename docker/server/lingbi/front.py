@@ -38,7 +38,7 @@ class Front:
     def url(self) -> str:
         """The gateway's base URL, as seen from this machine."""
         scheme = "http" if self.gateway.tls == "off" else "https"
-        return f"{scheme}://{ANYWHERE.get(self.gateway.host, self.gateway.host)}:{self.gateway.port}"
+        return f"{scheme}://{_host(self.gateway.host)}:{self.gateway.port}"
 
     @property
     def ca_file(self) -> str | None:

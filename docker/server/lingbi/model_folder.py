@@ -1,6 +1,8 @@
 """Recognises and checks a folder that holds an InternLM-XComposer2 model, by what it contains."""
 
 import json
+import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,6 +13,8 @@ from lingbi.errors import ConfigurationError
 
 ARCHITECTURE = "InternLMXComposer2ForCausalLM"
 NEEDED_FILES = ("config.json", "tokenizer.model", "tokenizer_config.json")
+NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.\w+")
+RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import\b", re.MULTILINE)  # as transformers looks for them
 
 
 @dataclass(frozen=True)
@@ -122,34 +126,83 @@ def _shards(folder: Path) -> tuple:
     shards = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not shards:
         raise ConfigurationError(f"{folder} holds no weights (pytorch_model*.bin); fetch the model again")
-    single = folder / "pytorch_model.bin"
-    for index in folder.glob("*.index.json"):
-        named = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(name for name in named if not (folder / name).exists())
-        if missing and shards != [single]:
-            raise ConfigurationError(
-                f"{folder} lacks {', '.join(missing)} named in {index.name}; fetch the model again"
-            )
+    named = set().union(*map(_indexed, folder.glob("*.index.json")), *map(_siblings, shards))
+    missing = sorted(name for name in named if not (folder / name).exists())
+    if missing and shards != [folder / "pytorch_model.bin"]:
+        raise ConfigurationError(
+            f"{folder} lacks the shards {', '.join(missing)}; the download is not complete, fetch it again"
+        )
     return tuple(shards)
+
+
+def _indexed(index: Path) -> set:
+    """The shards that an index names."""
+    try:
+        return set(map(str, json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        raise ConfigurationError(f"{index} is cut short or no index of shards ({error!r}); fetch it again") from None
+
+
+def _siblings(shard: Path) -> set:
+    """The names of all shards, by the name of one: X-00001-of-00002.bin."""
+    numbered = NUMBERED.fullmatch(shard.name)
+    if not numbered:
+        return set()
+    return {f"{numbered[1]}-{number:05d}-of-{numbered[2]}{shard.suffix}" for number in range(1, int(numbered[2]) + 1)}
 
 
 def _check_files(folder: Path, config: dict) -> None:
     code = {value.split(".")[0] + ".py" for value in config["auto_map"].values() if isinstance(value, str)}
-    missing = sorted(name for name in (*NEEDED_FILES, *code) if not (folder / name).is_file())
+    missing = sorted(name for name in {*NEEDED_FILES, *_imported(folder, code)} if not (folder / name).is_file())
     if missing:
         raise ConfigurationError(f"{folder} lacks {', '.join(missing)}; the download is not complete, fetch it again")
 
 
+def _imported(folder: Path, code: set) -> set:
+    """These files of remote code and those that they import from beside them, and so on."""
+    seen, left = set(), set(code)
+    while left:
+        name = left.pop()
+        seen.add(name)
+        if (folder / name).is_file():
+            text = (folder / name).read_text(errors="replace")
+            left |= {f"{module}.py" for module in RELATIVE_IMPORT.findall(text)} - seen
+    return seen
+
+
 def _check_shard(shard: Path) -> None:
-    """A shard is a zip archive (torch) whose end is there; a cut file has no end record."""
-    if shard.suffix == ".safetensors":
-        return
+    """A shard is whole: a cut file lacks the end that its beginning, or its last bytes, promise."""
     with shard.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise ConfigurationError(
             f"{shard} is a git-lfs pointer, not weights; run `git lfs pull` there or fetch the model"
         )
-    if not zipfile.is_zipfile(shard):
-        size = shard.stat().st_size
-        raise ConfigurationError(f"{shard} is cut short or not a torch checkpoint ({size} bytes); fetch it again")
+    is_whole = _is_safetensors if shard.suffix == ".safetensors" else zipfile.is_zipfile
+    if not is_whole(shard):
+        kind = "safetensors file" if shard.suffix == ".safetensors" else "torch checkpoint"
+        raise ConfigurationError(f"{shard} is cut short or not a {kind} ({shard.stat().st_size} bytes); fetch it again")
+    if shard.suffix != ".safetensors" and not _holds_tensors(shard):
+        raise ConfigurationError(f"{shard} is a zip of something else, not a torch checkpoint; fetch it again")
+
+
+def _holds_tensors(shard: Path) -> bool:
+    """Whether a zip is what torch.save writes: NAME/data.pkl and the tensors' bytes."""
+    try:
+        with zipfile.ZipFile(shard) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _is_safetensors(shard: Path) -> bool:
+    """Whether the file is as long as its header says (8 bytes of length, JSON, tensors; all little-endian)."""
+    size = shard.stat().st_size
+    try:
+        with shard.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            tensors = json.loads(file.read(length)) if length < size else {}
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+        return 8 + length + max(ends) == size
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError):
+        return False

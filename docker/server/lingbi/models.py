@@ -1,6 +1,6 @@
 """Turns what people name a model by into a model folder, or into where it can be fetched from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lingbi import catalogue
@@ -41,13 +41,36 @@ def is_present(folder: Path) -> bool:
     return (folder / "config.json").exists()
 
 
-def find_model(name: str, models_dir: Path) -> Found:
+def choose_model(name: str, models_dir: Path, engine: str, gpus: list, workers: int = 1) -> Found:
+    """As find_model, where auto takes what this engine serves on this machine: see fault_on."""
+    return find_model(name, models_dir, lambda found: fault_on(found, engine, gpus, workers))
+
+
+def fault_on(found: Found, engine: str, gpus: list, workers: int) -> str | None:
+    """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
+    # Here, since the small environment of scripts/fetch has neither.
+    from lingbi.engines.choice import CPU
+    from lingbi.memory import available_mib, check_memory
+    from lingbi.model_folder import inspect
+
+    if engine == CPU:
+        return "is slow on the CPU and served there only when it is named"
+    folder = inspect(found.path)
+    try:
+        check_memory(folder, engine, gpus, workers, available_mib())
+    except ConfigurationError as error:
+        return f"does not fit ({error})"
+    return None
+
+
+def find_model(name: str, models_dir: Path, fault_of=lambda found: None) -> Found:
     """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
-    Raises ConfigurationError for a name that is none of these.
+    fault_of: why a model that is there is not for auto, or None. Raises ConfigurationError for a name
+    that is none of these.
     """
     if name == "auto":
-        return _best_present(models_dir)
+        return _best_present(models_dir, fault_of)
     if name in (catalogue.DEMO, catalogue.DEMO_SERVED_NAME):
         return Found(DEMO_FOLDER, "the demo model that comes with lingbi")
     if name.startswith(("/", ".", "~")) or Path(name).is_dir():
@@ -74,9 +97,13 @@ def _in(folder: Path, hub_id: str, name: str, models_dir: Path) -> Found:
     return Found(folder, there if is_present(folder) else f"{name}, to be fetched from ModelScope ({hub_id})", hub_id)
 
 
-def _best_present(models_dir: Path) -> Found:
+def _best_present(models_dir: Path, fault_of) -> Found:
+    passed = []
     for model in catalogue.MODELS:
         found = _published(model, models_dir)
-        if found.is_present:
-            return found
-    return Found(DEMO_FOLDER, f"the demo model, as {models_dir} holds none of the published models")
+        fault = fault_of(found) if found.is_present else None
+        if found.is_present and fault is None:
+            return replace(found, reason="; ".join([found.reason, *passed]))
+        passed += [f"{model.name} {fault}"] if fault else []
+    why = "; ".join(passed) or f"{models_dir} holds none of the published models"
+    return Found(DEMO_FOLDER, f"the demo model, as {why}")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lingbi.errors import LingbiError
 from lingbi.memory import available_mib, check_memory
 from lingbi.model_folder import inspect
-from lingbi.models import find_model
+from lingbi.models import choose_model
 from lingbi.rows import FORMATS, Rows
 from lingbi.settings import Settings, load_settings
 from lingbi.sources import find_sources, load_source
@@ -81,7 +81,10 @@ def describe_all(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     describer = Describer(options, settings)
     failed = 0
-    with rows, tqdm(total=len(sources), initial=len(sources) - len(todo), unit="picture", disable=None) as bar:
+    with (
+        rows.begin(todo),
+        tqdm(total=len(sources), initial=len(sources) - len(todo), unit="picture", disable=None) as bar,
+    ):
         for row in describer.rows(todo):
             rows.write(row)
             failed += "error" in row
@@ -100,7 +103,7 @@ class Describer:
         self.picture_rules = picture_rules(settings)
         gpus = find_gpus()
         engine = choose_engine(settings.engine, gpus).engine
-        found = find_model(settings.model, settings.models_dir)
+        found = choose_model(settings.model, settings.models_dir, engine, gpus)
         check_may_fetch(found, settings)
         ensure(found, settings, Progress())
         folder = inspect(found.path)

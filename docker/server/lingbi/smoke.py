@@ -101,7 +101,7 @@ def find_target(options: argparse.Namespace) -> Target:
     except (OSError, IndexError):
         raise ConfigurationError(f"no API key in {key_file}; give --api-key-file") from None
     url = base(url)
-    client = httpx.Client(base_url=url, timeout=options.timeout, trust_env=False, verify=ca_file or True)
+    client = make_client(url, options.timeout, ca_file)
     return Target(url, client, key, model=served_model(client, key), has_gateway=is_gateway(client))
 
 
@@ -115,6 +115,23 @@ def started_here() -> dict:
     if not record.exists():
         raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
     return json.loads(record.read_text())
+
+
+def make_client(url: str, timeout_s: float, ca_file) -> httpx.Client:
+    """A client for this base URL. Raises ConfigurationError for a URL or certificate that cannot be used."""
+    if ca_file and not Path(ca_file).is_file():
+        raise ConfigurationError(f"certificate {ca_file} is not there; give the server's own in --ca-file")
+    try:
+        client = httpx.Client(
+            base_url=url, timeout=timeout_s, trust_env=False, verify=str(ca_file) if ca_file else True
+        )
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"{url!r} is no URL ({error}); give one as http://host:6006") from None
+    except OSError as error:
+        raise ConfigurationError(f"certificate {ca_file} cannot be used ({error}); give the server's own") from None
+    if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
+        raise ConfigurationError(f"{url!r} is no http(s) URL; give one as http://host:6006")
+    return client
 
 
 def is_gateway(client: httpx.Client) -> bool:
@@ -131,7 +148,7 @@ def served_model(client: httpx.Client, key: str) -> str:
         raise ConfigurationError(
             f"{error.request.url} answered {error.response.status_code}: {error.response.text[:200]}"
         ) from None
-    except (httpx.HTTPError, ValueError, LookupError) as error:
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationError(
             f"no lingbi server answers at {client.base_url}: {type(error).__name__} {error}"
         ) from None
@@ -141,7 +158,7 @@ def run_check(check, target: Target) -> dict:
     start = time.monotonic()
     try:
         detail, passed = check.run(target), True
-    except (CheckFailed, httpx.HTTPError, ValueError, LookupError) as error:
+    except (CheckFailed, httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
         detail, passed = f"{error}" if isinstance(error, CheckFailed) else f"{type(error).__name__}: {error}", False
     result = {
         "name": check.name,

@@ -122,17 +122,30 @@ class Supervisor:
             return {}
 
     def stop(self, timeout_s: float) -> bool:
-        """Drain and end everything; whether anything ran."""
-        running = self.supervisors_left() or self.workers_left() + self.front_left()
+        """Drain and end everything, what they have started too; whether anything ran."""
+        running = self.supervisors_left() or self.left()
+        family = [child for process in running for child in _children(process)]
         for process in running:
             process.terminate()
         psutil.wait_procs(running, timeout=timeout_s)
-        leftovers = [*running, *self.workers_left(), *self.front_left()]
+        leftovers = [*running, *family, *self.left()]
+        leftovers += [child for process in leftovers for child in _children(process)]  # nginx's, which have no name
         for process in leftovers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(leftovers, timeout=10)
         return bool(running)
+
+    def left(self) -> list:
+        """Workers, page and gateway, which nobody restarts where there is no supervisord."""
+        return self.workers_left() + self.front_left()
+
+
+def _children(process: psutil.Process) -> list:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def log_tail(state_dir: Path, worker: str, lines: int = 15) -> str:

@@ -5,11 +5,13 @@ import contextlib
 import fcntl
 import json
 import shlex
+import signal
 import socket
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import getproxies
 
 import httpx
 
@@ -20,18 +22,27 @@ from lingbi.front import Front, decide_front, wait_front
 from lingbi.keys import ensure_keys, ensure_page_key
 from lingbi.memory import available_mib, check_memory
 from lingbi.model_folder import inspect
-from lingbi.models import Found, find_model
+from lingbi.models import Found, choose_model
 from lingbi.readiness import FAILED, PROBE_QUESTION, probe_messages
 from lingbi.settings import Settings, load_settings
 from lingbi.supervision import POLL_S, Supervisor, environment, log_tail
 from lingbi.weights.progress import Progress, shown
-from lingbi.weights.start import check_may_fetch
+from lingbi.weights.start import check_may_fetch, check_on_hub
 
 RECORD = "server.json"
-INTERRUPTED = 130
+REPORTED = ("url", "api_key_file", "model", "engine", "seconds")
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ABORT_TIMEOUT_S = 10  # nothing has been answered yet, so there is nothing to drain
 PAGE_REQUESTS = 64  # of all the page's visitors at once, whatever LINGBI_KEY_CONCURRENCY says
 FAILED_STATES = {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, SIGTERM, or a terminal that has gone; number: the signal."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -55,20 +66,40 @@ class Plan:
 
 
 def main(arguments=None) -> int:
-    """Exit status: 0 up, 2 configuration or already up, 3 could not start, 130 interrupted."""
+    """Exit status: 0 up, 2 configuration or already up, 3 could not start, 130, 143 or 129 interrupted."""
     options = parse(arguments)
+    interrupt_at_signals()
     try:
         settings = settings_of(options)
         with only_one(settings.state_dir):
-            report = bring_up(settings, options)
+            record = bring_up(settings, options)
     except LingbiError as error:
         say(f"error: {error}")
         return error.exit_status
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         say("interrupted: nothing is left running")
-        return INTERRUPTED
-    print(json.dumps(report) if options.json else how_to_call(report, options.server_only), flush=True)
+        return 128 + interrupted.number
+    report = {name: record[name] for name in REPORTED}
+    print(json.dumps(report) if options.json else how_to_call(record, options.server_only), flush=True)
     return 0
+
+
+def interrupt_at_signals() -> None:
+    """Raise Interrupted at the first signal that ends a program; what is ignored (nohup) stays ignored."""
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _frame) -> None:
+    hold_signals()
+    raise Interrupted(number)
+
+
+def hold_signals() -> None:
+    """Let nothing interrupt the end: a second Ctrl-C would leave running what the first one ends."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def parse(arguments=None) -> argparse.Namespace:
@@ -105,12 +136,14 @@ def only_one(state_dir: Path):
 
 
 def bring_up(settings: Settings, options: argparse.Namespace) -> dict:
+    """Start everything; returns what scripts/up reports, and "ca_file"."""
     start = time.monotonic()
     supervisor = Supervisor(settings.state_dir)
     check_not_running(supervisor)
     plan = decide(settings, options)
     say(f"model   {plan.served_name}: {plan.found.reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
+    check_on_hub(plan.found, settings)
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     if plan.front:
         ensure_page_key(settings.hashed_key_file(), page_key_file(settings), PAGE_REQUESTS)
@@ -122,18 +155,19 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict:
         if plan.front:
             wait_front(plan.front, supervisor, FAILED_STATES)
     except BaseException:  # Ctrl-C too: nothing may be left running
+        hold_signals()
         supervisor.stop(ABORT_TIMEOUT_S)
         raise
-    report = {
+    record = {
         "url": plan.url,
         "api_key_file": str(settings.key_file()),
         "model": plan.served_name,
         "engine": plan.choice.engine,
         "seconds": round(time.monotonic() - start, 1),
+        "ca_file": plan.front.ca_file if plan.front else None,
     }
-    record = report | ({"ca_file": plan.front.ca_file} if plan.front and plan.front.ca_file else {})
     (settings.state_dir / "run" / RECORD).write_text(json.dumps(record))
-    return report
+    return record
 
 
 def resolved(plan: Plan) -> Settings:
@@ -147,13 +181,19 @@ def check_not_running(supervisor: Supervisor) -> None:
     if supervisor.process():
         where = json.loads(record.read_text())["url"] if record.exists() else "(still starting)"
         raise ConfigurationError(f"lingbi is already up: {where}; use scripts/down first, or scripts/smoke to check it")
+    left = supervisor.left()
+    if left:
+        names = ", ".join(str(process.pid) for process in left)
+        raise ConfigurationError(
+            f"processes of an earlier start are left though their supervisor has gone ({names}); use scripts/down first"
+        )
     record.unlink(missing_ok=True)
 
 
 def worker_address(settings: Settings, worker: int) -> str:
     """HOST:PORT of a worker, as seen from this machine."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    return f"{host}:{settings.port + worker}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"[{host}]:{settings.port + worker}" if ":" in host else f"{host}:{settings.port + worker}"
 
 
 def page_key_file(settings: Settings) -> Path:
@@ -165,7 +205,7 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     """Choose model, engine and workers, and check all that can be checked before a start."""
     gpus = find_gpus()
     choice = choose_engine(settings.engine, gpus)
-    found = find_model(settings.model, settings.models_dir)
+    found = choose_model(settings.model, settings.models_dir, choice.engine, gpus, settings.workers or len(gpus))
     check_may_fetch(found, settings)
     # What is not fetched yet is known from the catalogue, or not at all.
     model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
@@ -186,8 +226,11 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
 
 
 def check_port(host: str, port: int, setting: str) -> None:
+    host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
+        if family == socket.AF_INET6:  # as the servers listen; one on IPv4 is no hindrance
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -255,19 +298,21 @@ def how_to_call(report: dict, is_alone: bool) -> str:
             f"  model    {report['model']} on {report['engine']}",
             "Ask it about a picture (paste this line):",
             "",
-            curl_line(report["url"], key, report["model"]),
+            curl_line(report["url"], key, report["model"], report.get("ca_file")),
             "",
             "scripts/smoke checks it, scripts/down ends it.",
         ]
     )
 
 
-def curl_line(url: str, key: str, model: str) -> str:
+def curl_line(url: str, key: str, model: str, ca_file: str | None = None) -> str:
     """A command that asks about a small drawn picture and works when pasted."""
     scene = scenes.Scene((scenes.Thing("blue", "star", size=0.8),), width=64, height=64)
     picture = scenes.draw(scene).quantize(16)
     body = {"model": model, "messages": probe_messages(picture, PROBE_QUESTION)}
     words = ["curl", "-s", f"{url}/v1/chat/completions", "-H", f"Authorization: Bearer {key}"]
+    words += ["--cacert", ca_file] if ca_file else []
+    words += ["--noproxy", "*"] if getproxies() else []  # a proxy knows this machine by another name
     words += ["-H", "Content-Type: application/json", "-d", json.dumps(body, ensure_ascii=False)]
     return shlex.join(words)
 

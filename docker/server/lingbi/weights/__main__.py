@@ -12,6 +12,7 @@ from lingbi.settings import Settings, load_settings
 from lingbi.weights.carrying import export, import_from
 from lingbi.weights.checking import told
 from lingbi.weights.folder import WeightsFolder
+from lingbi.weights.hub import read_token
 from lingbi.weights.peer import Peer
 from lingbi.weights.progress import Progress, shown
 from lingbi.weights.volume import contents, remove, verify
@@ -111,10 +112,13 @@ def run_lock(options, settings: Settings) -> int:
 
 
 def run_share(options, settings: Settings) -> int:
-    token = options.token_file.read_text().strip()
-    if not token:
-        raise ConfigurationError(f"--token-file {options.token_file} is empty; give a file with a token")
-    peer = Peer((options.host, options.port), find_model(options.model, settings.models_dir).path, token)
+    path, token = find_model(options.model, settings.models_dir).path, read_token(options.token_file)
+    try:
+        peer = Peer((options.host, options.port), path, token)
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            f"cannot listen on {options.host} port {options.port}: {error}; end what uses it, or give another --port"
+        ) from None
     print(f"sharing {peer.lock.model}, bytes {peer.lock.digest[:12]}, on port {peer.server_port}", flush=True)
     peer.serve_forever()
     return 0

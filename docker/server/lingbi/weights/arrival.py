@@ -32,6 +32,7 @@ class Arrival:
         self.entry, self.partial = entry, partial
         self.parts = deque(Part(start, end) for start, end in partial.missing_parts())
         self.in_flight = 0
+        self.landed = threading.Event()  # no connection writes to it any more
         self._streamer = None  # the part whose connection brings the whole file, where the hub ignores ranges
         self._changed = threading.Condition()
         self._stop = stop

@@ -124,7 +124,7 @@ def import_from(source: Path, place, progress: Progress, wanted: Path | None = N
 def _take_in(folder: WeightsFolder, lock: Lock, files, source: Path, progress: Progress) -> None:
     """Put every file of the source that is not there yet, and right, into verified/."""
     wrong = find_faults(folder.path, lock.entries, progress)
-    check_space(folder, [entry for entry in lock.entries if entry.path in wrong])
+    check_space(folder, [entry for entry in lock.entries if entry.path in wrong and not _is_verified(folder, entry)])
     entries = {entry.path: entry for entry in lock.entries}
     progress.begin(f"importing {source.name}", lock.total_bytes)
     seen = set()
@@ -133,13 +133,17 @@ def _take_in(folder: WeightsFolder, lock: Lock, files, source: Path, progress: P
         if entry is None:
             continue
         seen.add(name)
-        target = folder.verified / entry.sha256
-        if name in wrong and not target.exists():
-            _prove_in(stream, entry, folder.partial / entry.sha256, target, source)
+        if name in wrong and not _is_verified(folder, entry):
+            _prove_in(stream, entry, folder.partial / entry.sha256, folder.verified / entry.sha256, source)
         progress.add(entry.size)
     missing = {path: "is missing" for path in entries.keys() - seen if path in wrong}
     if missing:
         raise CheckError(f"{source} is not complete: {told(missing)}; copy it here again, then import again to go on")
+
+
+def _is_verified(folder: WeightsFolder, entry: Entry) -> bool:
+    """Whether an earlier import has proven it: it takes no more of the disk."""
+    return (folder.verified / entry.sha256).exists()
 
 
 def _prove_in(stream, entry: Entry, partial: Path, target: Path, source: Path) -> None:
@@ -178,9 +182,13 @@ def _files_of(source: Path, lock: Lock):
 
 def _lock_in(archive: tarfile.TarFile, source: Path) -> Lock:
     first = archive.next()
-    if first is None or first.name != LOCK_NAME:
+    if first is None or first.name != LOCK_NAME or not first.isfile():
         raise ConfigurationError(f"{source} does not begin with {LOCK_NAME}: it was not written by an export")
-    return lockfile.parse(archive.extractfile(first).read().decode(), f"{source} ({LOCK_NAME})")
+    try:
+        text = archive.extractfile(first).read().decode()
+    except (tarfile.ReadError, UnicodeDecodeError) as error:
+        raise CheckError(f"{source} is cut short or spoiled in its {LOCK_NAME}; copy it here again") from error
+    return lockfile.parse(text, f"{source} ({LOCK_NAME})")
 
 
 def _members(archive: tarfile.TarFile, source: Path):

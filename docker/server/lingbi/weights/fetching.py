@@ -83,7 +83,7 @@ class _Fetch:
         lock = choose(self.order, old, wanted)
         if lock is not None and lock is old and marker.doubt(self.folder.marker_file, self.folder.path, lock) is None:
             return lock
-        hub = Hub(self.order.settings.hub_endpoint, read_token(self.order.settings.hub_token_file), self.stop)
+        hub = hub_of(self.order.settings, self.stop)
         lock = lock or self._list(hub)
         self._bring(hub, lock)
         for path in changed_code(old, lock):
@@ -96,8 +96,7 @@ class _Fetch:
     def _list(self, hub: Hub) -> Lock:
         model, revision = self.order.model, self.order.settings.hub_revision
         self.progress.begin(f"asking {hub.endpoint} for the files of {model}", 0)
-        files = self.patience.call(hub.list_files, model, revision)
-        lock = Lock(model, revision, entries_of(files, f"{hub.endpoint}: {model} at {revision}"))
+        lock = self.patience.call(list_once, hub, model, revision)
         if CONFIG not in {entry.path for entry in lock.entries}:
             raise ConfigurationError(f"{model} at {revision} holds no {CONFIG}: it is no model that lingbi serves")
         return lock
@@ -142,6 +141,17 @@ class _Fetch:
         file = self.folder.verified / entry.sha256
         file = file if file.exists() else self.folder.path / CONFIG
         model_folder.check_architecture(lock.model, model_folder.read_config(file))
+
+
+def hub_of(settings: Settings, stop: threading.Event | None = None) -> Hub:
+    """The hub that the settings name."""
+    return Hub(settings.hub_endpoint, read_token(settings.hub_token_file), stop, settings.fetch_patience_s)
+
+
+def list_once(hub: Hub, model: str, revision: str) -> Lock:
+    """What the hub says that the model is. Raises HubFailure, HubRefusal or ConfigurationError."""
+    files = hub.list_files(model, revision)
+    return Lock(model, revision, entries_of(files, f"{hub.endpoint}: {model} at {revision}"))
 
 
 def choose(order: Order, old: Lock | None, wanted: Lock | None) -> Lock | None:

@@ -27,12 +27,22 @@ CHUNK_BYTES = 1 << 20
 
 
 class Hub:
-    """A ModelScope hub. endpoint: None for ModelScope itself; token: None for public models."""
+    """A ModelScope hub.
 
-    def __init__(self, endpoint: str | None, token: str | None, stop: threading.Event | None = None):
+    endpoint: None for ModelScope itself; token: None for public models; patience_s: longest silence of a connection
+    (the client reads it once a process).
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None,
+        token: str | None,
+        stop: threading.Event | None = None,
+        patience_s: float = READ_TIMEOUT_S,
+    ):
         self.stop = stop or threading.Event()
         self._token = token or ""
-        self._client = _import_client()
+        self._client = import_client(patience_s)
         # Two clients: the one for bytes holds no token, so that no cookie of it reaches a CDN's host.
         self._lister = self._make_client(endpoint, self._token)
         self._streamer = self._make_client(endpoint, "")
@@ -125,10 +135,11 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
-def _import_client():
+def import_client(patience_s: float = READ_TIMEOUT_S):
     """Import the client with its settings, which it reads once, set to what lingbi promises."""
-    os.environ["MODELSCOPE_DOWNLOAD_TIMEOUT"] = str(READ_TIMEOUT_S)
-    os.environ["MODELSCOPE_API_TIMEOUT"] = str(READ_TIMEOUT_S)
+    silence_s = min(READ_TIMEOUT_S, max(1, round(patience_s)))
+    os.environ["MODELSCOPE_DOWNLOAD_TIMEOUT"] = str(silence_s)
+    os.environ["MODELSCOPE_API_TIMEOUT"] = str(silence_s)
     os.environ["MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS"] = "1"  # patience.py asks again
     import modelscope_hub
 

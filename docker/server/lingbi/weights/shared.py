@@ -6,11 +6,14 @@ that a change in what a start will execute is named.
 
 import json
 import logging
+import os
 from hashlib import sha256
 from pathlib import Path
 
 from lingbi.atomic import write_text
 from lingbi.weights.checking import hash_file
+from lingbi.weights.entries import CODE_SUFFIX
+from lingbi.weights.lockfile import Lock
 
 log = logging.getLogger("lingbi.weights")
 
@@ -40,4 +43,14 @@ def warn_of_changed_code(record: Record) -> None:
             "REMOTE CODE CHANGED: %s is not as it was at the last start; this server executes it. "
             "Read it, or serve by a lock file (LINGBI_WEIGHTS_LOCK)",
             record.folder / path,
+        )
+
+
+def warn_of_strange_code(folder: Path, lock: Lock) -> None:
+    """Log, for all to see, which remote code lies beside what the lock proves."""
+    known = {entry.path for entry in lock.entries}
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(CODE_SUFFIX) and name not in known):
+        log.warning(
+            "REMOTE CODE NOT IN THE LOCK: %s; nobody has proven it. Remove it, or read it before you serve beside it",
+            folder / name,
         )

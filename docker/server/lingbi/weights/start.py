@@ -1,5 +1,6 @@
 """What a server does about its weights before it loads them: nothing but a look where all is well."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -9,11 +10,12 @@ from lingbi.models import Found
 from lingbi.settings import Settings
 from lingbi.weights import lockfile, marker
 from lingbi.weights.checking import find_faults, told
-from lingbi.weights.fetching import Order, fetch
+from lingbi.weights.failures import HubFailure
+from lingbi.weights.fetching import Order, fetch, hub_of, list_once
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import Lock, changed_code
 from lingbi.weights.progress import Progress, logged
-from lingbi.weights.shared import Record, warn_of_changed_code
+from lingbi.weights.shared import Record, warn_of_changed_code, warn_of_strange_code
 
 log = logging.getLogger("lingbi.weights")
 
@@ -44,6 +46,17 @@ def check_may_fetch(found: Found, settings: Settings) -> None:
         )
 
 
+def check_on_hub(found: Found, settings: Settings) -> None:
+    """Raise ConfigurationError where weights are to be fetched and the hub knows no such model or revision.
+
+    A hub that does not answer is left to the fetch, which has patience.
+    """
+    if not found.is_to_come or _order(found, settings).wanted():
+        return
+    with contextlib.suppress(HubFailure):
+        list_once(hub_of(settings), found.hub_id, settings.hub_revision)
+
+
 def is_own(found: Found) -> bool:
     """Whether a folder is lingbi's to write: under the models folder, no link, and writable for this user."""
     return found.hub_id is not None and not found.path.is_symlink() and os.access(found.path, os.W_OK)
@@ -60,6 +73,7 @@ def _check_present(found: Found, folder: WeightsFolder, lock: Lock | None, setti
     if wanted is None:
         warn_of_changed_code(record)
         return
+    warn_of_strange_code(folder.path, wanted)
     if any(marker.doubt(file, folder.path, wanted) is None for file in (folder.marker_file, record.marker_file)):
         return
     log.info("full check of %s: %s", folder.path, marker.doubt(folder.marker_file, folder.path, wanted))
@@ -74,7 +88,15 @@ def _check_present(found: Found, folder: WeightsFolder, lock: Lock | None, setti
 
 def _operators(settings: Settings, found: Found, lock: Lock | None) -> Lock | None:
     """The lock that counts: the operator's where there is one. Raises where the folder's own contradicts it."""
-    if settings.weights_lock is None or not settings.weights_lock.exists():
+    if settings.weights_lock is None:
+        return lock
+    if not settings.weights_lock.exists():
+        log.warning(
+            "LINGBI_WEIGHTS_LOCK=%s: there is no such file, so %s, which is there already, is not held to it; mend the "
+            "path, or write the file with `scripts/weights lock`",
+            settings.weights_lock,
+            found.path,
+        )
         return lock
     wanted = lockfile.read(settings.weights_lock)
     if lock is not None and lock.digest != wanted.digest:

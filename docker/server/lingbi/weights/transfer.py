@@ -10,7 +10,7 @@ from collections import Counter, deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from lingbi.errors import CheckError
-from lingbi.weights.arrival import Arrival, Part
+from lingbi.weights.arrival import STOP_CHECK_S, Arrival, Part
 from lingbi.weights.entries import Entry
 from lingbi.weights.failures import HubFailure, Stopped
 from lingbi.weights.folder import WeightsFolder
@@ -91,12 +91,18 @@ class Transfer:
         with self._schedule:
             arrival.in_flight -= 1
             is_last = not arrival.in_flight and not arrival.parts
+        if is_last:
+            arrival.landed.set()
         if is_last and not arrival.is_large:
             self._prove(arrival)
 
     def _prove(self, arrival: Arrival) -> None:
         """Move a right file to verified/; drop a wrong one, to be fetched once more."""
         is_right = arrival.digest() == arrival.entry.sha256
+        # All bytes are there; a connection that brings some of them once more may still write.
+        while not arrival.landed.wait(STOP_CHECK_S):
+            if self.hub.stop.is_set():
+                raise Stopped(f"stopped while {arrival.entry.path} was fetched")
         with self._schedule:
             self._open.remove(arrival)
         arrival.partial.close()
