@@ -405,6 +405,6 @@ def test_docs_name_every_setting():
 
 
 def test_many_requests_at_once(gateway):
-    with ThreadPoolExecutor(32) as pool:
-        found = list(pool.map(lambda _: httpx.get(gateway.inner_url + "/v1/models").status_code, range(200)))
+    with httpx.Client() as client, ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(lambda _: client.get(gateway.inner_url + "/v1/models").status_code, range(200)))
     assert set(found) == {200}

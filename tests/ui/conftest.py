@@ -14,6 +14,7 @@ from PIL import Image
 from lingbi.supervision import wait_until
 from tests.conftest import ROOT, answers, clean_environment, free_port
 
+START_TIMEOUT_S = 180  # seconds on an idle machine take minutes on a busy one
 PYTHON = ROOT / ".venv-ui/bin/python"
 READY = {"phase": "ready", "model": "internlm-xcomposer2-demo"}
 
@@ -93,7 +94,7 @@ class Page:
         """What the page's event with this name answers, as Gradio's messages, the last with the outcome."""
         self.session += 1
         session = f"session{self.session}"
-        number = self._numbers()[target]
+        number = self.numbers()[target]
         body = {"fn_index": number, "data": data, "session_hash": session, "event_data": event_data}
         self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
         found = []
@@ -105,7 +106,7 @@ class Page:
                         break
         return found
 
-    def _numbers(self) -> dict:
+    def numbers(self) -> dict:
         """{event: number} of the page's functions."""
         found = {}
         for item in self.client.get("/config").json()["dependencies"]:
@@ -135,7 +136,7 @@ def running_page(folder, api_url: str, **settings):
     with page.log.open("a") as log:
         process = subprocess.Popen([PYTHON, "-m", "lingbi_ui"], env=environment, stdout=log, stderr=log, cwd=ROOT)
     try:
-        assert wait_until(lambda: process.poll() is not None or answers(f"{page.url}/live"), 60)
+        assert wait_until(lambda: process.poll() is not None or answers(f"{page.url}/live"), START_TIMEOUT_S)
         assert process.poll() is None, page.log.read_text()
         yield page
     finally:
