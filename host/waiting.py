@@ -119,4 +119,5 @@ def ask(url: str) -> str:
 
 def log_tail() -> str:
     """The ends of all services' logs."""
-    return stack.compose("logs", "--no-color", "--tail=15", shown=False).stdout
+    told = stack.compose("logs", "--no-color", "--tail=15", shown=False).stdout
+    return told.replace("\x1b[2K", "")  # Compose clears lines even so

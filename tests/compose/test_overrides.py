@@ -77,7 +77,7 @@ def test_nothing_was_fetched_and_the_model_is_the_folders(closed_stack):
 
 
 def test_those_with_a_login_come_in_and_a_new_one_without_a_restart(closed_stack):
-    assert httpx.get(f"{closed_stack.url}/state", verify=False).status_code == 401
+    assert httpx.get(f"{closed_stack.url}/config", verify=False).status_code == 401
     assert login(closed_stack, "alice", "wrong") == 400 and login(closed_stack, "alice", closed_stack.password) == 200
     password = closed_stack.script("login", "add", "bob").stdout.strip()
     assert login(closed_stack, "bob", password) == 200

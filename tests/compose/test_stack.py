@@ -138,10 +138,22 @@ def test_all_killed_at_once_come_back(stack, tmp_path):
     assert smoke(stack, tmp_path).returncode == 0
 
 
-def test_keys_are_added_while_it_runs(stack):
+def test_keys_are_added_while_it_runs_and_come_back_from_the_documented_backup(stack):
     made = stack.compose("exec", "-T", "server", "lingbi", "key", "add", "alice").stdout.strip()
     headers = {"Authorization": f"Bearer {made}"}
-    assert wait_until(lambda: httpx.get(f"{stack.url}/v1/models", headers=headers).status_code == 200, 10)
+
+    def status() -> int:
+        return httpx.get(f"{stack.url}/v1/models", headers=headers).status_code
+
+    assert wait_until(lambda: status() == 200, 10)
+    block = (ROOT / "README.md").read_text().split("Uninstall: the last.")[1].split("```")[1].removeprefix("bash\n")
+    keys, lock, fetch, up, restore, _ = block.replace("vl-7b ", f"{MODEL} ").strip().splitlines()
+    assert up == "scripts/up --docker"
+    remove = "docker compose exec -T server lingbi key remove alice"
+    for commands, expected in (((keys, lock, fetch, remove), 401), ((restore,), 200)):
+        done = subprocess.run(["bash", "-euxc", "\n".join(commands)], cwd=stack.root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert wait_until(lambda expected=expected: status() == expected, 10)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +185,7 @@ def documented(file: str, heading: str) -> str:
     """The commands under a heading, with the tests' own image, model and pictures."""
     block = (ROOT / "docs" / file).read_text().split(f"## {heading}\n")[1].split("```")[1].removeprefix("bash\n")
     version = (ROOT / "VERSION").read_text().strip()
-    known = {f"lingbi/server:{version}": images.tag("server"), "vl-7b": MODEL, "./photos": "./docs"}
+    known = {f"lingbi/server:{version}": images.tag("server"), "vl-7b": MODEL, "$PWD/photos": "$PWD/docs"}
     for name, own in known.items():
         assert name in block, f"{name} is not in\n{block}"
         block = block.replace(name, own)
@@ -212,7 +224,7 @@ def test_a_crash_loop_ends_scripts_up_with_the_logs(stack):
     finally:
         (stack.root / ".env").write_text(env)
     assert done.returncode == 3 and re.search(r"server ended [3-9] times", done.stderr), done.stderr
-    for said in ("there is no command 'strat'", "gateway-1  |", "weights-1  |"):
+    for said in ("there is no command 'strat'", "\nserver-1   |", "\nweights-1  |"):
         assert said in done.stderr, done.stderr
 
 

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.fetch import end_at_signals
 from lingbi.keys import ensure_keys, take_keys
 from lingbi.logs import configure
 from lingbi.model_folder import inspect
@@ -56,6 +55,8 @@ def main(arguments: list) -> int:
 
 def prepare(is_server: bool) -> None:
     """Have everything right for serving; as the server, become supervisord and do not return."""
+    from lingbi.fetch import end_at_signals  # not at the top: `fetch` with arguments is run as a program
+
     end_at_signals()
     settings = load_settings()
     configure(settings.log_level)
