@@ -63,10 +63,12 @@ def bring_up(options: argparse.Namespace) -> dict:
     judge(text, values)
     put_in_place(text, values)
     waiting.bring_up(env_file.whole(values, "LINGBI_LOAD_TIMEOUT_S"), say)
-    waiting.wait_answer(decide.url(values), values["LINGBI_GATEWAY_SERVERS"])
+    server = waiting.wait_answer(decide.url(values), values["LINGBI_GATEWAY_SERVERS"])
     return {
         "url": decide.url(values),
         "api_key_file": str(ROOT / "secrets/api-key"),
+        "model": server["model"],
+        "engine": server["engine"],
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -131,7 +133,6 @@ def make_secrets(folder: Path) -> None:
 def how_to_call(report: dict) -> str:
     """What people read at the end."""
     key = Path(report["api_key_file"]).read_text().split()[0]
-    model = '"model": "\'"$(curl -s -H "Authorization: Bearer $KEY" $URL/v1/models | sed \'s/.*"id": *"\\([^"]*\\)".*/\\1/\')"\'"'
     picture = f"data:image/png;base64,'\"$(base64 -w0 {DRAWN})\"'"
     insecure = "k" if report["url"].startswith("https") else ""  # a certificate's names are for those outside
     return f"""
@@ -139,11 +140,12 @@ lingbi is up after {report['seconds']} s, in containers.
   page     {report['url']}
   API      {report['url']}/v1
   API key  {key}   (in {report['api_key_file']})
+  model    {report['model']} on {report['engine']}
 Ask it about a picture (paste these lines):
 
 URL={report['url']} KEY={key}
 curl -s{insecure} $URL/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
-  -d '{{{model}, "messages": [{{"role": "user", "content": [
+  -d '{{"model": "{report['model']}", "messages": [{{"role": "user", "content": [
         {{"type": "text", "text": "请描述图中内容"}},
         {{"type": "image_url", "image_url": {{"url": "{picture}"}}}}]}}]}}'
 

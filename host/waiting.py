@@ -87,13 +87,13 @@ def name_of(container: dict) -> str:
     return container["Config"]["Labels"][SERVICE]
 
 
-def wait_answer(url: str, servers: str) -> None:
-    """A server is ready behind the gateway. Raises StartFailed with what the gateway said."""
+def wait_answer(url: str, servers: str) -> dict:
+    """A server is ready behind the gateway; what it says of itself. Raises StartFailed with what the gateway said."""
     deadline = time.monotonic() + ANSWER_S
     while True:
-        fault = ask(f"{url}/ready")
-        if not fault:
-            return
+        report, fault = ask(f"{url}/ready")
+        if report is not None:
+            return report
         if time.monotonic() > deadline:
             raise StartFailed(
                 f"all containers are up, and no server is ready at {url}/ready: {fault}; "
@@ -102,19 +102,19 @@ def wait_answer(url: str, servers: str) -> None:
         time.sleep(POLL_S)
 
 
-def ask(url: str) -> str:
-    """Why a GET of a URL is not answered with 200, or nothing. The certificate's names are for those outside."""
+def ask(url: str) -> tuple[dict | None, str]:
+    """The JSON of a GET that is answered with 200, else why it is not. The certificate's names are for those outside."""
     context = ssl._create_unverified_context() if url.startswith("https") else None
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else [])
     )
     try:
-        with opener.open(url, timeout=10):
-            return ""
+        with opener.open(url, timeout=10) as response:
+            return json.load(response), ""
     except urllib.error.HTTPError as error:
-        return f"status {error.code}: {error.read(200).decode(errors='replace')}"
-    except OSError as error:
-        return str(error)
+        return None, f"status {error.code}: {error.read(200).decode(errors='replace')}"
+    except (OSError, ValueError) as error:
+        return None, str(error)
 
 
 def log_tail() -> str:

@@ -162,6 +162,7 @@ def again(stack):
     before = [stack.container(service) for service in SERVICES[1:]]
     done = stack.script("up", "--docker")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^  model    \S+ on cpu$", done.stdout, re.M), done.stdout
     assert [stack.container(service) for service in SERVICES[1:]] == before
     return done
 

@@ -1,6 +1,7 @@
 """Waiting for containers ends: when they are up, when one crashes in a loop, and when the time is over."""
 
 import http.server
+import json
 import subprocess
 import threading
 from itertools import chain, repeat
@@ -9,6 +10,8 @@ import pytest
 
 from host import waiting
 from host.errors import StartFailed
+
+READY = {"status": "ready", "model": "internlm-xcomposer2-demo", "engine": "cpu"}
 
 
 def container(service: str, restarts: int = 0, status: str = "running") -> dict:
@@ -73,6 +76,7 @@ def gateway():
         def do_GET(self):
             self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
             self.end_headers()
+            self.wfile.write(json.dumps(READY).encode())
 
         def log_message(self, *words):
             pass
@@ -87,7 +91,7 @@ def test_up_is_what_answers_through_the_gateway(gateway, monkeypatch):
     monkeypatch.setattr(waiting, "POLL_S", 0.01)
     url, statuses = gateway
     statuses += [502, 503, 200]
-    waiting.wait_answer(url, "10.0.0.5:23333")
+    assert waiting.wait_answer(url, "10.0.0.5:23333") == READY
     statuses[:] = [502]
     monkeypatch.setattr(waiting, "ANSWER_S", 0.1)
     with pytest.raises(
