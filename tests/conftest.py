@@ -17,22 +17,38 @@ from lingbi.supervision import wait_until
 pytest_plugins = ["tests.containers.fixtures"]
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
-not_run = []
+# Of this machine there is one: its Docker engine, and its networks, whose changes break a browser's connections.
+OF_THE_MACHINE = {"docker_engine", "chromium"}
+not_run = set()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Take tests that need a GPU out where there is none, and remember them for the summary."""
-    if find_gpus():
-        return
-    not_run.extend(item.nodeid for item in items if item.get_closest_marker("gpu"))
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("gpu")])
-    items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine."""
+    if not find_gpus():
+        left_out = [item for item in items if item.get_closest_marker("gpu")]
+        not_run.update(item.nodeid for item in left_out)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        group = "machine" if OF_THE_MACHINE & set(item.fixturenames) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # this is one of several processes
+        session.config.workeroutput["not_run"] = sorted(not_run)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    not_run.update(getattr(node, "workeroutput", {}).get("not_run", ()))
 
 
 def pytest_terminal_summary(terminalreporter):
     if not_run:
         terminalreporter.section("not run: no NVIDIA GPU here")
-        for nodeid in not_run:
+        for nodeid in sorted(not_run):
             terminalreporter.line(nodeid)
 
 
