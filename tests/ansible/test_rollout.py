@@ -126,10 +126,8 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_wait_s=1)
     with asking(lab) as load:
         load.until(5)
-        long = [load.ask_long(1200) for _ in range(2)]
-        late = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
-        for thread in long:
-            thread.join()
+        with load.asking_long(1200):
+            late = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
     assert late.status != 0 and "Nothing was stopped." in late.output, late.output
     assert re.search(r"answers still run after \d+ s \(lingbi_drain_wait_s\)", late.output), late.output
     assert [(row["host"], row["result"]) for row in late.rows] == [("gpu1", "left as it was")]

@@ -4,6 +4,7 @@ Nothing is asked twice: a request that fails, an answer that is wrong and a stre
 its end are each counted, with what was seen.
 """
 
+import contextlib
 import itertools
 import json
 import threading
@@ -100,6 +101,25 @@ class Load:
         thread = threading.Thread(target=ask)
         thread.start()
         return thread
+
+    @contextlib.contextmanager
+    def asking_long(self, tokens: int, at_once: int = 2):
+        """So many long streams at every moment of the block; those that run at its end are waited for."""
+        end, threads = threading.Event(), []
+
+        def go_on():
+            while not end.wait(0.2):
+                threads[:] = [thread for thread in threads if thread.is_alive()]
+                threads.extend(self.ask_long(tokens) for _ in range(at_once - len(threads)))
+
+        keeper = threading.Thread(target=go_on)
+        keeper.start()
+        try:
+            yield
+        finally:
+            end.set()
+            for thread in (keeper, *threads):
+                thread.join(PATIENCE_S)
 
     def _note(self, kind: str, seen: str) -> None:
         with self._lock:
