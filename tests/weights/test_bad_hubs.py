@@ -4,9 +4,9 @@ import os
 import tempfile
 import threading
 import time
+import zipfile
 from itertools import takewhile
 from pathlib import Path
-import zipfile
 
 import pytest
 
