@@ -1,9 +1,11 @@
 """Hosts fetch weights from each other: the real client against `weights share`."""
 
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -61,3 +63,16 @@ def test_spoilt_bytes_of_a_peer_are_not_accepted(shared, tmp_path):
     file.write_bytes(b" " + file.read_bytes()[1:])
     spoilt = fetch_from(shared, tmp_path)
     assert spoilt.returncode != 0 and not (tmp_path / "second" / MODEL.replace("/", "--") / "config.json").exists()
+
+
+def test_a_slow_host_gets_a_large_file_in_one_answer(shared):
+    name = "pytorch_model.bin"
+    request = f"GET /api/v1/models/{MODEL}/repo?Revision=master&FilePath={name} HTTP/1.1\r\nHost: peer\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(30)
+        client.connect(shared.server_address)
+        client.sendall(f"{request}Authorization: Bearer secret\r\nConnection: close\r\n\r\n".encode())
+        time.sleep(0.5)  # the peer's buffers are full by now
+        received = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert received.partition(b"\r\n\r\n")[2] == (shared.folder / name).read_bytes()
