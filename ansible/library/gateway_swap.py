@@ -31,6 +31,7 @@ from ansible.module_utils import lingbi_unit as unit  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 HELPER = "lingbi-gateway-handover"
+HELPER_DIR = "/tmp/lingbi-gateway"  # in the container
 SERVICES = ("gateway", "ui")
 POLL_S = 0.2
 
@@ -65,6 +66,8 @@ def start_helper(directory, port, wait_s):
         HELPER,
         "--publish",
         f"127.0.0.1:0:{port}",
+        "--env",
+        f"LINGBI_GATEWAY_DIR={HELPER_DIR}",  # the old one's folder holds its process's number and what it has received
         "gateway",
     )
     done = docker.compose(directory, *begin, folder=unit.NEXT, timeout_s=wait_s)
