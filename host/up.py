@@ -54,8 +54,9 @@ def bring_up(options: argparse.Namespace) -> dict:
     check_not_native()
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else None
     before = env_file.parse(old) if old is not None else decide.first_values(machine)
-    values = {**before, **decide.missing_from(before)}
-    changes = {**decide.missing_from(before), **changes_of(options, values, machine)}
+    missing = decide.missing_from(before)
+    values = {**before, **missing}
+    changes = {**missing, **changes_of(options, values, machine)}
     values.update(changes)
     text = env_file.render(values) if old is None else env_file.changed(old, changes)
     check_all(values, machine)

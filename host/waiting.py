@@ -15,6 +15,7 @@ from host.machine import run
 
 POLL_S, TELL_EVERY_S, ANSWER_S = 1.0, 5.0, 30.0
 MOST_RESTARTS = 3
+CRASHES_S = 30  # so many restarts of what crashes at once take less
 BESIDE_LOADING_S = 120  # page and gateway, and what Compose does itself
 SERVICE, PHASE = "com.docker.compose.service", "weights"
 
@@ -34,7 +35,7 @@ def bring_up(load_timeout_s: int, say) -> None:
             up.terminate()
             up.wait()
     if up.returncode:
-        raise StartFailed(f"the containers did not come up; the ends of their logs:\n{log_tail()}")
+        raise failure(ends_again(before) or "the containers did not come up")
 
 
 def watch(up: subprocess.Popen, before: dict, limit_s: float, say) -> None:
@@ -50,8 +51,24 @@ def watch(up: subprocess.Popen, before: dict, limit_s: float, say) -> None:
         elif time.monotonic() > deadline:
             fault = f"not all were up within {limit_s:.0f} s"
         if fault:
-            raise StartFailed(f"{fault}; scripts/down ends them all; the ends of all logs:\n{log_tail()}")
+            raise failure(fault)
         time.sleep(POLL_S)
+
+
+def failure(fault: str) -> StartFailed:
+    return StartFailed(f"{fault}; scripts/down ends them all; the ends of all logs:\n{log_tail()}")
+
+
+def ends_again(before: dict) -> str:
+    """Which service ends again and again, where Compose happened to look at one of its ends and gave up; or nothing."""
+    deadline = time.monotonic() + CRASHES_S
+    while time.monotonic() < deadline:
+        found = containers()
+        fault = restarting(found, before)
+        if fault or not any(restarts(item, before) or item["State"]["Status"] == "restarting" for item in found):
+            return fault
+        time.sleep(POLL_S)
+    return ""
 
 
 def containers() -> list[dict]:
@@ -63,10 +80,14 @@ def containers() -> list[dict]:
 def restarting(found: list[dict], before: dict) -> str:
     """Which service ends again and again, or nothing."""
     for container in found:
-        restarts = container["RestartCount"] - before.get(container["Id"], 0)
-        if restarts >= MOST_RESTARTS:
-            return f"{name_of(container)} ended {restarts} times"
+        if restarts(container, before) >= MOST_RESTARTS:
+            return f"{name_of(container)} ended {restarts(container, before)} times"
     return ""
+
+
+def restarts(container: dict, before: dict) -> int:
+    """How often Docker has started a container anew since then."""
+    return container["RestartCount"] - before.get(container["Id"], 0)
 
 
 def is_fetching(found: list[dict]) -> bool:

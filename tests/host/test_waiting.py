@@ -40,6 +40,14 @@ def test_a_crash_loop_is_ended_with_the_logs(up):
         waiting.watch(process, {"server": 4}, 60, print)
 
 
+def test_a_crash_loop_is_told_where_compose_gave_up_at_its_first_end(up):
+    _, sees = up
+    sees([container("server", 0, "restarting")], [container("server", 1)], [container("server", 3)])
+    assert waiting.ends_again({}) == "server ended 3 times"
+    sees([container("server")])  # Compose gave up for another reason
+    assert waiting.ends_again({}) == ""
+
+
 def test_what_does_not_come_up_is_not_waited_for_for_ever(up):
     process, sees = up
     sees([container("server")])

@@ -19,6 +19,8 @@ from lingbi.settings import load_settings
 from lingbi.up import decide
 from lingbi.weights.start import check_may_fetch
 
+MARGIN_MIB = 64  # between two looks at what is free
+
 
 def main(arguments=None) -> int:
     """Exit status: 0 all is right, 2 something is not."""
@@ -90,7 +92,6 @@ def host_mib() -> int:
     return available_mib() if is_limited else psutil.virtual_memory().total // MIB
 
 
-MARGIN_MIB = 64  # between two looks at what is free
 CHECKS = {"settings": settings, "folders": folders, "engine": engine, "start": start}
 
 if __name__ == "__main__":
