@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import subprocess
 import time
@@ -17,6 +18,7 @@ POLL_S, TELL_EVERY_S, ANSWER_S = 1.0, 5.0, 30.0
 MOST_RESTARTS = 3
 CRASHES_S = 30  # so many restarts of what crashes at once take less
 BESIDE_LOADING_S = 120  # page and gateway, and what Compose does itself
+LOG_LINE = re.compile(r"^(\S+) +\|", re.M)
 SERVICE, PHASE = "com.docker.compose.service", "weights"
 
 
@@ -141,4 +143,10 @@ def ask(url: str) -> tuple[dict | None, str]:
 def log_tail() -> str:
     """The ends of all services' logs."""
     told = stack.compose("logs", "--no-color", "--tail=15", shown=False).stdout
-    return told.replace("\x1b[2K", "")  # Compose clears lines even so
+    return aligned(told.replace("\x1b[2K", ""))  # Compose clears lines even so
+
+
+def aligned(told: str) -> str:
+    """Log lines with their services' names in one column: Compose makes it as wide as the names it has seen so far."""
+    width = max((len(name) for name in LOG_LINE.findall(told)), default=0)
+    return LOG_LINE.sub(lambda match: f"{match[1]:<{width}}  |", told)

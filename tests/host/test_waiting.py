@@ -67,6 +67,12 @@ def test_a_fetch_may_take_its_time_and_is_told(up, monkeypatch):
     assert told[:2] == ["weights 0 of 17 GB", "weights 1 of 17 GB"] and len(told) == 30
 
 
+def test_names_before_log_lines_stand_in_one_column():
+    told = "server-1  | one\nweights-1  | two | 2\nserver-1   | three\n"
+    assert waiting.aligned(told) == "server-1   | one\nweights-1  | two | 2\nserver-1   | three\n"
+    assert waiting.aligned("") == ""
+
+
 def test_what_is_up_is_up(up):
     process, sees = up
     sees([container("server")])
