@@ -8,6 +8,7 @@ from lingbi.engines.choice import Gpu, admitted, choose_engine
 from lingbi.errors import ConfigurationError
 from lingbi.memory import available_mib, check_memory, needed_mib
 from lingbi.model_folder import inspect
+from lingbi.settings import Settings
 from tests.conftest import DEMO
 
 CARD = Gpu("0", "NVIDIA H200", 143771, 143000)
@@ -47,16 +48,19 @@ def big():
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_numbers(big):
-    needed = needed_mib(big, "cpu")
-    check_memory(big, "cpu", [], 1, needed)
+    needed = needed_mib(big)
+    check_memory(big, "cpu", [], 1, needed, Settings())
     with pytest.raises(ConfigurationError, match=f"big needs {needed} MiB, and {needed - 1} MiB are"):
-        check_memory(big, "cpu", [], 1, needed - 1)
+        check_memory(big, "cpu", [], 1, needed - 1, Settings())
 
 
 def test_a_card_with_too_little_free_memory_is_refused_with_both_numbers(big):
-    check_memory(big, "turbomind", [CARD], 1, 0)
-    with pytest.raises(ConfigurationError, match="18280 MiB, and 9000 MiB are free on GPU 0"):
-        check_memory(big, "turbomind", [replace(CARD, free_mib=9000)], 1, 0)
+    (fit,) = check_memory(big, "turbomind", [CARD, CARD], 1, 0, Settings())
+    assert fit.total_mib <= CARD.free_mib
+    with pytest.raises(
+        ConfigurationError, match=r"big needs 17\d\d\d MiB, and 9000 MiB are free on GPU 0 \(NVIDIA H200\)"
+    ):
+        check_memory(big, "turbomind", [replace(CARD, free_mib=9000)], 1, 0, Settings())
 
 
 def test_limit_of_the_control_group_counts(tmp_path):

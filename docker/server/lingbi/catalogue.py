@@ -10,6 +10,8 @@ TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
 # Tokens of prompt and answer together: `max_length` of the published config.json, by which lmdeploy tells 4khd.
 SESSION_LEN, SESSION_LEN_4KHD = 4096, 16384
 
+PATCH = 14  # pixels of a side of what the vision tower makes one token of
+
 # Tokens of lmdeploy's chat template around one picture, with the published tokenizer:
 # beginning of sequence, 136 before the picture, and 6 after the question.
 TEMPLATE_TOKENS = 1 + 136 + 6
@@ -24,6 +26,13 @@ class Geometry:
     layers: int
     heads: int
     kv_heads: int
+    vocabulary: int = 92544
+
+    @classmethod
+    def of(cls, config: dict) -> "Geometry":
+        """The shape that a config.json tells."""
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+        return cls(*(config[name] for name in names), config["vocab_size"])
 
     @property
     def kv_bytes(self) -> int:
@@ -63,9 +72,7 @@ class Model:
 
     def picture_tokens(self, width: int, height: int) -> int:
         """Prompt tokens that a picture of this size (pixels) costs."""
-        if self.picture_side is None:
-            return tiled_picture_tokens(width, height)
-        return (self.picture_side // 14) ** 2
+        return picture_tokens(self.picture_side, width, height)
 
 
 def _published(name: str, **facts) -> Model:
@@ -151,6 +158,11 @@ def recognise(config: dict) -> Model | None:
 def is_4khd(config: dict) -> bool:
     """Whether lmdeploy 0.4.1 takes this config for the tiled 4khd model in its vision part."""
     return config["architectures"][0] == "InternLM2ForCausalLM"
+
+
+def picture_tokens(side: int | None, width: int, height: int) -> int:
+    """Prompt tokens of a picture: one for each square of the tower's patches, or those of its tiles (side None)."""
+    return tiled_picture_tokens(width, height) if side is None else (side // PATCH) ** 2
 
 
 def tiled_picture_tokens(width: int, height: int, tiles: int = 25) -> int:

@@ -2,19 +2,18 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from functools import partial
 
 import psutil
 
 from lingbi import catalogue
 from lingbi.container import ALONE, check_readable, check_writable
-from lingbi.engines.choice import TURBOMIND, choose_engine, find_gpus
+from lingbi.engines.choice import TURBOMIND, choose_engine, emptied, find_gpus
 from lingbi.errors import LingbiError
 from lingbi.health import find_fault
 from lingbi.memory import MIB, available_mib, check_memory
 from lingbi.model_folder import inspect
-from lingbi.models import find_model
+from lingbi.models import choose_model, find_model
 from lingbi.settings import load_settings
 from lingbi.up import decide
 from lingbi.weights.start import check_may_fetch
@@ -75,14 +74,14 @@ def start(is_replacing: bool = False) -> str:
 
 def replacement() -> str:
     """What fits this machine with nothing else on it; ports are not looked at."""
-    settings, cards = load_settings(), [replace(gpu, free_mib=gpu.total_mib) for gpu in find_gpus()]
+    settings, cards = load_settings(), emptied(find_gpus())
     choice = choose_engine(settings.engine, cards)
-    found = find_model(settings.model, settings.models_dir)
+    found = choose_model(settings, choice.engine, cards, settings.workers or len(cards))
     check_may_fetch(found, settings)
     model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
     workers = settings.workers or (len(cards) if choice.engine == TURBOMIND else 1)
     if model:
-        check_memory(model, choice.engine, cards, workers, host_mib())
+        check_memory(model, choice.engine, cards, workers, host_mib(), settings)
     return f"{found.served_name} with {workers} worker(s), in place of the one that runs: {found.reason}"
 
 

@@ -1,4 +1,4 @@
-"""Whether a model fits the memory of a machine, told before anything is loaded."""
+"""Whether a model fits the memory of a machine, told before anything is loaded; fit.py tells of a GPU."""
 
 from pathlib import Path
 
@@ -6,14 +6,13 @@ import psutil
 
 from lingbi.engines.choice import CPU
 from lingbi.errors import ConfigurationError
+from lingbi.fit import fit_on
 from lingbi.model_folder import ModelFolder
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
 FLOAT32_LIMIT_BYTES = 1 << 30
 CPU_RUNTIME_MIB = 1024  # libraries, a picture's activations, KV cache of a few answers
-# Measured on an H200 beside 16-bit weights: the vision tower in float32, CUDA context, buffers.
-GPU_RUNTIME_MIB = 1750
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     ("memory.max", "memory.current"),
@@ -26,11 +25,9 @@ def uses_float32(folder: ModelFolder) -> bool:
     return folder.weight_bytes <= FLOAT32_LIMIT_BYTES
 
 
-def needed_mib(folder: ModelFolder, engine: str) -> int:
-    """MiB of host memory (CPU engine) or GPU memory without KV cache (TurboMind)."""
+def needed_mib(folder: ModelFolder) -> int:
+    """MiB of host memory that the CPU engine takes."""
     weights = folder.weight_bytes // MIB
-    if engine != CPU:
-        return weights + GPU_RUNTIME_MIB
     return weights * (2 if uses_float32(folder) else 1) + CPU_RUNTIME_MIB
 
 
@@ -46,18 +43,14 @@ def available_mib(cgroup: Path = CGROUP) -> int:
     return free
 
 
-def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int) -> None:
-    """Raise ConfigurationError with both numbers when the model does not fit."""
-    needed = needed_mib(folder, engine)
-    if engine == CPU:
-        _compare(
-            folder, needed * workers, host_mib, "memory available here", "free some, or use --model vl-1_8b or demo"
+def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int, settings) -> list:
+    """The Fit of each worker's GPU (none on the CPU). Raises ConfigurationError with both numbers for what does not fit."""
+    if engine != CPU:
+        return [fit_on(folder, gpu, settings) for gpu in gpus[:workers]]
+    needed = needed_mib(folder) * workers
+    if needed > host_mib:
+        raise ConfigurationError(
+            f"{folder.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "
+            "free some, or use --model vl-1_8b or demo"
         )
-    for gpu in gpus[:workers] if engine != CPU else ():
-        remedy = "end what else uses the GPU (`nvidia-smi`), or use a smaller model"
-        _compare(folder, needed, gpu.free_mib, f"free on GPU {gpu.device} ({gpu.name})", remedy)
-
-
-def _compare(folder: ModelFolder, needed: int, there: int, where: str, remedy: str) -> None:
-    if needed > there:
-        raise ConfigurationError(f"{folder.served_name} needs {needed} MiB, and {there} MiB are {where}; {remedy}")
+    return []

@@ -41,6 +41,15 @@ class ModelFolder:
     def is_tiled(self) -> bool:
         return catalogue.is_4khd(self.config)
 
+    @property
+    def geometry(self) -> catalogue.Geometry:
+        return catalogue.Geometry.of(self.config)
+
+    @property
+    def picture_side(self) -> int | None:
+        """Pixels of the square that a picture is resized to; None: tiles."""
+        return None if self.is_tiled else self.config["img_size"]
+
     def link_in(self, links_dir: Path) -> Path:
         """A link to the folder under a name that transformers and lmdeploy handle well.
 

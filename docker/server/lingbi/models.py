@@ -1,6 +1,7 @@
 """Turns what people name a model by into a model folder, or into where it can be fetched from."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lingbi import catalogue
@@ -41,12 +42,13 @@ def is_present(folder: Path) -> bool:
     return (folder / "config.json").exists()
 
 
-def choose_model(name: str, models_dir: Path, engine: str, gpus: list, workers: int = 1) -> Found:
+def choose_model(settings, engine: str, gpus: list, workers: int = 1) -> Found:
     """As find_model, where auto takes what this engine serves on this machine: see fault_on."""
-    return find_model(name, models_dir, lambda found: fault_on(found, engine, gpus, workers))
+    fault_of = partial(fault_on, settings=settings, engine=engine, gpus=gpus, workers=workers)
+    return find_model(settings.model, settings.models_dir, fault_of)
 
 
-def fault_on(found: Found, engine: str, gpus: list, workers: int) -> str | None:
+def fault_on(found: Found, settings, engine: str, gpus: list, workers: int) -> str | None:
     """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
     # Here, since the small environment of scripts/fetch has neither.
     from lingbi.engines.choice import CPU
@@ -57,7 +59,7 @@ def fault_on(found: Found, engine: str, gpus: list, workers: int) -> str | None:
         return "is slow on the CPU and served there only when it is named"
     folder = inspect(found.path)
     try:
-        check_memory(folder, engine, gpus, workers, available_mib())
+        check_memory(folder, engine, gpus, workers, available_mib(), settings)
     except ConfigurationError as error:
         return f"does not fit ({error})"
     return None

@@ -97,24 +97,24 @@ class Describer:
     """The loaded model, and the question."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
-        from lingbi.engines.choice import CPU, choose_engine, find_gpus
+        from lingbi.engines.choice import choose_engine, find_gpus
         from lingbi.service import picture_rules
 
         self.picture_rules = picture_rules(settings)
         gpus = find_gpus()
         engine = choose_engine(settings.engine, gpus).engine
-        found = choose_model(settings.model, settings.models_dir, engine, gpus)
+        found = choose_model(settings, engine, gpus)
         check_may_fetch(found, settings)
         ensure(found, settings, Progress())
         folder = inspect(found.path)
-        check_memory(folder, engine, gpus, 1, available_mib())
+        fit = next(iter(check_memory(folder, engine, gpus, 1, available_mib(), settings)), None)
         self.options = options
-        self.batch = options.batch or (CPU_BATCH if engine == CPU else settings.max_batch_size)
+        self.batch = options.batch or (fit.max_batch_size if fit else CPU_BATCH)
         os.environ["LINGBI_ENGINE"] = engine  # read by the patches that choose lmdeploy's engine
         self.sessions = 0
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.engine = _build(folder, settings)
+        self.engine = _build(folder, settings, fit)
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""
@@ -155,10 +155,10 @@ class Describer:
         return {"text": text} | {name: getattr(output, name) for name in COUNTS}
 
 
-def _build(folder, settings: Settings):
+def _build(folder, settings: Settings, fit):
     from lingbi.worker import build_engine
 
-    return build_engine(folder, settings)
+    return build_engine(folder, settings, fit)
 
 
 def _fields(answer) -> dict:

@@ -5,37 +5,58 @@ import sys
 
 from lingbi import catalogue
 from lingbi.engines.choice import TURBOMIND, choose_engine, find_gpus
-from lingbi.errors import LingbiError
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.fit import BITS, Wanted, fit
 from lingbi.memory import available_mib, needed_mib
 from lingbi.model_folder import inspect
 from lingbi.models import DEMO_FOLDER, find_model
 from lingbi.settings import Settings, load_settings
 
 HEAD = ("name", "ModelScope id", "weights", "geometry", "KV cache", "picture", "session", "template", "card", "here")
+FIT_HEAD = ("name", "at most", "weights", "beside them", "KV cache", "tokens", "session", "answers", "a step")
 
 
 def main(arguments=None) -> int:
-    """Exit status: 0, or 2 for a setting that cannot be used."""
-    argparse.ArgumentParser(prog="scripts/plan", description=__doc__.split(": ")[1].capitalize()).parse_args(arguments)
+    """Exit status: 0, 2 for a setting that cannot be used, or for a GPU that has room for no model."""
+    options = parse(arguments)
     try:
         settings = load_settings()
         gpus = find_gpus()
         engine = choose_engine(settings.engine, gpus).engine
+        print(f"engine {engine}; models in {settings.models_dir}\n")
+        print(table([HEAD, *(row(model, settings, engine) for model in catalogue.MODELS), demo_row()]))
+        print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
+        for model in catalogue.MODELS:
+            print(f"  {model.name:<8} {model.purpose}")
+        cards = {f"a GPU with {mib} MiB free": mib for mib in options.gpu_mib}
+        if not cards and engine == TURBOMIND:
+            cards = {
+                f"GPU {gpu.device} ({gpu.name}), {gpu.free_mib} of {gpu.total_mib} MiB free": gpu.free_mib
+                for gpu in gpus
+            }
+        for card, free_mib in cards.items():
+            print(f"\n{card}:")
+            print(fits(free_mib, Wanted.of(settings)))
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    memory_mib = gpus[0].total_mib if engine == TURBOMIND else available_mib()
-    where = f"{gpus[0].name}, {len(gpus)} of them" if engine == TURBOMIND else "CPU engine"
-    print(f"engine {engine} ({where}), {memory_mib} MiB; models in {settings.models_dir}\n")
-    rows = [HEAD, *(row(model, settings, engine, memory_mib) for model in catalogue.MODELS), demo_row()]
-    print(table(rows))
-    print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
-    for model in catalogue.MODELS:
-        print(f"  {model.name:<8} {model.purpose}")
     return 0
 
 
-def row(model: catalogue.Model, settings: Settings, engine: str, memory_mib: int) -> tuple:
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/plan", description=__doc__.split(": ")[1].capitalize())
+    parser.add_argument(
+        "--gpu-mib",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="MIB",
+        help="plan for GPUs, or slices of one, with so much free memory, instead of those that are here",
+    )
+    return parser.parse_args(arguments)
+
+
+def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
     """One model's facts, and whether it is here and fits."""
     geometry = model.geometry
     return (
@@ -48,8 +69,26 @@ def row(model: catalogue.Model, settings: Settings, engine: str, memory_mib: int
         str(model.session_len),
         model.template,
         f"{model.card_gb} GB",
-        state(model, settings, engine, memory_mib),
+        state(model, settings, engine),
     )
+
+
+def fits(free_mib: int, wanted: Wanted) -> str:
+    """The settings of every model on a card, in MiB and tokens. Raises ConfigurationError where none fits."""
+    rows, refused = [FIT_HEAD], []
+    for model in catalogue.MODELS:
+        try:
+            found = fit(model, free_mib, wanted)
+        except ConfigurationError as error:
+            refused.append(str(error))
+            continue
+        cache = f"{found.cache_mib}, {BITS[found.quant_policy]} bits"
+        sizes = (found.total_mib, found.weights_mib, found.runtime_mib, cache)
+        limits = (found.cache_tokens, found.session_len, found.max_batch_size, found.prefill_tokens)
+        rows.append((model.name, *map(str, (*sizes, *limits))))
+    if len(rows) == 1:
+        raise ConfigurationError("; ".join(refused))
+    return "\n".join([table(rows), *refused])
 
 
 def demo_row() -> tuple:
@@ -71,11 +110,12 @@ def demo_row() -> tuple:
     )
 
 
-def state(model: catalogue.Model, settings: Settings, engine: str, memory_mib: int) -> str:
-    """Whether a model is here, and whether its weights fit the memory there is."""
+def state(model: catalogue.Model, settings: Settings, engine: str) -> str:
+    """Whether a model is here; on the CPU also whether it fits: a GPU has a table of its own."""
     here = "present" if find_model(model.name, settings.models_dir).is_present else "to be fetched"
-    needed = needed_mib(model, engine)
-    return f"{here}, {'fits' if needed <= memory_mib else f'needs {needed} MiB'}"
+    if engine == TURBOMIND:
+        return here
+    return f"{here}, {'fits' if needed_mib(model) <= available_mib() else f'needs {needed_mib(model)} MiB'}"
 
 
 def table(rows: list) -> str:

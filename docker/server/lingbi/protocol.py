@@ -281,7 +281,8 @@ class Weights(BaseModel):
 
 
 class Ready(BaseModel):
-    """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked."""
+    """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked;
+    gpu: settings and memory (MiB) of the engine there."""
 
     status: Literal["ready", "not ready"]
     phase: str
@@ -290,6 +291,7 @@ class Ready(BaseModel):
     model: str
     engine: str
     engine_reason: str
+    gpu: dict[str, int | str] | None = None
     weights: Weights | None = None
     probe: dict[str, float] | None = None
     error: str | None = None

@@ -1,10 +1,11 @@
 """How a worker is: its phase, and the picture question that makes it ready and keeps it so."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from lingbi import scenes
 from lingbi.errors import StartError
+from lingbi.fit import Fit
 from lingbi.messages import data_url, user_message
 from lingbi.weights.progress import Progress
 
@@ -29,6 +30,8 @@ class Readiness:
     probe: dict | None = None
     error: str | None = None
     weights: Progress = field(default_factory=Progress)  # of fetching or checking them
+    fit: Fit | None = None  # settings and memory on a GPU
+    loaded: float = 0.0  # share of the language model that is on the GPU
 
     @property
     def is_ready(self) -> bool:
@@ -37,8 +40,18 @@ class Readiness:
     def enter(self, phase: str, error: str | None = None) -> None:
         self.phase, self.since, self.error = phase, time.monotonic(), error
 
+    def weights_loaded(self, done_bytes: int, all_bytes: int) -> None:
+        """So much of the language model has been loaded."""
+        self.loaded = done_bytes / all_bytes
+
+    def progress(self) -> float:
+        """How far a start is, from 0 to 1."""
+        begun = PROGRESS.get(self.phase, 1.0)
+        return begun + (PROGRESS[PROBING] - begun) * self.loaded if self.phase == LOADING_MODEL else begun
+
     def report(self) -> dict:
-        """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error.
+        """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error;
+        on a GPU `gpu`: the engine's settings there, and the memory that they take.
 
         While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
         """
@@ -46,13 +59,14 @@ class Readiness:
             "status": "ready" if self.is_ready else "not ready",
             "phase": self.phase,
             "phase_seconds": round(time.monotonic() - self.since, 1),
-            "progress": PROGRESS.get(self.phase, 1.0),
+            "progress": round(self.progress(), 2),
             "model": self.model,
             "engine": self.engine,
             "engine_reason": self.reason,
         }
         weights = self.weights.report() if self.phase == PREPARING else None
-        extra = {"probe": self.probe, "error": self.error, "weights": weights}
+        gpu = self.fit and asdict(self.fit) | {"total_mib": self.fit.total_mib}
+        extra = {"gpu": gpu, "probe": self.probe, "error": self.error, "weights": weights}
         return report | {key: value for key, value in extra.items() if value is not None}
 
 

@@ -59,16 +59,24 @@ class Settings(BaseSettings):
     session_len: int | None = Field(
         None, ge=256, description="most tokens of prompt and answer; default: the model's own"
     )
-    max_batch_size: int = Field(64, ge=1, le=512, description="answers generated at once on a GPU")
-    prefill_tokens: int = Field(
-        4096,
+    max_batch_size: int | None = Field(
+        None, ge=1, le=512, description="answers generated at once on a GPU; default: 64, fewer where memory is short"
+    )
+    prefill_tokens: int | None = Field(
+        None,
         ge=256,
-        description="most prompt tokens of one step on a GPU; more stalls running answers and takes memory",
+        description="most prompt tokens of one step on a GPU; more stalls running answers and takes memory; "
+        "default: 4096, fewer where memory is short",
     )
-    cache_fraction: float = Field(
-        0.8, gt=0, lt=1, description="share of the GPU memory left free by the weights that holds KV cache"
+    cache_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share of the GPU memory that the model leaves that holds KV cache; default: 0.9"
     )
-    quant_policy: Literal["0", "4", "8"] = Field("0", description="KV cache bits: 0 (16), 8 or 4")
+    quant_policy: Literal["0", "4", "8"] | None = Field(
+        None, description="KV cache bits: 0 (16), 8 or 4; default: 0, the others where memory is short"
+    )
+    gpu_memory_mib: int | None = Field(
+        None, ge=1, description="most memory that a worker takes of its GPU, MiB; default: all that is free"
+    )
     cpu_threads: int = Field(0, ge=0, description="threads of the CPU engine; 0: all cores")
     cpu_sequences: int = Field(8, ge=1, description="answers generated in turn on the CPU engine")
     cpu_prefill_tokens: int = Field(256, ge=16, description="prompt tokens a turn on the CPU engine")

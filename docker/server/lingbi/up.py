@@ -55,6 +55,7 @@ class Plan:
     choice: Choice
     workers: int
     front: Front | None
+    fits: list  # of each worker, on GPUs
 
     @property
     def url(self) -> str:
@@ -143,6 +144,8 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict:
     plan = decide(settings, options)
     say(f"model   {plan.served_name}: {plan.found.reason}")
     say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
+    for worker, fit in enumerate(plan.fits):
+        say(f"memory  worker {worker}: {fit}")
     check_on_hub(plan.found, settings)
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     if plan.front:
@@ -205,15 +208,16 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     """Choose model, engine and workers, and check all that can be checked before a start."""
     gpus = find_gpus()
     choice = choose_engine(settings.engine, gpus)
-    found = choose_model(settings.model, settings.models_dir, choice.engine, gpus, settings.workers or len(gpus))
+    found = choose_model(settings, choice.engine, gpus, settings.workers or len(gpus))
     check_may_fetch(found, settings)
     # What is not fetched yet is known from the catalogue, or not at all.
     model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
     workers = settings.workers or (len(gpus) if choice.engine == TURBOMIND else 1)
     if choice.engine == TURBOMIND and workers > len(gpus):
         raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
+    fits = []
     if model:
-        check_memory(model, choice.engine, gpus, workers, available_mib())
+        fits = check_memory(model, choice.engine, gpus, workers, available_mib(), settings)
     front = None
     if not options.server_only:
         servers = [worker_address(settings, worker) for worker in range(workers)]
@@ -222,7 +226,7 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
         check_port(settings.host, port, "LINGBI_PORT")
     for name, (host, port) in (front.ports if front else {}).items():
         check_port(host, port, name)
-    return Plan(settings, found, model.served_name if model else found.served_name, choice, workers, front)
+    return Plan(settings, found, model.served_name if model else found.served_name, choice, workers, front, fits)
 
 
 def check_port(host: str, port: int, setting: str) -> None:

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 
-from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, find_gpus
+from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, emptied, find_gpus
 from lingbi.errors import LingbiError, StartError
+from lingbi.fit import Fit, fit_when_free
 from lingbi.keys import ensure_keys
 from lingbi.logs import adopt, configure
 from lingbi.model_folder import ModelFolder, inspect
-from lingbi.models import find_model
+from lingbi.models import choose_model
 from lingbi.readiness import FAILED, LOADING, LOADING_MODEL, PREPARING, PROBING, READY, WEDGED, Readiness, ask_probe
 from lingbi.restarts import Restarts
 from lingbi.settings import Settings, load_settings
@@ -22,6 +23,7 @@ from lingbi.weights.start import check_may_fetch, ensure
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
+CPU_INSTANCES = 64  # handles of the CPU engine; its own limit of answers is cpu_sequences
 GIVE_UP_MARGIN_S = 10
 WEDGED_STATUS = 1
 
@@ -50,7 +52,8 @@ class Worker:
         gpus = find_gpus()
         self.settings = settings
         self.choice = choose_engine(settings.engine, gpus)
-        self.found = find_model(settings.model, settings.models_dir)
+        # By what the cards hold at all: what is on one just now may be a worker that ends.
+        self.found = choose_model(settings, self.choice.engine, emptied(gpus), settings.workers or len(gpus))
         check_may_fetch(self.found, settings)
         name = self.found.served_name if self.found.is_to_come else inspect(self.found.path).served_name
         ensure_keys(settings.hashed_key_file(), settings.key_file())
@@ -88,7 +91,7 @@ class Worker:
             self.server.is_up.wait()
             self._prepare()
             self.readiness.enter(LOADING)
-            engine = build_engine(self.folder, self.settings, lambda: self.readiness.enter(LOADING_MODEL))
+            engine = build_engine(self.folder, self.settings, self.readiness.fit, self._after_vision)
             self.readiness.enter(PROBING)
             self._probe(engine)
             if self.server.deadline is None:
@@ -99,13 +102,23 @@ class Worker:
             self._fail(error)
 
     def _prepare(self) -> None:
-        """Fetch or check the weights, then say which model this is."""
+        """Fetch or check the weights, then say which model this is, and with which settings it fits."""
         self.readiness.enter(PREPARING)
         ensure(self.found, self.settings, self.readiness.weights)
         self.folder: ModelFolder = inspect(self.found.path)
+        if self.choice.engine == TURBOMIND:
+            self.readiness.fit = fit_when_free(self.folder, lambda: find_gpus()[0], self.settings)
+            log.info("GPU memory: %s", self.readiness.fit)
         facts = {"model": self.folder.served_name, "engine": self.choice.engine}
-        session_len = self.settings.session_len or self.folder.session_len
+        fit = self.readiness.fit
+        session_len = fit.session_len if fit else self.settings.session_len or self.folder.session_len
         self.service.metrics.model.info(facts | {"session_len": str(session_len)})
+
+    def _after_vision(self) -> None:
+        from lingbi.engines import loading
+
+        self.readiness.enter(LOADING_MODEL)
+        loading.on_weights = self.readiness.weights_loaded
 
     def _probe(self, engine) -> None:
         future = asyncio.run_coroutine_threadsafe(self._serve(engine), self.server.loop)
@@ -114,11 +127,12 @@ class Worker:
     async def _serve(self, engine) -> dict:
         is_cpu = self.choice.engine == CPU
         settings = self.settings
-        running = settings.cpu_sequences if is_cpu else settings.max_batch_size
+        running = settings.cpu_sequences if is_cpu else self.readiness.fit.max_batch_size
         self.service.take_engine(engine, running, settings.cpu_kept_sessions if is_cpu else settings.kept_sessions)
         if is_cpu:
             engine.engine.on_turn = self.service.vitals.model.beat
-            self.service.metrics.kv_capacity.set(self.settings.cpu_sequences * engine.session_len)
+        capacity = settings.cpu_sequences * engine.session_len if is_cpu else self.readiness.fit.cache_tokens
+        self.service.metrics.kv_capacity.set(capacity)
         return await ask_probe(self.service, self.folder.is_demo)
 
     def _watch(self) -> None:
@@ -154,10 +168,10 @@ class Worker:
         self.server.should_exit = True
 
 
-def build_engine(folder: ModelFolder, settings: Settings, after_vision=lambda: None):
+def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None, after_vision=lambda: None):
     """lmdeploy's VLAsyncEngine for a model folder, on the engine that the machine gets (see hook.py).
 
-    after_vision is called when the vision tower is loaded, before the language model is.
+    fit: its settings on a GPU, None on the CPU; after_vision is called when the vision tower is loaded, before the language model is.
     """
     from lmdeploy.messages import TurbomindEngineConfig
     from lmdeploy.serve.vl_async_engine import VLAsyncEngine
@@ -170,13 +184,16 @@ def build_engine(folder: ModelFolder, settings: Settings, after_vision=lambda: N
     logger = get_logger("lmdeploy")
     logger.setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
     adopt(logger)
-    config = TurbomindEngineConfig(
-        session_len=settings.session_len or folder.session_len,
-        max_batch_size=settings.max_batch_size,
-        cache_max_entry_count=settings.cache_fraction,
-        quant_policy=int(settings.quant_policy),
-        max_prefill_token_num=settings.prefill_tokens,
-    )
+    config = TurbomindEngineConfig(session_len=settings.session_len or folder.session_len, max_batch_size=CPU_INSTANCES)
+    if fit:
+        config = TurbomindEngineConfig(
+            session_len=fit.session_len,
+            max_batch_size=fit.max_batch_size,
+            quant_policy=int(fit.quant_policy),
+            max_prefill_token_num=fit.prefill_tokens,
+        )
+        # TurboMind takes 1 and more as a number of blocks; the config's own check knows shares only.
+        config.cache_max_entry_count = float(fit.blocks)
     lmdeploy_patches.after_vision = after_vision
     return VLAsyncEngine(os.fspath(folder.path), backend_config=config)
 

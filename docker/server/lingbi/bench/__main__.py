@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from lingbi.bench.sides import gpu_used_mib, serving
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
 from lingbi.model_folder import inspect
 from lingbi.models import find_model
-from lingbi.settings import load_settings
+from lingbi.settings import PREFIX, load_settings
 from lingbi.smoke import served_model
 
 SIDES = ("stock", "lingbi")
@@ -31,6 +32,7 @@ PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
 FIRST_PORT = 23733
 WARM_UP_PEOPLE, WARM_UP_SEED = 8, 10**6
+LEAST_TALKS = 8  # of a round: one question has no median
 
 
 def main(arguments=None) -> int:
@@ -38,7 +40,8 @@ def main(arguments=None) -> int:
     options = parse(arguments)
     try:
         options.to.mkdir(parents=True, exist_ok=True)
-        found = measure_url(options) if options.url else measure_sides(options)
+        measure = measure_url if options.url else measure_variants if options.variants else measure_sides
+        found = measure(options)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -72,7 +75,20 @@ def parse(arguments=None) -> argparse.Namespace:
         metavar="KIND:PEOPLE",
         help=f"what, and how many at once: image:1,8,32; kinds {', '.join(KINDS)} (default: all, {PEOPLE})",
     )
-    parser.add_argument("--talks", type=int, default=3, help="talks of each person in a round (default 3)")
+    parser.add_argument(
+        "--with",
+        dest="variants",
+        action="append",
+        type=environment,
+        metavar="SETTINGS",
+        help="lingbi alone with these settings, once for each --with: 'PREFILL_TOKENS=2048 GPU_MEMORY_MIB=24000'",
+    )
+    parser.add_argument(
+        "--talks",
+        type=int,
+        default=3,
+        help=f"talks of each person in a round (default 3), more where a round would have fewer than {LEAST_TALKS}",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="first port of the servers it starts")
     parser.add_argument("--starts", type=int, default=0, help="with --model: starts to time, without KV cache")
@@ -88,6 +104,37 @@ def series(text: str) -> tuple:
     if kind not in KINDS:
         raise argparse.ArgumentTypeError(f"{kind!r} is no kind; there are {', '.join(KINDS)}")
     return kind, [int(number) for number in people.split(",")] if people else PEOPLE
+
+
+def environment(text: str) -> dict:
+    """Settings of lingbi as environment variables, of NAME=VALUE with spaces between; none: its own choice."""
+    pairs = [part.partition("=") for part in text.split()]
+    if not all(separator for _, separator, _ in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=VALUE, with spaces between")
+    return {PREFIX + name.removeprefix(PREFIX): value for name, _, value in pairs}
+
+
+def measure_variants(options) -> dict:
+    """lingbi with each of the variants' settings, one after the other on the first GPU: memory, then rounds."""
+    settings, gpu = load_settings(), options.gpus[0]
+    folder = inspect(find_model(options.model, settings.models_dir).path)
+    options.model = folder.served_name
+    work, found = Path(tempfile.mkdtemp(prefix="lingbi-bench-")), {}
+    for number, variant in enumerate(options.variants):
+        name = " ".join(f"{key.removeprefix(PREFIX)}={value}" for key, value in variant.items()) or "lingbi's choice"
+        with (
+            serving("lingbi", folder, work / str(number), options.port, gpu, None, **variant) as server,
+            Peak(gpu) as peak,
+        ):
+            rounds = list(_rounds(server.target, options, fixed_length=True, gpu=gpu))
+        found[name] = {
+            "starts_s": [round(server.start_s, 2)],
+            "gpu_mib_without_cache": [server.gpu_mib],
+            "gpu_planned_mib": server.planned_mib,
+            "gpu_peak_mib": peak.mib - server.before_mib,
+            "rounds": rounds,
+        }
+    return {"sides": found}
 
 
 def measure_url(options) -> dict:
@@ -153,12 +200,11 @@ def _rounds(target: Target, options, fixed_length: bool, gpu: int | None = None)
                 target, kind, min(crowds[0], WARM_UP_PEOPLE), 1, options.tokens, WARM_UP_SEED, fixed_length
             )
             for people in crowds:
+                talks = max(options.talks, math.ceil(LEAST_TALKS / people))
                 for number in range(options.rounds):
                     seed = people * options.rounds + number
                     with Peak(gpu) as peak:
-                        figures = askers.ask_round(
-                            target, kind, people, options.talks, options.tokens, seed, fixed_length
-                        )
+                        figures = askers.ask_round(target, kind, people, talks, options.tokens, seed, fixed_length)
                     if figures["failed"] == figures["requests"]:
                         raise CheckError(f"{target.url} answered none of {kind} x {people}: {figures['first_error']}")
                     print(kind, people, json.dumps(figures), file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ FIGURES = {"req_s": lambda one: one["req_s"], "tokens_s": lambda one: one["token
     for name in ("ttft", "gap")
     for part in ("p50", "p95", "p99")
 }
+HEAD = f"{'req/s':>18}{'TTFT p50':>12}{'gap p95':>12}"
 
 
 def machine() -> dict:
@@ -51,26 +52,41 @@ def medians(found: dict) -> dict:
 
 
 def table(found: dict) -> str:
-    """Rows of kind and people, for each side requests/s and times; the ratio where there are two."""
+    """Rows of kind and people: requests/s and times of each side, with the ratio where there are two; and memory."""
     sides = {side: with_intervals(figures) for side, figures in found["sides"].items()}
+    lines = _beside(sides) if len(sides) <= 2 else _below(sides)
+    for side, figures in found["sides"].items():
+        if figures.get("starts_s"):
+            line = f"{side}: starts {figures['starts_s']} s, without cache {figures['gpu_mib_without_cache']} MiB"
+            if "gpu_peak_mib" in figures:
+                line += f", at most {figures['gpu_peak_mib']} MiB, planned {figures['gpu_planned_mib']} MiB"
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _beside(sides: dict) -> list:
     lines = [f"{'':18}" + "".join(f"{side:>42}" for side in sides)]
-    lines.append(f"{'kind':10}{'people':>8}" + f"{'req/s':>18}{'TTFT p50':>12}{'gap p95':>12}" * len(sides))
+    lines.append(f"{'kind':10}{'people':>8}" + HEAD * len(sides))
     for kind, people in next(iter(sides.values())):
-        line = f"{kind:10}{people:>8}"
-        for groups in sides.values():
-            values = groups[kind, people]
-            spread = f" ±{values['req_s']['ci95']:.2f}" if values["req_s"]["ci95"] is not None else ""
-            line += f"{values['req_s']['median']:>12.2f}{spread:>6}{values['ttft_p50']['median']:>10.1f}ms"
-            line += f"{values['gap_p95']['median']:>10.1f}ms"
+        line = f"{kind:10}{people:>8}" + "".join(_figures(groups[kind, people]) for groups in sides.values())
         if len(sides) == 2:
             first, second = (groups[kind, people] for groups in sides.values())
             if first["req_s"]["median"] and first["ttft_p50"]["median"]:
                 line += f"   x{second['req_s']['median'] / first['req_s']['median']:.2f}"
                 line += f" ttft x{second['ttft_p50']['median'] / first['ttft_p50']['median']:.2f}"
         lines.append(line)
-    for side, figures in found["sides"].items():
-        if figures.get("starts_s"):
-            lines.append(
-                f"{side}: starts {figures['starts_s']} s, without cache {figures['gpu_mib_without_cache']} MiB"
-            )
-    return "\n".join(lines)
+    return lines
+
+
+def _below(sides: dict) -> list:
+    lines = [f"{'kind':10}{'people':>8}{HEAD}"]
+    for kind, people in next(iter(sides.values())):
+        for side, groups in sides.items():
+            lines.append(f"{kind:10}{people:>8}{_figures(groups[kind, people])}  {side}")
+    return lines
+
+
+def _figures(values: dict) -> str:
+    spread = f" ±{values['req_s']['ci95']:.2f}" if values["req_s"]["ci95"] is not None else ""
+    figures = f"{values['req_s']['median']:>12.2f}{spread:>6}{values['ttft_p50']['median']:>10.1f}ms"
+    return figures + f"{values['gap_p95']['median']:>10.1f}ms"

@@ -26,11 +26,17 @@ MIB = 1 << 20
 
 @dataclass
 class Server:
-    """A server that runs: where, seconds from its start to its first answer, GPU memory it took besides KV cache (MiB)."""
+    """A server that runs: where, and seconds from its start to its first answer.
+
+    MiB of GPU memory: gpu_mib that it took besides KV cache, before_mib that was in use before it, planned_mib
+    that lingbi's planned to take at most.
+    """
 
     target: Target
     start_s: float
     gpu_mib: int
+    before_mib: int
+    planned_mib: int | None
 
 
 def gpu_used_mib(gpu: int) -> int:
@@ -52,13 +58,18 @@ def _memory(gpu: int):
 
 
 def without_cache(used_mib: int, before_mib: int, gpu: int, cache_fraction: float) -> int:
-    """MiB that a server took besides its KV cache, which is a fraction of what the rest left free."""
+    """MiB that a stock server took besides its KV cache, which is a fraction of what the rest left free."""
     return round((used_mib - before_mib - cache_fraction * (gpu_total_mib(gpu) - before_mib)) / (1 - cache_fraction))
 
 
 @contextmanager
-def serving(side: str, folder: ModelFolder, work_dir: Path, port: int, gpu: int, cache_fraction: float, **extra: str):
-    """Run one side; yields a Server, ends it afterwards. extra: environment for lingbi's side.
+def serving(
+    side: str, folder: ModelFolder, work_dir: Path, port: int, gpu: int, cache_fraction: float | None, **extra: str
+):
+    """Run one side; yields a Server, ends it afterwards.
+
+    cache_fraction: share of what is left free that holds KV cache, None for lingbi's own choice; extra: environment
+    for lingbi's side.
 
     Raises StartError with the end of the server's log.
     """
@@ -79,7 +90,12 @@ def serving(side: str, folder: ModelFolder, work_dir: Path, port: int, gpu: int,
         key = None if side == "stock" else (work_dir / "state" / "api-key").read_text().split()[0]
         # stock calls a model by the name of its template
         target = Target(url, key, folder.template if side == "stock" else folder.served_name)
-        yield Server(target, seconds, without_cache(used_mib, before_mib, gpu, cache_fraction))
+        if side == "stock":
+            gpu_mib, planned_mib = without_cache(used_mib, before_mib, gpu, cache_fraction), None
+        else:
+            plan = httpx.get(url + path, trust_env=False).json()["gpu"]
+            gpu_mib, planned_mib = used_mib - before_mib - plan["cache_mib"], plan["total_mib"]
+        yield Server(target, seconds, gpu_mib, before_mib, planned_mib)
     finally:
         process.terminate()
         try:
@@ -107,14 +123,13 @@ def _stock(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float
     return command, {STOCK: "1"}
 
 
-def _lingbi(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float) -> tuple:
+def _lingbi(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float | None) -> tuple:
     """lingbi's worker with its defaults."""
     environment = {
         "LINGBI_MODEL": str(folder.path),
         "LINGBI_PORT": str(port),
         "LINGBI_STATE_DIR": str(work_dir / "state"),
-        "LINGBI_CACHE_FRACTION": str(cache_fraction),
-    }
+    } | ({"LINGBI_CACHE_FRACTION": str(cache_fraction)} if cache_fraction else {})
     return [sys.executable, "-m", "lingbi.worker"], environment
 
 

@@ -1,7 +1,7 @@
 """Which engine a machine gets, and why."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import pynvml
@@ -60,6 +60,11 @@ def _describe(device: str) -> Gpu:
     name = pynvml.nvmlDeviceGetName(handle)
     name = name.decode() if isinstance(name, bytes) else name
     return Gpu(device, name, memory.total >> 20, memory.free >> 20)
+
+
+def emptied(gpus: list) -> list:
+    """These GPUs as they are with nothing on them."""
+    return [replace(gpu, free_mib=gpu.total_mib) for gpu in gpus]
 
 
 def choose_engine(requested: str, gpus: list) -> Choice:
