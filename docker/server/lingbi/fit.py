@@ -176,6 +176,12 @@ def _filled(model, candidate: Fit, room_mib: int, cache_fraction: float | None) 
     return replace(candidate, blocks=blocks, cache_mib=_cache_mib(model, blocks, candidate.quant_policy))
 
 
+def cache_room_mib(model, free_mib: int) -> int:
+    """MiB that a model with its own choice of settings leaves for KV cache."""
+    found = fit(model, free_mib)
+    return free_mib - found.weights_mib - found.runtime_mib
+
+
 def _cache_mib(model, blocks: int, quant_policy: str) -> int:
     return -(-blocks * block_bytes(model, quant_policy) // MIB)
 
