@@ -28,7 +28,7 @@ SIDES = ("stock", "lingbi")
 # Share of the free memory that stock takes for its KV cache where lingbi is to have as much on the same card.
 SHARED_CARD = 0.3
 OWN_CARD = 0.8
-NO_CACHE = 0.005  # room for one picture question, which lingbi asks before it says it is ready
+NO_CACHE = {"stock": 0.005, "lingbi": None}  # lingbi tells how much of its memory is cache
 PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
 FIRST_PORT = 23733
@@ -161,7 +161,7 @@ def measure_sides(options) -> dict:
     for number in range(options.starts):
         for side in options.sides:
             place = work / f"{side}-start-{number}"
-            with serving(side, folder, place, options.port, gpus[side], NO_CACHE) as server:
+            with serving(side, folder, place, options.port, gpus[side], NO_CACHE[side]) as server:
                 found[side]["starts_s"].append(round(server.start_s, 2))
                 found[side]["gpu_mib_without_cache"].append(server.gpu_mib)
     is_shared = len(options.gpus) == 1 and len(options.sides) > 1
