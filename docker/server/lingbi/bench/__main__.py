@@ -172,7 +172,8 @@ def measure_sides(options) -> dict:
             server = servers[side] = stack.enter_context(started)
             memory = f"{server.gpu_mib} MiB besides {server.cache_mib} MiB of KV cache"
             print(side, f"started in {server.start_s:.2f} s, {memory}", file=sys.stderr)
-            share = server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side])) if is_shared else OWN_CARD
+            if is_shared and index == 0:
+                share = server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side]))
         run = _at_once if len(options.gpus) > 1 else _in_turn
         run(servers, options, found, gpus)
     return {"sides": found}
