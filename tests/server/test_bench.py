@@ -14,6 +14,7 @@ from lingbi.bench.report import medians, table
 from lingbi.bench.rounds import interval, percentiles, summarise
 
 TIMES = ("p50", "p95", "p99")
+JSON, STREAM = "application/json", "text/event-stream"
 
 
 def parsed(*arguments: str):
@@ -157,24 +158,24 @@ def test_the_chart_has_a_panel_for_each_kind(tmp_path, monkeypatch):
 class Faulty(BaseHTTPRequestHandler):
     """An API that fails every so many-th question with 503, or with an error in a 200, as stock lmdeploy does."""
 
-    every, status, asked = 3, 503, 0
+    every, status, kind, asked = 3, 503, JSON, 0
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
-        self._answer(200, "application/json", {"data": [{"id": "internlm-xcomposer2-vl-7b"}]})
+        self._answer(200, JSON, {"data": [{"id": "internlm-xcomposer2-vl-7b"}]})
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         type(self).asked += 1
         if self.asked % self.every == 0:
-            return self._answer(self.status, "application/json", {"error": "the engine is gone"})
-        return self._answer(200, "text/event-stream", {"choices": [{"delta": {"content": "红"}}]})
+            return self._answer(self.status, self.kind, {"error": "the engine is gone"})
+        return self._answer(200, STREAM, {"choices": [{"delta": {"content": "红"}}]})
 
     def _answer(self, status: int, kind: str, content: dict) -> None:
         text = json.dumps(content)
-        body = (f"data: {text}\n\ndata: [DONE]\n\n" if "event" in kind else text).encode()
+        body = (f"data: {text}\n\ndata: [DONE]\n\n" if kind == STREAM else text).encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -182,11 +183,19 @@ class Faulty(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-@pytest.fixture(params=[(3, 503), (3, 200), (1, 503)], ids=["some refused", "some errors in a 200", "all refused"])
+FAULTS = {
+    "some refused": (3, 503, JSON),
+    "some refused as a stream": (3, 503, STREAM),
+    "some errors in a 200": (3, 200, JSON),
+    "all refused": (1, 503, JSON),
+}
+
+
+@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
 def faulty(request):
     """(URL, whether it answers anything) of a server that fails."""
-    every, status = request.param
-    handler = type("OneFaulty", (Faulty,), {"every": every, "status": status})
+    every, status, kind = request.param
+    handler = type("OneFaulty", (Faulty,), {"every": every, "status": status, "kind": kind})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", every > 1

@@ -80,10 +80,11 @@ def test_the_cards_that_are_here_unless_others_are_asked_about(capsys, monkeypat
         f"GPU {device} (L4) with {free} of 24000 MiB free" for device, free in ((0, 23000), (1, 24000))
     ]
     assert found["GPU 0 (L4) with 23000 of 24000 MiB free"]["vl-7b"] == cells(catalogue.find("vl-7b"), 23_000)
-    monkeypatch.setenv("LINGBI_ENGINE", "cpu")
+    for engine in ("auto", "cpu"):
+        monkeypatch.setenv("LINGBI_ENGINE", engine)
+        assert plan.main(["--gpu-mib", "24000"]) == 0
+        assert list(tables(capsys)[0]) == ["a GPU with 24000 MiB free"]
     assert plan.main([]) == 0 and tables(capsys)[0] == {}
-    assert plan.main(["--gpu-mib", "24000"]) == 0
-    assert list(tables(capsys)[0]) == ["a GPU with 24000 MiB free"]
 
 
 @pytest.mark.parametrize("bad", [["--gpu-mib", "24G"], ["--gpu-mib"], ["--gpu"]])
