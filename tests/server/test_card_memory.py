@@ -142,6 +142,13 @@ def test_more_memory_is_never_worse(model, free_mib, more_mib, wanted):
     assert rank(fit.fit(model, free_mib + more_mib, wanted)) >= rank(found)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_the_room_for_cache_is_what_its_share_is_of(share):
+    free_mib = 4 * least_mib(VL_7B)
+    found = fit.fit(VL_7B, free_mib, Wanted(cache_fraction=share))
+    assert found.cache_mib == pytest.approx(share * fit.cache_room_mib(VL_7B, free_mib), rel=0.01)
+
+
 def test_a_limit_above_what_is_free_changes_nothing():
     free_mib = least_mib(VL_7B)
     assert fit.fit(VL_7B, free_mib, Wanted(gpu_memory_mib=free_mib + 1)) == fit.fit(VL_7B, free_mib)

@@ -199,6 +199,12 @@ def _share(cache_fraction: float | None) -> Fraction:
     return Fraction(cache_fraction or DEFAULT_SHARE)
 
 
+def cache_room_mib(model, free_mib: int) -> int:
+    """MiB that a model with its own choice of settings leaves for KV cache."""
+    found = fit(model, free_mib)
+    return free_mib - found.weights_mib - found.runtime_mib
+
+
 def _cache_mib(model, blocks: int, quant_policy: str) -> int:
     return -(-blocks * block_bytes(model, quant_policy) // MIB)
 

@@ -16,18 +16,19 @@ from lingbi.bench.client import Target
 from lingbi.bench.questions import KINDS
 from lingbi.bench.report import machine, medians, table
 from lingbi.bench.rounds import Askers
-from lingbi.bench.sides import gpu_used_mib, serving
+from lingbi.bench.sides import gpu_free_mib, gpu_used_mib, serving
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
+from lingbi.fit import cache_room_mib
 from lingbi.model_folder import inspect
 from lingbi.models import find_model
 from lingbi.settings import PREFIX, Settings, load_settings
 from lingbi.smoke import served_model
 
 SIDES = ("stock", "lingbi")
-# Shares of the free memory that the first and the second server on one card take for their KV cache: as many bytes each.
-SHARED_CARD = (0.35, 0.55)
+# Share of the free memory that stock takes for its KV cache where lingbi is to have as much on the same card.
+SHARED_CARD = 0.3
 OWN_CARD = 0.8
-NO_CACHE = 0.005  # room for one picture question, which lingbi asks before it says it is ready
+NO_CACHE = {"stock": 0.005, "lingbi": None}  # lingbi tells how much of its memory is cache
 PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
 FIRST_PORT = 23733
@@ -174,17 +175,18 @@ def measure_sides(options) -> dict:
     for number in range(options.starts):
         for side in options.sides:
             place = work / f"{side}-start-{number}"
-            with serving(side, folder, place, options.port, gpus[side], NO_CACHE) as server:
+            with serving(side, folder, place, options.port, gpus[side], NO_CACHE[side]) as server:
                 found[side]["starts_s"].append(round(server.start_s, 2))
                 found[side]["gpu_mib_without_cache"].append(server.gpu_mib)
-    shares = SHARED_CARD if len(options.gpus) == 1 and len(options.sides) > 1 else [OWN_CARD] * len(SIDES)
+    is_shared = len(options.gpus) == 1 and len(options.sides) > 1
+    share, servers = SHARED_CARD if is_shared else OWN_CARD, {}
     with ExitStack() as stack:
-        servers = {
-            side: stack.enter_context(serving(side, folder, work / side, options.port + index, gpus[side], share))
-            for index, (side, share) in enumerate(zip(options.sides, shares, strict=False))
-        }
-        for side, server in servers.items():
-            print(side, f"started in {server.start_s:.2f} s, {server.gpu_mib} MiB besides the cache", file=sys.stderr)
+        for index, side in enumerate(sorted(options.sides, key=SIDES.index)):
+            started = serving(side, folder, work / side, options.port + index, gpus[side], share)
+            server = servers[side] = stack.enter_context(started)
+            memory = f"{server.gpu_mib} MiB besides {server.cache_mib} MiB of KV cache"
+            print(side, f"started in {server.start_s:.2f} s, {memory}", file=sys.stderr)
+            share = server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side])) if is_shared else OWN_CARD
         run = _at_once if len(options.gpus) > 1 else _in_turn
         run(servers, options, found, gpus)
     return {"sides": found}

@@ -28,13 +28,14 @@ MIB = 1 << 20
 class Server:
     """A server that runs: where, and seconds from its start to its first answer.
 
-    MiB of GPU memory: gpu_mib that it took besides KV cache, before_mib that was in use before it, planned_mib
+    MiB of GPU memory: gpu_mib that it took besides KV cache, cache_mib of that cache, before_mib that was in use before it, planned_mib
     that lingbi's planned to take at most.
     """
 
     target: Target
     start_s: float
     gpu_mib: int
+    cache_mib: int
     before_mib: int
     planned_mib: int | None
 
@@ -42,6 +43,11 @@ class Server:
 def gpu_used_mib(gpu: int) -> int:
     """MiB in use on a GPU, by all processes."""
     return _memory(gpu).used // MIB
+
+
+def gpu_free_mib(gpu: int) -> int:
+    """MiB that nobody uses on a GPU."""
+    return _memory(gpu).free // MIB
 
 
 def gpu_total_mib(gpu: int) -> int:
@@ -95,7 +101,7 @@ def serving(
         else:
             plan = httpx.get(url + path, trust_env=False).json()["gpu"]
             gpu_mib, planned_mib = used_mib - before_mib - plan["cache_mib"], plan["total_mib"]
-        yield Server(target, seconds, gpu_mib, before_mib, planned_mib)
+        yield Server(target, seconds, gpu_mib, used_mib - before_mib - gpu_mib, before_mib, planned_mib)
     finally:
         process.terminate()
         try:
