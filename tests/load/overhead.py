@@ -35,6 +35,7 @@ def serve_both(model: Path, ports: dict, running: int) -> None:
     from lingbi.api import create_app
     from lingbi.engines.choice import choose_engine, find_gpus
     from lingbi.keys import KeyRing, ensure_keys
+    from lingbi.memory import available_mib, check_memory
     from lingbi.metrics import Metrics
     from lingbi.model_folder import inspect
     from lingbi.readiness import READY, Readiness
@@ -44,9 +45,11 @@ def serve_both(model: Path, ports: dict, running: int) -> None:
     from lingbi.worker import build_engine
 
     settings, folder = load_settings(cpu_sequences=running, max_batch_size=running), inspect(model)
-    engine = build_engine(folder, settings)
+    gpus = find_gpus()
+    choice = choose_engine(settings.engine, gpus)
+    fits = check_memory(folder, choice.engine, gpus, 1, available_mib(), settings)
+    engine = build_engine(folder, settings, *fits)
     ensure_keys(settings.hashed_key_file(), settings.key_file())
-    choice = choose_engine(settings.engine, find_gpus())
     readiness = Readiness(folder.served_name, choice.engine, choice.reason)
     service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
     app = create_app(service)

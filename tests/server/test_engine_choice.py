@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from lingbi import doctor, up
+from lingbi.container import ALONE
 from lingbi.engines.choice import Gpu, admitted, choose_engine
 from lingbi.errors import ConfigurationError
+from lingbi.fit import least_mib
 from lingbi.memory import available_mib, check_memory, needed_mib
 from lingbi.model_folder import inspect
 from lingbi.settings import Settings
+from lingbi.up import count_workers
 from tests.conftest import DEMO
 
 CARD = Gpu("0", "NVIDIA H200", 143771, 143000)
@@ -35,6 +39,8 @@ def test_turbomind_without_a_gpu_is_refused():
         ("1, 0", ["1", "0"]),
         ("0,7,1", ["0"]),
         ("-1", []),
+        ("0,0", []),
+        ("GPU-a,GPU-b,GPU-a", []),
         ("GPU-a", ["GPU-a"]),
     ],
 )
@@ -57,10 +63,32 @@ def test_a_model_that_does_not_fit_is_refused_with_both_numbers(big):
 def test_a_card_with_too_little_free_memory_is_refused_with_both_numbers(big):
     (fit,) = check_memory(big, "turbomind", [CARD, CARD], 1, 0, Settings())
     assert fit.total_mib <= CARD.free_mib
+    needed = least_mib(big)
+    full = replace(CARD, device="1", free_mib=needed - 1)
+    said = rf"big needs {needed} MiB, and {needed - 1} MiB are free on GPU 1 \(NVIDIA H200\)"
+    with pytest.raises(ConfigurationError, match=said):
+        check_memory(big, "turbomind", [CARD, full], 2, 0, Settings())
+    assert len(check_memory(big, "turbomind", [CARD, replace(full, free_mib=needed)], 2, 0, Settings())) == 2
+    check_memory(big, "turbomind", [CARD, full], 1, 0, Settings())
+
+
+def test_one_gpu_is_not_shared_by_workers():
+    assert [count_workers(Settings(workers=number), "turbomind", [CARD, CARD]) for number in (0, 1, 2)] == [2, 1, 2]
+    assert [count_workers(Settings(workers=number), "cpu", []) for number in (0, 3)] == [1, 3]
     with pytest.raises(
-        ConfigurationError, match=r"big needs 17\d\d\d MiB, and 9000 MiB are free on GPU 0 \(NVIDIA H200\)"
+        ConfigurationError, match=r"LINGBI_WORKERS=3, and 2 GPU\(s\) are here; one worker takes one GPU"
     ):
-        check_memory(big, "turbomind", [replace(CARD, free_mib=9000)], 1, 0, Settings())
+        count_workers(Settings(workers=3), "turbomind", [CARD, CARD])
+
+
+@pytest.mark.parametrize("judge", [doctor.replacement, lambda: up.decide(up.load_settings(), ALONE)])
+def test_more_workers_than_gpus_are_refused_by_every_start(judge, monkeypatch, tmp_path):
+    for name, value in {"MODEL": "demo", "MODELS_DIR": tmp_path, "STATE_DIR": tmp_path, "WORKERS": 2}.items():
+        monkeypatch.setenv(f"LINGBI_{name}", str(value))
+    for module in (doctor, up):
+        monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
+    with pytest.raises(ConfigurationError, match="LINGBI_WORKERS=2, and 1 GPU"):
+        judge()
 
 
 def test_limit_of_the_control_group_counts(tmp_path):

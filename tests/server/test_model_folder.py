@@ -1,7 +1,6 @@
 """A model folder is recognised by what it contains, and a bad one is refused with a sentence."""
 
 import json
-import re
 import shutil
 import zipfile
 
@@ -10,6 +9,7 @@ import pytest
 from lingbi import catalogue
 from lingbi.engines.choice import Gpu
 from lingbi.errors import ConfigurationError
+from lingbi.fit import least_mib
 from lingbi.model_folder import inspect
 from lingbi.models import choose_model, find_model
 from lingbi.settings import Settings
@@ -169,14 +169,22 @@ def published(models_dir, name: str, size: int):
 def test_auto_takes_the_first_model_that_fits_the_gpu(tmp_path):
     settings = Settings(model="auto", models_dir=tmp_path)
     large, small = published(tmp_path, "vl-7b", 17 << 30), published(tmp_path, "vl-1_8b", 5 << 30)
-    for free_mib, path in ((24000, large), (8000, small), (2000, DEMO)):
+    needed = {path: least_mib(inspect(path)) for path in (large, small)}
+    for free_mib, path in (
+        (needed[large], large),
+        (needed[large] - 1, small),
+        (needed[small], small),
+        (needed[small] - 1, DEMO),
+    ):
         found = choose_model(settings, "turbomind", [Gpu("0", "card", 24576, free_mib)])
         assert found.path == path
         assert ("vl-7b does not fit" in found.reason) == (path != large)
-    assert re.search(r"vl-7b needs 1\d{4} MiB, and 2000 MiB are free on GPU 0", found.reason)
-    assert (
-        choose_model(settings.model_copy(update={"model": "vl-7b"}), "turbomind", []).path == large
-    )  # what is named is not weighed here
+    for path in (large, small):
+        assert f"needs {needed[path]} MiB, and {free_mib} MiB are free on GPU 0 (card)" in found.reason
+    limited = settings.model_copy(update={"gpu_memory_mib": needed[small]})
+    assert choose_model(limited, "turbomind", [Gpu("0", "card", 24576, 24000)]).path == small
+    named = settings.model_copy(update={"model": "vl-7b"})
+    assert choose_model(named, "turbomind", []).path == large  # what is named is not weighed here
 
 
 def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path):

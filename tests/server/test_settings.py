@@ -2,8 +2,18 @@
 
 import pytest
 
+from lingbi import fit
 from lingbi.errors import ConfigurationError
 from lingbi.settings import Settings, load_settings
+from tests.conftest import ROOT
+
+# What a GPU with room for it gets, where the operator says nothing.
+CHOSEN = {
+    "max_batch_size": fit.BATCHES[0],
+    "prefill_tokens": fit.STEPS[0][1],
+    "quant_policy": fit.STEPS[0][0],
+    "cache_fraction": fit.DEFAULT_SHARE,
+}
 
 
 def test_every_setting_has_a_default_and_a_description():
@@ -25,6 +35,8 @@ def test_unknown_setting_is_refused_with_the_nearest_name(monkeypatch):
         ("CACHE_FRACTION", "1.5"),
         ("QUANT_POLICY", "2"),
         ("WORKERS", "-1"),
+        ("GPU_MEMORY_MIB", "0"),
+        ("GPU_MEMORY_MIB", "20G"),
     ],
 )
 def test_unusable_value_is_refused_by_name_and_value(monkeypatch, name, value):
@@ -37,3 +49,14 @@ def test_overrides_win_over_the_environment(monkeypatch):
     monkeypatch.setenv("LINGBI_PORT", "5000")
     assert load_settings(port=None).port == 5000
     assert load_settings(port=6000).port == 6000
+
+
+@pytest.mark.parametrize(("name", "value"), CHOSEN.items())
+def test_what_a_card_is_given_first_is_what_its_description_and_the_readmes_say(name, value):
+    assert getattr(Settings(), name) is None
+    assert f"default: {value}" in Settings.model_fields[name].description
+    for readme in ("README.md", "README.zh-CN.md"):
+        row = next(
+            line for line in (ROOT / readme).read_text().splitlines() if line.startswith(f"| `LINGBI_{name.upper()}` |")
+        )
+        assert f"`{value}`" in row.split("|")[2], row

@@ -8,14 +8,14 @@ import psutil
 
 from lingbi import catalogue
 from lingbi.container import ALONE, check_readable, check_writable
-from lingbi.engines.choice import TURBOMIND, choose_engine, emptied, find_gpus
+from lingbi.engines.choice import choose_engine, emptied, find_gpus
 from lingbi.errors import LingbiError
 from lingbi.health import find_fault
 from lingbi.memory import MIB, available_mib, check_memory
 from lingbi.model_folder import inspect
 from lingbi.models import choose_model, find_model
 from lingbi.settings import load_settings
-from lingbi.up import decide
+from lingbi.up import count_workers, decide
 from lingbi.weights.start import check_may_fetch
 
 MARGIN_MIB = 64  # between two looks at what is free
@@ -79,7 +79,7 @@ def replacement() -> str:
     found = choose_model(settings, choice.engine, cards, settings.workers or len(cards))
     check_may_fetch(found, settings)
     model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
-    workers = settings.workers or (len(cards) if choice.engine == TURBOMIND else 1)
+    workers = count_workers(settings, choice.engine, cards)
     if model:
         check_memory(model, choice.engine, cards, workers, host_mib(), settings)
     return f"{found.served_name} with {workers} worker(s), in place of the one that runs: {found.reason}"

@@ -6,8 +6,10 @@ measurements that they come from, and tests/gpu/test_fit.py takes them again.
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from lingbi import catalogue
 from lingbi.errors import ConfigurationError
@@ -32,7 +34,7 @@ DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
 OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
 SETTLE_S, LOOK_S = 20, 2
-LARGEST_PICTURE = (1000, 1000)  # 25 tiles on 4khd-7b, the most; the others make as many tokens of every picture
+LARGEST_PICTURE = (100, 2500)  # 25 tiles below each other on 4khd-7b, the most; the others' are all of one size
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Wanted:
 
 
 ANYTHING = Wanted()
+CHOSEN = ("session_len", "max_batch_size", "prefill_tokens", "quant_policy", "cache_fraction")
 
 
 @dataclass(frozen=True)
@@ -96,23 +99,35 @@ def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") ->
     Raises ConfigurationError with what it needs at least and what there is.
     """
     room_mib = min(free_mib, wanted.gpu_memory_mib or free_mib)
-    candidates = list(_candidates(model, wanted))
-    for candidate in candidates:
+    for candidate in _candidates(model, wanted):
         filled = _filled(model, candidate, room_mib, wanted.cache_fraction)
         if filled.cache_tokens >= candidate.session_len:
             return filled
-    smallest = candidates[-1]
-    shortened = _filled(model, smallest, room_mib, wanted.cache_fraction)
-    if wanted.session_len is None and shortened.cache_tokens >= least_session(model):
-        return replace(shortened, session_len=min(shortened.cache_tokens, model.session_len))
-    least = smallest.session_len if wanted.session_len else least_session(model)
-    blocks = -(-least // BLOCK_TOKENS)
-    needed = smallest.weights_mib + smallest.runtime_mib + _cache_mib(model, blocks, smallest.quant_policy)
-    limit = f", and LINGBI_GPU_MEMORY_MIB allows {room_mib}" if room_mib < free_mib else ""
+    # The last takes least: what is left to shorten is its session.
+    if filled.cache_tokens >= least_session(model, wanted):
+        return replace(filled, session_len=filled.cache_tokens)
+    limit = f", of which LINGBI_GPU_MEMORY_MIB allows {room_mib}" if room_mib < free_mib else ""
     raise ConfigurationError(
-        f"{model.served_name} needs {needed} MiB, and {free_mib} MiB are free on {card}{limit}; "
-        "end what else uses the GPU (`nvidia-smi`), or use a smaller model"
+        f"{model.served_name} needs {least_mib(model, wanted)} MiB, and {free_mib} MiB are free on {card}{limit}; "
+        f"{_remedy(model, free_mib, room_mib, wanted)}, or use a smaller model"
     )
+
+
+def _remedy(model, free_mib: int, room_mib: int, wanted: Wanted) -> str:
+    said = [f"LINGBI_{name.upper()}" for name in CHOSEN if getattr(wanted, name) is not None]
+    if said and least_mib(model) <= room_mib:
+        return f"leave {', '.join(said)} to be chosen for it"
+    if least_mib(model, wanted) <= free_mib:
+        return "allow more"
+    return "end what else uses the GPU (`nvidia-smi`)"
+
+
+def least_mib(model, wanted: Wanted = ANYTHING) -> int:
+    """The least free memory with which fit finds settings."""
+    *_, smallest = _candidates(model, wanted)
+    blocks = -(-least_session(model, wanted) // BLOCK_TOKENS)
+    cache = Fraction(blocks * block_bytes(model, smallest.quant_policy), MIB)
+    return smallest.total_mib + math.ceil(cache / _share(wanted.cache_fraction))
 
 
 def fit_on(model, gpu, settings) -> Fit:
@@ -123,30 +138,33 @@ def fit_on(model, gpu, settings) -> Fit:
 def fit_when_free(model, look, settings) -> Fit:
     """As fit_on, for a card that others may be leaving: look() gives the card as it is.
 
-    Waits as long as its memory is being freed, at most SETTLE_S; logs by how much less there is for this model.
+    Waits as long as its memory is being freed, at most SETTLE_S; logs what others leave no room for.
     """
     gpu = look()
-    whole = fit_on(model, replace(gpu, free_mib=gpu.total_mib), settings)
     deadline = time.monotonic() + SETTLE_S
-    while gpu.total_mib - gpu.free_mib > OTHERS_MIB and time.monotonic() < deadline:
+    while _others_mib(gpu) > OTHERS_MIB and time.monotonic() < deadline:
         time.sleep(LOOK_S)
         before, gpu = gpu, look()
         if gpu.free_mib <= before.free_mib:
             break
     found = fit_on(model, gpu, settings)
-    others_mib = gpu.total_mib - gpu.free_mib
-    if others_mib > OTHERS_MIB and found.cache_tokens < whole.cache_tokens:
+    alone = fit_on(model, replace(gpu, free_mib=gpu.total_mib), settings)
+    if _others_mib(gpu) > OTHERS_MIB and found != alone:
         log.warning(
-            "others hold %d of %d MiB of GPU %s (%s): KV cache for %d tokens instead of %d",
-            *(others_mib, gpu.total_mib, gpu.device, gpu.name, found.cache_tokens, whole.cache_tokens),
+            "others hold %d of %d MiB of GPU %s (%s); what this worker takes there: %s; what it would take alone: %s",
+            *(_others_mib(gpu), gpu.total_mib, gpu.device, gpu.name, found, alone),
         )
     return found
 
 
-def least_session(model) -> int:
-    """Tokens of the shortest session that holds the largest picture, a question and an answer."""
+def _others_mib(gpu) -> int:
+    return gpu.total_mib - gpu.free_mib
+
+
+def least_session(model, wanted: Wanted = ANYTHING) -> int:
+    """Tokens of the session asked for, or of the shortest that holds the largest picture, a question and an answer."""
     picture = catalogue.picture_tokens(model.picture_side, *LARGEST_PICTURE)
-    return picture + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
+    return wanted.session_len or picture + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
 
 
 def _candidates(model, wanted: Wanted):
@@ -172,8 +190,13 @@ def _candidates(model, wanted: Wanted):
 def _filled(model, candidate: Fit, room_mib: int, cache_fraction: float | None) -> Fit:
     """The candidate with as large a cache as the rest has room for."""
     left_mib = max(0, room_mib - candidate.total_mib)
-    blocks = int(left_mib * (cache_fraction or DEFAULT_SHARE) * MIB / block_bytes(model, candidate.quant_policy))
+    blocks = math.floor(left_mib * MIB * _share(cache_fraction) / block_bytes(model, candidate.quant_policy))
     return replace(candidate, blocks=blocks, cache_mib=_cache_mib(model, blocks, candidate.quant_policy))
+
+
+def _share(cache_fraction: float | None) -> Fraction:
+    """Of what is left; exact, so that the least that is needed is the least that is accepted."""
+    return Fraction(cache_fraction or DEFAULT_SHARE)
 
 
 def cache_room_mib(model, free_mib: int) -> int:

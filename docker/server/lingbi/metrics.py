@@ -65,7 +65,7 @@ class Metrics:
             Gauge, "kv_cache_kept_tokens", "Tokens that kept sessions hold in the KV cache, at most: room is taken back"
         )
         self.kv_capacity = make(
-            Gauge, "kv_cache_capacity_tokens", "Tokens that all running answers at once may hold; 0: not known"
+            Gauge, "kv_cache_capacity_tokens", "Tokens that all running answers at once may hold; 0: not loaded"
         )
         self.seen_pictures = make(
             Gauge, "picture_cache_hits", "Pictures whose features were remembered, since the start"

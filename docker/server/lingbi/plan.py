@@ -6,7 +6,7 @@ import sys
 from lingbi import catalogue
 from lingbi.engines.choice import TURBOMIND, choose_engine, find_gpus
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.fit import BITS, Wanted, fit
+from lingbi.fit import BITS, Wanted, fit, least_mib
 from lingbi.memory import available_mib, needed_mib
 from lingbi.model_folder import inspect
 from lingbi.models import DEMO_FOLDER, find_model
@@ -28,15 +28,7 @@ def main(arguments=None) -> int:
         print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
         for model in catalogue.MODELS:
             print(f"  {model.name:<8} {model.purpose}")
-        cards = {f"a GPU with {mib} MiB free": mib for mib in options.gpu_mib}
-        if not cards and engine == TURBOMIND:
-            cards = {
-                f"GPU {gpu.device} ({gpu.name}), {gpu.free_mib} of {gpu.total_mib} MiB free": gpu.free_mib
-                for gpu in gpus
-            }
-        for card, free_mib in cards.items():
-            print(f"\n{card}:")
-            print(fits(free_mib, Wanted.of(settings)))
+        show_cards(cards(options.gpu_mib, gpus if engine == TURBOMIND else []), Wanted.of(settings))
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -56,6 +48,31 @@ def parse(arguments=None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def cards(asked_mib: list, gpus: list) -> dict:
+    """{a card in words: free MiB}: those asked about, else those that are here."""
+    if asked_mib:
+        return {f"a GPU with {mib} MiB free": mib for mib in asked_mib}
+    return {
+        f"GPU {gpu.device} ({gpu.name}) with {gpu.free_mib} of {gpu.total_mib} MiB free": gpu.free_mib for gpu in gpus
+    }
+
+
+def show_cards(cards: dict, wanted: Wanted) -> None:
+    """A table for each card. Raises ConfigurationError, after all, where one has room for no model."""
+    needed = {model.name: least_mib(model, wanted) for model in catalogue.MODELS}
+    too_small = []
+    for card, free_mib in cards.items():
+        allowed_mib = wanted.gpu_memory_mib or free_mib
+        limit = f", of which LINGBI_GPU_MEMORY_MIB allows {allowed_mib}" if allowed_mib < free_mib else ""
+        print(f"\n{card}{limit}:")
+        print(table([FIT_HEAD, *(fit_row(model, free_mib, wanted) for model in catalogue.MODELS)]))
+        if min(needed.values()) > min(free_mib, allowed_mib):
+            too_small.append(card + limit)
+    if too_small:
+        needs = ", ".join(f"{name} needs {mib} MiB" for name, mib in needed.items())
+        raise ConfigurationError(f"no model fits {'; '.join(too_small)}: {needs}")
+
+
 def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
     """One model's facts, and whether it is here and fits."""
     geometry = model.geometry
@@ -73,22 +90,16 @@ def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
     )
 
 
-def fits(free_mib: int, wanted: Wanted) -> str:
-    """The settings of every model on a card, in MiB and tokens. Raises ConfigurationError where none fits."""
-    rows, refused = [FIT_HEAD], []
-    for model in catalogue.MODELS:
-        try:
-            found = fit(model, free_mib, wanted)
-        except ConfigurationError as error:
-            refused.append(str(error))
-            continue
-        cache = f"{found.cache_mib}, {BITS[found.quant_policy]} bits"
-        sizes = (found.total_mib, found.weights_mib, found.runtime_mib, cache)
-        limits = (found.cache_tokens, found.session_len, found.max_batch_size, found.prefill_tokens)
-        rows.append((model.name, *map(str, (*sizes, *limits))))
-    if len(rows) == 1:
-        raise ConfigurationError("; ".join(refused))
-    return "\n".join([table(rows), *refused])
+def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted) -> tuple:
+    """A model's settings on a card, in MiB and tokens, or what it needs."""
+    try:
+        found = fit(model, free_mib, wanted)
+    except ConfigurationError:
+        return (model.name, f"needs {least_mib(model, wanted)} MiB", *[""] * (len(FIT_HEAD) - 2))
+    cache = f"{found.cache_mib}, {BITS[found.quant_policy]} bits"
+    sizes = (found.total_mib, found.weights_mib, found.runtime_mib, cache)
+    limits = (found.cache_tokens, found.session_len, found.max_batch_size, found.prefill_tokens)
+    return (model.name, *map(str, (*sizes, *limits)))
 
 
 def demo_row() -> tuple:

@@ -280,9 +280,24 @@ class Weights(BaseModel):
     seconds_left: int | None
 
 
+class OnGpu(BaseModel):
+    """The engine's settings on a GPU, and the most memory that it takes there (MiB): weights, what is beside them, and
+    `blocks` of KV cache."""
+
+    session_len: int
+    max_batch_size: int
+    prefill_tokens: int
+    quant_policy: str
+    blocks: int
+    weights_mib: int
+    runtime_mib: int
+    cache_mib: int
+    total_mib: int
+
+
 class Ready(BaseModel):
     """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked;
-    gpu: settings and memory (MiB) of the engine there."""
+    gpu: where the engine is on one."""
 
     status: Literal["ready", "not ready"]
     phase: str
@@ -291,7 +306,7 @@ class Ready(BaseModel):
     model: str
     engine: str
     engine_reason: str
-    gpu: dict[str, int | str] | None = None
+    gpu: OnGpu | None = None
     weights: Weights | None = None
     probe: dict[str, float] | None = None
     error: str | None = None

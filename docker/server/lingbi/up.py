@@ -212,9 +212,7 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     check_may_fetch(found, settings)
     # What is not fetched yet is known from the catalogue, or not at all.
     model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
-    workers = settings.workers or (len(gpus) if choice.engine == TURBOMIND else 1)
-    if choice.engine == TURBOMIND and workers > len(gpus):
-        raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
+    workers = count_workers(settings, choice.engine, gpus)
     fits = []
     if model:
         fits = check_memory(model, choice.engine, gpus, workers, available_mib(), settings)
@@ -227,6 +225,14 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     for name, (host, port) in (front.ports if front else {}).items():
         check_port(host, port, name)
     return Plan(settings, found, model.served_name if model else found.served_name, choice, workers, front, fits)
+
+
+def count_workers(settings: Settings, engine: str, gpus: list) -> int:
+    """How many a start has. Raises ConfigurationError for more than there are GPUs for them."""
+    workers = settings.workers or (len(gpus) if engine == TURBOMIND else 1)
+    if engine == TURBOMIND and workers > len(gpus):
+        raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
+    return workers
 
 
 def check_port(host: str, port: int, setting: str) -> None:

@@ -168,10 +168,11 @@ class Worker:
         self.server.should_exit = True
 
 
-def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None, after_vision=lambda: None):
+def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None, after_vision=lambda: None):
     """lmdeploy's VLAsyncEngine for a model folder, on the engine that the machine gets (see hook.py).
 
-    fit: its settings on a GPU, None on the CPU; after_vision is called when the vision tower is loaded, before the language model is.
+    fit: its settings on a GPU, None on the CPU; after_vision is called when the vision tower is loaded, before the
+    language model is.
     """
     from lmdeploy.messages import TurbomindEngineConfig
     from lmdeploy.serve.vl_async_engine import VLAsyncEngine

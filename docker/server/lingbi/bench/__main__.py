@@ -21,7 +21,7 @@ from lingbi.errors import CheckError, ConfigurationError, LingbiError
 from lingbi.fit import cache_room_mib
 from lingbi.model_folder import inspect
 from lingbi.models import find_model
-from lingbi.settings import PREFIX, load_settings
+from lingbi.settings import PREFIX, Settings, load_settings
 from lingbi.smoke import served_model
 
 SIDES = ("stock", "lingbi")
@@ -96,7 +96,10 @@ def parse(arguments=None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="length of an answer (default 128)")
     parser.add_argument("--to", type=Path, default=Path("bench"), help="folder for the results (default bench)")
     parser.add_argument("--chart", action=argparse.BooleanOptionalAction, default=True, help="draw curves.png")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.variants and options.url:
+        parser.error("--with starts servers with these settings: it goes with --model, not with --url")
+    return options
 
 
 def series(text: str) -> tuple:
@@ -108,11 +111,22 @@ def series(text: str) -> tuple:
 
 
 def environment(text: str) -> dict:
-    """Settings of lingbi as environment variables, of NAME=VALUE with spaces between; none: its own choice."""
+    """Settings of lingbi as environment variables, of NAME=VALUE with spaces between; none: its own choice.
+
+    All are looked at before the first is measured.
+    """
     pairs = [part.partition("=") for part in text.split()]
     if not all(separator for _, separator, _ in pairs):
         raise argparse.ArgumentTypeError(f"{text!r}: give NAME=VALUE, with spaces between")
-    return {PREFIX + name.removeprefix(PREFIX): value for name, _, value in pairs}
+    values = {name.removeprefix(PREFIX): value for name, _, value in pairs}
+    unknown = [name for name in values if name.lower() not in Settings.model_fields]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no setting {PREFIX}{unknown[0]}")
+    try:
+        load_settings(**{name.lower(): value for name, value in values.items()})
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return {PREFIX + name: value for name, value in values.items()}
 
 
 def measure_variants(options) -> dict:

@@ -45,12 +45,13 @@ def find_gpus() -> list:
 def admitted(every: list, visible: str = None) -> list:
     """Devices that CUDA shows for a value of CUDA_VISIBLE_DEVICES (None: not set).
 
-    As CUDA does, the list ends at the first index that does not exist.
+    As CUDA does, the list ends at the first index that does not exist, and is empty where one stands twice.
     """
     if visible is None:
         return every
     names = [name.strip() for name in visible.split(",") if name.strip()]
-    return list(takewhile(lambda name: name in every or not name.lstrip("-").isdigit(), names))
+    shown = list(takewhile(lambda name: name in every or not name.lstrip("-").isdigit(), names))
+    return shown if len(set(shown)) == len(shown) else []
 
 
 def _describe(device: str) -> Gpu:

@@ -1,0 +1,94 @@
+"""scripts/plan says what fits a card that need not be here, and which number is too small."""
+
+import pytest
+
+from lingbi import catalogue, plan
+from lingbi.engines.choice import Gpu
+from lingbi.fit import ANYTHING, BITS, Wanted, fit, least_mib
+
+NAMES = [model.name for model in catalogue.MODELS]
+LEAST = {model.name: least_mib(model) for model in catalogue.MODELS}
+BETWEEN_MIB = (min(LEAST.values()) + max(LEAST.values())) // 2  # some fit, some do not
+TOO_SMALL_MIB = min(LEAST.values()) - 1
+
+
+@pytest.fixture(autouse=True)
+def nothing_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("LINGBI_MODELS_DIR", str(tmp_path))
+    monkeypatch.setattr(plan, "find_gpus", list)
+
+
+def tables(capsys) -> tuple:
+    """({a card's line: {model: its row's cells}}, what was said as an error)."""
+    out, err = capsys.readouterr()
+    found = {}
+    for block in out.split("\n\n")[3:]:
+        card, head, *rows = block.strip().splitlines()
+        assert head.split()[:3] == ["name", "at", "most"]
+        found[card.removesuffix(":")] = {row.split()[0]: row.split()[1:] for row in rows}
+    return found, err
+
+
+def cells(model, free_mib: int, wanted: Wanted = ANYTHING) -> list:
+    """A row as it must be."""
+    if free_mib < least_mib(model, wanted):
+        return ["needs", str(least_mib(model, wanted)), "MiB"]
+    found = fit(model, free_mib, wanted)
+    sizes = [str(found.total_mib), str(found.weights_mib), str(found.runtime_mib), f"{found.cache_mib},"]
+    limits = (found.cache_tokens, found.session_len, found.max_batch_size, found.prefill_tokens)
+    return [*sizes, str(BITS[found.quant_policy]), "bits", *map(str, limits)]
+
+
+def test_every_card_asked_about_has_a_table_of_every_model(capsys):
+    asked = (BETWEEN_MIB, max(LEAST.values()), 140_000)
+    assert plan.main(["--gpu-mib", *map(str, asked)]) == 0
+    found, said = tables(capsys)
+    assert said == ""
+    assert found == {
+        f"a GPU with {mib} MiB free": {model.name: cells(model, mib) for model in catalogue.MODELS} for mib in asked
+    }
+    assert {"needs" in row for row in found[f"a GPU with {BETWEEN_MIB} MiB free"].values()} == {True, False}
+
+
+def test_a_card_for_no_model_is_refused_with_both_numbers_after_all_have_been_shown(capsys):
+    assert plan.main(["--gpu-mib", str(TOO_SMALL_MIB), "140000"]) == 2
+    found, said = tables(capsys)
+    assert list(found) == [f"a GPU with {TOO_SMALL_MIB} MiB free", "a GPU with 140000 MiB free"]
+    needs = ", ".join(f"{name} needs {LEAST[name]} MiB" for name in NAMES)
+    assert said == f"error: no model fits a GPU with {TOO_SMALL_MIB} MiB free: {needs}\n"
+
+
+def test_the_operators_settings_count(capsys, monkeypatch):
+    limit_mib = BETWEEN_MIB
+    monkeypatch.setenv("LINGBI_GPU_MEMORY_MIB", str(limit_mib))
+    monkeypatch.setenv("LINGBI_MAX_BATCH_SIZE", "3")
+    assert plan.main(["--gpu-mib", "140000"]) == 0
+    found, _ = tables(capsys)
+    wanted = Wanted(max_batch_size=3)
+    expected = {model.name: cells(model, limit_mib, wanted) for model in catalogue.MODELS}
+    assert found == {f"a GPU with 140000 MiB free, of which LINGBI_GPU_MEMORY_MIB allows {limit_mib}": expected}
+    monkeypatch.setenv("LINGBI_GPU_MEMORY_MIB", "1")
+    assert plan.main(["--gpu-mib", "140000"]) == 2
+    assert "140000 MiB free, of which LINGBI_GPU_MEMORY_MIB allows 1: vl-7b needs" in tables(capsys)[1]
+
+
+def test_the_cards_that_are_here_unless_others_are_asked_about(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "find_gpus", lambda: [Gpu("0", "L4", 24_000, 23_000), Gpu("1", "L4", 24_000, 24_000)])
+    assert plan.main([]) == 0
+    found, _ = tables(capsys)
+    assert list(found) == [
+        f"GPU {device} (L4) with {free} of 24000 MiB free" for device, free in ((0, 23000), (1, 24000))
+    ]
+    assert found["GPU 0 (L4) with 23000 of 24000 MiB free"]["vl-7b"] == cells(catalogue.find("vl-7b"), 23_000)
+    for engine in ("auto", "cpu"):
+        monkeypatch.setenv("LINGBI_ENGINE", engine)
+        assert plan.main(["--gpu-mib", "24000"]) == 0
+        assert list(tables(capsys)[0]) == ["a GPU with 24000 MiB free"]
+    assert plan.main([]) == 0 and tables(capsys)[0] == {}
+
+
+@pytest.mark.parametrize("bad", [["--gpu-mib", "24G"], ["--gpu-mib"], ["--gpu"]])
+def test_a_size_that_is_none_is_refused(capsys, bad):
+    with pytest.raises(SystemExit) as ended:
+        plan.main(bad)
+    assert ended.value.code == 2 and "--gpu-mib" in capsys.readouterr().err

@@ -1,0 +1,78 @@
+"""/ready tells how far a start is, also within its longest phase, and what the engine takes of a GPU."""
+
+from dataclasses import asdict, fields
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lingbi import catalogue
+from lingbi.engines import loading
+from lingbi.fit import Fit, fit
+from lingbi.openapi import describe
+from lingbi.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
+from lingbi.worker import Worker
+
+PHASES = (STARTING, PREPARING, LOADING, LOADING_MODEL, PROBING, READY)
+
+
+@pytest.fixture
+def readiness(service) -> Readiness:
+    return service.readiness
+
+
+def test_progress_moves_from_phase_to_phase_and_while_weights_are_loaded(client, readiness):
+    shown = []
+    for phase in PHASES:
+        readiness.enter(phase)
+        for done in range(0, 101, 20) if phase == LOADING_MODEL else (0,):
+            if done:
+                readiness.weights_loaded(done << 30, 100 << 30)
+            report = client.get("/ready").json()
+            assert report["phase"] == phase
+            shown.append((phase, report["progress"]))
+    progress = [value for _, value in shown]
+    assert progress == sorted(progress) and (progress[0], progress[-1]) == (0, 1)
+    loading_model = [value for phase, value in shown if phase == LOADING_MODEL]
+    assert len(set(loading_model)) == len(loading_model) == 6
+    before, after = dict(shown)[LOADING], dict(shown)[PROBING]
+    assert before < loading_model[0] and loading_model[-1] == after < 1
+
+
+def test_what_was_loaded_counts_in_its_phase_only(readiness):
+    readiness.weights_loaded(1, 2)
+    for phase in PROGRESS.keys() - {LOADING_MODEL}:
+        readiness.enter(phase)
+        assert readiness.progress() == PROGRESS[phase]
+
+
+def test_the_loader_tells_its_bytes_to_ready(readiness, monkeypatch):
+    """As a worker joins them: of every tensor of the language model, as it goes to the GPU."""
+    monkeypatch.setattr(loading, "on_weights", loading.on_weights)
+    monkeypatch.setattr(loading.Uploads, "_upload", lambda self, tensor: tensor)
+    worker = object.__new__(Worker)
+    worker.service = SimpleNamespace(readiness=readiness)
+    worker._after_vision()
+    layers = {f"model.layers.{number}.weight": torch.zeros(1 + number) for number in range(4)}
+    uploads = loading.Uploads({"vit.weight": torch.zeros(1000)} | layers)
+    shown = [readiness.progress()]
+    for name in layers:
+        assert uploads[name] is layers[name]
+        shown.append(readiness.progress())
+    uploads.clear()
+    assert readiness.phase == LOADING_MODEL and readiness.loaded == 1
+    assert shown == sorted(set(shown)) and shown[-1] == pytest.approx(PROGRESS[PROBING])
+
+
+def test_ready_tells_what_the_engine_takes_of_a_gpu_as_the_document_says(client, readiness):
+    assert "gpu" not in client.get("/ready").json()
+    readiness.fit = fit(catalogue.find("vl-7b"), 140_000)
+    told = client.get("/ready").json()["gpu"]
+    assert told == asdict(readiness.fit) | {"total_mib": readiness.fit.total_mib}
+    schemas = describe("model")["components"]["schemas"]
+    assert {"$ref": "#/components/schemas/OnGpu"} in schemas["Ready"]["properties"]["gpu"]["anyOf"]
+    described = schemas["OnGpu"]
+    assert described["properties"].keys() == {field.name for field in fields(Fit)} | {"total_mib"}
+    assert set(described["required"]) == described["properties"].keys() and "MiB" in described["description"]
+    kinds = {"integer": int, "string": str}
+    assert all(type(told[name]) is kinds[schema["type"]] for name, schema in described["properties"].items())
