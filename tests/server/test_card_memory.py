@@ -1,6 +1,7 @@
 """What a card has room for is counted before a model is loaded, and a refusal names what would do.
 
-The figures follow from constants that are measured (tests/gpu/test_fit.py); here stands what must hold for any.
+The figures follow from constants that are measured (tests/gpu/test_fit.py, docs/performance/memory.json); here stands
+what must hold for any, and that they agree with what was measured.
 """
 
 import json
@@ -19,10 +20,11 @@ from lingbi.errors import ConfigurationError
 from lingbi.fit import ANYTHING, BATCHES, BITS, BLOCK_TOKENS, OTHERS_MIB, STEPS, Wanted, fit_when_free, least_mib
 from lingbi.model_folder import inspect
 from lingbi.settings import Settings
-from tests.conftest import DEMO
+from tests.conftest import DEMO, ROOT
 
 CARDS_GB = (8, 16, 20, 24, 40, 80, 141)
 VL_7B, TILED = catalogue.find("vl-7b"), catalogue.find("4khd-7b")
+MEASURED = json.loads((ROOT / "docs/performance/memory.json").read_text())["rows"]
 EVERY = (*catalogue.MODELS, inspect(DEMO))
 SAID = ("session_len", "max_batch_size", "prefill_tokens", "quant_policy")
 WIDE_MIB = 4096  # more than all steps down together give
@@ -101,8 +103,8 @@ def test_fewer_bits_hold_more_tokens_and_more_answers_take_more():
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == BLOCK_TOKENS * VL_7B.geometry.kv_bytes
     heads = 2 * VL_7B.geometry.layers * VL_7B.geometry.kv_heads
     assert sizes[1] == sizes[0] // 2 + BLOCK_TOKENS * heads * fit.QUANTISED_EXTRA
-    assert fit.runtime_mib(VL_7B, 64, 1024) > fit.runtime_mib(VL_7B, 4, 1024)
-    assert fit.runtime_mib(VL_7B, 4, 4096) > fit.runtime_mib(VL_7B, 4, 1024)
+    assert fit.runtime_mib(VL_7B, 64, 1024, 4096) > fit.runtime_mib(VL_7B, 4, 1024, 4096)
+    assert fit.runtime_mib(VL_7B, 4, 4096, 4096) > fit.runtime_mib(VL_7B, 4, 1024, 4096)
 
 
 @BOUNDED
@@ -271,3 +273,13 @@ def test_the_wait_has_an_end_and_the_refusal_tells_what_is_free_then(clock):
     assert clock[0] == fit.SETTLE_S
     free_mib = fit.SETTLE_S // fit.LOOK_S
     assert f"needs {least_mib(VL_7B)} MiB, and {free_mib} MiB are free on GPU 3 (L4)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "row", MEASURED, ids=lambda row: f"{row['model']}-{row['prefill_tokens']}-{row['max_batch_size']}"
+)
+def test_what_is_counted_is_what_was_measured(row):
+    model = catalogue.find(row["model"])
+    settings = row["max_batch_size"], row["prefill_tokens"], model.session_len
+    counted_mib = model.weight_bytes // fit.MIB + fit.runtime_mib(model, *settings) + row["cache_mib"]
+    assert abs(counted_mib / row["peak_mib"] - 1) <= 0.02

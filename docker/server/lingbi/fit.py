@@ -20,15 +20,17 @@ BLOCK_TOKENS = 64  # of KV cache, which TurboMind gives out in blocks
 BITS = {"0": 16, "8": 8, "4": 4}
 QUANTISED_EXTRA = 4  # bytes of scale and zero point for each head's key or value of a token
 # CUDA context, the kernels of torch and TurboMind, cuBLAS workspaces.
-RUNTIME_MIB = 1000
+RUNTIME_MIB = 960
 # The tower's activations: a picture of so many tokens in CUDA graphs, or a picture of up to 26 tiles.
 TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB = 150 << 10, 700
-# A prompt token of one step, in widths of the model: its states, keys and values, and the two halves of the
-# feed-forward layer, 16 bits each.
-HIDDEN_WIDTHS, FEED_FORWARD_WIDTHS = 10, 3
+# A prompt token of one step, in widths of the model, 16 bits each: its states, keys and values, and the feed-forward
+# layer's. Smaller steps save half of it: the rest are the contexts of prompts that are half done.
+HIDDEN_WIDTHS, FEED_FORWARD_WIDTHS = 10, 2
+SESSION_WIDTHS = 2  # and so many for every token of a session, whatever the step
 LOGITS_COPIES = 3  # float32, for every answer that may run
+FULL_STEP = 4096
 # Tried in turn until a session fits: what costs an answer's quality comes last.
-STEPS = [(quant, prefill) for quant in BITS for prefill in (4096, 2048, 1024)]
+STEPS = [(quant, prefill) for quant in BITS for prefill in (FULL_STEP, 2048, 1024)]
 BATCHES = (64, 16, 4)
 DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
@@ -175,14 +177,15 @@ def _candidates(model, wanted: Wanted):
             if wanted.quant_policy not in (None, quant):
                 continue
             tokens = wanted.prefill_tokens or prefill
+            session_len = wanted.session_len or model.session_len
             yield Fit(
-                session_len=wanted.session_len or model.session_len,
+                session_len=session_len,
                 max_batch_size=batch,
                 prefill_tokens=tokens,
                 quant_policy=quant,
                 blocks=0,
                 weights_mib=model.weight_bytes // MIB,
-                runtime_mib=runtime_mib(model, batch, tokens),
+                runtime_mib=runtime_mib(model, batch, tokens, session_len),
                 cache_mib=0,
             )
 
@@ -218,11 +221,13 @@ def block_bytes(model, quant_policy: str) -> int:
     return BLOCK_TOKENS * (at_16 * BITS[quant_policy] // 16 + extra)
 
 
-def runtime_mib(model, batch: int, prefill_tokens: int) -> int:
+def runtime_mib(model, batch: int, prefill_tokens: int, session_len: int) -> int:
     """MiB beside weights and cache: libraries, the tower at work, and the engine's buffers."""
     shape = model.geometry
-    step = 2 * prefill_tokens * (HIDDEN_WIDTHS * shape.hidden_size + FEED_FORWARD_WIDTHS * shape.intermediate_size)
+    width = HIDDEN_WIDTHS * shape.hidden_size + FEED_FORWARD_WIDTHS * shape.intermediate_size
+    step = 2 * (prefill_tokens + FULL_STEP) // 2 * width
+    session = 2 * SESSION_WIDTHS * session_len * shape.hidden_size
     logits = LOGITS_COPIES * 4 * batch * shape.vocabulary
     side = model.picture_side
     tower = TILED_TOWER_MIB * MIB if side is None else (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
-    return RUNTIME_MIB + (step + logits + tower) // MIB
+    return RUNTIME_MIB + (step + session + logits + tower) // MIB
