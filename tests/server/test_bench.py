@@ -41,6 +41,7 @@ def test_with_gives_each_variant_its_environment():
         (["--with", "PREFIL_TOKENS=2048"], "there is no setting LINGBI_PREFIL_TOKENS"),
         (["--with", "=2048"], "there is no setting LINGBI_"),
         (["--with", "QUANT_POLICY=0", "--with", "QUANT_POLICY=5"], "LINGBI_QUANT_POLICY='5'"),
+        (["--with", "QUANT_POLICY=8", "--with", "LINGBI_QUANT_POLICY=8"], "the same --with twice"),
         (["--ask", "video:1"], "'video' is no kind; there are image, repeat, text, chat"),
         (["--ask", "image:x"], "image:x"),
         (["--url", "http://127.0.0.1"], "not allowed with argument --model"),

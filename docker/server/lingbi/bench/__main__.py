@@ -27,7 +27,7 @@ from lingbi.smoke import served_model
 SIDES = ("stock", "lingbi")
 # Share of the free memory that stock takes for its KV cache where lingbi is to have as much on the same card.
 SHARED_CARD = 0.3
-OWN_CARD = 0.8
+OWN_CARD, MOST_CACHE = 0.8, 0.95
 NO_CACHE = {"stock": 0.005, "lingbi": None}  # lingbi tells how much of its memory is cache
 PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
@@ -99,6 +99,8 @@ def parse(arguments=None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.variants and options.url:
         parser.error("--with starts servers with these settings: it goes with --model, not with --url")
+    if options.variants and len(options.variants) > len({tuple(sorted(one.items())) for one in options.variants}):
+        parser.error("the same --with twice: give each once, and more --rounds")
     return options
 
 
@@ -187,7 +189,7 @@ def measure_sides(options) -> dict:
             memory = f"{server.gpu_mib} MiB besides {server.cache_mib} MiB of KV cache"
             print(side, f"started in {server.start_s:.2f} s, {memory}", file=sys.stderr)
             if is_shared and index == 0:
-                share = server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side]))
+                share = min(MOST_CACHE, server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side])))
         run = _at_once if len(options.gpus) > 1 else _in_turn
         run(servers, options, found, gpus)
     return {"sides": found}
