@@ -3,7 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
+from lingbi.catalogue import MODELS
 from lingbi.readiness import LOADING_MODEL, PREPARING
+from tests.browser.test_trouble import axe_faults
 from tests.gateway.conftest import running_gateway
 from tests.ui.conftest import READY, FakeApi, running_page
 
@@ -53,6 +55,25 @@ def test_the_line_at_the_top_tells_how_far_it_is(visit, told, ready, english, ch
     api.ready = READY
     expect(visitor.page.locator("#phase")).to_have_text("已就绪")
     expect(visitor.page.locator("#model")).to_have_text(READY["model"])
+
+
+@pytest.mark.parametrize(("locale", "purpose"), [("en-US", "pictures up to 4K, chat"), ("zh-CN", "最高 4K 的图片、对话")])
+def test_the_side_panel_lists_the_models_and_marks_the_one_that_answers(visit, told, locale, purpose):
+    url, api = told
+    api.ready = READY | {"model": "internlm-xcomposer2-4khd-7b"}
+    visitor = visit(url, locale=locale)
+    visitor.open_side()
+    visitor.page.locator("#models > button").click()
+    models = visitor.page.locator("#models [data-model]")
+    expect(models).to_have_count(len(MODELS))
+    expect(visitor.page.locator("#models [aria-current]")).to_have_count(1)
+    marked = visitor.page.locator("#models [data-model='internlm-xcomposer2-4khd-7b'][aria-current]")
+    expect(marked).to_contain_text(purpose)
+    marked.scroll_into_view_if_needed()
+    visitor.shot(f"models-{locale}")
+    assert axe_faults(visitor) == []
+    api.ready = READY
+    expect(visitor.page.locator("#models [aria-current]")).to_have_count(0, timeout=15_000)
 
 
 def test_answers_are_markdown_and_their_html_does_nothing(visit, told):

@@ -6,6 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from lingbi_ui.examples import examples
+from lingbi_ui.models import models_list
 from lingbi_ui.pictures import MIB
 from lingbi_ui.settings import Settings
 from lingbi_ui.talk import Talk, add_photo, idle_box, language_asked, tell_failure
@@ -34,6 +35,8 @@ def build(settings: Settings, talk: Talk) -> gr.Blocks:
                 camera = gr.Image(
                     sources=["webcam"], type="filepath", show_label=False, buttons=[], elem_id="webcam", height=260
                 )
+            with gr.Accordion(I18N("models"), open=False, elem_id="models"):
+                gr.HTML(models_list(), container=False, padding=False)
         _wire(talk, settings, chat, box, numbers, new, download, camera)
         page.load(_examples, None, chat, show_progress="hidden", api_visibility="private")
     return page

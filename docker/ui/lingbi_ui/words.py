@@ -19,6 +19,11 @@ WORDS = {
     "repetition_penalty_info": ("1: none; above 1: repeats itself less", "1 表示不惩罚；大于 1 时更少重复"),
     "max_tokens": ("Longest answer, tokens", "回答的最大长度（词元数）"),
     "max_tokens_info": ("0: as long as it fits", "0 表示不限，直到放不下为止"),
+    "models": ("Models", "模型"),
+    "model_facts": (
+        "A picture takes {picture_range} tokens of {session_len}; weights {weights_gb} GB, GPU with {card_gb} GB",
+        "一张图片占 {picture_range} 个词元，会话共 {session_len} 个；权重 {weights_gb} GB，显存 {card_gb} GB",
+    ),
     "describe": ("Describe the picture.", "请描述图中内容"),
     "notice": ("Please note", "请注意"),
     "close": ("Close", "关闭"),

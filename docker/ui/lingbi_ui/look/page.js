@@ -18,7 +18,15 @@
         if (line.dataset.phase !== phase) line.dataset.phase = phase;
         const words = document.getElementById("phase");
         if (words.textContent !== text) words.textContent = text;
-        if (model !== undefined) document.getElementById("model").textContent = model;
+        if (model !== undefined) showModel(model);
+    }
+
+    function showModel(model) {
+        document.getElementById("model").textContent = model;
+        document.querySelectorAll("#models [data-model]").forEach((item) => {
+            if (item.dataset.model === model) item.setAttribute("aria-current", "true");
+            else item.removeAttribute("aria-current");
+        });
     }
 
     async function look() {
