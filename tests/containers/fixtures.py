@@ -10,7 +10,6 @@ import pytest
 from tests.containers import engine, images
 from tests.containers.bases import PREFIX
 
-
 ALONE = Path("/var/lock/lingbi-tests.lock")
 
 
