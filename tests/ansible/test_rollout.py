@@ -124,14 +124,16 @@ def test_check_mode_tells_what_a_deploy_would_roll_and_rolls_nothing(lab):
 def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
     before = lab.container("gpu1", "server"), lab.container("gpu2", "server")
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_wait_s=1)
-    with asking(lab) as load:
+    at_gpu1 = Load(lab.server_url("gpu1"), lab.key, askers=0)  # the gateway might give gpu2 all long answers
+    with asking(lab) as load, at_gpu1:
         load.until(5)
-        with load.asking_long(1200):
+        with at_gpu1.asking_long(1200):
             late = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
     assert late.status != 0 and "Nothing was stopped." in late.output, late.output
     assert re.search(r"answers still run after \d+ s \(lingbi_drain_wait_s\)", late.output), late.output
     assert [(row["host"], row["result"]) for row in late.rows] == [("gpu1", "left as it was")]
     expect_spotless(load)
+    assert at_gpu1.faults == [] and at_gpu1.counts["long"] > 0, at_gpu1.faults
     assert before == (lab.container("gpu1", "server"), lab.container("gpu2", "server"))
     assert "drained" not in lab.upstreams()
     assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""

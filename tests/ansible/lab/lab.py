@@ -273,6 +273,10 @@ class Lab:
     def url(self, name: str | None = None) -> str:
         return f"http://{self.hosts[name or self.gateways[0]].address}:6006"
 
+    def server_url(self, name: str) -> str:
+        """A server itself, behind no gateway."""
+        return f"http://{self.hosts[name].address}:23333"
+
     def stop(self) -> None:
         """Remove containers, their volumes and the network."""
         if hasattr(self, "hub"):
