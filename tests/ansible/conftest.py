@@ -1,8 +1,10 @@
 """The lab that all tests of the playbooks share, and Ansible itself."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,14 @@ from tests.ansible.lab.lab import ROOT, Lab
 
 VERSIONS = ("1.0.0", "1.1.0")
 FAULTS = ("crashing", "silent", "wrong")
+at_the_end = contextlib.ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem):
+    """The lab ends with the last test of this folder: the tests that follow have its memory and disk."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        at_the_end.close()
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +41,8 @@ def controller():
 def bare_lab(controller, docker_engine, tmp_path_factory):
     """Three bare hosts and a registry with two right versions and three that are not."""
     lab = Lab(tmp_path_factory.mktemp("lab"), f"lingbi-lab-{os.getpid()}", controller)
+    at_the_end.callback(images.remove_product, images.PREFIX)
+    at_the_end.callback(lab.stop)
     try:
         lab.start()
         for version in VERSIONS:
@@ -46,8 +58,7 @@ def bare_lab(controller, docker_engine, tmp_path_factory):
                 lab.publish(name, fault, f"{images.PREFIX}{name}:{VERSIONS[0]}")
         yield lab
     finally:
-        lab.stop()
-        images.remove_product(images.PREFIX)
+        at_the_end.close()
 
 
 @pytest.fixture(scope="session")

@@ -124,14 +124,16 @@ def test_check_mode_tells_what_a_deploy_would_roll_and_rolls_nothing(lab):
 def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
     before = lab.container("gpu1", "server"), lab.container("gpu2", "server")
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_wait_s=1)
-    with asking(lab) as load:
+    at_gpu1 = Load(lab.server_url("gpu1"), lab.key, askers=0)  # the gateway might give gpu2 all long answers
+    with asking(lab) as load, at_gpu1:
         load.until(5)
-        with load.asking_long(1200):
+        with at_gpu1.asking_long(1200):
             late = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
     assert late.status != 0 and "Nothing was stopped." in late.output, late.output
     assert re.search(r"answers still run after \d+ s \(lingbi_drain_wait_s\)", late.output), late.output
     assert [(row["host"], row["result"]) for row in late.rows] == [("gpu1", "left as it was")]
     expect_spotless(load)
+    assert at_gpu1.faults == [] and at_gpu1.counts["long"] > 0, at_gpu1.faults
     assert before == (lab.container("gpu1", "server"), lab.container("gpu2", "server"))
     assert "drained" not in lab.upstreams()
     assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""
@@ -245,18 +247,20 @@ def test_a_controller_that_is_killed_leaves_nothing_drained_once_a_second_run_ha
 
 def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_it_back(lab):
     inventory = lab.inventory(lingbi_version=NEW)
-    with asking(lab) as load:
+    at_gpu1 = Load(lab.server_url("gpu1"), lab.key, askers=0)  # its drain takes long
+    with asking(lab) as load, at_gpu1, at_gpu1.asking_long(1200):
         load.until(10)
         rolling = lab.begin("rollback", inventory, "-e", f"lingbi_rollback_to={OLD}")
         assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
+        load.until(load.counts.total() + 20)  # what gpu1 was asked until the gateway had read the list has ended
         lab.cut("gpu1")
         output = rolling.communicate(timeout=300)[0]
         load.until(load.counts.total() + 20)
         in_rollout = list(load.faults)
+        lab.mend("gpu1")
     assert rolling.returncode != 0 and re.search(r"gpu1 .*unreachable", output), output
     assert in_rollout == []  # it was drained
     assert lab.running("gpu2")["version"] == NEW
-    lab.mend("gpu1")
     back = lab.play("site", inventory)
     assert back.status == 0, back.output
     with asking(lab) as load:

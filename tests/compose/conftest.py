@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from tests.conftest import ROOT, free_port
 from tests.containers import images
 from tests.containers.images import docker
+from tests.containers.subnets import free_subnet
 from tests.hub import running_hub
 from tests.images.conftest import logs
 from tests.weights.conftest import MIB, MODEL, make_model
@@ -78,7 +78,7 @@ def copy_repository(folder: Path) -> Path:
     return folder
 
 
-def first_env(project: str, subnet: int, port: int, **values) -> str:
+def first_env(project: str, subnet: str, port: int, **values) -> str:
     """A .env for the tests' images."""
     given = {
         "COMPOSE_PROJECT_NAME": project,
@@ -87,11 +87,11 @@ def first_env(project: str, subnet: int, port: int, **values) -> str:
         "LINGBI_IMAGE_PREFIX": images.PREFIX,
         "LINGBI_PUBLISH_ADDRESS": "127.0.0.1",
         "LINGBI_GATEWAY_PORT": port,
-        "LINGBI_GATEWAY_SERVERS": f"10.213.{subnet}.200:23333",
+        "LINGBI_GATEWAY_SERVERS": f"{subnet}.200:23333",
         "LINGBI_GPU_COUNT": "all",
         "LINGBI_SERVER_MEMORY": "4g",
         "LINGBI_STOP_GRACE": "90s",
-        "LINGBI_SUBNET": f"10.213.{subnet}",
+        "LINGBI_SUBNET": subnet,
     }
     return "".join(f"{name}={value}\n" for name, value in (given | values).items())
 
@@ -112,7 +112,7 @@ def hub(tmp_path_factory):
 @contextlib.contextmanager
 def new_stack(root: Path, scheme: str = "http", **values):
     """A Stack with its .env, not started; ended with its volumes."""
-    project, subnet, port = f"lingbi-test-{uuid.uuid4().hex[:6]}", secrets.randbelow(200) + 20, free_port()
+    project, subnet, port = f"lingbi-test-{uuid.uuid4().hex[:6]}", free_subnet(), free_port()
     (root / ".env").write_text(first_env(project, subnet, port, **values))
     stack = Stack(root, project, port, scheme)
     try:

@@ -39,7 +39,7 @@ def folder(docker_engine, tmp_path):
 
 def config(folder, *files: str, check: bool = True, without: str = "", part: str = "services", **values):
     """A part of `docker compose config` as a dict, or the CompletedProcess where it may fail."""
-    text = first_env("lingbi-test-rendered", 12, 6006, **(ALL | values | {"COMPOSE_FILE": ":".join(files)}))
+    text = first_env("lingbi-test-rendered", "10.213.12", 6006, **(ALL | values | {"COMPOSE_FILE": ":".join(files)}))
     lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
     (folder / ".env").write_text("\n".join(lines) + "\n")
     command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]

@@ -1,20 +1,41 @@
 """Fixtures for all tests that need a Docker engine; a plugin of tests/conftest.py."""
 
+import fcntl
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.containers import engine, images
 from tests.containers.bases import PREFIX
 
+ALONE = Path("/var/lock/lingbi-tests.lock")
+
 
 @pytest.fixture(scope="session")
-def docker_engine():
-    """An engine that answers, left as it was found: nothing of the tests stays, and what was started for them ends."""
+def alone_with_the_engine():
+    """One process at a time: what one removes at its end, another may be using."""
+    with ALONE.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail(
+                "another process of tests uses this machine's engine; wait for its end, or, if it is of this run, name "
+                "docker_engine in the test that asks for it by request.getfixturevalue (see tests/conftest.py)"
+            )
+        yield
+
+
+@pytest.fixture(scope="session")
+def docker_engine(alone_with_the_engine):
+    """An engine that answers, left as it was found: nothing of the tests stays, and what was started for them ends.
+
+    Its value: whether it was started for them.
+    """
     started = engine.ensure()
     before = things()
-    yield
+    yield started is not None
     if not os.environ.get("KEEP_IMAGES"):
         stand_ins = images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*/*").stdout.split()
         stand_ins += images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*").stdout.split()
@@ -45,7 +66,7 @@ def things() -> set:
 def _image(name: str):
     @pytest.fixture(scope="session", name=f"{name}_image")
     def image(docker_engine):
-        yield images.build(name)
+        yield images.build(name, downloads_stay=not docker_engine)
         if not os.environ.get("KEEP_IMAGES"):  # for those who run a few tests again and again
             images.docker("rmi", "--force", images.tag(name), check=False)
 

@@ -19,7 +19,7 @@ def script(machine: FakeMachine, root):
     for tool in TOOLS:
         (machine.folder / tool).symlink_to(shutil.which(tool))
     (machine.folder / "python3").symlink_to(Path(sys.executable).resolve())
-    (root / ".env").write_text(first_env("lingbi-test-fake", 13, 6006))
+    (root / ".env").write_text(first_env("lingbi-test-fake", "10.213.13", 6006))
 
     def run(name: str, *arguments):
         command = ["bash", root / "scripts" / name, *arguments]

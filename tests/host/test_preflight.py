@@ -120,7 +120,7 @@ def test_without_an_engine_nothing_is_written(tmp_path, docker, said):
 
 def test_a_typo_in_env_stops_before_anything_is_changed(docker_engine, tmp_path):
     root = copy_repository(tmp_path / "copy")
-    text = first_env("lingbi-test-typo", 11, free_port(), LINGBI_MODLE="demo")
+    text = first_env("lingbi-test-typo", "10.213.11", free_port(), LINGBI_MODLE="demo")
     (root / ".env").write_text(text)
     done = run_up(root, os.environ["PATH"], "--model", "demo")
     assert done.returncode == 2 and "LINGBI_MODLE='demo' in .env" in done.stderr, done.stderr

@@ -18,7 +18,7 @@ def env(root):
     """A .env that is right for a machine without GPUs; a function that changes it and returns its text."""
 
     def write(without: str = "", **values) -> str:
-        text = first_env("lingbi-test-fake", 13, free_port(), **({"LINGBI_VERSION": "1.0.0"} | values))
+        text = first_env("lingbi-test-fake", "10.213.13", free_port(), **({"LINGBI_VERSION": "1.0.0"} | values))
         lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
         (root / ".env").write_text("\n".join(lines) + "\n")
         return (root / ".env").read_text()

@@ -25,7 +25,7 @@ def name(request):
 
 
 @pytest.fixture
-def image(name, request):
+def image(name, docker_engine, request):
     return request.getfixturevalue(f"{name}_image")
 
 
@@ -146,7 +146,7 @@ def test_two_builds_of_one_commit_hold_the_same(gateway_image):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_change_of_our_code_moves_little_and_is_built_quickly(name, request, tmp_path):
+def test_a_change_of_our_code_moves_little_and_is_built_quickly(name, docker_engine, request, tmp_path):
     """Only the layers of our code are new, and they are small."""
     import time
 

@@ -118,3 +118,16 @@ def test_a_session_goes_on_where_it_stopped(engine):
     assert first + rest == reference(6)
     engine.end(60)
     assert 60 not in engine.sessions
+
+
+@pytest.mark.parametrize("step", [0, 80])
+def test_a_session_that_goes_on_is_sampled_by_all_that_it_holds(engine, step):
+    """As TurboMind does: a penalty knows what was said in the turns before, and not what was stepped back over."""
+    penalised = greedy(12, repetition_penalty=0.01)
+    whole = asyncio.run(collect(engine, 61, penalised))[-1].token_ids
+    assert whole != reference(12)
+    instance = engine.create_instance()
+    list(instance.stream_infer(62, PROMPT[:85], gen_config=greedy(1)))
+    rest = PROMPT[step or 85 :]
+    options = {"gen_config": penalised, "sequence_start": False, "sequence_end": True, "step": step}
+    assert list(instance.stream_infer(62, rest, **options))[-1].token_ids == whole

@@ -21,6 +21,7 @@ from lingbi.weights.entries import Entry
 from lingbi.weights.lockfile import Lock
 from lingbi.weights.peer import Peer, PeerHandler
 from tests.ansible.lab import images
+from tests.containers.subnets import free_subnet
 
 ROOT = images.ROOT
 REGISTRY_PORT = 5000
@@ -94,16 +95,9 @@ class Lab:
         (keys / "authorized_keys").write_text((self.folder / "operator.pub").read_text())
 
     def _make_network(self) -> str:
-        for number in range(40, 240):
-            subnet = f"10.213.{number}"
-            if (
-                subprocess.run(
-                    ["docker", "network", "create", "--subnet", f"{subnet}.0/24", self.network], capture_output=True
-                ).returncode
-                == 0
-            ):
-                return subnet
-        raise RuntimeError("no free subnet for the lab")
+        subnet = free_subnet()
+        docker("network", "create", "--subnet", f"{subnet}.0/24", self.network)
+        return subnet
 
     def _start_hub(self) -> None:
         """A ModelScope of the lab's own, with the demo model under another name; it remembers who asked."""
@@ -278,6 +272,10 @@ class Lab:
 
     def url(self, name: str | None = None) -> str:
         return f"http://{self.hosts[name or self.gateways[0]].address}:6006"
+
+    def server_url(self, name: str) -> str:
+        """A server itself, behind no gateway."""
+        return f"http://{self.hosts[name].address}:23333"
 
     def stop(self) -> None:
         """Remove containers, their volumes and the network."""

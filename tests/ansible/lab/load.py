@@ -20,6 +20,7 @@ from tests.client import CHAT, QUESTION, SCENES
 
 MODEL = "internlm-xcomposer2-demo"
 PATIENCE_S = 180
+APART_S = 2
 
 
 @dataclass
@@ -104,13 +105,16 @@ class Load:
 
     @contextlib.contextmanager
     def asking_long(self, tokens: int, at_once: int = 2):
-        """So many long streams at every moment of the block; those that run at its end are waited for."""
-        end, threads = threading.Event(), []
+        """So many long streams in the block, begun apart, so that one runs at every moment; the last are waited for."""
+        end, threads, begun = threading.Event(), [], 0.0
 
         def go_on():
+            nonlocal begun
             while not end.wait(0.2):
                 threads[:] = [thread for thread in threads if thread.is_alive()]
-                threads.extend(self.ask_long(tokens) for _ in range(at_once - len(threads)))
+                if len(threads) < at_once and time.monotonic() - begun > APART_S:
+                    begun = time.monotonic()
+                    threads.append(self.ask_long(tokens))
 
         keeper = threading.Thread(target=go_on)
         keeper.start()

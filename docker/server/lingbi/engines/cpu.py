@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class Sequence:
     """One answer in the making.
 
-    prompt: embeddings [1, tokens, hidden]; picture_mask: bool [1, tokens]; ids: prompt and answer;
-    emit: takes each EngineOutput, or the exception that ended the answer.
+    prompt: embeddings [1, tokens, hidden] of what the session does not hold; picture_mask: bool [1, tokens];
+    ids: what it holds, prompt and answer; emit: takes each EngineOutput, or the exception that ended the answer.
     """
 
     session_id: int
@@ -110,7 +110,7 @@ class CpuEngine:
         if is_done:
             self.active.remove(sequence)
             if sequence.keep:
-                self.sessions[sequence.session_id] = (sequence.cache, sequence.cached_tokens)
+                self.sessions[sequence.session_id] = (sequence.cache, sequence.ids[: sequence.cached_tokens])
             sequence.emit(_output(sequence, ResponseType.FINISH))
         elif sequence.answer:
             sequence.emit(_output(sequence, ResponseType.SUCCESS))
@@ -223,7 +223,7 @@ class CpuInstance:
         if gen_config.stop_words is None:
             gen_config.stop_words = engine.stop_ids
         prompt, picture_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
-        cache, cached_tokens = (None, 0) if sequence_start else step_back(engine.sessions[session_id], step)
+        cache, kept_ids = (None, []) if sequence_start else step_back(engine.sessions[session_id], step)
         engine.sessions.pop(session_id, None)
         seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
         engine.submit(
@@ -231,27 +231,27 @@ class CpuInstance:
                 session_id=session_id,
                 prompt=prompt,
                 picture_mask=picture_mask,
-                ids=list(input_ids),
+                ids=[*kept_ids, *input_ids],
                 sampling=Sampling.from_config(gen_config, engine.tokenizer.eos_token_id),
                 max_new_tokens=gen_config.max_new_tokens,
                 emit=emit,
                 rng=random.Random(seed),
                 cache=cache,
-                cached_tokens=cached_tokens,
+                cached_tokens=len(kept_ids),
                 keep=not sequence_end,
             )
         )
 
 
 def step_back(kept: tuple, step: int) -> tuple:
-    """(cache, tokens) of what a session has kept, cut to its first `step` tokens; 0: all.
+    """(cache, ids) of what a session has kept, cut to its first `step` tokens; 0: all.
 
     A cache is a pair of tensors [1, heads, tokens, width] for every layer.
     """
-    cache, tokens = kept
-    if not step or step >= tokens:
+    cache, ids = kept
+    if not step or step >= len(ids):
         return kept
-    return tuple(tuple(part[:, :, :step] for part in layer) for layer in cache), step
+    return tuple(tuple(part[:, :, :step] for part in layer) for layer in cache), ids[:step]
 
 
 def _raise_or(output):
