@@ -57,7 +57,9 @@ def test_the_line_at_the_top_tells_how_far_it_is(visit, told, ready, english, ch
     expect(visitor.page.locator("#model")).to_have_text(READY["model"])
 
 
-@pytest.mark.parametrize(("locale", "purpose"), [("en-US", "pictures up to 4K, chat"), ("zh-CN", "最高 4K 的图片、对话")])
+@pytest.mark.parametrize(
+    ("locale", "purpose"), [("en-US", "pictures up to 4K, chat"), ("zh-CN", "最高 4K 的图片、对话")]
+)
 def test_the_side_panel_lists_the_models_and_marks_the_one_that_answers(visit, told, locale, purpose):
     url, api = told
     api.ready = READY | {"model": "internlm-xcomposer2-4khd-7b"}
