@@ -27,7 +27,8 @@ APART_S = 2
 class Load:
     """Askers against a gateway; use it as a context: it asks until the end of the block.
 
-    seconds: {time.monotonic() at which a request began: seconds until it ended}.
+    seconds: {time.monotonic() at which a request began: seconds until it ended}; faults: (when by the clock, kind,
+    what was seen); faults_begun: when their requests began, as in seconds.
     """
 
     url: str
@@ -36,6 +37,7 @@ class Load:
     pause_s: float = 0.0
     counts: Counter = field(default_factory=Counter)
     faults: list = field(default_factory=list)
+    faults_begun: list = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
 
     def __enter__(self) -> "Load":
@@ -65,7 +67,8 @@ class Load:
             for turn_number in itertools.count(number):
                 if self._end.is_set():
                     return
-                self._note(*self._ask(client, next(scenes), is_stream=turn_number % 2 == 1))
+                begun = time.monotonic()
+                self._note(begun, *self._ask(client, next(scenes), turn_number % 2 == 1, begun))
                 self._end.wait(self.pause_s)
 
     def _client(self) -> httpx.Client:
@@ -73,10 +76,9 @@ class Load:
         headers["Connection"] = "close"  # as many people: an idle connection may be closed by a reload
         return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
-    def _ask(self, client: httpx.Client, scene: Scene, is_stream: bool) -> tuple:
+    def _ask(self, client: httpx.Client, scene: Scene, is_stream: bool, begun: float) -> tuple:
         """(kind, what was seen) of one question: right, wrong, cut or failed."""
         body = {"model": MODEL, "messages": [turn(QUESTION, data_url(scene))], "max_tokens": 32, "temperature": 0}
-        begun = time.monotonic()
         try:
             kind, text = streamed(client, body) if is_stream else whole(client, body)
         except httpx.HTTPError as error:
@@ -92,12 +94,13 @@ class Load:
         body |= {"temperature": 0, "ignore_eos": True}
 
         def ask():
+            begun = time.monotonic()
             try:
                 with self._client() as client:
                     kind, text = streamed(client, body)
             except httpx.HTTPError as error:
                 kind, text = "failed", f"{type(error).__name__}: {error}"
-            self._note("long" if kind == "right" else kind, text)
+            self._note(begun, "long" if kind == "right" else kind, text)
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -125,11 +128,12 @@ class Load:
             for thread in (keeper, *threads):
                 thread.join(PATIENCE_S)
 
-    def _note(self, kind: str, seen: str) -> None:
+    def _note(self, begun: float, kind: str, seen: str) -> None:
         with self._lock:
             self.counts[kind] += 1
             if kind not in ("right", "long"):
                 self.faults.append((time.strftime("%H:%M:%S"), kind, seen[:300]))
+                self.faults_begun.append(begun)
 
 
 def whole(client: httpx.Client, body: dict) -> tuple:
