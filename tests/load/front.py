@@ -9,6 +9,7 @@ Both sides of a comparison alternate, so that what else the machine does weighs 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -131,13 +132,24 @@ def main(arguments=None) -> int:
     parser.add_argument("--count", type=int, default=40, help="requests of a side in a round")
     parser.add_argument("--concurrent", type=int, default=8)
     parser.add_argument("--threads", default="0", help="the CPU engine's threads; 0: all cores, none left for nginx")
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="the worker on a core of its own, with one thread, nginx and this side on the others: what the gateway "
+        "costs where it takes nothing from the engine, as beside a GPU",
+    )
     options = parser.parse_args(arguments)
+    command, threads = [], options.threads
+    if options.apart:
+        first, *others = sorted(os.sched_getaffinity(0))
+        command, threads = ["taskset", "--cpu-list", str(first), sys.executable, "-m", "lingbi.worker"], "1"
+        os.sched_setaffinity(0, others)
     streams = asyncio.run(measure_streams())
     print(json.dumps({"streams": streams}), flush=True)
     failed = not streams["within_bounds"]
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_worker(Path(folder) / "state", LINGBI_CPU_THREADS=options.threads) as worker,
+        running_worker(Path(folder) / "state", *command, LINGBI_CPU_THREADS=threads) as worker,
     ):
         address = worker["url"].removeprefix("http://")
         with running_gateway([address], KEY_RATE=100000, ADDRESS_RATE=100000) as gateway:
