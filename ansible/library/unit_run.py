@@ -11,7 +11,7 @@ options:
   stop_wait_s: {type: int, default: 75, description: longest wait for a container's end}
   ready_wait_s: {type: int, default: 1800, description: longest wait for healthy containers}
   entry: {type: dict, default: {}, description: what to record}
-  volumes: {type: bool, default: false, description: whether remove takes the volumes too}
+  keep: {type: list, elements: str, default: [], description: volumes that remove leaves}
 author: lingbi
 """
 RETURN = r"""
@@ -38,14 +38,14 @@ def restore(directory, services, params):
     return True
 
 
-def remove(directory, with_volumes, stop_wait_s):
-    """Take the unit off the host; whether there was anything of it."""
+def remove(directory, keep, stop_wait_s):
+    """Take the unit off the host, but for the volumes to keep; whether there was anything of it."""
     is_there = os.path.isdir(directory)
     if is_there:
         with unit.alone(directory, stop_wait_s):
             docker.take_down(directory, timeout_s=stop_wait_s + docker.MARGIN_S)
         shutil.rmtree(directory)
-    had_volumes = with_volumes and bool(shutil.which("docker")) and docker.remove_volumes(directory)
+    had_volumes = bool(shutil.which("docker")) and docker.remove_volumes(directory, keep)
     return is_there or had_volumes
 
 
@@ -53,7 +53,7 @@ def act(params):
     """Do the action; (changed, further results)."""
     action, directory, services = params["action"], params["directory"], params["services"]
     if action == "remove":
-        return remove(directory, params["volumes"], params["stop_wait_s"]), {}
+        return remove(directory, params["keep"], params["stop_wait_s"]), {}
     with unit.alone(directory, params["stop_wait_s"] + params["ready_wait_s"]):
         if action == "start":
             unit.place(directory)
@@ -77,7 +77,7 @@ def main():
             "stop_wait_s": {"type": "int", "default": 75},
             "ready_wait_s": {"type": "int", "default": 1800},
             "entry": {"type": "dict", "default": {}},
-            "volumes": {"type": "bool", "default": False},
+            "keep": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

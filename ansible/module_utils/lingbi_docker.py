@@ -114,14 +114,16 @@ def take_down(directory, *options, timeout_s):
             raise Failed(f"docker compose down in {directory}: {done.stderr.strip()[-300:]}")
 
 
-def remove_volumes(directory):
-    """Remove what volumes the unit has; whether there were any. Raises Failed."""
+def remove_volumes(directory, keep=()):
+    """Remove what volumes the unit has, but for those to keep; whether there were any. Raises Failed."""
     listed = said(
         "docker", "volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={project(directory)}"
     )
-    if listed:
-        said("docker", "volume", "rm", *listed.split())
-    return bool(listed)
+    kept = {f"{project(directory)}_{name}" for name in keep}
+    removed = [name for name in listed.split() if name not in kept]
+    if removed:
+        said("docker", "volume", "rm", *removed)
+    return bool(removed)
 
 
 def log_end(directory):

@@ -191,13 +191,16 @@ def test_what_runs_unhealthy_is_started_anew(monkeypatch):
     assert asked[0] == ("docker", "stop", "--time", "10", "ui") and asked[1][0] == "up" and len(asked) == 2
 
 
-def test_weights_can_be_removed_after_the_unit(tmp_path, monkeypatch):
-    asked = []
+def test_a_removed_unit_leaves_the_volumes_to_keep_and_no_other(tmp_path, monkeypatch):
+    asked, volumes = [], ["lingbi-server_weights", "lingbi-server_uploads"]
     monkeypatch.setattr(run.shutil, "which", lambda name: "/usr/bin/docker")
-    monkeypatch.setattr(docker, "said", lambda *command, **_: asked.append(command) or "lingbi-server_weights")
-    assert run.remove(str(tmp_path / "server"), True, 1) is True
+    monkeypatch.setattr(docker, "said", lambda *command, **_: asked.append(command) or "\n".join(volumes))
+    assert run.remove(str(tmp_path / "server"), ["weights"], 1) is True
+    assert asked[-1] == ("docker", "volume", "rm", "lingbi-server_uploads")
+    volumes.pop()
+    assert run.remove(str(tmp_path / "server"), ["weights"], 1) is False
+    assert run.remove(str(tmp_path / "server"), [], 1) is True
     assert asked[-1] == ("docker", "volume", "rm", "lingbi-server_weights")
-    assert run.remove(str(tmp_path / "server"), False, 1) is False
 
 
 def add(archive, name, content=b"x"):
