@@ -148,11 +148,16 @@ def find(name: str) -> Model | None:
 
 def recognise(config: dict) -> Model | None:
     """The published model with the geometry of a config.json, or None."""
-    side = None if is_4khd(config) else config.get("img_size")
+    side = picture_side(config)
     for model in MODELS:
         if (model.hidden_size, model.picture_side) == (config.get("hidden_size"), side):
             return model
     return None
+
+
+def picture_side(config: dict) -> int | None:
+    """Pixels of the square that a picture is resized to; None: tiles."""
+    return None if is_4khd(config) else config.get("img_size")
 
 
 def is_4khd(config: dict) -> bool:

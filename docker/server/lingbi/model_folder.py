@@ -48,7 +48,7 @@ class ModelFolder:
     @property
     def picture_side(self) -> int | None:
         """Pixels of the square that a picture is resized to; None: tiles."""
-        return None if self.is_tiled else self.config["img_size"]
+        return catalogue.picture_side(self.config)
 
     def link_in(self, links_dir: Path) -> Path:
         """A link to the folder under a name that transformers and lmdeploy handle well.

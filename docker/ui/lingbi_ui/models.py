@@ -4,7 +4,7 @@ import html
 import json
 from pathlib import Path
 
-from lingbi_ui.words import CHINESE, ENGLISH, WORDS
+from lingbi_ui.words import WORDS, in_both
 
 FILE = Path(__file__).parent / "models.json"
 
@@ -15,15 +15,7 @@ def models_list() -> str:
 
 
 def _item(model: dict) -> str:
-    lines = (
-        _both(model["purpose"], model["purpose_zh"]),
-        _both(*(text.format(**model) for text in WORDS["model_facts"])),
-    )
-    name = html.escape(model["name"])
-    return (
-        f'<li data-model="{html.escape(model["served_name"])}"><b>{name}</b> {lines[0]}<small>{lines[1]}</small></li>'
-    )
-
-
-def _both(english: str, chinese: str) -> str:
-    return f'<span lang="{ENGLISH}">{html.escape(english)}</span><span lang="{CHINESE}">{html.escape(chinese)}</span>'
+    model = {name: html.escape(str(value)) for name, value in model.items()}
+    purpose = in_both(model["purpose"], model["purpose_zh"])
+    facts = in_both(*(text.format(**model) for text in WORDS["model_facts"]))
+    return f'<li data-model="{model["served_name"]}"><b>{model["name"]}</b> {purpose}<small>{facts}</small></li>'

@@ -10,7 +10,7 @@ from lingbi_ui.models import models_list
 from lingbi_ui.pictures import MIB
 from lingbi_ui.settings import Settings
 from lingbi_ui.talk import Talk, add_photo, idle_box, language_asked, tell_failure
-from lingbi_ui.words import CHINESE, ENGLISH, WORDS, translations
+from lingbi_ui.words import WORDS, in_both, translations
 
 FOLDER = Path(__file__).parent
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
@@ -133,8 +133,7 @@ def _examples(request: gr.Request) -> gr.Chatbot:
 
 def both(word: str, tag: str) -> str:
     """A sentence in both languages; the style sheet shows the visitor's."""
-    english, chinese = WORDS[word]
-    return f'<{tag} lang="{ENGLISH}">{english}</{tag}><{tag} lang="{CHINESE}">{chinese}</{tag}>'
+    return in_both(*WORDS[word], tag)
 
 
 def header() -> str:

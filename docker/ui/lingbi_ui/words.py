@@ -167,6 +167,11 @@ def say(language: str, word: str, /, **values) -> str:
     return WORDS[word][language == CHINESE].format(**values)
 
 
+def in_both(english: str, chinese: str, tag: str = "span") -> str:
+    """HTML text in both languages; the style sheet shows the visitor's."""
+    return f'<{tag} lang="{ENGLISH}">{english}</{tag}><{tag} lang="{CHINESE}">{chinese}</{tag}>'
+
+
 def translations() -> dict:
     """{language: {name: text}} for the browser; Chinese under every tag that browsers use for it."""
     english = {name: pair[0] for name, pair in WORDS.items()}

@@ -28,7 +28,7 @@ class Load:
     """Askers against a gateway; use it as a context: it asks until the end of the block.
 
     seconds: {time.monotonic() at which a request began: seconds until it ended}; faults: (when by the clock, kind,
-    what was seen); faults_begun: when their requests began, as in seconds.
+    what was seen, when its request began as in seconds).
     """
 
     url: str
@@ -37,7 +37,6 @@ class Load:
     pause_s: float = 0.0
     counts: Counter = field(default_factory=Counter)
     faults: list = field(default_factory=list)
-    faults_begun: list = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
 
     def __enter__(self) -> "Load":
@@ -132,8 +131,7 @@ class Load:
         with self._lock:
             self.counts[kind] += 1
             if kind not in ("right", "long"):
-                self.faults.append((time.strftime("%H:%M:%S"), kind, seen[:300]))
-                self.faults_begun.append(begun)
+                self.faults.append((time.strftime("%H:%M:%S"), kind, seen[:300], begun))
 
 
 def whole(client: httpx.Client, body: dict) -> tuple:

@@ -37,7 +37,7 @@ class GpuVisionModel(Xcomposer2VisionModel):
             super().build_model()
         self.is_tiled = folder.is_tiled
         arrange = (lambda picture: self.HD_transform(picture, hd_num=25)) if self.is_tiled else lambda picture: picture
-        side = None if self.is_tiled else folder.config.get("img_size")
+        side = folder.picture_side
         self.pixels = Pixels(self.model.vis_processor, side, arrange)
         if not self.pixels.is_known:
             log.warning("this model prepares pictures in a way of its own: its code runs on the CPU, more slowly")
