@@ -1,6 +1,7 @@
 """What the gateway costs: the same questions through it and directly at the server, in turns, in one run.
 
-`python -m tests.load.front` starts one worker with the demo model and the gateway before it. It prints
+`python -m tests.load.front` starts one worker, with the demo model where no other is named, and the gateway before it.
+On a machine with a GPU and cores to spare (`--engine turbomind --model FOLDER`) neither takes from the other. It prints
 requests/s and the time to first token of both ways with the rounds' ratios and differences, how late a
 streamed chunk is, and the gateway's memory with 200 idle streams and 50 uploads of 20 MB at once.
 Both sides of a comparison alternate, so that what else the machine does weighs on both.
@@ -23,6 +24,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from lingbi.settings import PREFIX
 from lingbi.smoke_checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
 from tests.conftest import free_port, running_worker
@@ -131,6 +133,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--count", type=int, default=40, help="requests of a side in a round")
     parser.add_argument("--concurrent", type=int, default=8)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--engine", default="cpu")
     parser.add_argument("--threads", default="0", help="the CPU engine's threads; 0: all cores, none left for nginx")
     parser.add_argument(
         "--apart",
@@ -147,15 +151,18 @@ def main(arguments=None) -> int:
     streams = asyncio.run(measure_streams())
     print(json.dumps({"streams": streams}), flush=True)
     failed = not streams["within_bounds"]
+    settings = {"MODEL": options.model, "ENGINE": options.engine, "CPU_THREADS": threads}
+    settings = {PREFIX + name: value for name, value in settings.items()}
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_worker(Path(folder) / "state", *command, LINGBI_CPU_THREADS=threads) as worker,
+        running_worker(Path(folder) / "state", *command, **settings) as worker,
     ):
+        served = httpx.get(worker["url"] + "/ready", trust_env=False).json()["model"]
         address = worker["url"].removeprefix("http://")
         with running_gateway([address], KEY_RATE=100000, ADDRESS_RATE=100000) as gateway:
             urls = {"gateway": gateway.url, "direct": worker["url"]}
             for name, messages in (("text", [{"role": "user", "content": "hello"}]), ("picture", picture())):
-                body = {"model": worker["model"], "messages": messages, "max_tokens": TOKENS, "temperature": 0}
+                body = {"model": served, "messages": messages, "max_tokens": TOKENS, "temperature": 0}
                 body |= {"ignore_eos": True, "stream": True}
                 found = asyncio.run(compare(urls, worker["key"], body, options))
                 report = judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)

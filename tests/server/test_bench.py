@@ -102,6 +102,7 @@ def measured(**sides: float) -> dict:
             side: {
                 "starts_s": [11.0, 13.0, 12.0],
                 "gpu_mib_without_cache": [18000],
+                "gpu_mib_after_first": [18100],
                 "rounds": [
                     *(one_round("image", 1, req_s, 60.0 + number) for number in range(3)),
                     *(one_round("image", 32, req_s * 10 + number, 1100.0) for number in range(2)),
@@ -122,6 +123,7 @@ def test_medians_stand_under_the_names_that_others_read():
             "vl_7b_image_c32_ttft_ms": 1100.0,
             "vl_7b_start_s": 12.0,
             "vl_7b_gpu_mib_without_cache": 18000,
+            "vl_7b_gpu_mib_after_first": 18100,
         }
     }
 
@@ -131,7 +133,10 @@ def test_two_sides_stand_beside_each_other_with_their_ratio():
     assert head.split() == ["stock", "lingbi"]
     assert alone.split()[:2] == ["image", "1"] and "x2.00 ttft x1.00" in alone
     assert crowd.split()[:4] == ["image", "32", "10.50", "±6.35"]
-    assert memory[1] == "lingbi: starts [11.0, 13.0, 12.0] s, without cache [18000] MiB"
+    assert (
+        memory[1]
+        == "lingbi: starts [11.0, 13.0, 12.0] s, without cache [18000] MiB, after a first question [18100] MiB"
+    )
 
 
 def test_more_sides_stand_below_each_other_with_their_memory():

@@ -9,8 +9,10 @@ import sys
 import time
 from types import SimpleNamespace
 
+import httpx
 import psutil
 import pytest
+import yaml
 from supervisor.states import ProcessStates, SupervisorStates
 
 from lingbi import container, doctor
@@ -21,40 +23,62 @@ from lingbi.memory import available_mib
 from lingbi.settings import load_settings
 from lingbi.supervision import wait_until
 from lingbi.up import decide
-from tests.conftest import answers, clean_environment, free_port, lingbi
+from tests.conftest import ROOT, answers, clean_environment, free_port, lingbi
+
+
+def compose_settings(service: str, root) -> dict:
+    """What compose.yaml sets for a service whose folders are under `root`, at a free port."""
+    values = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][service]["environment"]
+    placed = {name: f"{root}{value}" if value.startswith("/") else value for name, value in values.items()}
+    return placed | {"LINGBI_PORT": str(free_port())}
 
 
 @contextlib.contextmanager
-def serving(folder, **settings):
-    """`serve`, as process 1 of a container runs it; yields its process, URL and log file."""
-    port, log = free_port(), folder / "log"
-    values = {"LINGBI_MODEL": "demo", "LINGBI_PORT": str(port), "LINGBI_MODELS_DIR": str(folder / "models")} | settings
-    command = [sys.executable, "-m", "lingbi.container", "serve"]
+def serving(root, **settings):
+    """`serve`, as process 1 of Compose's server runs it, after `fetch`; yields its process, URL and log file."""
+    log, secrets = root / "log", [root / "run/secrets/api-key", root / "run/lingbi/keys/ui"]
+    for secret in secrets:
+        secret.parent.mkdir(parents=True)
+        secret.write_text(f"{secret.name}-of-the-test\n")
+    state_dir = root / "var/lib/lingbi"
+    state_dir.mkdir(parents=True)
+    values = clean_environment(state_dir) | compose_settings("server", root) | settings
+    command = [sys.executable, "-m", "lingbi.container"]
+    fetched = values | compose_settings("weights", root)
+    subprocess.run([*command, "fetch"], env=fetched, cwd=state_dir, check=True)
     with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, env=clean_environment(folder / "state") | values, stdout=stream, stderr=stream, cwd=folder
-        )
+        process = subprocess.Popen([*command, "serve"], env=values, stdout=stream, stderr=stream, cwd=state_dir)
+    url = f"http://127.0.0.1:{values['LINGBI_PORT']}"
     try:
-        assert wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/ready"), 180)
+        assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 180)
         assert process.poll() is None, log.read_text()
-        yield process, f"http://127.0.0.1:{port}", log
+        yield SimpleNamespace(process=process, url=url, log=log, state_dir=state_dir, keys=secrets)
     finally:
         process.kill()
         process.wait(10)
 
 
 @pytest.mark.parametrize("engine", ["cpu", pytest.param("turbomind", marks=pytest.mark.gpu)])
-def test_it_becomes_supervisord_answers_and_drains(tmp_path, engine):
-    cache = {"LINGBI_CACHE_FRACTION": "0.05"}
-    with serving(tmp_path, LINGBI_ENGINE=engine, **cache) as (process, url, log):
-        done = lingbi("smoke", state_dir=tmp_path / "state")
-        assert done.returncode == 0 and url in done.stdout, done.stderr
-        health = lingbi("health", state_dir=tmp_path / "state")
+def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
+    """As Compose starts it, but for the container; on a GPU the engine is chosen, without one as compose.cpu.yaml says."""
+    asked = "auto" if engine == "turbomind" else engine
+    with serving(tmp_path, LINGBI_MODEL="demo", LINGBI_ENGINE=asked, LINGBI_CACHE_FRACTION="0.05") as server:
+        ready = httpx.get(f"{server.url}/ready").json()
+        assert ready["engine"] == engine, ready
+        for key in server.keys:
+            done = lingbi("smoke", server.url, "--api-key-file", key, state_dir=server.state_dir)
+            assert done.returncode == 0 and server.url in done.stdout, done.stderr
+        health = lingbi("health", state_dir=server.state_dir)
         assert (health.returncode, health.stdout.strip()) == (0, "ready")
-        assert '"worker-0' in log.read_text() or "worker-0" in log.read_text()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(90) == 0, log.read_text()
-    health = lingbi("health", state_dir=tmp_path / "state")
+        (worker,) = psutil.Process(server.process.pid).children()
+        assert "lingbi.worker" in worker.cmdline() and "ready: " in server.log.read_text()
+        worker.kill()
+        assert wait_until(lambda: not answers(f"{server.url}/ready"), 30)
+        assert wait_until(lambda: answers(f"{server.url}/ready"), 180), server.log.read_text()
+        assert lingbi("smoke", state_dir=server.state_dir).returncode == 0
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(90) == 0, server.log.read_text()
+    health = lingbi("health", state_dir=server.state_dir)
     assert health.returncode == 1 and "refused" in health.stdout
 
 

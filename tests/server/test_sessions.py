@@ -77,11 +77,25 @@ def test_an_answer_that_was_cut_leaves_nothing_to_go_on_with():
     assert sessions.take(asking(CAT), True).step == 0
 
 
-def test_the_oldest_session_gives_its_id_to_a_new_one():
+def full() -> Sessions:
+    """As many sessions as may be kept, all about the cat."""
     sessions = Sessions(2)
-    places = [sessions.take(asking(CAT), True) for _ in range(3)]
-    for place in places:
+    for place in [sessions.take(asking(CAT), True) for _ in range(2)]:
         sessions.keep(place, asking(CAT), is_whole=True, tokens=17)
+    return sessions
+
+
+def test_the_oldest_session_gives_its_id_and_the_common_words_to_a_new_one():
+    sessions = full()
+    assert [sessions.take(asking(DOG), True), sessions.take(asking(DOG), True)] == [Place(1, 10), Place(3)]
+    assert full().take(Prompt([1, 2, 3]), True) == Place(1, 2)  # one token at least is left to compute
+    assert full().take(Prompt([5, 6, 7]), True) == Place(1)
+
+
+def test_what_must_be_repeatable_or_is_unsure_takes_the_oldest_sessions_id_alone():
+    assert full().take(asking(DOG), False) == Place(1)
+    sessions = full()
+    sessions.keep(sessions.take(asking(DOG), True), asking(DOG), is_whole=False, tokens=17)
     assert sessions.take(asking(DOG), True) == Place(1)
 
 

@@ -36,16 +36,18 @@ def build_encoder(model_path: str):
     from lingbi.vision.cache import FeatureCache
     from lingbi.vision.encoder import PictureEncoder
 
+    cache_bytes = load_settings().picture_cache_mib << 20
     if _choice().engine == "turbomind":
         from lingbi.vision.tower import GpuVisionModel
 
         model = GpuVisionModel(model_path)
+        model.pin_ahead(cache_bytes)
     else:
         from lingbi.engines.checkpoint import CpuVisionModel
 
         model = CpuVisionModel(model_path, device="cpu")
     after_vision()
-    return PictureEncoder(model, FeatureCache(load_settings().picture_cache_mib << 20))
+    return PictureEncoder(model, FeatureCache(cache_bytes))
 
 
 def after_vision() -> None:

@@ -3,6 +3,7 @@
 A chat sends all it said and its picture with every turn, and a class asks about one picture: the
 engine has computed that beginning already. TurboMind keeps a session's KV cache until somebody needs
 the room, and can step back in it; here it is found out which session a new prompt may go on with.
+Every prompt begins with the template's own words: whoever gets a session that is given up keeps these.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The template's own words begin every prompt: so few tokens in common, without a picture, are not worth a session.
+# Fewer tokens in common, without a picture, are the template's own words: not worth a session that may be gone on with.
 LEAST_COMMON = 256
 
 
@@ -69,17 +70,20 @@ class Sessions:
         self._numbers = itertools.count(1)
 
     def take(self, prompt, may_go_on: bool) -> Place:
-        """The place for an answer: a kept session with the longest common beginning, or one that starts anew."""
-        found = self._find(prompt) if may_go_on and self._kept else None
+        """The place for an answer: the kept session with the longest common beginning, if that is worth it; else the
+        oldest, where as many are kept as may be; else one that starts anew."""
+        ids = np.array(prompt.ids)
+        found = self._find(prompt, ids) if may_go_on and self._kept else None
         if found:
             del self._kept[found.session_id]
             return found
         if len(self._kept) >= self.limit and self._kept:
-            return Place(self._kept.popitem(last=False)[0])  # starting anew under its id frees what it held
+            session_id, oldest = self._kept.popitem(last=False)
+            # What it held beyond that is freed.
+            return Place(session_id, oldest.common(prompt, ids) if may_go_on else 0)
         return Place(next(self._numbers))
 
-    def _find(self, prompt) -> Place | None:
-        ids = np.array(prompt.ids)
+    def _find(self, prompt, ids: np.ndarray) -> Place | None:
         step, session_id = max((kept.common(prompt, ids), number) for number, kept in self._kept.items())
         has_picture = bool(prompt.ranges) and prompt.ranges[0][1] <= step
         return Place(session_id, step) if step >= LEAST_COMMON or has_picture else None

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         None,
         ge=256,
         description="most prompt tokens of one step on a GPU; more stalls running answers and takes memory; "
-        "default: 4096, fewer where memory is short",
+        "default: 2048, fewer where memory is short",
     )
     cache_fraction: float | None = Field(
         None, gt=0, lt=1, description="share of the GPU memory that the model leaves that holds KV cache; default: 0.9"

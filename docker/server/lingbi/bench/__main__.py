@@ -147,6 +147,7 @@ def measure_variants(options) -> dict:
         found[name] = {
             "starts_s": [round(server.start_s, 2)],
             "gpu_mib_without_cache": [server.gpu_mib],
+            "gpu_mib_after_first": [server.asked_mib],
             "gpu_planned_mib": server.planned_mib,
             "gpu_peak_mib": peak.mib - server.before_mib,
             "rounds": rounds,
@@ -172,7 +173,10 @@ def measure_sides(options) -> dict:
     if len(options.gpus) not in (1, len(options.sides)):
         raise ConfigurationError(f"--gpus {options.gpus}: give one GPU, or one for each of {options.sides}")
     gpus = dict(zip(options.sides, options.gpus * len(options.sides), strict=False))
-    found = {side: {"starts_s": [], "gpu_mib_without_cache": [], "rounds": []} for side in options.sides}
+    found = {
+        side: {"starts_s": [], "gpu_mib_without_cache": [], "gpu_mib_after_first": [], "rounds": []}
+        for side in options.sides
+    }
     work = Path(tempfile.mkdtemp(prefix="lingbi-bench-"))
     for number in range(options.starts):
         for side in options.sides:
@@ -180,13 +184,16 @@ def measure_sides(options) -> dict:
             with serving(side, folder, place, options.port, gpus[side], NO_CACHE[side]) as server:
                 found[side]["starts_s"].append(round(server.start_s, 2))
                 found[side]["gpu_mib_without_cache"].append(server.gpu_mib)
+                found[side]["gpu_mib_after_first"].append(server.asked_mib)
     is_shared = len(options.gpus) == 1 and len(options.sides) > 1
     share, servers = SHARED_CARD if is_shared else OWN_CARD, {}
     with ExitStack() as stack:
         for index, side in enumerate(sorted(options.sides, key=SIDES.index)):
             started = serving(side, folder, work / side, options.port + index, gpus[side], share)
             server = servers[side] = stack.enter_context(started)
-            memory = f"{server.gpu_mib} MiB besides {server.cache_mib} MiB of KV cache"
+            memory = (
+                f"{server.gpu_mib} MiB, {server.asked_mib} after a question, besides {server.cache_mib} of KV cache"
+            )
             print(side, f"started in {server.start_s:.2f} s, {memory}", file=sys.stderr)
             if is_shared and index == 0:
                 share = min(MOST_CACHE, server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side])))

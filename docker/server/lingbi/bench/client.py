@@ -43,12 +43,25 @@ def ask_all(target: Target, kind: str, people: int, talks: int, tokens: int, see
     return asyncio.run(_ask_together(target, questions, prepared, begin))
 
 
-async def _ask_together(target: Target, questions: list, prepared: list, begin) -> tuple:
+def ask_once(target: Target) -> Answer:
+    """The answer to one picture question, outside of all rounds."""
+    asker = Questions("image", target.model, 1, 0, True)
+
+    async def ask_alone() -> Answer:
+        async with _client(target) as client:
+            return await ask(client, asker.body([user(asker.next_talk()[0])]))
+
+    return asyncio.run(ask_alone())
+
+
+def _client(target: Target) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(
-        base_url=target.url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False
-    ) as client:
+    return httpx.AsyncClient(base_url=target.url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False)
+
+
+async def _ask_together(target: Target, questions: list, prepared: list, begin) -> tuple:
+    async with _client(target) as client:
         # What is not timed: connections, imports, and the first look at a picture that is asked about again.
         await asyncio.gather(*(client.get("/v1/models") for _ in questions))
         if questions[0].kind == "repeat":

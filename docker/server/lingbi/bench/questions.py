@@ -12,10 +12,11 @@ JPEG_QUALITY = 85
 COARSE = 24  # sides of the noise that is stretched to a picture: as many details, and as many bytes, as a photograph
 # About a hundred tokens with the published tokenizer.
 TEXT = (
-    "A laboratory runs its own servers for a vision language model. Students ask it about pictures of experiments, "
+    # The number comes first, so that no two texts begin alike.
+    "Question {number}. A laboratory runs its own servers for a vision language model. Students ask it about pictures of experiments, "
     "charts and slides, and researchers call it from their programs. Write what should be watched so that everybody "
     "gets an answer in time, what may go wrong on a Friday evening, and who should then be told, in plain words. "
-    "Question {number}: begin with what matters most to a person who waits in front of a screen."
+    "Begin with what matters most to a person who waits in front of a screen."
 )
 FOLLOW_UPS = ("What is in the foreground?", "Which colours are there?", "请再说一遍")
 KINDS = ("image", "repeat", "text", "chat")

@@ -11,6 +11,8 @@ FIGURES = {"req_s": lambda one: one["req_s"], "tokens_s": lambda one: one["token
     for name in ("ttft", "gap")
     for part in ("p50", "p95", "p99")
 }
+# GPU memory besides KV cache, MiB: right after the start, and when a first picture question was answered.
+MEMORY = ("gpu_mib_without_cache", "gpu_mib_after_first")
 HEAD = f"{'req/s':>18}{'TTFT p50':>12}{'gap p95':>12}"
 
 
@@ -46,7 +48,8 @@ def medians(found: dict) -> dict:
                 flat[f"{prefix}_ttft_c1_ms"] = values["ttft_p50"]["median"]
         if figures.get("starts_s"):
             flat[f"{prefix}_start_s"] = interval(figures["starts_s"])["median"]
-            flat[f"{prefix}_gpu_mib_without_cache"] = interval(figures["gpu_mib_without_cache"])["median"]
+            for name in MEMORY:
+                flat[f"{prefix}_{name}"] = interval(figures[name])["median"]
         result[side] = flat
     return result
 
@@ -57,7 +60,8 @@ def table(found: dict) -> str:
     lines = _beside(sides) if len(sides) <= 2 else _below(sides)
     for side, figures in found["sides"].items():
         if figures.get("starts_s"):
-            line = f"{side}: starts {figures['starts_s']} s, without cache {figures['gpu_mib_without_cache']} MiB"
+            line = f"{side}: starts {figures['starts_s']} s, without cache {figures['gpu_mib_without_cache']} MiB, "
+            line += f"after a first question {figures['gpu_mib_after_first']} MiB"
             if "gpu_peak_mib" in figures:
                 line += f", at most {figures['gpu_peak_mib']} MiB, planned {figures['gpu_planned_mib']} MiB"
             lines.append(line)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pynvml
 
-from lingbi.bench.client import Target
+from lingbi.bench.client import Target, ask_once
 from lingbi.errors import StartError
 from lingbi.hook import STOCK
 from lingbi.lmdeploy_patches import CLIP_CONFIG, CLIP_NAME
@@ -28,13 +28,15 @@ MIB = 1 << 20
 class Server:
     """A server that runs: where, and seconds from its start to its first answer.
 
-    MiB of GPU memory: gpu_mib that it took besides KV cache, cache_mib of that cache, before_mib that was in use before it, planned_mib
-    that lingbi's planned to take at most.
+    MiB of GPU memory: gpu_mib that it took besides KV cache, asked_mib the same when a first picture question was answered
+    (lingbi asks itself one before it is ready), cache_mib of that cache, before_mib that was in use before it,
+    planned_mib that lingbi's planned to take at most.
     """
 
     target: Target
     start_s: float
     gpu_mib: int
+    asked_mib: int
     cache_mib: int
     before_mib: int
     planned_mib: int | None
@@ -77,7 +79,7 @@ def serving(
     cache_fraction: share of what is left free that holds KV cache, None for lingbi's own choice; extra: environment
     for lingbi's side.
 
-    Raises StartError with the end of the server's log.
+    Raises StartError with the end of the server's log, or with why its first question was not answered.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     log_file = work_dir / "log"
@@ -101,7 +103,11 @@ def serving(
         else:
             plan = httpx.get(url + path, trust_env=False).json()["gpu"]
             gpu_mib, planned_mib = used_mib - before_mib - plan["cache_mib"], plan["total_mib"]
-        yield Server(target, seconds, gpu_mib, used_mib - before_mib - gpu_mib, before_mib, planned_mib)
+        fault = ask_once(target).error
+        if fault:
+            raise StartError(f"{side} did not answer its first picture question: {fault}")
+        asked_mib = gpu_mib + gpu_used_mib(gpu) - used_mib
+        yield Server(target, seconds, gpu_mib, asked_mib, used_mib - before_mib - gpu_mib, before_mib, planned_mib)
     finally:
         process.terminate()
         try:

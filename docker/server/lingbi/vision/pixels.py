@@ -15,7 +15,7 @@ from lingbi.vision.resize import resized
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PROBE_SIDE = 16  # values of a byte in a square
-# Larger pictures are made small before they go to the GPU: their float64 copies there would take 24 bytes a pixel.
+# Larger pictures are made small before they go to the GPU: their copies there would take memory that a small card lacks.
 GPU_RESIZE_PIXELS = 1 << 20
 
 
@@ -33,7 +33,7 @@ class Pixels:
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """uint8 [height, width, 3]; half [3, height, width] where the model prepares pictures in a way of its own."""
-        picture = self.arrange(picture.convert("RGB"))
+        picture = self.arrange(picture if picture.mode == "RGB" else picture.convert("RGB"))
         if not self.is_known:
             return self.processor(picture).half()
         if self.side is not None and picture.width * picture.height > GPU_RESIZE_PIXELS:

@@ -1,8 +1,9 @@
 """Pillow's bicubic resizing of bytes on the GPU, to the bit.
 
 Pillow multiplies bytes with coefficients that are whole numbers of 22 bits, columns first, then rows,
-and rounds to bytes after each (Pillow, src/libImaging/Resample.c). In float64 these products and sums
-are exact, so two matrix products give the same bytes.
+and rounds to bytes after each (Pillow, src/libImaging/Resample.c). So is it done here, in the same 32-bit
+integers: of every new pixel one old one after the other, a few dozen small kernels. Matrix products of
+float64, exact too, have a library load its kernels for them, and take 100 MiB more of a small card.
 """
 
 from functools import lru_cache
@@ -12,46 +13,46 @@ import torch
 
 PRECISION_BITS = 22
 BICUBIC_SUPPORT, BICUBIC_A = 2.0, -0.5
-KEPT_TABLES = 8  # of 1-3 MB each: pictures of a lab come in few sizes
+KEPT_TABLES = 64  # of a few KB each
 
 
 def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
     """uint8 [side, side, 3] of uint8 [height, width, 3], on the same device."""
-    # One plane after the other: float64 takes eight times the memory, and a card may be small.
-    return torch.stack([_resized_plane(plane, side) for plane in pixels.unbind(-1)], dim=-1)
-
-
-def _resized_plane(plane: torch.Tensor, side: int) -> torch.Tensor:
-    height, width = plane.shape
+    height, width, _ = pixels.shape
     if width != side:
-        plane = _bytes_of(plane.double() @ coefficients(width, side, plane.device).double().T)
+        pixels = _resized_along(1, pixels, side)
     if height != side:
-        plane = _bytes_of(coefficients(height, side, plane.device).double() @ plane.double())
-    return plane
+        pixels = _resized_along(0, pixels, side)
+    return pixels
 
 
-def _bytes_of(sums: torch.Tensor) -> torch.Tensor:
-    return sums.add_(2.0 ** (PRECISION_BITS - 1)).div_(2.0**PRECISION_BITS).floor_().clamp_(0, 255).to(torch.uint8)
+def _resized_along(axis: int, pixels: torch.Tensor, side: int) -> torch.Tensor:
+    places, shares = coefficients(pixels.shape[axis], side, pixels.device)
+    sums = torch.full((), 1 << (PRECISION_BITS - 1), dtype=torch.int32, device=pixels.device)
+    for place, share in zip(places, shares, strict=True):
+        share = share[:, None, None] if axis == 0 else share[None, :, None]
+        sums = sums + pixels.index_select(axis, place).int() * share
+    return (sums >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=KEPT_TABLES)
-def coefficients(size: int, new_size: int, device) -> torch.Tensor:
-    """float32 [new_size, size]: the share that each old pixel has in each new one, times 2**22, rounded.
+def coefficients(size: int, new_size: int, device) -> tuple:
+    """(places int64, shares int32), both [most old pixels of a new one, new_size].
 
-    Whole numbers below 2**24, which float32 holds exactly in half the memory of float64.
+    shares: what the old pixel at a place gives to the new one, times 2**22, rounded; 0 beyond its last.
     """
     scale = size / new_size
     filter_scale = max(scale, 1.0)
     support = BICUBIC_SUPPORT * filter_scale
-    table = np.zeros((new_size, size))
-    for new in range(new_size):
-        centre = (new + 0.5) * scale
-        first = max(int(centre - support + 0.5), 0)
-        last = min(int(centre + support + 0.5), size)
-        shares = _bicubic((np.arange(first, last) - centre + 0.5) / filter_scale)
-        table[new, first:last] = shares / shares.sum()
-    whole = np.trunc(table * 2**PRECISION_BITS + np.copysign(0.5, table))
-    return torch.from_numpy(whole.astype(np.float32)).to(device)
+    centres = (np.arange(new_size) + 0.5) * scale
+    firsts = np.maximum((centres - support + 0.5).astype(int), 0)
+    ends = np.minimum((centres + support + 0.5).astype(int), size)
+    places = firsts + np.arange((ends - firsts).max())[:, None]
+    shares = np.where(places < ends, _bicubic((places - centres + 0.5) / filter_scale), 0.0)
+    shares /= shares.sum(0)
+    whole = np.trunc(shares * 2**PRECISION_BITS + np.copysign(0.5, shares))
+    places = np.minimum(places, size - 1)
+    return torch.from_numpy(places).to(device), torch.from_numpy(whole.astype(np.int32)).to(device)
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:

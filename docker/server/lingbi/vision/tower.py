@@ -1,6 +1,7 @@
-"""The vision tower on a GPU: loaded once in half precision, replayed as CUDA graphs, beside the language model."""
+"""The vision tower on a GPU: loaded once in half precision, replayed as a CUDA graph, beside the language model."""
 
 import logging
+import threading
 from contextlib import contextmanager
 
 import accelerate
@@ -14,11 +15,7 @@ from lingbi.model_folder import inspect
 from lingbi.vision.pixels import Pixels
 
 log = logging.getLogger(__name__)
-# Pictures of one graph; a batch is made of these. On an H200 eight at once take 3.2 ms each and two 4.3 ms, one 5.1 ms,
-# but their graph holds 370 MiB more, and small cards have none to spare (docs/performance).
-GRAPH_SIZES = (2, 1)
 WARM_UPS = 2  # cuBLAS picks its kernels and workspaces in the first runs, which a graph may not contain
-MAX_TILED_BATCH = 2
 # Made by the tower itself, in no checkpoint: pools the class token, which is not used.
 UNUSED = ("post_layernorm", "position_ids")
 
@@ -30,6 +27,7 @@ class GpuVisionModel(Xcomposer2VisionModel):
     """
 
     feature_dtype = torch.half
+    max_batch = 1  # pictures go through one after the other, so that nobody waits for the one behind
 
     def build_model(self) -> None:
         folder = inspect(self.model_path)
@@ -42,12 +40,21 @@ class GpuVisionModel(Xcomposer2VisionModel):
         if not self.pixels.is_known:
             log.warning("this model prepares pictures in a way of its own: its code runs on the CPU, more slowly")
         self.stream = torch.cuda.Stream(self.device, priority=-1)  # short work, and somebody waits for his first word
-        self.graphs = {} if self.is_tiled or not self.pixels.is_known else self._capture_all(side)
+        self.graph = None if self.is_tiled or not self.pixels.is_known else self._capture(side)
 
-    @property
-    def max_batch(self) -> int:
-        """Pictures encoded together."""
-        return MAX_TILED_BATCH if self.is_tiled else GRAPH_SIZES[0]
+    def pin_ahead(self, limit_bytes: int) -> None:
+        """Have pinned host memory for so many bytes of features, from a thread: pinning 10 MB as a picture waits takes
+        milliseconds. torch keeps what is freed, for features of the same size."""
+        if self.graph is None:
+            return
+        shape = self.graph.features.shape[1:]
+        count = limit_bytes // self.graph.features.nbytes
+
+        def pin() -> None:
+            blocks = [torch.empty(shape, dtype=torch.half, device="cpu", pin_memory=True) for _ in range(count)]
+            log.debug("%s blocks of pinned memory for features", len(blocks))
+
+        threading.Thread(target=pin, name="pin", daemon=True).start()
 
     def prepare(self, picture) -> torch.Tensor:
         """The picture as the tower takes it; runs in any thread."""
@@ -58,62 +65,61 @@ class GpuVisionModel(Xcomposer2VisionModel):
         """Features [tokens, hidden], on the CPU, of what `prepare` gave."""
         with torch.device(self.device), torch.cuda.stream(self.stream):
             pixels = [self.pixels.fit(item.to(self.device)) for item in prepared]
-            features, left = [], pixels
-            while left:
-                size = 1 if self.is_tiled else next(size for size in GRAPH_SIZES if size <= len(left))
-                encoded = self._tiled(left[0]) if self.is_tiled else self._encode(torch.stack(left[:size]))
-                features += [self._on_host(item) for item in encoded]
-                left = left[size:]
+            features = [self._on_host(self._encode(item[None])[0]) for item in pixels]
             self.stream.synchronize()
             return features
 
-    def _encode(self, batch: torch.Tensor) -> torch.Tensor:
-        graph = self.graphs.get(len(batch))
-        return graph.run(batch) if graph else self._features(batch)
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[1, tokens, hidden] of one picture's pixels on the GPU."""
+        if self.is_tiled:
+            return self._tiled(pixels)
+        return self.graph.run(pixels) if self.graph else self._features(pixels)
 
     def _on_host(self, features: torch.Tensor) -> torch.Tensor:
         """A copy under way to pinned memory, where copies are fast and torch reuses what was freed."""
         host = torch.empty(features.shape, dtype=self.feature_dtype, device="cpu", pin_memory=True)
         return host.copy_(features, non_blocking=True)
 
-    def _features(self, batch: torch.Tensor) -> torch.Tensor:
-        """[n, tokens, hidden] of pixels on the GPU."""
-        return self.model.vision_proj(self.model.vit(self.pixels.normalise(batch)))
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.vision_proj(self.model.vit(self.pixels.normalise(pixels)))
 
     def _tiled(self, pixels: torch.Tensor) -> torch.Tensor:
         """[1, tokens, hidden] of one 4khd picture: its overview and tiles go through the tower together."""
-        batch = self.pixels.normalise(pixels[None])
+        batch = self.pixels.normalise(pixels)
         embedded, _ = self.model.vit([batch], self.model.plora_glb_GN, self.model.plora_sub_GN)
         return self.model.vision_proj(embedded)
 
     @torch.no_grad()
-    def _capture_all(self, side: int) -> dict:
-        """A graph for each size; none where a model's own code does what no graph can hold."""
-        pool = torch.cuda.graph_pool_handle()  # the graphs never run at the same time
+    def _capture(self, side: int) -> "Graph | None":
+        """The tower's graph; None where a model's own code does what no graph can hold."""
         self.pixels.table = self.pixels.table.to(self.device)
         try:
             with torch.device(self.device):
-                return {size: Graph(self._features, size, side, pool, self.stream) for size in GRAPH_SIZES}
+                return Graph(self._features, side, self.stream)
         except RuntimeError as error:
-            log.warning("the tower runs without CUDA graphs, more slowly: %s", str(error).partition("\n")[0])
-            return {}
+            log.warning("the tower runs without a CUDA graph, more slowly: %s", str(error).partition("\n")[0])
+            return None
 
 
 class Graph:
-    """The tower's hundreds of kernels for one batch size, started as one: no Python between them."""
+    """The tower's hundreds of kernels for one picture, started as one: no Python between them.
 
-    def __init__(self, features, size: int, side: int, pool, stream):
-        self.pixels = torch.zeros(size, side, side, 3, dtype=torch.uint8)
+    On an H200 a picture takes 5.1 ms so, 4.3 ms each of two in one graph, 3.2 ms each of eight: too little for the
+    50 to 370 MiB more that their graphs hold, which small cards do not have to spare (docs/performance).
+    """
+
+    def __init__(self, features, side: int, stream):
+        self.pixels = torch.zeros(1, side, side, 3, dtype=torch.uint8)
         self._graph = torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 features(self.pixels)
-            with torch.cuda.graph(self._graph, pool=pool, stream=stream):
+            with torch.cuda.graph(self._graph, stream=stream):
                 self.features = features(self.pixels)
 
     def run(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of pixels; overwritten by the next run of any graph of the pool."""
+        """Features of pixels; overwritten by the next run."""
         self.pixels.copy_(pixels)
         self._graph.replay()
         return self.features
