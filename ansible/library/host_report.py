@@ -5,7 +5,8 @@ DOCUMENTATION = r"""
 module: host_report
 short_description: Judge a host before lingbi is put on it
 description:
-  - Gathers system, kernel, clock, memory, disk, ports, Docker and GPUs in one go, and judges them. Changes nothing.
+  - Gathers system, kernel, memory, disk, ports, Docker and GPUs in one go, and judges them. Changes nothing.
+  - The clock is judged on the controller, by the action plugin of the same name.
 options:
   kernel_minimum: {type: str, required: true, description: oldest kernel}
   docker_minimum: {type: str, required: true, description: oldest engine, where one is there}
@@ -15,8 +16,6 @@ options:
   disk_free_gib: {type: int, required: true, description: free disk before a first start}
   update_disk_free_gib: {type: int, required: true, description: free disk for the images of one more version}
   memory_gib: {type: int, required: true, description: memory of the host}
-  now_s: {type: float, required: true, description: the controller's time when the task began}
-  clock_skew_s: {type: int, required: true, description: most seconds between the clocks}
   directory: {type: path, required: true, description: lingbi's folder on the host}
   ports: {type: list, elements: int, required: true, description: ports that lingbi will listen on}
   first_port: {type: int, required: true, description: port of the first worker; 0 where no server runs}
@@ -27,6 +26,7 @@ author: lingbi
 """
 RETURN = r"""
 faults: {type: list, returned: always, description: sentences, one a fault}
+time_s: {type: float, returned: always, description: the host's time when all was gathered}
 gpus: {type: list, returned: always, description: GPUs that were found}
 memory_mib: {type: int, returned: always, description: memory of the host}
 docker: {type: str, returned: always, description: version of the engine, empty where there is none}
@@ -70,11 +70,6 @@ def judge_system(seen, wanted):
         )
     if version(seen["kernel"]) < version(wanted["kernel_minimum"]):
         faults.append(f"the kernel is {seen['kernel']}; {wanted['kernel_minimum']} is needed (lingbi_kernel_minimum)")
-    if abs(seen["clock_skew_s"]) > wanted["clock_skew_s"]:
-        faults.append(
-            f"the clock is {seen['clock_skew_s']:+.0f} s off the controller's; set it, for example with chrony "
-            "(lingbi_clock_skew_s)"
-        )
     if seen["memory_mib"] < wanted["memory_gib"] << 10:
         faults.append(
             f"{seen['memory_mib'] / 1024:.1f} GiB of memory are there and {wanted['memory_gib']} are needed (lingbi_memory_gib)"
@@ -147,7 +142,6 @@ def look(wanted):
         "release": release.get("VERSION_ID", ""),
         "codename": release.get("VERSION_CODENAME", ""),
         "kernel": platform.release(),
-        "clock_skew_s": time.time() - wanted["now_s"],
         "memory_mib": int(re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))[1]) >> 10,
         "disks": {place: shutil.disk_usage(existing(place)).free / (1 << 30) for place in places(docker)},
         "is_installed": any(
@@ -273,8 +267,6 @@ def main():
             "disk_free_gib": whole,
             "update_disk_free_gib": whole,
             "memory_gib": whole,
-            "now_s": {"type": "float", "required": True},
-            "clock_skew_s": whole,
             "directory": {"type": "path", "required": True},
             "ports": {"type": "list", "elements": "int", "required": True},
             "first_port": whole,
@@ -285,7 +277,7 @@ def main():
         supports_check_mode=True,
     )
     seen = look(module.params)
-    module.exit_json(changed=False, faults=judge(seen, module.params), **seen)
+    module.exit_json(changed=False, faults=judge(seen, module.params), time_s=time.time(), **seen)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from tests.ansible.plugins import load
 
 filters = load("filter_plugins/lingbi.py")
 report = load("library/host_report.py")
+report_action = load("action_plugins/host_report.py")
 lock = load("library/rollout_lock.py")
 summary = load("callback_plugins/rollout_summary.py")
 
@@ -17,7 +18,6 @@ FIT = {
     "system": "debian",
     "release": "12",
     "kernel": "6.1.0-18-amd64",
-    "clock_skew_s": 0.2,
     "memory_mib": 64 << 10,
     "disks": {"/var/lib/docker": 200.0},
     "has_address": True,
@@ -41,7 +41,6 @@ WANTED = {
     "address": "10.0.0.1",
     "needs_engine": False,
     "memory_gib": 16,
-    "clock_skew_s": 5,
     "ports": [23333],
 }
 
@@ -51,7 +50,6 @@ WANTED = {
     [
         ({"system": "arch"}, {}, "the system is arch"),
         ({"kernel": "4.19.0"}, {}, "lingbi_kernel_minimum"),
-        ({"clock_skew_s": -90.0}, {}, "-90 s off"),
         ({"memory_mib": 8 << 10}, {}, "lingbi_memory_gib"),
         (
             {"disks": {"/data": 12.34}},
@@ -80,6 +78,14 @@ def test_each_fault_of_a_host_is_told_once_with_its_value(seen, wanted, word):
 @pytest.mark.parametrize("wanted", [{}, {"gpus": [0, "GPU-1", "MIG-7"]}, {"gpus": []}])
 def test_a_fit_host_has_no_fault(wanted):
     assert report.judge(FIT, WANTED | wanted) == []
+
+
+@pytest.mark.parametrize(
+    ("time_s", "off_s"), [(99.0, -1.0), (10.0, -90.0), (100.0, 0.0), (104.0, 0.0), (130.0, 0.0), (131.5, 1.5)]
+)
+def test_a_clock_is_off_by_what_no_wait_for_the_host_explains(time_s, off_s):
+    """Asked at 100 s of the controller's clock, and answered at 130 s: the host is slow, or far away."""
+    assert report_action.off_by(time_s, asked_s=100.0, answered_s=130.0) == off_s
 
 
 def test_a_host_that_serves_needs_less_disk_than_for_a_first_start():

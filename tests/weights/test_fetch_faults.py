@@ -151,8 +151,7 @@ def test_7_sigterm_ends_process_1_within_a_second_and_the_next_run_goes_on(hub, 
     process = subprocess.Popen(
         [*arguments, "--model", MODEL, "--to", to, "--endpoint", hub.url], env=clean_environment(tmp_path / "s")
     )
-    wait_for(lambda: (WeightsFolder(to).partial / hub.hash_of(hub.root / MODEL / "extra.dat")).exists())
-    time.sleep(1.5)
+    wait_for(lambda: hub.sent["extra.dat"] >= MIB)
     (child,) = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     start = time.monotonic()
     os.kill(int(child), 15)
