@@ -96,8 +96,10 @@ class Settings(BaseSettings):
     )
     picture_fetch_timeout_s: int = Field(10, ge=1, description="longest fetch of a picture")
     picture_cache_mib: int = Field(
-        1024, ge=0, description="host memory for what the vision tower made of pictures seen before, MiB; "
-        "taken at the start on a GPU; 0: none"
+        1024,
+        ge=0,
+        description="host memory for what the vision tower made of pictures seen before, MiB; "
+        "taken at the start on a GPU; 0: none",
     )
     kept_sessions: int = Field(
         32, ge=0, description="sessions that stay in the GPU's KV cache for who goes on or asks the same; 0: none"
