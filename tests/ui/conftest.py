@@ -8,6 +8,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -78,13 +79,13 @@ class FakeApi:
 
 
 class Page:
-    """A running page server: its URL, its folder of uploads, its log, and what a browser would send it."""
+    """A running page server: its process, URL, folder of uploads and log, and what a browser would send it."""
 
     def __init__(self, folder, port: int):
         self.url, self.folder = f"http://127.0.0.1:{port}", folder
         self.files, self.log = folder / "files", folder / "page.log"
         self.client = httpx.Client(base_url=self.url, timeout=30)
-        self.session = 0
+        self.session, self.process = 0, None
 
     def upload(self, name: str, data: bytes) -> str:
         """The path that Gradio gives it."""
@@ -135,6 +136,7 @@ def running_page(folder, api_url: str, **settings):
     page = Page(folder, port)
     with page.log.open("a") as log:
         process = subprocess.Popen([PYTHON, "-m", "lingbi_ui"], env=environment, stdout=log, stderr=log, cwd=ROOT)
+    page.process = psutil.Process(process.pid)
     try:
         assert wait_until(lambda: process.poll() is not None or answers(f"{page.url}/live"), START_TIMEOUT_S)
         assert process.poll() is None, page.log.read_text()

@@ -15,6 +15,7 @@ from lingbi_ui.logins import Logins, change
 from lingbi_ui.settings import Settings
 from tests.ui.conftest import OPTIONS, READY, running_page, said
 
+IDLE_SHARE = 0.05  # of a core
 WORDS = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
 CHINESE = {"Accept-Language": "zh-CN"}
 
@@ -48,6 +49,14 @@ def test_two_callers_at_the_start_both_get_the_state(fake_api):
     fake_api.paths.clear()
     assert asyncio.run(ask()) == [READY] * 4
     assert fake_api.paths == ["/ready"]
+
+
+def test_a_page_that_nobody_asks_takes_next_to_nothing_of_a_processor(page):
+    page.send("retry", [WORDS, *OPTIONS])  # Gradio's queue runs from the first visit on
+    before, seconds = page.process.cpu_times(), 4
+    time.sleep(seconds)
+    after = page.process.cpu_times()
+    assert (after.user + after.system - before.user - before.system) / seconds < IDLE_SHARE
 
 
 def test_a_slow_state_does_not_lose_the_models_name(page, fake_api):
