@@ -15,14 +15,12 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        most_s = int(arguments.pop("clock_skew_s"))
         asked_s = time.time()
-        seen = self._execute_module(module_args=arguments, task_vars=task_vars)
+        seen = self._execute_module(task_vars=task_vars)
         if seen.get("failed") or seen.get("unreachable"):
             return result | seen
         skew_s = off_by(seen["time_s"], asked_s, time.time())
-        if abs(skew_s) > most_s:
+        if abs(skew_s) > int(self._task.args["clock_skew_s"]):
             seen["faults"].append(
                 f"the clock is {skew_s:+.0f} s off the controller's; set it, for example with chrony (lingbi_clock_skew_s)"
             )

@@ -16,6 +16,7 @@ options:
   disk_free_gib: {type: int, required: true, description: free disk before a first start}
   update_disk_free_gib: {type: int, required: true, description: free disk for the images of one more version}
   memory_gib: {type: int, required: true, description: memory of the host}
+  clock_skew_s: {type: int, required: true, description: most seconds between the clocks; for the action plugin}
   directory: {type: path, required: true, description: lingbi's folder on the host}
   ports: {type: list, elements: int, required: true, description: ports that lingbi will listen on}
   first_port: {type: int, required: true, description: port of the first worker; 0 where no server runs}
@@ -267,6 +268,7 @@ def main():
             "disk_free_gib": whole,
             "update_disk_free_gib": whole,
             "memory_gib": whole,
+            "clock_skew_s": whole,
             "directory": {"type": "path", "required": True},
             "ports": {"type": "list", "elements": "int", "required": True},
             "first_port": whole,

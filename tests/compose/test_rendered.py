@@ -15,7 +15,7 @@ from lingbi import deployment
 from lingbi.settings import Settings
 from tests.compose.conftest import copy_repository, first_env
 from tests.conftest import ROOT
-from tests.server.test_container import serving
+from tests.server.test_container import compose_settings, serving
 
 OVERRIDES = sorted(path.name for path in ROOT.glob("compose.*.yaml"))
 ALL = {
@@ -126,19 +126,17 @@ def test_the_exporter_asks_where_there_is_never_tls(folder, override):
 def test_the_entrypoint_serves_with_the_environment_that_compose_gives(folder, tmp_path):
     """Natively, with the places alone changed to folders of this machine."""
     services = config(folder, "compose.yaml", "compose.cpu.yaml", LINGBI_MODEL="demo", LINGBI_CPU_THREADS=1)
-    (tmp_path / "keys").mkdir()
-    (tmp_path / "keys/ui").write_text("lb-of-the-page\n")
-    places = {"LINGBI_PLAIN_KEYS_DIR": str(tmp_path / "keys"), "LINGBI_API_KEY_FILE": str(tmp_path / "state/api-key")}
     given = services["server"]["environment"]
-    moved = {"LINGBI_PORT", "LINGBI_HOST", "LINGBI_MODELS_DIR", "LINGBI_STATE_DIR", *places}
+    moved = compose_settings("server", tmp_path).keys() - {"LINGBI_FETCH"}
     assert moved <= given.keys() and given["LINGBI_FETCH"] == "never" and given["LINGBI_ENGINE"] == "cpu"
     assert services["server"]["command"] == ["serve"] and services["weights"]["command"] == ["fetch"]
     kept = {name: value for name, value in given.items() if name not in moved}
-    with serving(tmp_path, **kept, **places) as (process, url, log):
-        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer lb-of-the-page"})
-        assert answer.status_code == 200, log.read_text()
-        process.terminate()
-        assert process.wait(90) == 0
+    with serving(tmp_path, **kept) as server:
+        keys = [file.read_text().strip() for file in server.keys]
+        answers = [httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {key}"}) for key in keys]
+        assert [answer.status_code for answer in answers] == [200, 200], server.log.read_text()
+        server.process.terminate()
+        assert server.process.wait(90) == 0
 
 
 def test_what_compose_builds_is_labelled_as_what_scripts_up_builds(folder):
