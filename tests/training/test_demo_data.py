@@ -11,8 +11,16 @@ from training.demo import MODEL_FOLDER
 from training.demo.conversations import KINDS, random_turn
 from training.demo.heldout import heldout_picture
 from training.demo.pictures import FINE_GRID, GRID, SIDE, WAYS, covering, picture_of, random_scene, views_of
-from training.demo.samples import PICTURE_TOKENS, SAYINGS, samples_of, token_classes
-from training.demo.template import STOP, TEMPLATE
+from training.demo.samples import (
+    COLOUR_NAMES,
+    PICTURE_TOKENS,
+    QUESTION_KINDS,
+    SAYINGS,
+    question_classes,
+    samples_of,
+    token_classes,
+)
+from training.demo.template import IGNORED, STOP, TEMPLATE
 
 MAX_WEIGHTS_BYTES = 8_000_000
 N_SCENES = 150
@@ -35,6 +43,24 @@ def test_taught_answers_are_right(kind):
     assert len(made) > N_SCENES / 4
     for scene, turn in made:
         assert find_fault(turn.check, scene, turn.answer, turn.about) is None, turn
+
+
+def test_every_token_of_an_answer_is_told_what_its_question_asks(tokenizer):
+    for sample in samples_of("asked", tokenizer.encode, 40):
+        assert [turn >= 0 for turn in sample.turns] == [label != IGNORED for label in sample.labels]
+        assert [turn for turn in dict.fromkeys(sample.turns) if turn >= 0] == list(range(len(sample.questions)))
+
+
+def test_what_a_question_names_is_in_its_words():
+    rng, seen = random.Random(6), 0
+    for scene in map(random_scene, [rng] * N_SCENES):
+        turn = random_turn(rng, scene, "en", "shape_of")
+        if turn:
+            kind, colour, shape, place = question_classes(turn)
+            named = COLOUR_NAMES[colour - 1].replace("grey", "gray")
+            assert (QUESTION_KINDS[kind], shape, place) == ("shape_of", 0, 0)
+            seen += named in turn.question.lower().replace("grey", "gray")  # but for slips of the pen
+    assert seen > N_SCENES / 4
 
 
 def test_pictures_hold_what_the_scene_says():

@@ -45,13 +45,18 @@ KINDS = {
     "is_number": (2, "yes"),
     "talk": (5, "talk"),
 }
+NOTHING = (None, None, None)
 # an object nearer than this to a border of the grid is not asked for by its place
 CLEAR = 0.03
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its right answer; `check` and `about` are what `lingbi.scenes.find_fault` takes to judge another answer."""
+    """A question and its right answer.
+
+    check, about: what `lingbi.scenes.find_fault` takes to judge another answer; asked: the colour, the shape and the
+    place that the question names, each None where it names none.
+    """
 
     kind: str
     language: str
@@ -59,6 +64,7 @@ class Turn:
     answer: str
     check: str
     about: tuple[Thing, ...] | None = None
+    asked: tuple = NOTHING
 
 
 def random_turn(rng, scene, language=None, kind=None):
@@ -108,10 +114,10 @@ def _turn(rng, scene, language, kind):
     return _asked_by_looks(rng, scene, language, kind)
 
 
-def _made(rng, scene, language, kind, fill, about):
+def _made(rng, scene, language, kind, fill, about, asked=NOTHING):
     question = _polish(rng, _ask(rng, language, kind, fill), language)
     check = KINDS[kind][1]
-    return Turn(kind, language, question, say(language, check, kind, scene, about), check, tuple(about))
+    return Turn(kind, language, question, say(language, check, kind, scene, about), check, tuple(about), asked)
 
 
 def _asked_by_looks(rng, scene, language, kind):
@@ -131,10 +137,11 @@ def _asked_by_looks(rng, scene, language, kind):
         for t in scene.things
         if (not by_colour or t.colour == model.colour) and (not by_shape or t.shape == model.shape)
     ]
-    fill = _looks(rng, language, model.colour if by_colour else None, model.shape if by_shape else None)
+    looks = (model.colour if by_colour else None, model.shape if by_shape else None)
+    fill = _looks(rng, language, *looks)
     if len(about) > 1 and kind != "number_of":
         return None
-    return _made(rng, scene, language, kind, fill, about)
+    return _made(rng, scene, language, kind, fill, about, (*looks, None))
 
 
 def _looks(rng, language, colour, shape):
@@ -161,7 +168,7 @@ def _asked_by_place(rng, scene, language, kind):
     if len(about) > 1 or (kind != "at" and not about):
         return None
     at = expand(rng, rng.choice(PHRASES[language].AT[place]))
-    return _made(rng, scene, language, kind, dict(at=at), about)
+    return _made(rng, scene, language, kind, dict(at=at), about, (None, None, place))
 
 
 def is_in(thing, place):
@@ -207,7 +214,8 @@ def _yes_or_no(rng, scene, language, kind):
         answer = _confirm(language, truth, f"it is {seen}", f"是{ZH_COLOUR[seen]}")
     else:
         answer = _confirm(language, truth, f"it is a {seen}", f"是{ZH_SHAPE[seen]}")
-    return _yes_no_turn(rng, language, kind, fill, answer, truth)
+    named = (asked, None, None) if kind == "is_colour" else (None, asked, None)
+    return _yes_no_turn(rng, language, kind, fill, answer, truth, named)
 
 
 def _is_there(rng, scene, language, truth):
@@ -221,14 +229,15 @@ def _is_there(rng, scene, language, truth):
     truth = any(
         (not colour or t.colour == model.colour) and (not shape or t.shape == model.shape) for t in scene.things
     )
-    fill = _looks(rng, language, model.colour if colour else None, model.shape if shape else None)
+    looks = (model.colour if colour else None, model.shape if shape else None)
+    fill = _looks(rng, language, *looks)
     answer = {"en": ("No, there is not.", "Yes, there is."), "zh": ("没有。", "有。")}[language][truth]
-    return _yes_no_turn(rng, language, "is_there", fill, answer, truth)
+    return _yes_no_turn(rng, language, "is_there", fill, answer, truth, (*looks, None))
 
 
-def _yes_no_turn(rng, language, kind, fill, answer, truth):
+def _yes_no_turn(rng, language, kind, fill, answer, truth, asked=NOTHING):
     question = _polish(rng, _ask(rng, language, kind, fill), language)
-    return Turn(kind, language, question, answer, "yes" if truth else "no")
+    return Turn(kind, language, question, answer, "yes" if truth else "no", None, asked)
 
 
 def _confirm(language, truth, english, chinese):

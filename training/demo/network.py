@@ -6,11 +6,13 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from .samples import CLASSES, LOCAL_CLASSES
+from .samples import CLASSES, LOCAL_CLASSES, QUESTION_CLASSES
 from .template import IGNORED
 
 # How much the heads on the picture tokens, in the middle of the tower, on the stem's cells and on whole things count.
 FINAL_WEIGHT, MIDDLE_WEIGHT, FINE_WEIGHT, THING_WEIGHT = 1.0, 0.5, 0.5, 1.0
+# How much it counts, beside the answers, that the language model's middle tells what is asked.
+QUESTION_WEIGHT = 0.3
 # What the stem is told of a thing from all cells that it covers.
 THING_CLASSES = ("colour", "shape")
 
@@ -147,6 +149,29 @@ class Heads(nn.Module):
         )
 
 
+class QuestionHead(nn.Module):
+    """Tells, at every token of an answer, what its question asks, from the middle of the language model.
+
+    Without this it learns what a question means only as far as a whole answer goes wrong.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        layers = model.model.layers
+        self.norm = nn.LayerNorm(model.config.hidden_size)
+        self.sizes = list(QUESTION_CLASSES.values())
+        self.linear = nn.Linear(model.config.hidden_size, sum(self.sizes))
+        layers[len(layers) // 2 - 1].register_forward_hook(self._keep)
+
+    def _keep(self, layer, inputs, outputs):
+        self.hidden = outputs[0]
+
+    def loss(self, wanted, classes):
+        """Sum of the classifiers' mean cross entropies; wanted [batch, tokens - 1], classes [wanted tokens, QUESTION_CLASSES]."""
+        parts = self.linear(self.norm(self.hidden[:, :-1][wanted])).float().split(self.sizes, dim=1)
+        return sum(F.cross_entropy(part, truth) for part, truth in zip(parts, classes.unbind(1), strict=True))
+
+
 def pixels_of(samples, device="cpu"):
     """Normalised pixels [batch, 3, 192, 192], as the model's processor makes them."""
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=device)
@@ -163,8 +188,8 @@ def classes_of(samples):
     )
 
 
-def answer_loss(model, features, samples, prefix):
-    """Mean cross entropy of the answers' tokens.
+def answer_loss(model, head, features, samples, prefix):
+    """Mean cross entropy of the answers' tokens, and what `head`, a QuestionHead, adds to it.
 
     Args:
         features: the tower's picture tokens [batch, tokens, C].
@@ -185,7 +210,10 @@ def answer_loss(model, features, samples, prefix):
     embeds = embeds.flatten(0, 1).index_copy(0, im_mask.flatten().nonzero().squeeze(1), pictures).view_as(embeds)
     hidden = model.model(embeds, im_mask, past_key_values=_past(model, prefix, len(samples))).last_hidden_state
     wanted = labels[:, 1:] != IGNORED
-    return F.cross_entropy(model.output(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
+    asked = [sample.questions[turn] for sample in samples for turn in sample.turns[start:] if turn >= 0]
+    understood = head.loss(wanted, torch.tensor(asked, device=features.device))
+    spoken = F.cross_entropy(model.output(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
+    return spoken + QUESTION_WEIGHT * understood
 
 
 def _past(model, prefix, batch):

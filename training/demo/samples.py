@@ -7,7 +7,7 @@ import numpy as np
 
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES
 
-from .conversations import conversation, talk_without_picture
+from .conversations import KINDS, conversation, talk_without_picture
 from .pictures import FINE_GRID, GRID, MAX_THINGS, random_scene, views_of
 from .template import BOS, IGNORED, TEMPLATE, encode_conversation
 
@@ -27,6 +27,11 @@ CLASSES = dict(
     before=len(POSITIONS) + 2,
 )
 LOCAL_CLASSES = ("colour", "shape", "position")
+# What is to be understood of a question: its kind, and what colour, shape and place it names. 0 is "none".
+QUESTION_KINDS = [*KINDS, "no picture"]
+QUESTION_CLASSES = dict(
+    kind=len(QUESTION_KINDS), colour=len(COLOURS) + 1, shape=len(SHAPES) + 1, position=len(POSITIONS) + 1
+)
 OTHER_SYSTEMS = (
     "You are a helpful assistant.",
     "你是一个有用的助手。",
@@ -43,6 +48,7 @@ class Sample:
     pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the picture tokens; middle_classes and fine_classes: int
     [36 and 144, number of LOCAL_CLASSES], what covers the tower's patches and the stem's cells; fine_cover: int [144], which thing
     does, 0 for none, else 1 + its index; thing_classes: int [6, number of LOCAL_CLASSES], of the things themselves, 0 for none.
+    turns: of each token of ids, the turn whose answer it belongs to, or -1; questions: of each turn, its QUESTION_CLASSES.
     """
 
     pixels: np.ndarray
@@ -53,6 +59,8 @@ class Sample:
     thing_classes: np.ndarray
     ids: list
     labels: list
+    turns: list
+    questions: list
 
 
 def cell_classes(view, grid):
@@ -115,19 +123,26 @@ def make_sample(rng, encode, view):
     template = TEMPLATE
     if rng.random() < 0.04:
         template = type(TEMPLATE)(meta_instruction=rng.choice(OTHER_SYSTEMS))
-    pairs = [(turn.question, turn.answer) for turn in before + turns]
-    ids, labels = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn=len(before), template=template)
+    turns, picture_turn = before + turns, len(before)
     if rng.random() < 0.02:
-        pairs = [(turn.question, turn.answer) for turn in talk_without_picture(rng, 3)]
-        ids, labels = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn=-1)
-    return silent_sample(view, [BOS] + ids, [IGNORED] + labels)
+        turns, picture_turn, template = talk_without_picture(rng, 3), -1, TEMPLATE
+    pairs = [(turn.question, turn.answer) for turn in turns]
+    ids, labels, places = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn, template=template)
+    questions = [question_classes(turn) for turn in turns]
+    return silent_sample(view, [BOS] + ids, [IGNORED] + labels, [-1] + places, questions)
 
 
-def silent_sample(view, ids=(), labels=()):
+def question_classes(turn):
+    """What is to be understood of a question, one number for each of QUESTION_CLASSES."""
+    named = zip(turn.asked, (COLOUR_NAMES, SHAPE_NAMES, POSITIONS), strict=True)
+    return QUESTION_KINDS.index(turn.kind), *(0 if name is None else names.index(name) + 1 for name, names in named)
+
+
+def silent_sample(view, ids=(), labels=(), turns=(), questions=()):
     """A sample of what the tower is taught about a view."""
     classes = token_classes(view), cell_classes(view, GRID), cell_classes(view, FINE_GRID)
     things = view.covers[FINE_GRID].ravel().astype(np.int8), thing_classes(view)
-    return Sample(view.pixels, *classes, *things, list(ids), list(labels))
+    return Sample(view.pixels, *classes, *things, list(ids), list(labels), list(turns), list(questions))
 
 
 def samples_of(seed, encode, n, ease=0.0, fullness=0.0):

@@ -34,17 +34,21 @@ def encode_prompt(encode, messages, picture_tokens, template=TEMPLATE):
 
 
 def encode_conversation(encode, turns, picture_tokens, picture_turn=0, n_pictures=1, template=TEMPLATE):
-    """(ids, labels) of a whole conversation, without `<s>`; only answers and their stop symbol are learnt."""
+    """(ids, labels, turn of each token) of a whole conversation, without `<s>`.
+
+    Only answers and their stop symbol are learnt; the turn is that of the answer that a token belongs to, -1 for all else.
+    """
     prompt = encode_prompt(encode, messages_of(turns, n_pictures, picture_turn)[:-1], picture_tokens, template)
     ids = prompt + encode(turns[-1][1] + STOP)
     stop, assistant = encode(STOP)[0], encode(f"{START}assistant\n")
-    labels, i = [IGNORED] * len(ids), 0
+    labels, places, turn, i = [IGNORED] * len(ids), [-1] * len(ids), 0, 0
     while i < len(ids):
         i += 1
         if ids[i - len(assistant) : i] == assistant and i >= len(assistant):
             while i < len(ids):
-                labels[i] = ids[i]
+                labels[i], places[i] = ids[i], turn
                 i += 1
                 if ids[i - 1] == stop:
                     break
-    return ids, labels
+            turn += 1
+    return ids, labels, places

@@ -68,6 +68,7 @@ class Trainer:
         self.rank, self.shared, self.seed, self.folder, self.device = rank, shared, seed, folder, device
         self.model = network.new_model(folder).to(device)
         self.heads = network.Heads(self.model).to(device)
+        self.question_head = network.QuestionHead(self.model).to(device)
         encode = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/tokenizer.model").encode
         self.prefix = [BOS] + encode(
             TEMPLATE.messages2prompt(messages_of([("", None)], 0)).partition("user\n")[0] + "user\n"
@@ -97,7 +98,7 @@ class Trainer:
             save(self.model, self.folder)
         self._run(
             "talk",
-            [p for p in self.model.parameters() if p.requires_grad],
+            [*(p for p in self.model.parameters() if p.requires_grad), *self.question_head.parameters()],
             self.model.model.layers.parameters(),
             self._talking_loss,
         )
@@ -158,7 +159,7 @@ class Trainer:
     def _talking_loss(self, batch):
         with torch.no_grad():
             features = self._features(batch)
-        return network.answer_loss(self.model, features, batch, self._common(batch))
+        return network.answer_loss(self.model, self.question_head, features, batch, self._common(batch))
 
     def _update(self):
         gradient = torch.cat(
@@ -273,7 +274,8 @@ def prepare(folder):
 
 def count_parameters(folder):
     model = network.new_model(folder)
-    return sum(p.numel() for p in [*model.parameters(), *network.Heads(model).parameters()])
+    heads = network.Heads(model), network.QuestionHead(model)
+    return sum(p.numel() for part in (model, *heads) for p in part.parameters())
 
 
 def main(argv=None):
