@@ -1,8 +1,8 @@
 """Takes the place of lmdeploy's ImageEncoder: pictures in, features out, from any thread or event loop.
 
 lmdeploy resizes pictures one after the other on the encoder's thread and dies of the first bad one
-(lmdeploy threads 1602, 2302, 2869). Here several threads prepare them, what has arrived is encoded
-together, an exception belongs to its own picture, and a picture that was seen before is not encoded again.
+(lmdeploy threads 1602, 2302, 2869). Here several threads prepare them, as many as the model takes at
+once are encoded together, an exception belongs to its own picture, and a picture that was seen before is not encoded again.
 """
 
 import asyncio
