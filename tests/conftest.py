@@ -125,7 +125,8 @@ def running_worker(state_dir: Path, *command, **environment):
         assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 120)
         assert process.poll() is None, log.read_text()
         key = (state_dir / "api-key").read_text().strip()
-        yield {"url": url, "key": key, "process": process, "log": log, "model": "internlm-xcomposer2-demo"}
+        model = httpx.get(f"{url}/ready").json()["model"]
+        yield {"url": url, "key": key, "process": process, "log": log, "model": model}
     finally:
         process.kill()
         process.wait(10)

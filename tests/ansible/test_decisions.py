@@ -88,6 +88,17 @@ def test_a_clock_is_off_by_what_no_wait_for_the_host_explains(time_s, off_s):
     assert report_action.off_by(time_s, asked_s=100.0, answered_s=130.0) == off_s
 
 
+@pytest.mark.parametrize("skew_s", [-90.0, 5.1])
+def test_a_clock_that_is_off_is_told_with_its_value(skew_s):
+    (fault,) = report_action.clock_faults(skew_s, most_s=5)
+    assert f"{skew_s:+.0f} s off" in fault and "lingbi_clock_skew_s" in fault
+
+
+@pytest.mark.parametrize("skew_s", [0.2, 5.0, -5.0])
+def test_a_clock_within_the_bound_is_no_fault(skew_s):
+    assert report_action.clock_faults(skew_s, most_s=5) == []
+
+
 def test_a_host_that_serves_needs_less_disk_than_for_a_first_start():
     assert report.judge(FIT | {"disks": {"/data": 12.0}, "is_installed": True}, WANTED) == []
 

@@ -71,7 +71,8 @@ def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
         health = lingbi("health", state_dir=server.state_dir)
         assert (health.returncode, health.stdout.strip()) == (0, "ready")
         (worker,) = psutil.Process(server.process.pid).children()
-        assert "lingbi.worker" in worker.cmdline() and "ready: " in server.log.read_text()
+        log = server.log.read_text()
+        assert "lingbi.worker" in worker.cmdline() and "worker-0" in log and "ready: " in log
         worker.kill()
         assert wait_until(lambda: not answers(f"{server.url}/ready"), 30)
         assert wait_until(lambda: answers(f"{server.url}/ready"), 180), server.log.read_text()

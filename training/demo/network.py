@@ -84,11 +84,11 @@ def _fused(attention):
 
 
 class Head(nn.Module):
-    """Linear classifiers of tokens [batch, tokens, width], one for each of `names`."""
+    """Linear classifiers of tokens [batch, tokens, width], one for each of `names` in `sizes`, by their numbers of classes."""
 
-    def __init__(self, width, names):
+    def __init__(self, width, names, sizes=CLASSES):
         super().__init__()
-        self.sizes = [CLASSES[name] for name in names]
+        self.sizes = [sizes[name] for name in names]
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, sum(self.sizes))
 
@@ -158,18 +158,15 @@ class QuestionHead(nn.Module):
     def __init__(self, model):
         super().__init__()
         layers = model.model.layers
-        self.norm = nn.LayerNorm(model.config.hidden_size)
-        self.sizes = list(QUESTION_CLASSES.values())
-        self.linear = nn.Linear(model.config.hidden_size, sum(self.sizes))
+        self.head = Head(model.config.hidden_size, QUESTION_CLASSES, QUESTION_CLASSES)
         layers[len(layers) // 2 - 1].register_forward_hook(self._keep)
 
     def _keep(self, layer, inputs, outputs):
         self.hidden = outputs[0]
 
     def loss(self, wanted, classes):
-        """Sum of the classifiers' mean cross entropies; wanted [batch, tokens - 1], classes [wanted tokens, QUESTION_CLASSES]."""
-        parts = self.linear(self.norm(self.hidden[:, :-1][wanted])).float().split(self.sizes, dim=1)
-        return sum(F.cross_entropy(part, truth) for part, truth in zip(parts, classes.unbind(1), strict=True))
+        """As `Head.loss`; wanted [batch, tokens - 1], classes [wanted tokens, QUESTION_CLASSES]."""
+        return self.head.loss(self.hidden[:, :-1][wanted][None], classes[None])
 
 
 def pixels_of(samples, device="cpu"):

@@ -18,7 +18,7 @@ from lingbi_ui.logins import Logins  # noqa: E402
 from lingbi_ui.settings import Settings  # noqa: E402
 from lingbi_ui.talk import Talk  # noqa: E402
 
-# How often Gradio looks whether somebody asked. Its own thousand times a second keep 7 % of a core busy day and night.
+# How often Gradio looks whether somebody asked. Its own thousand times a second keep 8 % of a core busy day and night.
 QUEUE_LOOK_S = 0.02
 
 

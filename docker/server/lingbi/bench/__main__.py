@@ -14,7 +14,7 @@ import httpx
 
 from lingbi.bench.client import Target
 from lingbi.bench.questions import KINDS
-from lingbi.bench.report import machine, medians, table
+from lingbi.bench.report import MEMORY, machine, medians, table
 from lingbi.bench.rounds import Askers
 from lingbi.bench.sides import gpu_free_mib, gpu_used_mib, serving
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
@@ -144,10 +144,7 @@ def measure_variants(options) -> dict:
             Peak(gpu) as peak,
         ):
             rounds = list(_rounds(server.target, options, fixed_length=True, gpu=gpu))
-        found[name] = {
-            "starts_s": [round(server.start_s, 2)],
-            "gpu_mib_without_cache": [server.gpu_mib],
-            "gpu_mib_after_first": [server.asked_mib],
+        found[name] = {figure: [value] for figure, value in server.figures().items()} | {
             "gpu_planned_mib": server.planned_mib,
             "gpu_peak_mib": peak.mib - server.before_mib,
             "rounds": rounds,
@@ -173,18 +170,14 @@ def measure_sides(options) -> dict:
     if len(options.gpus) not in (1, len(options.sides)):
         raise ConfigurationError(f"--gpus {options.gpus}: give one GPU, or one for each of {options.sides}")
     gpus = dict(zip(options.sides, options.gpus * len(options.sides), strict=False))
-    found = {
-        side: {"starts_s": [], "gpu_mib_without_cache": [], "gpu_mib_after_first": [], "rounds": []}
-        for side in options.sides
-    }
+    found = {side: {name: [] for name in ("starts_s", *MEMORY, "rounds")} for side in options.sides}
     work = Path(tempfile.mkdtemp(prefix="lingbi-bench-"))
     for number in range(options.starts):
         for side in options.sides:
             place = work / f"{side}-start-{number}"
             with serving(side, folder, place, options.port, gpus[side], NO_CACHE[side]) as server:
-                found[side]["starts_s"].append(round(server.start_s, 2))
-                found[side]["gpu_mib_without_cache"].append(server.gpu_mib)
-                found[side]["gpu_mib_after_first"].append(server.asked_mib)
+                for name, value in server.figures().items():
+                    found[side][name].append(value)
     is_shared = len(options.gpus) == 1 and len(options.sides) > 1
     share, servers = SHARED_CARD if is_shared else OWN_CARD, {}
     with ExitStack() as stack:

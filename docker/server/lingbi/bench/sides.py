@@ -13,6 +13,7 @@ import httpx
 import pynvml
 
 from lingbi.bench.client import Target, ask_once
+from lingbi.bench.report import MEMORY
 from lingbi.errors import StartError
 from lingbi.hook import STOCK
 from lingbi.lmdeploy_patches import CLIP_CONFIG, CLIP_NAME
@@ -40,6 +41,11 @@ class Server:
     cache_mib: int
     before_mib: int
     planned_mib: int | None
+
+    def figures(self) -> dict:
+        """What its start is reported with."""
+        memory = dict(zip(MEMORY, (self.gpu_mib, self.asked_mib), strict=True))
+        return {"starts_s": round(self.start_s, 2)} | memory
 
 
 def gpu_used_mib(gpu: int) -> int:
