@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lingbi.vision.cache import FeatureCache, content_hash
+from lingbi.vision.cache import FeatureCache, content_hash, remember_file
+from lingbi.vision.clip import PROJECTIONS, folded_activation, packed_projections
 from lingbi.vision.encoder import PictureEncoder
 from lingbi.vision.pixels import CLIP_MEAN, CLIP_STD, Pixels
 from lingbi.vision.resize import resized
@@ -153,3 +154,49 @@ def test_without_memory_every_picture_is_encoded():
 def test_the_content_decides_not_the_file():
     wide, tall = Image.new("RGB", (2, 8)), Image.new("RGB", (8, 2))
     assert content_hash(wide) == content_hash(wide.copy()) != content_hash(tall)
+
+
+def clip_layers():
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4)
+    config = CLIPVisionConfig(**sizes, image_size=28, patch_size=14, hidden_act="quick_gelu")
+    torch.manual_seed(0)
+    return CLIPVisionModel(config).double().vision_model.encoder.layers
+
+
+def test_the_activation_folded_into_the_weights_computes_the_same():
+    layers, x = clip_layers(), torch.randn(5, 64).double()
+    expected = [layer.mlp(x) for layer in layers]
+    folded_activation(layers)
+    for layer, before in zip(layers, expected, strict=True):
+        assert isinstance(layer.mlp.activation_fn, torch.nn.SiLU)
+        # the weights go through float32 once
+        torch.testing.assert_close(layer.mlp(x), before, rtol=1e-5, atol=1e-6)
+
+
+def test_another_activation_stays():
+    layers = clip_layers()
+    layers[0].mlp.activation_fn = torch.nn.GELU()
+    before = layers[0].mlp.fc1.weight.clone()
+    folded_activation(layers)
+    assert torch.equal(layers[0].mlp.fc1.weight, before) and isinstance(layers[0].mlp.activation_fn, torch.nn.GELU)
+
+
+def test_packed_projections_are_query_key_and_value():
+    layers, x = clip_layers(), torch.randn(5, 64).double()
+    expected = [[getattr(layer.self_attn, name)(x) for name in PROJECTIONS] for layer in layers]
+    packed_projections(layers)
+    for layer, parts in zip(layers, expected, strict=True):
+        torch.testing.assert_close(layer.self_attn.qkv_proj(x), torch.cat(parts, dim=1))
+        assert not any(hasattr(layer.self_attn, name) for name in PROJECTIONS)
+
+
+def test_a_picture_from_the_door_is_known_by_its_file():
+    """Its own pixels are hashed only where nobody noted the file, as when another program opened it."""
+    first, second, other = noise(8, 8), noise(8, 8), noise(8, 8)
+    remember_file(first, b"a file")
+    remember_file(second, b"a file")
+    remember_file(other, b"another file")
+    assert content_hash(first) == content_hash(second) != content_hash(other)
+    assert content_hash(first) != content_hash(first.copy()) == content_hash(noise(8, 8))

@@ -192,14 +192,7 @@ def answer_loss(model, head, features, samples, prefix):
         features: the tower's picture tokens [batch, tokens, C].
         prefix: ids that all sequences begin with; they run once for the whole batch.
     """
-    start = len(prefix)
-    length = max(len(sample.ids) for sample in samples) - start
-    ids = torch.zeros(len(samples), length, dtype=torch.long)
-    labels = torch.full((len(samples), length), IGNORED)
-    for row, sample in enumerate(samples):
-        ids[row, : len(sample.ids) - start] = torch.tensor(sample.ids[start:])
-        labels[row, : len(sample.labels) - start] = torch.tensor(sample.labels[start:])
-    ids, labels = ids.to(features.device), labels.to(features.device)
+    ids, labels = _stacked(samples, len(prefix), features.device)
     im_mask = ids < 0
     with_picture = im_mask.any(1)
     embeds = model.model.tok_embeddings(ids.clamp_min(0))
@@ -207,10 +200,33 @@ def answer_loss(model, head, features, samples, prefix):
     embeds = embeds.flatten(0, 1).index_copy(0, im_mask.flatten().nonzero().squeeze(1), pictures).view_as(embeds)
     hidden = model.model(embeds, im_mask, past_key_values=_past(model, prefix, len(samples))).last_hidden_state
     wanted = labels[:, 1:] != IGNORED
-    asked = [sample.questions[turn] for sample in samples for turn in sample.turns[start:] if turn >= 0]
-    understood = head.loss(wanted, torch.tensor(asked, device=features.device))
     spoken = F.cross_entropy(model.output(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
-    return spoken + QUESTION_WEIGHT * understood
+    return spoken + QUESTION_WEIGHT * head.loss(wanted, _asked(samples, wanted))
+
+
+def question_loss(model, head, samples, prefix):
+    """What `head`, a QuestionHead, loses where the answers to questions without a picture begin; prefix as in `answer_loss`."""
+    ids, labels = _stacked(samples, len(prefix), model.device)
+    model.model(model.model.tok_embeddings(ids), past_key_values=_past(model, prefix, len(samples)))
+    wanted = labels[:, 1:] != IGNORED
+    return head.loss(wanted, _asked(samples, wanted))
+
+
+def _stacked(samples, start, device):
+    """ids and labels [batch, tokens] from token `start` on, padded to the longest."""
+    length = max(len(sample.ids) for sample in samples) - start
+    ids = torch.zeros(len(samples), length, dtype=torch.long)
+    labels = torch.full((len(samples), length), IGNORED)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample.ids) - start] = torch.tensor(sample.ids[start:])
+        labels[row, : len(sample.labels) - start] = torch.tensor(sample.labels[start:])
+    return ids.to(device), labels.to(device)
+
+
+def _asked(samples, wanted):
+    """The QUESTION_CLASSES of every token of an answer, in the order of `wanted`."""
+    asked = [sample.questions[turn] for sample in samples for turn in sample.turns if turn >= 0]
+    return torch.tensor(asked, device=wanted.device)
 
 
 def _past(model, prefix, batch):

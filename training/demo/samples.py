@@ -32,6 +32,10 @@ QUESTION_KINDS = [*KINDS, "no picture"]
 QUESTION_CLASSES = dict(
     kind=len(QUESTION_KINDS), colour=len(COLOURS) + 1, shape=len(SHAPES) + 1, position=len(POSITIONS) + 1
 )
+# How many turns a conversation about a picture has.
+TURNS = (3, 4, 5, 6)
+# Questions are asked in series, so that the last one is told from those before it; a scene of which they speak serves several.
+QUESTIONS_IN_SERIES, SERIES_PER_SCENE = 8, 4
 OTHER_SYSTEMS = (
     "You are a helpful assistant.",
     "你是一个有用的助手。",
@@ -42,13 +46,26 @@ OTHER_SYSTEMS = (
 
 
 @dataclass
-class Sample:
+class Text:
+    """A conversation as token ids.
+
+    labels: the next tokens to learn, IGNORED elsewhere; turns: of each token, the turn whose answer it belongs to, or -1;
+    questions: of each turn, its QUESTION_CLASSES.
+    """
+
+    ids: list
+    labels: list
+    turns: list
+    questions: list
+
+
+@dataclass
+class Sample(Text):
     """One picture, what its cells are taught, and a conversation about it.
 
     pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the picture tokens; middle_classes and fine_classes: int
     [36 and 144, number of LOCAL_CLASSES], what covers the tower's patches and the stem's cells; fine_cover: int [144], which thing
     does, 0 for none, else 1 + its index; thing_classes: int [6, number of LOCAL_CLASSES], of the things themselves, 0 for none.
-    turns: of each token of ids, the turn whose answer it belongs to, or -1; questions: of each turn, its QUESTION_CLASSES.
     """
 
     pixels: np.ndarray
@@ -57,10 +74,6 @@ class Sample:
     fine_classes: np.ndarray
     fine_cover: np.ndarray
     thing_classes: np.ndarray
-    ids: list
-    labels: list
-    turns: list
-    questions: list
 
 
 def cell_classes(view, grid):
@@ -118,7 +131,7 @@ def _numbers(scene):
 
 def make_sample(rng, encode, view):
     """A sample with a conversation about a view, sometimes begun by small talk."""
-    turns = conversation(rng, view.scene, rng.choice([3, 4, 5, 6]))
+    turns = conversation(rng, view.scene, rng.choice(TURNS))
     before = talk_without_picture(rng, 1) if rng.random() < 0.1 else []
     template = TEMPLATE
     if rng.random() < 0.04:
@@ -127,9 +140,24 @@ def make_sample(rng, encode, view):
     if rng.random() < 0.02:
         turns, picture_turn, template = talk_without_picture(rng, 3), -1, TEMPLATE
     pairs = [(turn.question, turn.answer) for turn in turns]
+    return silent_sample(view, *_text(encode, turns, pairs, picture_turn, template))
+
+
+def _text(encode, turns, pairs, picture_turn=-1, template=TEMPLATE):
+    """What Text holds, of these question and answer pairs of the turns."""
     ids, labels, places = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn, template=template)
-    questions = [question_classes(turn) for turn in turns]
-    return silent_sample(view, [BOS] + ids, [IGNORED] + labels, [-1] + places, questions)
+    return [BOS] + ids, [IGNORED] + labels, [-1] + places, [question_classes(turn) for turn in turns]
+
+
+def questions_of(seed, encode, n):
+    """n texts of questions whose answers are left empty, about scenes that are not drawn; the same for the same seed."""
+    rng, texts = random.Random(seed), []
+    while len(texts) < n:
+        scene = random_scene(rng)
+        for _ in range(SERIES_PER_SCENE):
+            turns = conversation(rng, scene, QUESTIONS_IN_SERIES)
+            texts.append(Text(*_text(encode, turns, [(turn.question, "") for turn in turns])))
+    return texts[:n]
 
 
 def question_classes(turn):
@@ -142,7 +170,7 @@ def silent_sample(view, ids=(), labels=(), turns=(), questions=()):
     """A sample of what the tower is taught about a view."""
     classes = token_classes(view), cell_classes(view, GRID), cell_classes(view, FINE_GRID)
     things = view.covers[FINE_GRID].ravel().astype(np.int8), thing_classes(view)
-    return Sample(view.pixels, *classes, *things, list(ids), list(labels), list(turns), list(questions))
+    return Sample(list(ids), list(labels), list(turns), list(questions), view.pixels, *classes, *things)
 
 
 def samples_of(seed, encode, n, ease=0.0, fullness=0.0):

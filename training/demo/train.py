@@ -18,24 +18,25 @@ import torch.multiprocessing as multiprocessing
 
 from . import MODEL_FOLDER, network, score
 from .muon import Muon
-from .samples import samples_of, silent_samples_of
+from .samples import questions_of, samples_of, silent_samples_of
 from .template import BOS, TEMPLATE, messages_of
 from .vocabulary import train_tokenizer
 
 # On two cores, two processes of one thread each: faster than one process of two threads, and reproducible.
 # On a GPU, one process, its pictures drawn by all cores.
 RANKS = dict(cpu=2, cuda=1)
-BATCH = dict(cpu=dict(tower=16, talk=8), cuda=dict(tower=128, talk=128))
-# First the tower learns to see, from its heads; then the language model learns to talk about what a finished tower sees.
-TOWER_SHARE = 0.38
-# Pictures a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
-PICTURES_PER_MINUTE = dict(tower=11000, talk=4400)
+BATCH = dict(cpu=dict(tower=16, read=16, talk=8), cuda=dict(tower=128, read=128, talk=128))
+# First the tower learns to see, from its heads; then the language model learns to read questions, by its head and without
+# pictures; then to talk about what the finished tower sees.
+TOWER_SHARE, READ_SHARE = 0.38, 0.08
+# Samples a minute on two cores of 2023's servers (AVX512 with bf16), drawing included.
+SAMPLES_PER_MINUTE = dict(tower=11000, read=12000, talk=4400)
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
-LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), talk=(1e-3, 5e-3))
+LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), read=(1e-3, 5e-3), talk=(1e-3, 5e-3))
 # How many scenes are easy when a phase begins, and from this part of it on.
-FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, talk=0.2), 0.5
+FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, dict(tower=0.1, read=0.2, talk=0.2), 0.5
 # How many scenes are full when a phase begins, and how many from this part of it on.
-FIRST_FULLNESS, LAST_FULLNESS, FULL_UNTIL = dict(tower=0.9, talk=0.5), dict(tower=0.0, talk=0.2), 0.75
+FIRST_FULLNESS, LAST_FULLNESS, FULL_UNTIL = dict(tower=0.9, read=0.2, talk=0.5), dict(tower=0.0, read=0.2, talk=0.2), 0.75
 # A few sequences much longer than the others must not decide a step.
 MAX_GRADIENT = 5.0
 # Lengths are alike within a batch; the batches of one pool come in random order.
@@ -74,8 +75,10 @@ class Trainer:
             TEMPLATE.messages2prompt(messages_of([("", None)], 0)).partition("user\n")[0] + "user\n"
         )
         self.start = start
-        share = 0 if start else tower_share
-        self.minutes = dict(tower=minutes * share, talk=minutes * (1 - share))
+        shares = dict(tower=0 if start else tower_share)
+        shares["read"] = (1 - shares["tower"]) * READ_SHARE
+        shares["talk"] = 1 - sum(shares.values())
+        self.minutes = {phase: minutes * share for phase, share in shares.items()}
         self.step, self.started = 0, time.monotonic()
         self.workers = multiprocessing.get_context("spawn").Pool(os.cpu_count()) if device == "cuda" else None
 
@@ -96,12 +99,9 @@ class Trainer:
         vit.requires_grad_(False)
         if self.rank == 0:
             save(self.model, self.folder)
-        self._run(
-            "talk",
-            [*(p for p in self.model.parameters() if p.requires_grad), *self.question_head.parameters()],
-            self.model.model.layers.parameters(),
-            self._talking_loss,
-        )
+        parameters = [*(p for p in self.model.parameters() if p.requires_grad), *self.question_head.parameters()]
+        for phase, loss_of in (("read", self._reading_loss), ("talk", self._talking_loss)):
+            self._run(phase, parameters, self.model.model.layers.parameters(), loss_of)
         if self.workers:
             self.workers.terminate()
 
@@ -130,7 +130,7 @@ class Trainer:
     @property
     def n_steps(self):
         """Steps of the phase; on a GPU the clock counts instead."""
-        return int(self.minutes[self.phase] * PICTURES_PER_MINUTE[self.phase]) // (
+        return int(self.minutes[self.phase] * SAMPLES_PER_MINUTE[self.phase]) // (
             RANKS["cpu"] * BATCH["cpu"][self.phase]
         )
 
@@ -155,6 +155,9 @@ class Trainer:
         return self.heads.loss(
             self._features(batch), *(classes.to(self.device) for classes in network.classes_of(batch))
         )
+
+    def _reading_loss(self, batch):
+        return network.question_loss(self.model, self.question_head, batch, self._common(batch))
 
     def _talking_loss(self, batch):
         with torch.no_grad():
@@ -187,7 +190,7 @@ class Trainer:
         size = BATCH[self.device][self.phase]
         for samples in self._pools():
             order = range(0, len(samples), size)
-            if self.phase == "talk":
+            if self.phase != "tower":
                 samples.sort(key=lambda sample: (self._common([sample]) == [], len(sample.ids)))
             for first in random.Random(self.step).sample(order, len(order)):
                 if self.part >= 1:
@@ -212,7 +215,9 @@ class Trainer:
         return self.prefix if all(sample.ids[: len(self.prefix)] == self.prefix for sample in batch) else []
 
     def _report(self, loss):
-        done = self.part * self.minutes[self.phase] + (self.minutes["tower"] if self.phase == "talk" else 0)
+        phases = list(self.minutes)
+        before = phases[: phases.index(self.phase)]
+        done = self.part * self.minutes[self.phase] + sum(self.minutes[phase] for phase in before)
         spent = (time.monotonic() - self.started) / 60
         left = spent * (sum(self.minutes.values()) / done - 1)
         print(
@@ -221,9 +226,11 @@ class Trainer:
 
 
 def draw_pool(phase, seed, folder, ease, fullness):
-    """POOL samples for a phase; the tower needs no conversations."""
+    """POOL samples for a phase; the tower needs no conversations, reading no pictures."""
     if phase == "tower":
         return silent_samples_of(seed, POOL, ease, fullness)
+    if phase == "read":
+        return questions_of(seed, encoder(folder), POOL)
     return samples_of(seed, encoder(folder), POOL, ease, fullness)
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from lingbi.faults import PictureError
 from lingbi.fetching import FetchRules, fetch, too_large
+from lingbi.vision.cache import remember_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_ASPECT = 200
@@ -114,12 +115,18 @@ class PictureDoor:
 
     async def _decode_one(self, source, budget: PixelBudget, observe) -> Image.Image:
         loop = asyncio.get_running_loop()
-        if isinstance(source, str):
-            source = await loop.run_in_executor(self._threads, decode_data_url, source, self.rules.max_bytes)
-        start = time.monotonic()
-        picture = await loop.run_in_executor(self._threads, decode, source, budget)
-        observe(time.monotonic() - start)
+        picture, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
+        observe(seconds)
         return picture
+
+    def _decode(self, source, budget: PixelBudget) -> tuple:
+        """A picture of its bytes or data URL, and the seconds that its decoding took."""
+        data = decode_data_url(source, self.rules.max_bytes) if isinstance(source, str) else source
+        start = time.monotonic()
+        picture = decode(data, budget)
+        seconds = time.monotonic() - start
+        remember_file(picture, data)
+        return picture, seconds
 
 
 def is_elsewhere(url: str) -> bool:

@@ -1,11 +1,16 @@
-"""Two named corrections of transformers' CLIP for GPUs; on a CPU its own code runs.
+"""Named corrections of transformers' CLIP for GPUs; on a CPU its own code runs.
 
-Both are used by whatever remote code builds a CLIPVisionModel, published or ours.
+They serve whatever remote code builds a CLIPVisionModel, published or ours: two replace code, two arrange a loaded tower's weights.
 """
 
 import torch
 import torch.nn.functional as F
 import wrapt
+from transformers.activations import QuickGELUActivation
+
+# Of CLIP's activation, x * sigmoid(QUICK_GELU * x).
+QUICK_GELU = 1.702
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 def fused_attention(module) -> None:
@@ -17,11 +22,13 @@ def fused_attention(module) -> None:
         if not hidden.is_cuda or len(args) > 1 or any(v is not None and v is not False for v in _masks(kwargs)):
             return wrapped(*args, **kwargs)
         batch, tokens, width = hidden.shape
-
-        def heads(projection):
-            return projection(hidden).view(batch, tokens, instance.num_heads, -1).transpose(1, 2)
-
-        mixed = F.scaled_dot_product_attention(*map(heads, (instance.q_proj, instance.k_proj, instance.v_proj)))
+        if hasattr(instance, "qkv_proj"):
+            projected = instance.qkv_proj(hidden).split(width, dim=2)
+        else:
+            projected = (getattr(instance, name)(hidden) for name in PROJECTIONS)
+        mixed = F.scaled_dot_product_attention(
+            *(part.view(batch, tokens, instance.num_heads, -1).transpose(1, 2) for part in projected)
+        )
         return instance.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width)), None
 
 
@@ -45,3 +52,33 @@ def patches_by_matrix(module) -> None:
         embedded = F.linear(patches.transpose(1, 2), weight.flatten(1))
         first = instance.class_embedding.expand(len(pixels), 1, -1)
         return torch.cat((first, embedded), dim=1) + instance.position_embedding(instance.position_ids)
+
+
+def packed_projections(layers) -> None:
+    """Let query, key and value of each layer be computed as one product, which keeps more of a GPU busy than three."""
+    for attention in (layer.self_attn for layer in layers):
+        parts = [getattr(attention, name) for name in PROJECTIONS]
+        packed = torch.nn.Linear(parts[0].in_features, sum(part.out_features for part in parts), device="meta")
+        packed.weight, packed.bias = (
+            torch.nn.Parameter(torch.cat([getattr(part, name).data for part in parts]), requires_grad=False)
+            for name in ("weight", "bias")
+        )
+        attention.qkv_proj = packed
+        for name in PROJECTIONS:
+            delattr(attention, name)
+
+
+def folded_activation(layers) -> None:
+    """Let one kernel compute the activation, for which transformers needs three that each go through memory.
+
+    x * sigmoid(c * x) is silu(c * x) / c: the factor goes into the weights before it and out of those behind.
+    """
+    for mlp in (layer.mlp for layer in layers):
+        if isinstance(mlp.activation_fn, QuickGELUActivation):
+            for parameter, factor in (
+                (mlp.fc1.weight, QUICK_GELU),
+                (mlp.fc1.bias, QUICK_GELU),
+                (mlp.fc2.weight, 1 / QUICK_GELU),
+            ):
+                parameter.data = (parameter.data.float() * factor).to(parameter.dtype)
+            mlp.activation_fn = torch.nn.SiLU()

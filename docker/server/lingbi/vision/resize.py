@@ -2,7 +2,7 @@
 
 Pillow multiplies bytes with coefficients that are whole numbers of 22 bits, columns first, then rows,
 and rounds to bytes after each (Pillow, src/libImaging/Resample.c). So is it done here, in the same 32-bit
-integers: of every new pixel one old one after the other, a few dozen small kernels. Matrix products of
+integers: of every new pixel one old one after the other, two dozen small kernels. Matrix products of
 float64, exact too, have a library load its kernels for them, and take 100 MiB more of a small card.
 """
 
@@ -27,17 +27,16 @@ def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _resized_along(axis: int, pixels: torch.Tensor, side: int) -> torch.Tensor:
-    places, shares = coefficients(pixels.shape[axis], side, pixels.device)
+    pixels = pixels.int()
     sums = torch.full((), 1 << (PRECISION_BITS - 1), dtype=torch.int32, device=pixels.device)
-    for place, share in zip(places, shares, strict=True):
-        share = share[:, None, None] if axis == 0 else share[None, :, None]
-        sums = sums + pixels.index_select(axis, place).int() * share
+    for place, share in coefficients(pixels.shape[axis], side, axis, pixels.device):
+        sums = torch.addcmul(sums, pixels.index_select(axis, place), share)
     return (sums >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=KEPT_TABLES)
-def coefficients(size: int, new_size: int, device) -> tuple:
-    """(places int64, shares int32), both [most old pixels of a new one, new_size].
+def coefficients(size: int, new_size: int, axis: int, device) -> list:
+    """(places int64 [new_size], shares int32 [new_size, 1, 1] or [1, new_size, 1] by axis) for each old pixel of a new one.
 
     shares: what the old pixel at a place gives to the new one, times 2**22, rounded; 0 beyond its last.
     """
@@ -51,8 +50,9 @@ def coefficients(size: int, new_size: int, device) -> tuple:
     shares = np.where(places < ends, _bicubic((places - centres + 0.5) / filter_scale), 0.0)
     shares /= shares.sum(0)
     whole = np.trunc(shares * 2**PRECISION_BITS + np.copysign(0.5, shares))
-    places = np.minimum(places, size - 1)
-    return torch.from_numpy(places).to(device), torch.from_numpy(whole.astype(np.int32)).to(device)
+    places = torch.from_numpy(np.minimum(places, size - 1)).to(device)
+    shares = torch.from_numpy(whole.astype(np.int32)).to(device)
+    return list(zip(places, shares[:, :, None, None] if axis == 0 else shares[:, None, :, None], strict=True))
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:

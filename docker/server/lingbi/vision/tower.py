@@ -12,6 +12,7 @@ from transformers.modeling_utils import no_init_weights
 from lingbi.checkpoint_files import read_mapped
 from lingbi.errors import StartError
 from lingbi.model_folder import inspect
+from lingbi.vision.clip import folded_activation, packed_projections
 from lingbi.vision.pixels import Pixels
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def mapped_loading():
 
 
 def load_half(model: torch.nn.Module, model_path: str) -> None:
-    """Fill the vision parts from a model folder, reading nothing else, and make them half.
+    """Fill the vision parts from a model folder, reading nothing else, make them half, and arrange them for a GPU.
 
     lmdeploy leaves the tower in float32, twice its size: it makes it after its own `half()`.
     """
@@ -150,3 +151,6 @@ def load_half(model: torch.nn.Module, model_path: str) -> None:
     if absent:
         raise StartError(f"{model_path} lacks {len(absent)} vision tensors, {absent[0]} first; fetch the model again")
     model.half()
+    layers = model.vit.vision_tower.vision_model.encoder.layers
+    packed_projections(layers)
+    folded_activation(layers)
