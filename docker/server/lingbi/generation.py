@@ -90,6 +90,25 @@ class Generator:
         instance = self.free.popleft() if self.free else await self._wait_free()
         return Answer(self, instance, prompt, config, stop, is_repeatable)
 
+    async def prime(self) -> None:
+        """Keep as many sessions as may be, all with the template's own words, for the first prompts that come.
+
+        Raises EngineFault.
+        """
+        text = self.template.messages2prompt([dict(role="user", content="")])
+        prompt = assemble(await tokenise(text, self.tokenizer), [])
+
+        async def begin() -> None:
+            answer = await self.start(prompt, EngineGenerationConfig(max_new_tokens=1), is_repeatable=True)
+            try:
+                async for _ in answer:
+                    log.debug("session %s holds the template's words", answer.place.session_id)
+            finally:
+                answer.close()
+            await answer.task
+
+        await asyncio.gather(*(begin() for _ in range(self.sessions.limit - len(self.sessions))))
+
     async def _wait_free(self):
         place = asyncio.get_running_loop().create_future()
         self.waiting.append(place)

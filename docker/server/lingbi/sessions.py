@@ -3,7 +3,8 @@
 A chat sends all it said and its picture with every turn, and a class asks about one picture: the
 engine has computed that beginning already. TurboMind keeps a session's KV cache until somebody needs
 the room, and can step back in it; here it is found out which session a new prompt may go on with.
-Every prompt begins with the template's own words: whoever gets a session that is given up keeps these.
+Every prompt begins with the template's own words: whoever gets a session that is given up keeps these, and
+a worker begins with sessions that hold nothing else (`Generator.prime`).
 """
 
 import itertools

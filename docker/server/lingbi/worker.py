@@ -133,7 +133,10 @@ class Worker:
             engine.engine.on_turn = self.service.vitals.model.beat
         capacity = settings.cpu_sequences * engine.session_len if is_cpu else self.readiness.fit.cache_tokens
         self.service.metrics.kv_capacity.set(capacity)
-        return await ask_probe(self.service, self.folder.is_demo)
+        probe = await ask_probe(self.service, self.folder.is_demo)
+        if not is_cpu:  # where the template's words cost as much as an answer to some, and sessions are few
+            await self.service.generator.prime()
+        return probe
 
     def _watch(self) -> None:
         self.watchdog = Watchdog(
@@ -187,6 +190,9 @@ def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None
     adopt(logger)
     config = TurbomindEngineConfig(session_len=settings.session_len or folder.session_len, max_batch_size=CPU_INSTANCES)
     if fit:
+        from lingbi.engines.stacks import shrink_stacks
+
+        shrink_stacks()
         config = TurbomindEngineConfig(
             session_len=fit.session_len,
             max_batch_size=fit.max_batch_size,
