@@ -37,6 +37,7 @@ def test_a_model_keeps_to_its_plan_on_the_card_it_is_recommended_for(model, tmp_
         shutil.rmtree(folder)
     (measured,) = json.loads((tmp_path / "bench/rounds.json").read_text())["sides"].values()
     planned_mib, peak_mib = measured["gpu_planned_mib"], measured["gpu_peak_mib"]
-    assert planned_mib == fit(model, card_mib).total_mib
+    # a folder's shards have heads of some KB, which the catalogue does not count
+    assert abs(planned_mib - fit(model, card_mib).total_mib) <= 1
     assert abs(planned_mib / peak_mib - 1) <= WITHIN, (planned_mib, peak_mib)
     assert peak_mib <= card_mib

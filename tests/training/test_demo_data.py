@@ -1,6 +1,7 @@
 """What the demo model is taught must be true, and what is committed must be small and of the published layout."""
 
 import random
+from collections import Counter
 
 import pytest
 import sentencepiece
@@ -8,15 +9,18 @@ import torch
 
 from lingbi.scenes import POSITIONS, find_fault
 from training.demo import MODEL_FOLDER
-from training.demo.conversations import KINDS, random_turn
+from training.demo.conversations import KINDS, conversation, random_turn
 from training.demo.heldout import heldout_picture
 from training.demo.pictures import FINE_GRID, GRID, SIDE, WAYS, covering, picture_of, random_scene, views_of
 from training.demo.samples import (
     COLOUR_NAMES,
     PICTURE_TOKENS,
     QUESTION_KINDS,
+    QUESTIONS_IN_SERIES,
     SAYINGS,
+    TAUGHT,
     question_classes,
+    questions_of,
     samples_of,
     token_classes,
 )
@@ -49,6 +53,31 @@ def test_every_token_of_an_answer_is_told_what_its_question_asks(tokenizer):
     for sample in samples_of("asked", tokenizer.encode, 40):
         assert [turn >= 0 for turn in sample.turns] == [label != IGNORED for label in sample.labels]
         assert [turn for turn in dict.fromkeys(sample.turns) if turn >= 0] == list(range(len(sample.questions)))
+
+
+def test_questions_to_read_have_no_picture_and_one_token_to_learn_from_each(tokenizer):
+    texts = questions_of("read", tokenizer.encode, 10)
+    assert len(texts) == 10 and len({tuple(text.ids) for text in texts}) == 10
+    stop = tokenizer.encode(STOP)[0]
+    for text in texts:
+        assert min(text.ids) >= 0
+        assert [label for label in text.labels if label != IGNORED] == [stop] * QUESTIONS_IN_SERIES
+        assert [turn for turn in text.turns if turn >= 0] == list(range(QUESTIONS_IN_SERIES))
+        assert len(text.questions) == QUESTIONS_IN_SERIES
+    assert [text.ids for text in questions_of("read", tokenizer.encode, 10)] == [text.ids for text in texts]
+
+
+def test_the_hard_kinds_are_taught_more_often_and_none_is_left_out():
+    assert set(TAUGHT) == set(KINDS)
+    assert min(TAUGHT.values()) > 0
+    rng, asked, usual = random.Random(4), Counter(), Counter()
+    for scene in map(random_scene, [rng] * N_SCENES):
+        asked.update(turn.kind for turn in conversation(rng, scene, 8, TAUGHT))
+    for scene in map(random_scene, [rng] * N_SCENES):
+        usual.update(turn.kind for turn in conversation(rng, scene, 8))
+    for kind in ("colour_of", "shape_of", "position_of"):
+        assert asked[kind] > usual[kind]
+    assert asked["describe"] < usual["describe"]
 
 
 def test_what_a_question_names_is_in_its_words():

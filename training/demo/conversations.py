@@ -45,6 +45,7 @@ KINDS = {
     "is_number": (2, "yes"),
     "talk": (5, "talk"),
 }
+OFTEN = {kind: weight for kind, (weight, _) in KINDS.items()}
 NOTHING = (None, None, None)
 # an object nearer than this to a border of the grid is not asked for by its place
 CLEAR = 0.03
@@ -67,21 +68,21 @@ class Turn:
     asked: tuple = NOTHING
 
 
-def random_turn(rng, scene, language=None, kind=None):
-    """A question about a scene; the kind is drawn by its weight among those that the scene allows."""
+def random_turn(rng, scene, language=None, kind=None, often=OFTEN):
+    """A question about a scene; the kind is drawn, each as `often` as that says, among those that the scene allows."""
     language = language or rng.choice(["en", "zh"])
     while True:
-        chosen = kind or rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
+        chosen = kind or rng.choices(list(often), often.values())[0]
         turn = _turn(rng, scene, language, chosen)
         if turn or kind:
             return turn
 
 
-def conversation(rng, scene, n_turns):
-    """Turns about one scene, four in five conversations in one language."""
+def conversation(rng, scene, n_turns, often=OFTEN):
+    """Turns about one scene, four in five conversations in one language; often: as in `random_turn`."""
     language = rng.choice(["en", "zh"])
     is_mixed = rng.random() < 0.2
-    return [random_turn(rng, scene, None if is_mixed else language) for _ in range(n_turns)]
+    return [random_turn(rng, scene, None if is_mixed else language, often=often) for _ in range(n_turns)]
 
 
 def talk_without_picture(rng, n_turns):

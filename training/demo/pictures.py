@@ -50,7 +50,7 @@ MAX_THINGS = 6
 MIN_CONTRAST, MIN_CONTRAST_SAME_NAME = 55, 110
 SIDE, GRID, FINE_GRID = 192, 6, 12
 # A drawn picture is seen this often, each time mirrored and transposed another way: of the eight ways, the first is as it was drawn.
-VIEWS = 4
+VIEWS = 2
 WAYS = [(False, False, False)] + [way for way in itertools.product((False, True), repeat=3) if any(way)]
 # how often several things may share a cell of the 3 x 3 grid
 CROWDED = 0.1

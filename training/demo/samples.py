@@ -7,7 +7,7 @@ import numpy as np
 
 from lingbi.scenes import COLOURS, POSITIONS, SHAPES
 
-from .conversations import KINDS, conversation, talk_without_picture
+from .conversations import KINDS, OFTEN, conversation, talk_without_picture
 from .pictures import FINE_GRID, GRID, MAX_THINGS, random_scene, views_of
 from .template import BOS, IGNORED, TEMPLATE, encode_conversation
 
@@ -31,6 +31,27 @@ LOCAL_CLASSES = ("colour", "shape", "position")
 QUESTION_KINDS = [*KINDS, "no picture"]
 QUESTION_CLASSES = dict(
     kind=len(QUESTION_KINDS), colour=len(COLOURS) + 1, shape=len(SHAPES) + 1, position=len(POSITIONS) + 1
+)
+# What takes longest to learn is taught more often than it is asked: to find an object by what a question names, or none.
+TAUGHT = OFTEN | dict(
+    describe=16,
+    colour=10,
+    shape=10,
+    position=9,
+    number=9,
+    background=8,
+    talk=4,
+    number_of=10,
+    colour_of=14,
+    shape_of=13,
+    position_of=13,
+    at=8,
+    colour_at=5,
+    shape_at=4,
+    is_there=8,
+    is_colour=5,
+    is_shape=5,
+    is_number=4,
 )
 # How many turns a conversation about a picture has.
 TURNS = (3, 4, 5, 6)
@@ -131,7 +152,7 @@ def _numbers(scene):
 
 def make_sample(rng, encode, view):
     """A sample with a conversation about a view, sometimes begun by small talk."""
-    turns = conversation(rng, view.scene, rng.choice(TURNS))
+    turns = conversation(rng, view.scene, rng.choice(TURNS), TAUGHT)
     before = talk_without_picture(rng, 1) if rng.random() < 0.1 else []
     template = TEMPLATE
     if rng.random() < 0.04:
@@ -155,7 +176,7 @@ def questions_of(seed, encode, n):
     while len(texts) < n:
         scene = random_scene(rng)
         for _ in range(SERIES_PER_SCENE):
-            turns = conversation(rng, scene, QUESTIONS_IN_SERIES)
+            turns = conversation(rng, scene, QUESTIONS_IN_SERIES, TAUGHT)
             texts.append(Text(*_text(encode, turns, [(turn.question, "") for turn in turns])))
     return texts[:n]
 

@@ -98,7 +98,8 @@ class Generator:
         text = self.template.messages2prompt([dict(role="user", content="")])
         prompt = assemble(await tokenise(text, self.tokenizer), [])
 
-        async def begin() -> None:
+        # One after the other: many at once take memory that a server which few ask never needs.
+        for _ in range(self.sessions.limit - len(self.sessions)):
             answer = await self.start(prompt, EngineGenerationConfig(max_new_tokens=1), is_repeatable=True)
             try:
                 async for _ in answer:
@@ -106,8 +107,6 @@ class Generator:
             finally:
                 answer.close()
             await answer.task
-
-        await asyncio.gather(*(begin() for _ in range(self.sessions.limit - len(self.sessions))))
 
     async def _wait_free(self):
         place = asyncio.get_running_loop().create_future()
