@@ -4,6 +4,7 @@
 model of one layer, since three of the four need 18 GB of memory and more with all.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -18,6 +19,16 @@ from tests.hub import running_hub
 
 PUBLISHED = ROOT.parent / "shared/models"
 TEXT_TOKENS = 147  # of 请描述图中内容 with the published tokenizer and chat template
+
+
+@contextlib.contextmanager
+def random_weights(model: Model, folder: Path):
+    """A published geometry with random weights, whole, in a new folder that goes with the block."""
+    make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder, seed=0)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def expect_fetched_loaded_and_right(model: Model, engine: str, folder: Path, layers: int | None = None) -> None:

@@ -4,17 +4,14 @@ Random weights in the published geometries, as `scripts/bench --with` measures t
 """
 
 import json
-import shutil
 
 import pytest
 
 from lingbi import catalogue
 from lingbi.bench.__main__ import main as bench
 from lingbi.fit import fit
-from lingbi.random_model import make
-from tests.conftest import ROOT
+from tests.geometries import PUBLISHED, random_weights
 
-PUBLISHED = ROOT.parent / "shared/models"
 CHATS = 8
 WITHIN = 0.05
 
@@ -27,14 +24,10 @@ pytestmark = [
 @pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.name)
 def test_a_model_keeps_to_its_plan_on_the_card_it_is_recommended_for(model, tmp_path):
     card_mib = model.card_gb << 10
-    folder = tmp_path / "weights"
-    make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder, seed=0)
-    try:
+    with random_weights(model, tmp_path / "weights") as folder:
         limited = f"GPU_MEMORY_MIB={card_mib}"
         options = ("--talks", "2", "--rounds", "1", "--no-chart", "--to", tmp_path / "bench")
         assert bench(["--model", str(folder), "--ask", f"chat:{CHATS}", "--with", limited, *map(str, options)]) == 0
-    finally:
-        shutil.rmtree(folder)
     (measured,) = json.loads((tmp_path / "bench/rounds.json").read_text())["sides"].values()
     planned_mib, peak_mib = measured["gpu_planned_mib"], measured["gpu_peak_mib"]
     # a folder's shards have heads of some KB, which the catalogue does not count

@@ -14,10 +14,9 @@ from PIL import Image
 from lingbi import catalogue
 from lingbi.hook import STOCK
 from lingbi.lmdeploy_patches import CLIP_CONFIG, CLIP_NAME
-from lingbi.random_model import make
 from tests.conftest import DEMO, ROOT
+from tests.geometries import PUBLISHED, random_weights
 
-PUBLISHED = ROOT.parent / "shared/models"
 LEAST_COSINE = 0.999
 SIZES = [(640, 480), (490, 490), (200, 900)]
 SEE_AS_STOCK = """
@@ -61,9 +60,5 @@ def test_the_demos_tower_sees_as_stocks(tmp_path):
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published tensor lists are not beside this repository")
 @pytest.mark.parametrize("model", catalogue.MODELS, ids=lambda model: model.name)
 def test_a_published_tower_sees_as_stocks(tmp_path, model):
-    folder = tmp_path / "weights"
-    make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder, seed=0)
-    try:
+    with random_weights(model, tmp_path / "weights") as folder:
         assert least_cosine(folder, tmp_path) >= LEAST_COSINE
-    finally:
-        shutil.rmtree(folder)

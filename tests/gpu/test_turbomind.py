@@ -7,10 +7,10 @@ import pytest
 
 from lingbi.random_model import make
 from lingbi.supervision import Supervisor, wait_until
-from tests.conftest import ROOT, answers, lingbi, running_server
+from tests.conftest import answers, lingbi, running_server
+from tests.geometries import PUBLISHED
 from training.demo.score import PASS_MARK, UrlModel, score_model
 
-PUBLISHED = ROOT.parent / "shared/models"
 SMALL_CACHE = {"LINGBI_CACHE_FRACTION": "0.05"}
 EQUAL_ANSWERS = 0.99
 

@@ -36,7 +36,8 @@ LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), read=(1e-3, 5e-3), talk=(1e-3, 5e-3)
 # How many scenes are easy when a phase begins, and how many from this part of it on.
 FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, 0.1, 0.5
 # How many of the drawn scenes are full then; reading needs no drawing.
-FIRST_FULLNESS, LAST_FULLNESS, FULL_UNTIL = dict(tower=0.9, talk=0.5), dict(tower=0.0, talk=0.1), 0.75
+FIRST_FULLNESS = dict(tower=0.9, read=0.0, talk=0.5)
+LAST_FULLNESS, FULL_UNTIL = dict(tower=0.0, read=0.0, talk=0.1), 0.75
 # A few sequences much longer than the others must not decide a step.
 MAX_GRADIENT = 5.0
 # Lengths are alike within a batch; the batches of one pool come in random order.
@@ -202,9 +203,7 @@ class Trainer:
         ahead = collections.deque()
         for i in itertools.count():
             ease = between(FIRST_EASE, LAST_EASE, self.part / EASE_UNTIL)
-            fullness = between(
-                FIRST_FULLNESS.get(self.phase, 0), LAST_FULLNESS.get(self.phase, 0), self.part / FULL_UNTIL
-            )
+            fullness = between(FIRST_FULLNESS[self.phase], LAST_FULLNESS[self.phase], self.part / FULL_UNTIL)
             job = (self.phase, f"{self.seed}-{self.phase}-{i}-{self.rank}", self.folder, ease, fullness)
             if not self.workers:
                 yield draw_pool(*job)

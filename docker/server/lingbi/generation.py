@@ -97,7 +97,6 @@ class Generator:
         """
         text = self.template.messages2prompt([dict(role="user", content="")])
         prompt = assemble(await tokenise(text, self.tokenizer), [])
-
         # One after the other: many at once take memory that a server which few ask never needs.
         for _ in range(self.sessions.limit - len(self.sessions)):
             answer = await self.start(prompt, EngineGenerationConfig(max_new_tokens=1), is_repeatable=True)
