@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params, lr=1e-3, momentum=0.95, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector
+        self, params, lr=1e-3, momentum=0.9, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector
     ):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.rank, self.ranks, self.add_up = rank, ranks, add_up

@@ -1,5 +1,7 @@
 """The model while it is trained: its remote code, faster attention in the tower, and the heads that are thrown away."""
 
+import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -201,7 +203,7 @@ def answer_loss(model, head, features, samples, prefix):
     embeds = model.model.tok_embeddings(ids.clamp_min(0))
     pictures = model.vision_proj(features)[with_picture].flatten(0, 1).to(embeds.dtype)
     embeds = embeds.flatten(0, 1).index_copy(0, im_mask.flatten().nonzero().squeeze(1), pictures).view_as(embeds)
-    hidden = model.model(embeds, im_mask, past_key_values=_past(model, prefix, len(samples))).last_hidden_state
+    hidden = model.model(embeds, im_mask, past_key_values=_past(model.model, prefix, len(samples))).last_hidden_state
     wanted = labels[:, 1:] != IGNORED
     spoken = F.cross_entropy(model.output(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
     return spoken + QUESTION_WEIGHT * head.loss(wanted, _asked(samples, wanted))
@@ -210,7 +212,8 @@ def answer_loss(model, head, features, samples, prefix):
 def question_loss(model, head, samples, prefix):
     """What `head`, a QuestionHead, loses where the answers to questions without a picture begin; prefix as in `answer_loss`."""
     ids, labels = _stacked(samples, len(prefix), model.device)
-    model.model(model.model.tok_embeddings(ids), past_key_values=_past(model, prefix, len(samples)))
+    half = _first_half(model)
+    half(half.tok_embeddings(ids), past_key_values=_past(half, prefix, len(samples)))
     wanted = labels[:, 1:] != IGNORED
     return head.loss(wanted, _asked(samples, wanted))
 
@@ -232,8 +235,17 @@ def _asked(samples, wanted):
     return torch.tensor(asked, device=wanted.device)
 
 
-def _past(model, prefix, batch):
+def _first_half(model):
+    """The language model with the layers that a QuestionHead listens to, and no more: its weights, not a copy of them."""
+    layers = model.model.layers
+    half = copy.copy(model.model)
+    half._modules = dict(half._modules, layers=layers[: len(layers) // 2])
+    return half
+
+
+def _past(language_model, prefix, batch):
     if not prefix:
         return None
-    out = model.model(model.model.tok_embeddings(torch.tensor([prefix], device=model.device)))
+    embeddings = language_model.tok_embeddings
+    out = language_model(embeddings(torch.tensor([prefix], device=embeddings.weight.device)))
     return tuple((key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)) for key, value in out.past_key_values)

@@ -32,7 +32,8 @@ QUESTION_KINDS = [*KINDS, "no picture"]
 QUESTION_CLASSES = dict(
     kind=len(QUESTION_KINDS), colour=len(COLOURS) + 1, shape=len(SHAPES) + 1, position=len(POSITIONS) + 1
 )
-# What takes longest to learn is taught more often than it is asked: to find an object by what a question names, or none.
+# What takes longest to learn is taught more often than it is asked: to find an object by what a question names, or none, and
+# to compare what is there with what it names.
 TAUGHT = OFTEN | dict(
     describe=16,
     colour=10,
@@ -48,10 +49,10 @@ TAUGHT = OFTEN | dict(
     at=8,
     colour_at=5,
     shape_at=4,
-    is_there=8,
-    is_colour=5,
-    is_shape=5,
-    is_number=4,
+    is_there=10,
+    is_colour=8,
+    is_shape=12,
+    is_number=9,
 )
 # How many turns a conversation about a picture has.
 TURNS = (3, 4, 5, 6)
