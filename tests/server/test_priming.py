@@ -37,20 +37,20 @@ class Instance:
         self.running -= 1
 
 
-def generator_of(instance, kept: int) -> Generator:
+def generator_of(instances: list, kept: int) -> Generator:
     engine = SimpleNamespace(
-        gens_set=[instance],
+        gens_set=instances,
         session_len=4096,
         chat_template=MODELS.get("internlm-xcomposer2")(),
         tokenizer=Tokenizer(str(DEMO)),
         vl_encoder=SimpleNamespace(pulse=Pulse(), cache=FeatureCache(0)),
     )
-    return Generator(engine, 1, Vitals(), kept)
+    return Generator(engine, len(instances), Vitals(), kept)
 
 
 def primed(kept: int):
     async def prime():
-        generator = generator_of(instance, kept)
+        generator = generator_of([instance], kept)
         await generator.prime()
         question = [dict(role="user", content="请描述图中内容")]
         prompt = assemble(await tokenise(generator.template.messages2prompt(question), generator.tokenizer), [])
@@ -80,7 +80,13 @@ def test_without_kept_sessions_nothing_is_asked():
 
 def test_an_engine_that_fails_ends_the_start():
     async def prime():
-        await generator_of(Instance(fails=True), KEPT).prime()
+        await generator_of([Instance(fails=True)], KEPT).prime()
 
     with pytest.raises(EngineFault):
         asyncio.run(prime())
+
+
+def test_the_instance_that_answered_last_answers_next():
+    instances = [Instance() for _ in range(3)]
+    asyncio.run(generator_of(instances, KEPT).prime())
+    assert sorted(len(instance.asked) for instance in instances) == [0, 0, KEPT]

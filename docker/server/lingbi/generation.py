@@ -43,7 +43,8 @@ class Generator:
         self.engine, self.vitals = engine, vitals
         vitals.encoder = engine.vl_encoder.pulse
         self.tokenizer, self.template, self.session_len = engine.tokenizer, engine.chat_template, engine.session_len
-        self.free = deque(itertools.islice(engine.gens_set, running))
+        # The one that answered last answers next: an instance takes its buffers when it answers for the first time.
+        self.free = list(itertools.islice(engine.gens_set, running))
         self.size = len(self.free)
         self.runs = set()
         self.waiting = deque()
@@ -87,7 +88,7 @@ class Generator:
 
         is_repeatable: the same request must give the same sampled answer, so it starts a session anew.
         """
-        instance = self.free.popleft() if self.free else await self._wait_free()
+        instance = self.free.pop() if self.free else await self._wait_free()
         return Answer(self, instance, prompt, config, stop, is_repeatable)
 
     async def prime(self) -> None:
