@@ -27,9 +27,7 @@ class Muon(torch.optim.Optimizer):
         add_up: gives the sum of a vector over all of them.
     """
 
-    def __init__(
-        self, params, lr=1e-3, momentum=0.9, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector
-    ):
+    def __init__(self, params, lr=1e-3, momentum=0.9, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.rank, self.ranks, self.add_up = rank, ranks, add_up
 
