@@ -43,7 +43,7 @@ class Generator:
         self.engine, self.vitals = engine, vitals
         vitals.encoder = engine.vl_encoder.pulse
         self.tokenizer, self.template, self.session_len = engine.tokenizer, engine.chat_template, engine.session_len
-        # The one that answered last answers next: an instance takes its buffers when it answers for the first time.
+        # The one that answered last answers next: an instance's first answer begins 2 ms later (docs/performance).
         self.free = list(itertools.islice(engine.gens_set, running))
         self.size = len(self.free)
         self.runs = set()
