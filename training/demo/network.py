@@ -161,9 +161,8 @@ class QuestionHead(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        layers = model.model.layers
         self.head = Head(model.config.hidden_size, QUESTION_CLASSES, QUESTION_CLASSES)
-        layers[len(layers) // 2 - 1].register_forward_hook(self._keep)
+        _first_half(model).layers[-1].register_forward_hook(self._keep)
 
     def _keep(self, layer, inputs, outputs):
         self.hidden = outputs[0]

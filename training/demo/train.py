@@ -32,7 +32,7 @@ TOWER_SHARE, READ_SHARE = 0.5, 0.1
 # Samples a minute on two cores of 2024's servers (AVX512 with bf16), drawing included.
 SAMPLES_PER_MINUTE = dict(tower=9200, read=12400, talk=3900)
 # glibc gives the memory of large tensors back to the system and takes it again, page by page, at every step; told to keep it,
-# a step takes a tenth less.
+# most steps take a few per cent less, some a tenth.
 KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
 # Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), read=(1e-3, 5e-3), talk=(1e-3, 5e-3))
