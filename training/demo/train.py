@@ -30,7 +30,7 @@ BATCH = dict(cpu=dict(tower=16, read=16, talk=16), cuda=dict(tower=128, read=128
 # pictures, for that share of what is left; then to talk about what the finished tower sees.
 TOWER_SHARE, READ_SHARE = 0.5, 0.1
 # Samples a minute on two cores of 2024's servers (AVX512 with bf16), drawing included.
-SAMPLES_PER_MINUTE = dict(tower=9200, read=12400, talk=3900)
+SAMPLES_PER_MINUTE = dict(tower=9000, read=12000, talk=3200)
 # glibc gives the memory of large tensors back to the system and takes it again, page by page, at every step; told to keep it,
 # most steps take a few per cent less, some a tenth.
 KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
