@@ -21,6 +21,7 @@ PYTHON = {"Package": "python3.10", "Version": "3.10.13", "Architecture": "amd64"
 PYTHON |= {"Maintainer": "tests <tests@localhost>", "Description": "this machine's CPython 3.10"}
 VENV = PYTHON | {"Package": "python3.10-venv", "Architecture": "all", "Depends": "python3.10"}
 VENV["Description"] = "nothing: the stand-in's Python has it; a package that only some stages install, as Ubuntu's"
+HOME = "/usr/local/lib/python3.10-home"  # of that CPython
 SHELF = "/usr/local/share/packages"  # where the stand-in's apt finds the latter
 
 
@@ -48,6 +49,8 @@ def _build(name: str, tag: str) -> None:
         subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         hooks = _python_hooks(Path(folder)) if family != "nginx" else []
+        if family == "nvidia/cuda":  # as Ubuntu's package does; Python's own image has sources only
+            hooks.append(f'--customize-hook=chroot "$1" python3.10 -m compileall -q {HOME}/lib/python3.10')
         slim = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "info", "locale", "man")]
         command = [
             "mmdebstrap",
@@ -100,7 +103,7 @@ def _pack(tree: Path, package: Path) -> None:
 
 
 def _pack_python(tree: Path, package: Path) -> None:
-    source, target = Path(sys.base_prefix), tree / "usr/local/lib/python3.10-home"
+    source, target = Path(sys.base_prefix), tree / HOME[1:]
     left_out = shutil.ignore_patterns(
         "test", "tests", "site-packages", "__pycache__", "idlelib", "tkinter", "*.a", "share"
     )
@@ -112,10 +115,10 @@ def _pack_python(tree: Path, package: Path) -> None:
     shutil.copy2(Path(sys.base_prefix, "bin/python3.10"), target / "bin/python3.10")
     for link in ("usr/bin/python3.10", "usr/local/bin/python3.10", "usr/local/bin/python3"):
         (tree / link).parent.mkdir(parents=True, exist_ok=True)
-        (tree / link).symlink_to("/usr/local/lib/python3.10-home/bin/python3.10")
+        (tree / link).symlink_to(f"{HOME}/bin/python3.10")
     loader = tree / "etc/ld.so.conf.d/python3.10.conf"
     loader.parent.mkdir(parents=True)
-    loader.write_text("/usr/local/lib/python3.10-home/lib\n")
+    loader.write_text(f"{HOME}/lib\n")
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN/control").write_text(_control(PYTHON))
     _pack(tree, package)

@@ -60,6 +60,15 @@ def test_its_code_cannot_be_changed_by_its_user(image):
     assert shell(image, "find /opt -xdev \\( -user 10001 -o -perm -o+w \\) ! -type l") == ""
 
 
+def test_all_that_its_look_at_health_imports_is_there_compiled(image):
+    """Elsewhere Python keeps what it has compiled; on a read-only root it compiles again each time."""
+    module = inspect(image)["Config"]["Healthcheck"]["Test"][-1]
+    code = f"import {module}, pathlib, sys; found = [getattr(m, '__cached__', None) for m in sys.modules.values()]; "
+    code += "print(len(found), *[path for path in found if path and not pathlib.Path(path).exists()])"
+    imported, *missing = python(image, code).split()
+    assert int(imported) > 40 and missing == []
+
+
 def test_it_is_small_enough(image, name):
     assert bytes_of(image) <= LARGEST.get(name, bytes_of(image))
     if name in OVER_BASE:
