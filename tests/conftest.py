@@ -1,6 +1,7 @@
 """What all tests share: the GPU mark, and servers started as users start them."""
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -17,22 +18,42 @@ from lingbi.supervision import wait_until
 pytest_plugins = ["tests.containers.fixtures"]
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
-# Of this machine there is one: its Docker engine, and its networks, whose changes break a browser's connections.
-OF_THE_MACHINE = {"docker_engine", "chromium"}
+NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 not_run = set()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine."""
+    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine.
+
+    Another has the browser's, in the midst of its own: then the first waits for its hosts, and changes no network.
+    """
     if not find_gpus():
         left_out = [item for item in items if item.get_closest_marker("gpu")]
         not_run.update(item.nodeid for item in left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    groups = {"machine": [], "browser": []}
     for item in items:
-        group = "machine" if OF_THE_MACHINE & set(item.fixturenames) else str(item.path)
+        of_the_engine, of_the_browser = (name in item.fixturenames for name in ("docker_engine", "chromium"))
+        group = "machine" if of_the_engine else "browser" if of_the_browser else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    machine, browser, *others = groups.values()
+    half = len(others) // 2
+    items[:] = [item for group in (machine, *others[:half], browser, *others[half:]) for item in group]
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # before pytest-timeout begins to count
+def pytest_runtest_protocol(item):
+    """Containers that come and go change this machine's networks, which breaks a browser's connections: never both at once."""
+    uses_network = {"docker_engine", "chromium"} & set(item.fixturenames)
+    if not uses_network or item.get_closest_marker("steady_network"):
+        yield
+        return
+    with NETWORK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pytest_sessionfinish(session):

@@ -40,7 +40,7 @@ def controller():
 @pytest.fixture(scope="session")
 def bare_lab(controller, docker_engine, tmp_path_factory):
     """Three bare hosts and a registry with two right versions and three that are not."""
-    lab = Lab(tmp_path_factory.mktemp("lab"), f"lingbi-lab-{os.getpid()}", controller)
+    lab = Lab(tmp_path_factory.mktemp("lab"), f"lingbi-test-lab-{os.getpid()}", controller)
     at_the_end.callback(images.remove_product, images.PREFIX)
     at_the_end.callback(lab.stop)
     try:

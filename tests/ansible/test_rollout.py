@@ -59,6 +59,7 @@ def test_a_bare_lab_can_be_checked(bare_lab):
     assert bare_lab.root("gpu1", "sh", "-c", "command -v dockerd || ls /opt/lingbi", check=False) == ""
 
 
+@pytest.mark.steady_network
 def test_site_brings_bare_hosts_to_right_answers(lab):
     assert [(row["host"], row["result"]) for row in lab.brought_up.rows] == [
         ("gpu1", "rolled"),
@@ -89,6 +90,7 @@ def test_prometheus_finds_gateway_and_servers(lab):
         assert re.search(r"^lingbi_ready\S* 1\.0$", httpx.get(f"http://{server}/metrics").text, re.M)
 
 
+@pytest.mark.steady_network
 def test_a_second_run_changes_nothing_and_check_mode_agrees(lab):
     inventory = lab.inventory(lingbi_version=OLD)
     before = lab.container("gpu1", "server"), lab.container("gate1", "gateway")
@@ -121,6 +123,7 @@ def test_check_mode_tells_what_a_deploy_would_roll_and_rolls_nothing(lab):
     assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
 
 
+@pytest.mark.steady_network
 def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
     before = lab.container("gpu1", "server"), lab.container("gpu2", "server")
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_wait_s=1)
@@ -139,6 +142,7 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
     assert lab.root("gate1", "ls", "/opt/lingbi/rollout.lock", check=False) == ""
 
 
+@pytest.mark.steady_network
 def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
@@ -167,6 +171,7 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     assert "drained" not in lab.upstreams()
 
 
+@pytest.mark.steady_network
 def test_rollback_goes_back_under_load_without_losing_a_request(lab):
     digest = lab.record("gpu1")[0]["images"]["server"]
     checked = lab.play("rollback", lab.inventory(lingbi_version=NEW), "--check")
@@ -181,6 +186,7 @@ def test_rollback_goes_back_under_load_without_losing_a_request(lab):
     assert lab.running("gpu1")["images"]["server"] == digest
 
 
+@pytest.mark.steady_network
 @pytest.mark.parametrize("fault", [*FAULTS, "missing"])
 def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault):
     untouched = lab.container("gpu2", "server"), lab.container("gate1", "gateway")
@@ -207,6 +213,7 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
         assert "FAIL" in bad.output and "wrong answer" in bad.output
 
 
+@pytest.mark.steady_network
 def test_a_gateway_that_does_not_start_leaves_the_old_one_serving(lab):
     before = lab.container("gate1", "gateway"), lab.container("gpu1", "server")
     inventory = lab.inventory(lingbi_version=OLD, lingbi_gateway_settings={"LINGBI_GATEWAY_KEY_RATE": 0})
@@ -220,6 +227,7 @@ def test_a_gateway_that_does_not_start_leaves_the_old_one_serving(lab):
     assert before == (lab.container("gate1", "gateway"), lab.container("gpu1", "server"))
 
 
+@pytest.mark.steady_network
 def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
     gateway = lab.container("gate1", "gateway")
     with asking(lab) as load:
@@ -229,6 +237,7 @@ def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
     assert lab.container("gate1", "gateway") == gateway
 
 
+@pytest.mark.steady_network
 def test_a_controller_that_is_killed_leaves_nothing_drained_once_a_second_run_has_ended(lab):
     inventory = lab.inventory(lingbi_version=OLD)
     with asking(lab) as load:
@@ -277,6 +286,7 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     assert lab.play("smoke", inventory).status == 0
 
 
+@pytest.mark.steady_network
 def test_a_second_gateway_beside_a_server_joins_and_a_version_from_an_archive_rolls_behind_both(lab):
     joined = lab.play("site", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
     assert joined.status == 0, joined.output

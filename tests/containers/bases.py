@@ -10,18 +10,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "lingbi-test-base"
-LIBRARIES = "ca-certificates,libbz2-1.0,libffi8,liblzma5,libncursesw6,libreadline8,libsqlite3-0,libssl3,libuuid1,zlib1g"
-PACKAGES = {"nvidia/cuda": LIBRARIES, "python": LIBRARIES, "nginx": "nginx-light,ca-certificates"}
+DEBIAN = f"{PREFIX}/debian"
+one_at_a_time = threading.RLock()  # images may be built beside a lab that is made
+LIBRARIES = "libbz2-1.0 libffi8 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 libuuid1 zlib1g"
+PACKAGES = {"nvidia/cuda": LIBRARIES, "python": LIBRARIES, "nginx": "nginx-light"}
 FROM = re.compile(r"^FROM (\S+)", re.M)
 PYTHON = {"Package": "python3.10", "Version": "3.10.13", "Architecture": "amd64"}
 PYTHON |= {"Maintainer": "tests <tests@localhost>", "Description": "this machine's CPython 3.10"}
 VENV = PYTHON | {"Package": "python3.10-venv", "Architecture": "all", "Depends": "python3.10"}
 VENV["Description"] = "nothing: the stand-in's Python has it; a package that only some stages install, as Ubuntu's"
 HOME = "/usr/local/lib/python3.10-home"  # of that CPython
+CONTEXT = "/context"  # where a stand-in's build finds its files
 SHELF = "/usr/local/share/packages"  # where the stand-in's apt finds the latter
 
 
@@ -32,12 +36,39 @@ def external_bases(dockerfile: Path) -> list:
     return sorted({name for name in FROM.findall(text) if name not in stages})
 
 
+def is_here(tag: str) -> bool:
+    """Whether the engine has the image."""
+    return subprocess.run(["docker", "image", "inspect", tag], capture_output=True).returncode == 0
+
+
+def ensure_debian() -> str:
+    """The tag of a minimal Debian, made where it is missing: what all stand-ins and the lab's hosts begin with."""
+    with one_at_a_time:
+        if not is_here(DEBIAN):
+            _import_debian()
+    return DEBIAN
+
+
+def _import_debian() -> None:
+    if not shutil.which("mmdebstrap"):
+        subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
+    slim = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "info", "locale", "man")]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", *slim, "--include=ca-certificates", "bookworm", "-"]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        os.chmod(folder, 0o755)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": folder}) as made:
+            subprocess.run(["docker", "import", "-", DEBIAN], stdin=made.stdout, check=True, capture_output=True)
+    if made.returncode:
+        raise RuntimeError(f"mmdebstrap failed with {made.returncode}")
+
+
 def ensure_stand_in(base: str) -> str:
     """The tag of the stand-in for a base image, built where it is missing."""
     name = base.split("@")[0]
     tag = f"{PREFIX}/{name.replace(':', '-')}"
-    if subprocess.run(["docker", "image", "inspect", tag], capture_output=True).returncode:
-        _build(name.split(":")[0], tag)
+    with one_at_a_time:
+        if not is_here(tag):
+            _build(name.split(":")[0], tag)
     return tag
 
 
@@ -45,40 +76,32 @@ def _build(name: str, tag: str) -> None:
     family = next((key for key in PACKAGES if name.endswith(key) or key in name), None)
     if family is None:
         raise LookupError(f"no stand-in is known for the base image {name}; add its packages here")
-    if not shutil.which("mmdebstrap"):
-        subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends >/dev/null"
+    steps = ["apt-get -qq update", f"{install} {PACKAGES[family]}", "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        hooks = _python_hooks(Path(folder)) if family != "nginx" else []
+        if family != "nginx":
+            steps += _python_steps(Path(folder))
         if family == "nvidia/cuda":  # as Ubuntu's package does; Python's own image has sources only
-            hooks.append(f'--customize-hook=chroot "$1" python3.10 -m compileall -q {HOME}/lib/python3.10')
-        slim = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "info", "locale", "man")]
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            *slim,
-            f"--include={PACKAGES[family]}",
-            *hooks,
-            "bookworm",
-        ]
-        with subprocess.Popen([*command, "-"], stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": folder}) as made:
-            subprocess.run(["docker", "import", "-", tag], stdin=made.stdout, check=True, capture_output=True)
-        if made.returncode:
-            raise RuntimeError(f"mmdebstrap failed with {made.returncode}")
+            steps.append(f"python3.10 -m compileall -q {HOME}/lib/python3.10")
+        text = f"FROM {ensure_debian()}\nRUN --mount=type=bind,target={CONTEXT} {' && '.join(steps)}\n"
+        command = ["docker", "build", "--network=host", f"--tag={tag}", "--file=-", folder]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{tag}: {done.stderr[-3000:]}")
 
 
-def _python_hooks(folder: Path) -> list:
+def _python_steps(folder: Path) -> list:
     """Have this machine's CPython 3.10 in the image as a Debian package, and its venv for apt to install."""
-    package, shelf = folder / "python3.10.deb", folder / "shelf"
-    _pack_python(folder / "python3.10", package)
+    shelf = folder / "shelf"
+    _pack_python(folder / "python3.10", folder / "python3.10.deb")
+    shutil.rmtree(folder / "python3.10")
     shelf.mkdir()
     _shelve(folder / "venv", shelf)
-    source = f"deb [trusted=yes] file:{SHELF} ./"
     return [
-        f"--customize-hook=copy-in {package} /tmp",
-        '--customize-hook=chroot "$1" sh -c "dpkg -i /tmp/python3.10.deb && rm /tmp/python3.10.deb && ldconfig"',
-        f'--customize-hook=mkdir -p "$1"{SHELF} && echo "{source}" >"$1"/etc/apt/sources.list.d/venv.list',
-        f"--customize-hook=copy-in {shelf}/python3.10-venv.deb {shelf}/Packages {SHELF}",
+        f"dpkg --install {CONTEXT}/python3.10.deb",
+        "ldconfig",
+        f"cp -r {CONTEXT}/shelf {SHELF}",
+        f"echo 'deb [trusted=yes] file:{SHELF} ./' >/etc/apt/sources.list.d/venv.list",
     ]
 
 

@@ -1,8 +1,10 @@
 """Fixtures for all tests that need a Docker engine; a plugin of tests/conftest.py."""
 
 import fcntl
+import functools
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,14 +30,20 @@ def alone_with_the_engine():
 
 
 @pytest.fixture(scope="session")
-def docker_engine(alone_with_the_engine):
+def docker_engine(alone_with_the_engine, request):
     """An engine that answers, left as it was found: nothing of the tests stays, and what was started for them ends.
 
-    Its value: whether it was started for them.
+    Its value begins the build of the server's image, once, and gives it as a Future. Where a test will want it, it is
+    begun here: it takes minutes of two cores, and the tests before those wait a lot.
     """
     started = engine.ensure()
     before = things()
-    yield started is not None
+    with ThreadPoolExecutor(1) as ahead:
+        begin = functools.cache(lambda: ahead.submit(images.build, "server", downloads_stay=started is None))
+        if any("server_image" in item.fixturenames for item in request.session.items):
+            begin()
+        yield begin
+    _remove("server")
     if not os.environ.get("KEEP_IMAGES"):
         stand_ins = images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*/*").stdout.split()
         stand_ins += images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*").stdout.split()
@@ -49,7 +57,7 @@ def docker_engine(alone_with_the_engine):
 
 
 def things() -> set:
-    """Containers, networks, volumes and images of the tests; of volumes without a name those that nobody uses."""
+    """Containers, networks, volumes and images of the tests; those without a name where nobody uses them."""
     lists = [
         ("ps", "--all", "--format={{.Names}}"),
         ("network", "ls", "--format={{.Name}}"),
@@ -60,19 +68,29 @@ def things() -> set:
     found = {name for command in lists for name in images.docker(*command).stdout.split()}
     unused = images.docker("volume", "ls", "--quiet", "--filter=dangling=true").stdout.split()
     nameless = {name for name in unused if re.fullmatch("[0-9a-f]{64}", name)}
+    if not os.environ.get("KEEP_IMAGES"):
+        nameless |= set(images.docker("images", "--quiet", "--filter=dangling=true").stdout.split())
     return {name for name in found if name.startswith("lingbi-test")} | nameless
 
 
 def _image(name: str):
     @pytest.fixture(scope="session", name=f"{name}_image")
     def image(docker_engine):
-        yield images.build(name, downloads_stay=not docker_engine)
-        if not os.environ.get("KEEP_IMAGES"):  # for those who run a few tests again and again
-            images.docker("rmi", "--force", images.tag(name), check=False)
+        yield images.build(name)
+        _remove(name)
 
     return image
 
 
-server_image = _image("server")
+def _remove(name: str) -> None:
+    if not os.environ.get("KEEP_IMAGES"):  # for those who run a few tests again and again
+        images.docker("rmi", "--force", images.tag(name), check=False)
+
+
+@pytest.fixture(scope="session")
+def server_image(docker_engine):
+    return docker_engine().result()
+
+
 ui_image = _image("ui")
 gateway_image = _image("gateway")

@@ -1,7 +1,11 @@
 """What scripts/bench is asked for, what it makes of answers' times, and what it says of servers that fail."""
 
+import contextlib
 import json
 import math
+import signal
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -197,16 +201,23 @@ FAULTS = {
 }
 
 
-@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
-def faulty(request):
-    """(URL, whether it answers anything) of a server that fails."""
-    every, status, kind = request.param
+@contextlib.contextmanager
+def failing(every: int, status: int, kind: str):
+    """A Faulty server; yields its URL."""
     handler = type("OneFaulty", (Faulty,), {"every": every, "status": status, "kind": kind})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", every > 1
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
+def faulty(request):
+    """(URL, whether it answers anything) of a server that fails."""
+    every, *_ = request.param
+    with failing(*request.param) as url:
+        yield url, every > 1
 
 
 def test_a_server_that_fails_is_told_by_the_exit_status(faulty, tmp_path, capsys):
@@ -221,3 +232,17 @@ def test_a_server_that_fails_is_told_by_the_exit_status(faulty, tmp_path, capsys
     assert sum(one["failed"] for one in rounds) in (5, 6)  # a third of 16, after the warm-up's 2
     assert "the engine is gone" in rounds[0]["first_error"]
     assert json.loads((tmp_path / "medians.json").read_text())["server"]["vl_7b_text_c2_req_s"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_measured_is_kept_when_it_is_interrupted(number, tmp_path):
+    with failing(every=10**9, status=200, kind=JSON) as url:
+        asked = ["--url", url, "--ask", "text:2", "--rounds", "100000", "--no-chart", "--to", tmp_path]
+        command = [sys.executable, "-m", "lingbi.bench", *map(str, asked)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(3):
+            assert process.stderr.readline().startswith(b"text 2 ")
+        process.send_signal(number)
+        said = process.stderr.read().decode()
+        assert process.wait(30) == 130 and said.endswith("interrupted\n") and "Traceback" not in said, said
+    assert len(json.loads((tmp_path / "rounds.json").read_text())["sides"]["server"]["rounds"]) >= 2

@@ -5,46 +5,31 @@ import tempfile
 from pathlib import Path
 
 from tests.containers import engine
-from tests.containers.bases import ensure_stand_in, external_bases
+from tests.containers.bases import PREFIX as BASES
+from tests.containers.bases import ensure_debian, ensure_stand_in, external_bases
 
-HOST, DEBIAN = "lingbi-lab-host", "lingbi-lab-debian"
+HOST = f"{BASES}/lab-host"
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[2]
 
 
-PREFIX = "lingbi-lab/"
-
-
-def is_here(image: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0
+PREFIX = "lingbi-test-lab/"
 
 
 def build_host() -> str:
     """Build the image of a host where it is not here as it should be; returns its name."""
-    if not is_here(DEBIAN):
-        _import_debian()
+    base = ensure_debian()
     with tempfile.TemporaryDirectory() as apt:
         _write(Path(apt) / "preferences.d/engine", engine.PREFERENCES)
         _write(Path(apt) / "sources.list.d/engine.sources", engine.sources())
-        command = ["docker", "build", "--quiet", "--network", "host", "--build-context", f"apt={apt}"]
-        done = subprocess.run([*command, "--tag", HOST, str(FOLDER / "machine")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+        given = ("--build-context", f"apt={apt}", "--build-arg", f"BASE={base}")
+        build(FOLDER / "machine", HOST, *given)
     return HOST
 
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
-
-
-def _import_debian() -> None:
-    if subprocess.run(["which", "mmdebstrap"], capture_output=True).returncode:
-        subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
-    command = (
-        "TMPDIR=$(mktemp -d -p /dev/shm) && chmod 755 $TMPDIR && export TMPDIR && trap 'rm -rf $TMPDIR' EXIT && "
-        "mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm - | docker import - " + DEBIAN
-    )
-    subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, capture_output=True)
 
 
 def build_product(prefix: str, version: str) -> None:
@@ -54,7 +39,7 @@ def build_product(prefix: str, version: str) -> None:
         (base,) = external_bases(file)
         contexts = []
         for stage in ("base", "environment"):
-            tag = f"lingbi-lab-thin/{name}-{stage}"
+            tag = f"{BASES}/lab-{name}-{stage}"
             arguments = (f"BASE={ensure_stand_in(base)}", f"SOURCE={source}")
             build(
                 FOLDER / "thin", tag, *(part for item in arguments for part in ("--build-arg", item)), "--target", stage
@@ -113,7 +98,7 @@ USER 10001:10001
 
 def build_exporter(prefix: str) -> None:
     """Build PREFIX nginx-exporter:lab: the exporter as Debian has it, since its own image cannot be pulled."""
-    text = f"""FROM {DEBIAN}
+    text = f"""FROM {ensure_debian()}
 RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends prometheus-nginx-exporter >/dev/null
 USER 65534
 ENTRYPOINT ["prometheus-nginx-exporter"]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import signal
 import sys
 import tempfile
 import threading
@@ -33,20 +34,35 @@ PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
 FIRST_PORT = 23733
 WARM_UP_PEOPLE, WARM_UP_SEED = 8, 10**6
+INTERRUPTED = 128 + signal.SIGINT
 LEAST_TALKS = 8  # of a round: one question has no median
 
 
 def main(arguments=None) -> int:
-    """Exit status: 0 measured, 1 some requests failed, 2 configuration, 3 a server did not start."""
+    """Exit status: 0 measured, 1 some requests failed, 2 configuration, 3 a server did not start, 130 interrupted.
+
+    What was measured until it ends is written, however it ends.
+    """
     options = parse(arguments)
+    measure = measure_url if options.url else measure_variants if options.variants else measure_sides
+    sides = {}
     try:
         options.to.mkdir(parents=True, exist_ok=True)
-        measure = measure_url if options.url else measure_variants if options.variants else measure_sides
-        found = measure(options)
+        measure(options, sides)
+        status = int(any(figures["failed"] for side in sides.values() for figures in side["rounds"]))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    found = {"machine": machine(), "model": options.model, "tokens": options.tokens} | found
+        status = error.exit_status
+    if any(side["rounds"] for side in sides.values()):
+        report({"machine": machine(), "model": options.model, "tokens": options.tokens, "sides": sides}, options)
+    return status
+
+
+def report(found: dict, options) -> None:
+    """Write what was found into the results' folder, and print its table."""
     (options.to / "rounds.json").write_text(json.dumps(found, indent=1))
     (options.to / "medians.json").write_text(json.dumps(medians(found), indent=1))
     print(table(found))
@@ -55,7 +71,6 @@ def main(arguments=None) -> int:
 
         draw(found, options.to / "curves.png")
     print(f"results: {options.to}")
-    return int(any(figures["failed"] for side in found["sides"].values() for figures in side["rounds"]))
 
 
 def parse(arguments=None) -> argparse.Namespace:
@@ -131,12 +146,12 @@ def environment(text: str) -> dict:
     return {PREFIX + name: value for name, value in values.items()}
 
 
-def measure_variants(options) -> dict:
-    """lingbi with each of the variants' settings, one after the other on the first GPU: memory, then rounds."""
+def measure_variants(options, sides: dict) -> None:
+    """lingbi with each of the variants' settings, one after the other on the first GPU: memory, then rounds, into sides."""
     settings, gpu = load_settings(), options.gpus[0]
     folder = inspect(find_model(options.model, settings.models_dir).path)
     options.model = folder.served_name
-    work, found = Path(tempfile.mkdtemp(prefix="lingbi-bench-")), {}
+    work = Path(tempfile.mkdtemp(prefix="lingbi-bench-"))
     for number, variant in enumerate(options.variants):
         name = " ".join(f"{key.removeprefix(PREFIX)}={value}" for key, value in variant.items()) or "lingbi's choice"
         with (
@@ -144,40 +159,40 @@ def measure_variants(options) -> dict:
             Peak(gpu) as peak,
         ):
             rounds = list(_rounds(server.target, options, fixed_length=True, gpu=gpu))
-        found[name] = {figure: [value] for figure, value in server.figures().items()} | {
+        sides[name] = {figure: [value] for figure, value in server.figures().items()} | {
             "gpu_planned_mib": server.planned_mib,
             "gpu_peak_mib": peak.mib - server.before_mib,
             "rounds": rounds,
         }
-    return {"sides": found}
 
 
-def measure_url(options) -> dict:
-    """One server that runs. Answers end where they end: not every server takes ignore_eos."""
+def measure_url(options, sides: dict) -> None:
+    """One server that runs, into sides. Answers end where they end: not every server takes ignore_eos."""
     key = options.api_key_file.read_text().strip() if options.api_key_file else None
     url = options.url.rstrip("/").removesuffix("/v1")
     with httpx.Client(base_url=url, trust_env=False) as client:
         target = Target(url, key, served_model(client, key))
     options.model = target.model
-    return {"sides": {"server": {"rounds": list(_rounds(target, options, fixed_length=False))}}}
+    sides["server"] = {"rounds": []}
+    sides["server"]["rounds"].extend(_rounds(target, options, fixed_length=False))
 
 
-def measure_sides(options) -> dict:
-    """Starts, memory, then rounds of all sides in turn (on one card), or at once (on a card each)."""
+def measure_sides(options, sides: dict) -> None:
+    """Starts, memory, then rounds of all sides in turn (on one card), or at once (on a card each), into sides."""
     settings = load_settings()
     folder = inspect(find_model(options.model, settings.models_dir).path)
     options.model = folder.served_name
     if len(options.gpus) not in (1, len(options.sides)):
         raise ConfigurationError(f"--gpus {options.gpus}: give one GPU, or one for each of {options.sides}")
     gpus = dict(zip(options.sides, options.gpus * len(options.sides), strict=False))
-    found = {side: {name: [] for name in ("starts_s", *MEMORY, "rounds")} for side in options.sides}
+    sides |= {side: {name: [] for name in ("starts_s", *MEMORY, "rounds")} for side in options.sides}
     work = Path(tempfile.mkdtemp(prefix="lingbi-bench-"))
     for number in range(options.starts):
         for side in options.sides:
             place = work / f"{side}-start-{number}"
             with serving(side, folder, place, options.port, gpus[side], NO_CACHE[side]) as server:
                 for name, value in server.figures().items():
-                    found[side][name].append(value)
+                    sides[side][name].append(value)
     is_shared = len(options.gpus) == 1 and len(options.sides) > 1
     share, servers = SHARED_CARD if is_shared else OWN_CARD, {}
     with ExitStack() as stack:
@@ -191,24 +206,22 @@ def measure_sides(options) -> dict:
             if is_shared and index == 0:
                 share = min(MOST_CACHE, server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side])))
         run = _at_once if len(options.gpus) > 1 else _in_turn
-        run(servers, options, found, gpus)
-    return {"sides": found}
+        run(servers, options, sides, gpus)
 
 
-def _in_turn(servers: dict, options, found: dict, gpus: dict) -> None:
+def _in_turn(servers: dict, options, sides: dict, gpus: dict) -> None:
     steps = {side: _rounds(server.target, options, fixed_length=True) for side, server in servers.items()}
     for figures in zip(*steps.values(), strict=True):
         for side, one in zip(steps, figures, strict=True):
-            found[side]["rounds"].append(one)
+            sides[side]["rounds"].append(one)
 
 
-def _at_once(servers: dict, options, found: dict, gpus: dict) -> None:
-    def measure(side: str) -> list:
-        return list(_rounds(servers[side].target, options, True, gpus[side]))
+def _at_once(servers: dict, options, sides: dict, gpus: dict) -> None:
+    def measure(side: str) -> None:
+        sides[side]["rounds"].extend(_rounds(servers[side].target, options, True, gpus[side]))
 
     with ThreadPoolExecutor(len(servers)) as pool:
-        for side, figures in zip(servers, pool.map(measure, servers), strict=True):
-            found[side]["rounds"] = figures
+        list(pool.map(measure, servers))
 
 
 def _rounds(target: Target, options, fixed_length: bool, gpu: int | None = None):
@@ -254,4 +267,5 @@ class Peak:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the servers that were started end too
     sys.exit(main())
