@@ -24,24 +24,16 @@ not_run = set()
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine.
-
-    Another has the browser's, in the midst of its own: then the first waits for its hosts, and changes no network.
-    """
+    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine."""
     if not find_gpus():
         left_out = [item for item in items if item.get_closest_marker("gpu")]
         not_run.update(item.nodeid for item in left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    groups = {"machine": [], "browser": []}
     for item in items:
         of_the_engine, of_the_browser = (name in item.fixturenames for name in ("docker_engine", "chromium"))
         group = "machine" if of_the_engine else "browser" if of_the_browser else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-        groups.setdefault(group, []).append(item)
-    machine, browser, *others = groups.values()
-    half = len(others) // 2
-    items[:] = [item for group in (machine, *others[:half], browser, *others[half:]) for item in group]
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # before pytest-timeout begins to count

@@ -24,11 +24,11 @@ CARRIED = "1.2.0"  # in an archive only
 TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
-PAUSE_S = 0.1  # else the askers take both cores, and every rollout waits for them
+PAUSE_S, SHORT_PAUSE_S = 0.5, 0.1  # else the askers take both cores, and every rollout waits for them
 
 
-def asking(lab, **options) -> Load:
-    return Load(lab.url(), lab.key, askers=2, pause_s=PAUSE_S, **options)
+def asking(lab, pause_s: float = PAUSE_S) -> Load:
+    return Load(lab.url(), lab.key, askers=2, pause_s=pause_s)
 
 
 def expect_spotless(load: Load) -> None:
@@ -146,7 +146,7 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
 def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
-    with asking(lab) as load:
+    with asking(lab, SHORT_PAUSE_S) as load:
         load.until(10)
         long = [load.ask_long(1200) for _ in range(2)]
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")

@@ -239,10 +239,13 @@ def test_what_was_measured_is_kept_when_it_is_interrupted(number, tmp_path):
     with failing(every=10**9, status=200, kind=JSON) as url:
         asked = ["--url", url, "--ask", "text:2", "--rounds", "100000", "--no-chart", "--to", tmp_path]
         command = [sys.executable, "-m", "lingbi.bench", *map(str, asked)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(3):
-            assert process.stderr.readline().startswith(b"text 2 ")
-        process.send_signal(number)
-        said = process.stderr.read().decode()
-        assert process.wait(30) == 130 and said.endswith("interrupted\n") and "Traceback" not in said, said
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            for _ in range(3):
+                assert process.stderr.readline().startswith("text 2 ")
+            process.send_signal(number)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        assert process.returncode == 130 and said.endswith("interrupted\n") and "Traceback" not in said, said
     assert len(json.loads((tmp_path / "rounds.json").read_text())["sides"]["server"]["rounds"]) >= 2

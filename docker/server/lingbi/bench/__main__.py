@@ -267,5 +267,9 @@ class Peak:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the servers that were started end too
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the servers that were started end too; a shell's `&` ignores the first
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())
