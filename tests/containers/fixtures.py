@@ -37,7 +37,7 @@ def docker_engine(alone_with_the_engine, request):
     begun here: it takes minutes of two cores, and the tests before those wait a lot.
     """
     started = engine.ensure()
-    before = things()
+    before, replaced_before = things(), replaced()
     with ThreadPoolExecutor(1) as ahead:
         begin = functools.cache(lambda: ahead.submit(images.build, "server", downloads_stay=started is None))
         if any("server_image" in item.fixturenames for item in request.session.items):
@@ -47,7 +47,7 @@ def docker_engine(alone_with_the_engine, request):
     if not os.environ.get("KEEP_IMAGES"):
         stand_ins = images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*/*").stdout.split()
         stand_ins += images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*").stdout.split()
-        images.docker("rmi", "--force", *stand_ins, check=False)
+        images.docker("rmi", "--force", *stand_ins, *(replaced() - replaced_before), check=False)
     left = things() - before
     if started:
         images.docker("builder", "prune", "--all", "--force", check=False)
@@ -57,7 +57,7 @@ def docker_engine(alone_with_the_engine, request):
 
 
 def things() -> set:
-    """Containers, networks, volumes and images of the tests; those without a name where nobody uses them."""
+    """Containers, networks, volumes and images of the tests; of volumes without a name those that nobody uses."""
     lists = [
         ("ps", "--all", "--format={{.Names}}"),
         ("network", "ls", "--format={{.Name}}"),
@@ -69,8 +69,13 @@ def things() -> set:
     unused = images.docker("volume", "ls", "--quiet", "--filter=dangling=true").stdout.split()
     nameless = {name for name in unused if re.fullmatch("[0-9a-f]{64}", name)}
     if not os.environ.get("KEEP_IMAGES"):
-        nameless |= set(images.docker("images", "--quiet", "--filter=dangling=true").stdout.split())
+        nameless |= replaced()
     return {name for name in found if name.startswith("lingbi-test")} | nameless
+
+
+def replaced() -> set:
+    """Images without a name: a later build has it."""
+    return set(images.docker("images", "--quiet", "--filter=dangling=true").stdout.split())
 
 
 def _image(name: str):
