@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -234,18 +235,21 @@ def test_a_server_that_fails_is_told_by_the_exit_status(faulty, tmp_path, capsys
     assert json.loads((tmp_path / "medians.json").read_text())["server"]["vl_7b_text_c2_req_s"] > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_measured_is_kept_when_it_is_interrupted(number, tmp_path):
+@pytest.mark.parametrize(("send", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)])
+def test_what_was_measured_is_kept_when_it_is_interrupted(send, number, tmp_path):
+    """By Ctrl-C, which a terminal sends to all processes of the command, or by whoever ends it."""
     with failing(every=10**9, status=200, kind=JSON) as url:
         asked = ["--url", url, "--ask", "text:2", "--rounds", "100000", "--no-chart", "--to", tmp_path]
         command = [sys.executable, "-m", "lingbi.bench", *map(str, asked)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, start_new_session=True, **streams)
         try:
             for _ in range(3):
                 assert process.stderr.readline().startswith("text 2 ")
-            process.send_signal(number)
+            send(process.pid, number)
             _, said = process.communicate(timeout=30)
         finally:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == 130 and said.endswith("interrupted\n") and "Traceback" not in said, said
     assert len(json.loads((tmp_path / "rounds.json").read_text())["sides"]["server"]["rounds"]) >= 2

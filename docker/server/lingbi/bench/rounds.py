@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import signal
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 
@@ -22,7 +23,9 @@ class Askers:
         spawn = multiprocessing.get_context("spawn")
         self._size = max(1, (os.cpu_count() or 2) // 2)
         self._manager = spawn.Manager()
-        self._pool = ProcessPoolExecutor(self._size, mp_context=spawn)
+        # a terminal's Ctrl-C reaches them too; the round that is asked then is waited for
+        ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        self._pool = ProcessPoolExecutor(self._size, mp_context=spawn, **ignore)
 
     def __enter__(self):
         return self
