@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
 
@@ -237,6 +238,11 @@ def test_a_volume_of_another_user_is_refused(hub, tmp_path):
     finally:
         os.seteuid(0)
     assert list(theirs.iterdir()) == []
+
+
+def test_many_prepare_one_folder_at_once(to):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: WeightsFolder(to).prepare(), range(2000)))
 
 
 def test_two_hosts_that_want_different_revisions_do_not_mix(hub, to, tmp_path):

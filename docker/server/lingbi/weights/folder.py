@@ -10,6 +10,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError
@@ -45,8 +46,8 @@ class WeightsFolder:
         try:
             for folder in (self.partial, self.verified):
                 folder.mkdir(parents=True, exist_ok=True)
-            (self.own / "writable").touch()
-            (self.own / "writable").unlink()
+            with tempfile.TemporaryFile(dir=self.own):  # of its own: others prepare the same folder now
+                pass
         except OSError as error:
             owner = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
             raise ConfigurationError(
