@@ -13,6 +13,7 @@ from tests.containers import engine, images
 from tests.containers.bases import PREFIX
 
 ALONE = Path("/var/lock/lingbi-tests.lock")
+KEEP_IMAGES = bool(os.environ.get("KEEP_IMAGES"))  # for those who run a few tests again and again
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +45,9 @@ def docker_engine(alone_with_the_engine, request):
             begin()
         yield begin
     _remove("server")
-    if not os.environ.get("KEEP_IMAGES"):
-        stand_ins = images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*/*").stdout.split()
-        stand_ins += images.docker("images", "--quiet", "--filter", f"reference={PREFIX}/*").stdout.split()
+    if not KEEP_IMAGES:
+        names = [f"--filter=reference={PREFIX}/{pattern}" for pattern in ("*", "*/*")]
+        stand_ins = images.docker("images", "--quiet", *names).stdout.split()
         images.docker("rmi", "--force", *stand_ins, *(replaced() - replaced_before), check=False)
     left = things() - before
     if started:
@@ -63,12 +64,12 @@ def things() -> set:
         ("network", "ls", "--format={{.Name}}"),
         ("volume", "ls", "--quiet"),
     ]
-    if not os.environ.get("KEEP_IMAGES"):
+    if not KEEP_IMAGES:
         lists.append(("images", "--format={{.Repository}}:{{.Tag}}"))
     found = {name for command in lists for name in images.docker(*command).stdout.split()}
     unused = images.docker("volume", "ls", "--quiet", "--filter=dangling=true").stdout.split()
     nameless = {name for name in unused if re.fullmatch("[0-9a-f]{64}", name)}
-    if not os.environ.get("KEEP_IMAGES"):
+    if not KEEP_IMAGES:
         nameless |= replaced()
     return {name for name in found if name.startswith("lingbi-test")} | nameless
 
@@ -88,7 +89,7 @@ def _image(name: str):
 
 
 def _remove(name: str) -> None:
-    if not os.environ.get("KEEP_IMAGES"):  # for those who run a few tests again and again
+    if not KEEP_IMAGES:
         images.docker("rmi", "--force", images.tag(name), check=False)
 
 

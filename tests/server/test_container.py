@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx
@@ -226,3 +227,9 @@ def test_commands_that_need_no_model_do_not_load_what_runs_one():
     """Each command of the image, and each fetch, would wait for it."""
     code = "import sys, lingbi.container, lingbi.doctor, lingbi.key; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
+
+
+def test_many_look_at_one_volume_at_once(tmp_path):
+    """As containers do, where each entrypoint has the same process id."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: container.check_writable("LINGBI_MODELS_DIR", tmp_path), range(2000)))

@@ -10,6 +10,7 @@ import logging
 import os
 import runpy
 import sys
+import tempfile
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError, LingbiError
@@ -135,11 +136,10 @@ def check_readable(setting: str, folder: Path) -> None:
 
 def check_writable(setting: str, folder: Path) -> None:
     """Raise ConfigurationError where this user cannot write to a folder."""
-    file = folder / f".writable-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        file.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # of its own: in every container the entrypoint is process 1
+            pass
     except OSError as error:
         user = f"{os.getuid()}:{os.getgid()}"
         raise ConfigurationError(

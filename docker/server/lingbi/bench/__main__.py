@@ -267,9 +267,7 @@ class Peak:
 
 
 if __name__ == "__main__":
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # the servers that were started end too; a shell's `&` ignores the first
+    # The servers that were started end too, whoever interrupts; what a shell begins with `&` ignores Ctrl-C at first.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     sys.exit(main())
