@@ -131,9 +131,15 @@ class Gateway:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def requests(self) -> list:
-        """The lines of the access log."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+    def requests(self, path: str, count: int) -> list:
+        """The lines of the access log for a path, when there are as many: nginx writes one after its answer's last byte."""
+
+        def found() -> list:
+            lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+            return [line for line in lines if line["path"] == path]
+
+        assert wait_until(lambda: len(found()) >= count, 5), self.log()
+        return found()
 
 
 @contextlib.contextmanager

@@ -28,13 +28,14 @@ class Load:
     """Askers against a gateway; use it as a context: it asks until the end of the block.
 
     seconds: {time.monotonic() at which a request began: seconds until it ended}; faults: (when by the clock, kind,
-    what was seen, when its request began as in seconds).
+    what was seen, when its request began as in seconds). patience_s: for the next bytes of an answer.
     """
 
     url: str
     key: str
     askers: int = 4
     pause_s: float = 0.0
+    patience_s: float = PATIENCE_S
     counts: Counter = field(default_factory=Counter)
     faults: list = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Load:
     def _client(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"}
         headers["Connection"] = "close"  # as many people: an idle connection may be closed by a reload
-        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=self.patience_s, trust_env=False)
 
     def _ask(self, client: httpx.Client, scene: Scene, is_stream: bool, begun: float) -> tuple:
         """(kind, what was seen) of one question: right, wrong, cut or failed."""
