@@ -27,8 +27,8 @@ ASKED = 500
 PAUSE_S, SHORT_PAUSE_S = 0.5, 0.1  # else the askers take both cores, and every rollout waits for them
 
 
-def asking(lab, pause_s: float = PAUSE_S) -> Load:
-    return Load(lab.url(), lab.key, askers=2, pause_s=pause_s)
+def asking(lab, pause_s: float = PAUSE_S, **more) -> Load:
+    return Load(lab.url(), lab.key, askers=2, pause_s=pause_s, **more)
 
 
 def expect_spotless(load: Load) -> None:
@@ -273,7 +273,7 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     assert lab.running("gpu2")["version"] == NEW
     back = lab.play("site", inventory)
     assert back.status == 0, back.output
-    with asking(lab) as load:
+    with asking(lab, patience_s=2 * EJECTED_S) as load:
         load.until(20)
         lab.cut("gpu2")
         time.sleep(EJECTED_S)

@@ -1,13 +1,16 @@
 """/ready tells how far a start is, also within its longest phase, and what the engine takes of a GPU."""
 
+import gc
+import sys
 from dataclasses import asdict, fields
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lingbi import catalogue
+from lingbi import catalogue, worker
 from lingbi.engines import loading
+from lingbi.errors import ConfigurationError
 from lingbi.fit import Fit, fit
 from lingbi.openapi import describe
 from lingbi.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
@@ -76,3 +79,36 @@ def test_ready_tells_what_the_engine_takes_of_a_gpu_as_the_document_says(client,
     assert set(described["required"]) == described["properties"].keys() and "MiB" in described["description"]
     kinds = {"integer": int, "string": str}
     assert all(type(told[name]) is kinds[schema["type"]] for name, schema in described["properties"].items())
+
+
+def test_a_workers_threads_take_short_turns(monkeypatch):
+    def refuse():
+        raise ConfigurationError("nothing is right")
+
+    monkeypatch.setattr(worker, "load_settings", refuse)
+    monkeypatch.setattr(worker, "configure", lambda level: None)
+    usual_s = sys.getswitchinterval()
+    try:
+        assert worker.main() == ConfigurationError.exit_status
+        assert sys.getswitchinterval() == pytest.approx(worker.THREAD_TURN_S)
+    finally:
+        sys.setswitchinterval(usual_s)
+
+
+def test_what_is_loaded_is_out_of_the_collectors_way_before_a_worker_is_ready(readiness, monkeypatch):
+    """All that follows has few objects to look at; what the test's own process holds is given back to it."""
+    server = SimpleNamespace(is_up=SimpleNamespace(wait=lambda: None), deadline=None)
+    started, left = object.__new__(Worker), {}
+    started.service, started.server = SimpleNamespace(readiness=readiness), server
+    started.folder = started.settings = None
+    for name in ("_prepare", "_watch"):
+        monkeypatch.setattr(started, name, lambda: None, raising=False)
+    monkeypatch.setattr(started, "_probe", lambda engine: None, raising=False)
+    monkeypatch.setattr(worker, "build_engine", lambda *arguments: None)
+    enter = readiness.enter
+    monkeypatch.setattr(readiness, "enter", lambda phase: (left.update({phase: len(gc.get_objects())}), enter(phase)))
+    try:
+        started._load()
+        assert readiness.is_ready and left[READY] < left[PROBING] / 10, left
+    finally:
+        gc.unfreeze()

@@ -224,4 +224,4 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         whole = picture.convert("RGBA")
         paper = Image.new("RGBA", whole.size, "white")
         return Image.alpha_composite(paper, whole).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
