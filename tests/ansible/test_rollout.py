@@ -195,7 +195,7 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
         wait_s = 15 if fault == "silent" else 60  # the others end before it
         inventory = lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=wait_s)
         bad = lab.play("deploy", inventory, "-e", f"lingbi_version={fault}")
-        load.until(load.counts.total() + 20)
+        load.until(load.counts.total() + 8)
     assert bad.status != 0
     expect_spotless(load)
     assert untouched == (lab.container("gpu2", "server"), lab.container("gate1", "gateway"))
@@ -262,10 +262,10 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
         load.until(10)
         rolling = lab.begin("rollback", inventory, "-e", f"lingbi_rollback_to={OLD}")
         assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
-        load.until(load.counts.total() + 20)  # what gpu1 was asked until the gateway had read the list has ended
+        load.until(load.counts.total() + 10)  # what gpu1 was asked until the gateway had read the list has ended
         lab.cut("gpu1")
         output = rolling.communicate(timeout=300)[0]
-        load.until(load.counts.total() + 20)
+        load.until(load.counts.total() + 8)
         in_rollout = list(load.faults)
         lab.mend("gpu1")
     assert rolling.returncode != 0 and re.search(r"gpu1 .*unreachable", output), output
@@ -273,7 +273,7 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     assert lab.running("gpu2")["version"] == NEW
     back = lab.play("site", inventory)
     assert back.status == 0, back.output
-    with asking(lab, patience_s=2 * EJECTED_S) as load:
+    with asking(lab, SHORT_PAUSE_S, patience_s=2 * EJECTED_S) as load:
         load.until(20)
         lab.cut("gpu2")
         time.sleep(EJECTED_S)
