@@ -3,6 +3,7 @@
 import gc
 import sys
 from dataclasses import asdict, fields
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 
 from lingbi import catalogue, worker
 from lingbi.engines import loading
-from lingbi.errors import ConfigurationError
 from lingbi.fit import Fit, fit
+from lingbi.model_folder import inspect
 from lingbi.openapi import describe
 from lingbi.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
+from lingbi.settings import Settings
 from lingbi.worker import Worker
+from tests.conftest import DEMO
 
 PHASES = (STARTING, PREPARING, LOADING, LOADING_MODEL, PROBING, READY)
 
@@ -81,15 +84,19 @@ def test_ready_tells_what_the_engine_takes_of_a_gpu_as_the_document_says(client,
     assert all(type(told[name]) is kinds[schema["type"]] for name, schema in described["properties"].items())
 
 
-def test_a_workers_threads_take_short_turns(monkeypatch):
-    def refuse():
-        raise ConfigurationError("nothing is right")
-
-    monkeypatch.setattr(worker, "load_settings", refuse)
-    monkeypatch.setattr(worker, "configure", lambda level: None)
-    usual_s = sys.getswitchinterval()
+def test_a_workers_threads_take_short_turns_on_a_gpu_only(monkeypatch):
+    """Whoever waits for a turn wakes as often: a CPU engine needs its cores itself."""
+    # by its name in sys.modules: the package lmdeploy has a function `serve`
+    engine = import_module("lmdeploy.serve.vl_async_engine")
+    monkeypatch.setattr(engine, "VLAsyncEngine", lambda path, backend_config: backend_config)
+    monkeypatch.setenv("TM_LOG_LEVEL", "ERROR")
+    monkeypatch.setattr("lingbi.engines.stacks.shrink_stacks", lambda: None)
+    monkeypatch.setattr(worker, "adopt", lambda logger: None)
+    folder, settings, usual_s = inspect(DEMO), Settings(), sys.getswitchinterval()
     try:
-        assert worker.main() == ConfigurationError.exit_status
+        worker.build_engine(folder, settings)
+        assert sys.getswitchinterval() == usual_s
+        worker.build_engine(folder, settings, fit(folder, 24_000))
         assert sys.getswitchinterval() == pytest.approx(worker.THREAD_TURN_S)
     finally:
         sys.setswitchinterval(usual_s)

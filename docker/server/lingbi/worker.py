@@ -26,7 +26,8 @@ log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
 CPU_INSTANCES = 64  # handles of the CPU engine; its own limit of answers is cpu_sequences
 GIVE_UP_MARGIN_S = 10
-# Python's own 5 ms are as long as a token takes, and a picture's way to the engine leads through several threads.
+# Python's own 5 ms are as long as a token takes, and a picture's way to the engine leads through several threads. On a
+# GPU only: whoever waits wakes as often, which costs a CPU engine's cores.
 THREAD_TURN_S = 1e-4
 WEDGED_STATUS = 1
 
@@ -34,7 +35,6 @@ WEDGED_STATUS = 1
 def main() -> int:
     """Run until SIGTERM; the exit status is 0, 1 (given up by the watchdog), 2 (configuration) or 3 (could not start)."""
     configure("INFO")
-    sys.setswitchinterval(THREAD_TURN_S)
     try:
         settings = load_settings()
         configure(settings.log_level)
@@ -198,6 +198,7 @@ def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None
         from lingbi.engines.stacks import shrink_stacks
 
         shrink_stacks()
+        sys.setswitchinterval(THREAD_TURN_S)
         config = TurbomindEngineConfig(
             session_len=fit.session_len,
             max_batch_size=fit.max_batch_size,
