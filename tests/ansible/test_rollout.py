@@ -153,6 +153,7 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
         assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
         second = lab.play("deploy", inventory, "-e", f"lingbi_version={OLD}", keep_summary=True)
         output = rolling.communicate(timeout=600)[0]
+        load.pause_s = 0.0  # nothing is rolled any more
         load.until(max(ASKED, load.counts.total() + 10))
         for thread in long:
             thread.join()

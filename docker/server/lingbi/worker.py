@@ -214,7 +214,7 @@ def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None
 def keep_from_collector() -> None:
     """Take what is there now out of Python's garbage collection.
 
-    A full one looks at some 270 000 objects of the libraries, and for a tenth of a second and more no stream moves.
+    A full one looks at some 270 000 objects of the libraries, and meanwhile no stream moves.
     """
     gc.collect()
     gc.freeze()
