@@ -138,8 +138,7 @@ def check_writable(setting: str, folder: Path) -> None:
     """Raise ConfigurationError where this user cannot write to a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # of its own: in every container the entrypoint is process 1
-            pass
+        tempfile.TemporaryFile(dir=folder).close()  # of its own: in every container the entrypoint is process 1
     except OSError as error:
         user = f"{os.getuid()}:{os.getgid()}"
         raise ConfigurationError(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from lingbi.supervision import wait_until
 from lingbi.weights.checking import hash_file
 from lingbi.weights.entries import Entry
 from lingbi.weights.lockfile import Lock
@@ -119,10 +120,8 @@ class Lab:
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
 
     def wait_for_ssh(self, host: Host) -> None:
-        deadline = time.monotonic() + READY_S
-        while self.ssh(host, "true").returncode:
-            assert time.monotonic() < deadline, f"{host.name}: no SSH; {docker('logs', host.container)[-500:]}"
-            time.sleep(0.3)
+        came = wait_until(lambda: self.ssh(host, "true").returncode == 0, READY_S)
+        assert came, f"{host.name}: no SSH; {docker('logs', host.container)[-500:]}"
 
     def ssh(self, host: Host, command: str, user: str = "admin") -> subprocess.CompletedProcess:
         """A command over SSH, as an operator would."""

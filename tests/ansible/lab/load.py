@@ -16,6 +16,7 @@ import httpx
 
 from lingbi.scenes import Scene, find_fault
 from lingbi.smoke_checks import data_url, turn
+from lingbi.supervision import wait_until
 from tests.client import CHAT, QUESTION, SCENES
 
 MODEL = "internlm-xcomposer2-demo"
@@ -54,12 +55,8 @@ class Load:
 
     def until(self, answers: int, timeout_s: float = 600) -> None:
         """Wait until so many answers have come."""
-        deadline = time.monotonic() + timeout_s
-        while self.counts.total() < answers:
-            assert (
-                time.monotonic() < deadline
-            ), f"only {self.counts.total()} answers within {timeout_s} s: {self.counts}"
-            time.sleep(0.2)
+        came = wait_until(lambda: self.counts.total() >= answers, timeout_s)
+        assert came, f"only {self.counts.total()} answers within {timeout_s} s: {self.counts}"
 
     def _ask_on(self, number: int) -> None:
         scenes = itertools.cycle(SCENES[number:] + SCENES[:number])

@@ -46,8 +46,7 @@ class WeightsFolder:
         try:
             for folder in (self.partial, self.verified):
                 folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.own):  # of its own: others prepare the same folder now
-                pass
+            tempfile.TemporaryFile(dir=self.own).close()  # of its own: others prepare the same folder now
         except OSError as error:
             owner = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
             raise ConfigurationError(
