@@ -49,6 +49,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 SYSTEMS = {"debian": ("12",), "ubuntu": ("22.04", "24.04")}
 COMMAND_TIMEOUT_S = 20
 DOCKER_ROOT = "/var/lib/docker"
+STARTING_S = 10  # a container that starts holds its ports before Docker lists it; 1 to 3 s on a busy host
 
 
 def version(text):
@@ -153,7 +154,7 @@ def look(wanted):
         "docker": docker,
         "compose": compose,
         "docker_fault": docker_fault,
-        "taken_ports": [port for port in ports if is_taken(port) and not is_ours(port)],
+        "taken_ports": others_ports(ports),
         "gpus": gpus,
         "slices": slices,
         "gpu_fault": gpu_fault,
@@ -217,6 +218,16 @@ def find_docker():
         return "", "", f"a Docker engine is installed and does not answer: {said[-200:]}; start it"
     status, compose = run("docker", "compose", "version", "--short")
     return said, compose.lstrip("v") if status == 0 else "", ""
+
+
+def others_ports(ports):
+    """Ports that another program has and keeps: what a rollout of this very moment starts becomes ours."""
+    deadline = time.monotonic() + STARTING_S
+    while others := [port for port in ports if is_taken(port) and not is_ours(port)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    return others
 
 
 def is_taken(port):

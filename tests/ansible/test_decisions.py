@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 
 import pytest
 
@@ -206,6 +207,26 @@ def test_check_mode_makes_no_key(tmp_path):
 )
 def test_published_ports_are_read(ports, port, is_covered):
     assert report.covers(ports, port) == is_covered
+
+
+def test_a_port_of_a_container_that_starts_is_not_anothers(monkeypatch):
+    """The port is bound first and listed with the container's later, as while another operator rolls."""
+    row = json.dumps({"Ports": "10.0.0.1:23333->23333/tcp", "Labels": "com.docker.compose.project=lingbi-server"})
+    lists = iter(["", "", row])
+    monkeypatch.setattr(report, "is_taken", lambda port: True)
+    monkeypatch.setattr(report, "run", lambda *command: (0, next(lists)))
+    assert report.others_ports([23333]) == []
+
+
+def test_a_port_that_stays_anothers_is_told(monkeypatch):
+    monkeypatch.setattr(report, "STARTING_S", 0)
+    monkeypatch.setattr(report, "run", lambda *command: (0, ""))
+    with socket.socket() as other:
+        other.bind(("", 0))
+        port = other.getsockname()[1]
+        other.listen()
+        assert report.others_ports([port]) == [port]
+    assert report.others_ports([port]) == []
 
 
 def test_a_misspelt_variable_is_named_with_the_right_one():
