@@ -28,11 +28,8 @@ MAX_FIRST_TOKEN_MS = 5.0
 SIDES = ("lingbi", "bare")
 
 
-def serve_both(model: Path, ports: dict, running: int) -> None:
-    """Both applications in this process, each on its own thread and event loop, over one engine."""
-    from lmdeploy.serve.openai import api_server
-
-    from lingbi.api import create_app
+def load_service(model: Path, running: int, kept_sessions: int = 0):
+    """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
     from lingbi.engines.choice import choose_engine, find_gpus
     from lingbi.keys import KeyRing, ensure_keys
     from lingbi.memory import available_mib, check_memory
@@ -52,13 +49,22 @@ def serve_both(model: Path, ports: dict, running: int) -> None:
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     readiness = Readiness(folder.served_name, choice.engine, choice.reason)
     service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
-    app = create_app(service)
-    service.take_engine(engine, running)
+    service.take_engine(engine, running, kept_sessions)
     readiness.enter(READY)
-    api_server.VariableInterface.async_engine = engine
-    for name, side in (("lingbi", app), ("bare", api_server.app)):
+    return service
+
+
+def serve_both(model: Path, ports: dict, running: int) -> None:
+    """Both applications in this process, each on its own thread and event loop, over one engine."""
+    from lmdeploy.serve.openai import api_server
+
+    from lingbi.api import create_app
+
+    service = load_service(model, running)
+    api_server.VariableInterface.async_engine = service.generator.engine
+    for name, app in (("lingbi", create_app(service)), ("bare", api_server.app)):
         options = {"port": ports[name], "log_level": "warning", "access_log": False}
-        threading.Thread(target=uvicorn.run, args=(side,), kwargs=options, daemon=True).start()
+        threading.Thread(target=uvicorn.run, args=(app,), kwargs=options, daemon=True).start()
 
 
 def questions(model: str) -> dict:

@@ -10,6 +10,7 @@ import threading
 import time
 
 from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, emptied, find_gpus
+from lingbi.engines.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
 from lingbi.fit import Fit, fit_when_free
 from lingbi.keys import ensure_keys
@@ -65,6 +66,7 @@ class Worker:
         if self.choice.engine == TURBOMIND:
             # lmdeploy's encoder is fixed to cuda:0, so a worker sees its own GPU only.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[settings.worker % len(gpus)].device
+            share_one_heap()
         readiness = Readiness(name, self.choice.engine, self.choice.reason)
         self.service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
         self.restarts = Restarts(settings.state_dir / "run" / f"worker-{settings.worker}.starts")
@@ -141,6 +143,7 @@ class Worker:
         probe = await ask_probe(self.service, self.folder.is_demo)
         if not is_cpu:  # where the template's words cost as much as an answer to some, and sessions are few
             await self.service.generator.prime()
+            touch_ahead(settings.kept_sessions, engine.vl_encoder.model.feature_bytes)
         return probe
 
     def _watch(self) -> None:

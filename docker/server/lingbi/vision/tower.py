@@ -46,16 +46,21 @@ class GpuVisionModel(Xcomposer2VisionModel):
     def pin_ahead(self, limit_bytes: int) -> None:
         """Have pinned host memory for so many bytes of features, from a thread: pinning 10 MB as a picture waits takes
         milliseconds. torch keeps what is freed, for features of the same size."""
-        if self.graph is None:
+        if not self.feature_bytes:
             return
         shape = self.graph.features.shape[1:]
-        count = limit_bytes // self.graph.features.nbytes
+        count = limit_bytes // self.feature_bytes
 
         def pin() -> None:
             blocks = [torch.empty(shape, dtype=torch.half, device="cpu", pin_memory=True) for _ in range(count)]
             log.debug("%s blocks of pinned memory for features", len(blocks))
 
         threading.Thread(target=pin, name="pin", daemon=True).start()
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of a picture's features; 0 where pictures differ in that."""
+        return self.graph.features.nbytes if self.graph else 0
 
     def prepare(self, picture) -> torch.Tensor:
         """The picture as the tower takes it; runs in any thread."""

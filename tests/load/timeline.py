@@ -1,0 +1,200 @@
+"""Where the engine spends a picture prompt's time on a GPU: kernels by kind, and the stretches in which none runs.
+
+`python -m tests.load.timeline --model FOLDER` loads the model in this process, asks about different pictures one
+after the other without HTTP, and watches the last ones with torch's profiler from the prompt's start to its first
+token. Prints medians, and what the host did in the longest stretches of the last prompt; --trace keeps that
+prompt's trace (for Perfetto).
+"""
+
+import argparse
+import asyncio
+import bisect
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+ANSWERS, KEPT = 64, 32
+WATCHED, UNWATCHED = 5, 40  # after 32 pictures each kept session has held one
+LONGEST = 12
+WINDOW = "prompt to first token"
+ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
+OF_HOST = ("cuda_runtime", "cuda_driver")
+KINDS = {
+    "copies and fills": r"^Mem",
+    "matrix products": r"gemm|cutlass(?!.*flash)|nvjet|splitK|xmma",
+    "attention, keys and values": r"attention|flash|KVCache|kv_cache|reduce<",
+    "activation, norms, masks": r"activation|norm|mask|Residual|rms",
+}
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time, in µs of the trace; thread: of the host, for calls."""
+
+    name: str
+    start: float
+    end: float
+    thread: object = None
+
+
+class Timeline:
+    """What ran on GPU and host within one window."""
+
+    def __init__(self, events: list):
+        """events: traceEvents of a Chrome trace, as torch's profiler writes it."""
+        (window,) = _spans(events, lambda event: event["name"] == WINDOW and event["cat"] == "user_annotation")
+        self.start, self.end = window.start, window.end
+        self.on_gpu = self._within(_spans(events, lambda event: event["cat"] in ON_GPU))
+        self.calls = self._within(_spans(events, lambda event: event["cat"] in OF_HOST))
+
+    def _within(self, spans: list) -> list:
+        return [span for span in spans if span.end > self.start and span.start < self.end]
+
+    def kinds(self) -> dict:
+        """{kind: ms of its kernels}."""
+        sums = defaultdict(float)
+        for span in self.on_gpu:
+            sums[kind_of(span.name)] += (span.end - span.start) / 1000
+        return dict(sums)
+
+    def idle(self) -> list:
+        """Stretches of the window in which the GPU runs nothing, as (start, end) in µs."""
+        stretches, at = [], self.start
+        for span in self.on_gpu:
+            if span.start > at:
+                stretches.append((at, span.start))
+            at = max(at, span.end)
+        return stretches + ([(at, self.end)] if self.end > at else [])
+
+    def idle_ms(self) -> float:
+        return sum(end - start for start, end in self.idle()) / 1000
+
+    def host_in(self, start: float, end: float) -> dict:
+        """{CUDA call: ms of it} in a stretch, of all threads."""
+        sums = defaultdict(float)
+        for call in self.calls:
+            overlap = min(call.end, end) - max(call.start, start)
+            if overlap > 0:
+                sums[call.name] += overlap / 1000
+        return dict(sums)
+
+    def before_and_after(self, start: float, end: float) -> tuple:
+        """Names of what ran on the GPU before and after a stretch; "-": nothing."""
+        following = bisect.bisect_left([span.start for span in self.on_gpu], end)
+        before = max((span for span in self.on_gpu if span.end <= start), key=lambda span: span.end, default=None)
+        after = self.on_gpu[following] if following < len(self.on_gpu) else None
+        return tuple(short(span.name) if span else "-" for span in (before, after))
+
+
+def _spans(events: list, is_wanted) -> list:
+    wanted = (event for event in events if event.get("ph") == "X" and "cat" in event and is_wanted(event))
+    spans = [Span(event["name"], event["ts"], event["ts"] + event["dur"], event.get("tid")) for event in wanted]
+    return sorted(spans, key=lambda span: span.start)
+
+
+def kind_of(name: str) -> str:
+    """The first kind that a kernel's name has to do with."""
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), "others")
+
+
+def short(name: str) -> str:
+    """A kernel's name without its namespaces and types."""
+    return re.sub(r"^void |turbomind::|<.*|\(.*", "", name)[:40]
+
+
+def report(timelines: list) -> str:
+    """Medians of all, and the longest stretches of the last."""
+    last = timelines[-1]
+    rows = [("window", [(one.end - one.start) / 1000 for one in timelines])]
+    rows += [(kind, [one.kinds().get(kind, 0.0) for one in timelines]) for kind in [*KINDS, "others"]]
+    rows += [("nothing on the GPU", [one.idle_ms() for one in timelines])]
+    lines = [f"{name:<28} {statistics.median(values):7.2f} ms" for name, values in rows]
+    lines += [
+        f"{'kernels and copies':<28} {len(last.on_gpu):4d}",
+        "",
+        "nothing on the GPU, at, after … before: CUDA calls",
+    ]
+    for start, end in sorted(last.idle(), key=lambda stretch: stretch[0] - stretch[1])[:LONGEST]:
+        calls = sorted(last.host_in(start, end).items(), key=lambda item: -item[1])[:4]
+        before, after = last.before_and_after(start, end)
+        said = ", ".join(f"{name} {ms:.2f}" for name, ms in calls) or "none"
+        lines.append(
+            f"{(end - start) / 1000:6.2f} ms at {(start - last.start) / 1000:6.2f}  {before} … {after}: {said}"
+        )
+    return "\n".join(lines)
+
+
+class Asker:
+    """Asks a service of this process about pictures, one after the other."""
+
+    def __init__(self, service):
+        from lingbi.bench.questions import Questions
+
+        self.service = service
+        self.questions = Questions("image", service.readiness.model, 1, seed=0, fixed_length=True)
+
+    async def prompt(self):
+        """The prompt of the next picture, encoded."""
+        from lingbi.pictures import picture_urls
+        from lingbi.protocol import ChatRequest
+
+        (turn,) = self.questions.next_talk()
+        body = ChatRequest(**self.questions.body([{"role": "user", "content": turn}]))
+        fetched = self.service.pictures.fetched(picture_urls(body.messages))
+        return await self.service.generator.chat_prompt(body.messages, fetched)
+
+    async def first_token(self, prompt) -> None:
+        from lmdeploy.messages import EngineGenerationConfig
+
+        answer = await self.service.generator.start(prompt, EngineGenerationConfig(max_new_tokens=1, ignore_eos=True))
+        async for _ in answer:
+            pass
+        await answer.task
+
+
+async def watch(service, trace: Path) -> list:
+    """Timelines of the last questions; trace: file of the last one."""
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    asker = Asker(service)
+    await service.generator.prime()
+    for _ in range(UNWATCHED):
+        await asker.first_token(await asker.prompt())
+    timelines = []
+    for _ in range(WATCHED):
+        prompt = await asker.prompt()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler, record_function(WINDOW):
+            await asker.first_token(prompt)
+        profiler.export_chrome_trace(os.fspath(trace))
+        timelines.append(Timeline(json.loads(trace.read_text())["traceEvents"]))
+    return timelines
+
+
+def main(arguments=None) -> int:
+    from lingbi.engines.heap import share_one_heap
+    from tests.load.overhead import load_service
+
+    parser = argparse.ArgumentParser(prog="python -m tests.load.timeline", description=__doc__.split(":")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--trace", type=Path, help="file for the last prompt's trace")
+    parser.add_argument(
+        "--fresh-pages", action="store_true", help="leave the heap as it is (see lingbi/engines/heap.py)"
+    )
+    options = parser.parse_args(arguments)
+    if not options.fresh_pages:
+        share_one_heap()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("LINGBI_STATE_DIR", folder)
+        trace = options.trace or Path(folder) / "trace.json"
+        print(report(asyncio.run(watch(load_service(options.model, ANSWERS, KEPT), trace))), flush=True)
+    os._exit(0)  # the engine's threads never return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
