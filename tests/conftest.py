@@ -19,32 +19,49 @@ pytest_plugins = ["tests.containers.fixtures"]
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
+SHARED = {"bare_lab": "lab", "chromium": "browser"}  # fixtures that are dear, and the groups of their tests
+LONGEST = ("lab", "browser", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
 not_run = set()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine."""
+    """Take tests that need a GPU out where there is none; have one process run all that share a lab, or a browser."""
     if not find_gpus():
         left_out = [item for item in items if item.get_closest_marker("gpu")]
         not_run.update(item.nodeid for item in left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        of_the_engine, of_the_browser = (name in item.fixturenames for name in ("docker_engine", "chromium"))
-        group = "machine" if of_the_engine else "browser" if of_the_browser else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        shared = [group for fixture, group in SHARED.items() if fixture in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path.relative_to(ROOT))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Groups are given out by their number of tests, but the longest before: a run lasts as long as its last group."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class LongestFirst(LoadGroupScheduling):
+        def _assign_work_unit(self, node):
+            for group in LONGEST:
+                if group in self.workqueue:
+                    self.workqueue.move_to_end(group, last=False)
+                    break
+            super()._assign_work_unit(node)
+
+    return LongestFirst(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # before pytest-timeout begins to count
 def pytest_runtest_protocol(item):
     """Containers that come and go change this machine's networks, which breaks a browser's connections: never both at once."""
-    uses_network = {"docker_engine", "chromium"} & set(item.fixturenames)
-    if not uses_network or item.get_closest_marker("steady_network"):
+    changes = "docker_engine" in item.fixturenames and not item.get_closest_marker("steady_network")
+    if not changes and "chromium" not in item.fixturenames:
         yield
         return
     with NETWORK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if changes else fcntl.LOCK_EX)
         yield
 
 

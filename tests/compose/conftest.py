@@ -121,7 +121,7 @@ def new_stack(root: Path, scheme: str = "http", **values):
         stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", check=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(all_images, hub, tmp_path_factory):
     """The stack with a model from the local hub, on the CPU engine; `first_logs` are those of its first start."""
     root = copy_repository(tmp_path_factory.mktemp("stack"))

@@ -99,7 +99,8 @@ USER 10001:10001
 def build_exporter(prefix: str) -> None:
     """Build PREFIX nginx-exporter:lab: the exporter as Debian has it, since its own image cannot be pulled."""
     text = f"""FROM {ensure_debian()}
-RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends prometheus-nginx-exporter >/dev/null
+RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends prometheus-nginx-exporter >/dev/null \\
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 USER 65534
 ENTRYPOINT ["prometheus-nginx-exporter"]
 """
