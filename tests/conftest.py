@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 SHARED = {"bare_lab": "lab", "chromium": "browser"}  # fixtures that are dear, and the groups of their tests
-LONGEST = ("lab", "browser", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
+LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
 not_run = set()
 
 

@@ -85,8 +85,9 @@ def _build(name: str, tag: str) -> None:
         if family == "nvidia/cuda":  # as Ubuntu's package does; Python's own image has sources only
             steps.append(f"python3.10 -m compileall -q {HOME}/lib/python3.10")
         text = f"FROM {ensure_debian()}\nRUN --mount=type=bind,target={CONTEXT} {' && '.join(steps)}\n"
-        command = ["docker", "build", "--network=host", f"--tag={tag}", "--file=-", folder]
-        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        (Path(folder) / "Dockerfile").write_text(text)  # on standard input it would stay in /tmp
+        command = ["docker", "build", "--network=host", f"--tag={tag}", folder]
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{tag}: {done.stderr[-3000:]}")
 

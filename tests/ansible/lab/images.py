@@ -68,6 +68,13 @@ def build(folder: Path, tag: str, *options) -> None:
     assert done.returncode == 0, f"{tag}: {done.stderr[-3000:]}"
 
 
+def build_text(text: str, tag: str) -> None:
+    """Build a Dockerfile that is no file; given on standard input, it and a folder for it stay in /tmp."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Dockerfile").write_text(text)
+        build(Path(folder), tag)
+
+
 # What can be wrong with a version, as the end of a Dockerfile on top of one that is right.
 FAULTS = {
     "crashing": """
@@ -104,14 +111,10 @@ RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends prom
 USER 65534
 ENTRYPOINT ["prometheus-nginx-exporter"]
 """
-    command = ["docker", "build", "--network", "host", "--tag", f"{prefix}nginx-exporter:lab", "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    build_text(text, f"{prefix}nginx-exporter:lab")
 
 
 def build_faulty(prefix: str, version: str, fault: str) -> None:
     """Build PREFIX server:FAULT, which is the version with the fault."""
     text = f"FROM {prefix}server:{version}\n{FAULTS[fault]}"
-    command = ["docker", "build", "--tag", f"{prefix}server:{fault}", "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    assert done.returncode == 0, f"{fault}: {done.stderr[-2000:]}"
+    build_text(text, f"{prefix}server:{fault}")
