@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -16,6 +17,8 @@ from lingbi.engines.choice import find_gpus
 from lingbi.supervision import wait_until
 
 pytest_plugins = ["tests.containers.fixtures"]
+# httpx reads all certificate authorities for every call that has no client: 50 ms of a core, and a start is asked for often.
+httpx._transports.default.create_ssl_context = functools.lru_cache(httpx.create_ssl_context)
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
