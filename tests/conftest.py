@@ -22,7 +22,6 @@ httpx._transports.default.create_ssl_context = functools.lru_cache(httpx.create_
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
-SHARED = {"bare_lab": "lab", "chromium": "browser"}  # fixtures that are dear, and the groups of their tests
 LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
 not_run = set()
 
@@ -36,8 +35,16 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        shared = [group for fixture, group in SHARED.items() if fixture in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path.relative_to(ROOT))))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def group_of(item) -> str:
+    """The name of the tests that run in one process with this one, since they share what is dear to make."""
+    if "bare_lab" in item.fixturenames:
+        return "lab"
+    if "chromium" in item.fixturenames and "docker_engine" not in item.fixturenames:
+        return "browser"
+    return str(item.path.relative_to(ROOT))
 
 
 @pytest.hookimpl(optionalhook=True)
