@@ -8,7 +8,6 @@ prompt's trace (for Perfetto).
 
 import argparse
 import asyncio
-import bisect
 import json
 import os
 import re
@@ -19,8 +18,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-ANSWERS, KEPT = 64, 32
-WATCHED, UNWATCHED = 5, 40  # after 32 pictures each kept session has held one
+ANSWERS = 64
+WATCHED, UNWATCHED = 5, 40  # by then each of the sessions that are kept by default has held a picture
 LONGEST = 12
 WINDOW = "prompt to first token"
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -35,12 +34,11 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time, in µs of the trace; thread: of the host, for calls."""
+    """A stretch of time, in µs of the trace."""
 
     name: str
     start: float
     end: float
-    thread: object = None
 
 
 class Timeline:
@@ -86,15 +84,14 @@ class Timeline:
 
     def before_and_after(self, start: float, end: float) -> tuple:
         """Names of what ran on the GPU before and after a stretch; "-": nothing."""
-        following = bisect.bisect_left([span.start for span in self.on_gpu], end)
         before = max((span for span in self.on_gpu if span.end <= start), key=lambda span: span.end, default=None)
-        after = self.on_gpu[following] if following < len(self.on_gpu) else None
+        after = next((span for span in self.on_gpu if span.start >= end), None)
         return tuple(short(span.name) if span else "-" for span in (before, after))
 
 
 def _spans(events: list, is_wanted) -> list:
     wanted = (event for event in events if event.get("ph") == "X" and "cat" in event and is_wanted(event))
-    spans = [Span(event["name"], event["ts"], event["ts"] + event["dur"], event.get("tid")) for event in wanted]
+    spans = [Span(event["name"], event["ts"], event["ts"] + event["dur"]) for event in wanted]
     return sorted(spans, key=lambda span: span.start)
 
 
@@ -178,6 +175,7 @@ async def watch(service, trace: Path) -> list:
 
 def main(arguments=None) -> int:
     from lingbi.engines.heap import share_one_heap
+    from lingbi.settings import load_settings
     from tests.load.overhead import load_service
 
     parser = argparse.ArgumentParser(prog="python -m tests.load.timeline", description=__doc__.split(":")[0])
@@ -192,7 +190,8 @@ def main(arguments=None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("LINGBI_STATE_DIR", folder)
         trace = options.trace or Path(folder) / "trace.json"
-        print(report(asyncio.run(watch(load_service(options.model, ANSWERS, KEPT), trace))), flush=True)
+        service = load_service(options.model, ANSWERS, load_settings().kept_sessions)
+        print(report(asyncio.run(watch(service, trace))), flush=True)
     os._exit(0)  # the engine's threads never return
 
 
