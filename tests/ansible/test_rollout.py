@@ -178,7 +178,7 @@ def test_rollback_goes_back_under_load_without_losing_a_request(lab):
     checked = lab.play("rollback", lab.inventory(lingbi_version=NEW), "--check")
     assert checked.status == 0 and checked.output.count("the server would roll") == 2, checked.output
     with asking(lab) as load:
-        rolled = lab.play("rollback", lab.inventory(lingbi_version=NEW))
+        rolled = lab.play("rollback", lab.inventory(lingbi_version=NEW), "-e", f"lingbi_rollback_to={OLD}")
         load.until(load.counts.total() + 10)
     assert rolled.status == 0, rolled.output
     expect_spotless(load)
@@ -228,52 +228,30 @@ def test_a_gateway_that_does_not_start_leaves_the_old_one_serving(lab):
     assert before == (lab.container("gate1", "gateway"), lab.container("gpu1", "server"))
 
 
-@pytest.mark.steady_network
-def test_changed_settings_roll_the_same_way_and_nothing_else_restarts(lab):
-    gateway = lab.container("gate1", "gateway")
-    with asking(lab) as load:
-        rows = roll_servers(lab, 7, lingbi_version=OLD)
-    expect_spotless(load)
-    assert [(row["host"], row["why"]) for row in rows] == [("gpu1", "changed: .env"), ("gpu2", "changed: .env")]
-    assert lab.container("gate1", "gateway") == gateway
-
-
-@pytest.mark.steady_network
-def test_a_controller_that_is_killed_leaves_nothing_drained_once_a_second_run_has_ended(lab):
-    inventory = lab.inventory(lingbi_version=OLD)
-    with asking(lab) as load:
-        first = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}", start_new_session=True)
-        assert wait_until(lambda: "drained" in lab.upstreams(), 120), first.communicate()[0]
-        time.sleep(2)  # somewhere between stop and start
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        second = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
-        load.until(load.counts.total() + 10)
-    assert second.status == 0, second.output
-    expect_spotless(load)
-    assert [lab.running(name)["version"] for name in ("gpu1", "gpu2")] == [NEW, NEW]
-    assert "drained" not in lab.upstreams()
-
-
-def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_it_back(lab):
-    inventory = lab.inventory(lingbi_version=NEW)
+def test_a_host_that_is_cut_off_stops_a_rollout_of_settings_and_site_ends_it(lab):
+    """Changed settings roll as a version does, under load, and nothing else restarts."""
+    gateway, settings = lab.container("gate1", "gateway"), lab.settings | {"LINGBI_MAX_PICTURES": 7}
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_settings=settings)
     # Its drain takes long; what it was asked is lost with it, and is not waited for.
     at_gpu1 = Load(lab.server_url("gpu1"), lab.key, askers=0, patience_s=EJECTED_S)
     with asking(lab) as load, at_gpu1, at_gpu1.asking_long(1200):
         load.until(10)
-        rolling = lab.begin("rollback", inventory, "-e", f"lingbi_rollback_to={OLD}")
+        rolling = lab.begin("site", inventory)
         assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
         load.until(load.counts.total() + 10)  # what gpu1 was asked until the gateway had read the list has ended
         lab.cut("gpu1")
         output = rolling.communicate(timeout=300)[0]
         load.until(load.counts.total() + 8)
-        in_rollout = list(load.faults)
         lab.mend("gpu1")
+        back = lab.play("site", inventory)
     assert rolling.returncode != 0 and re.search(r"gpu1 .*unreachable", output), output
-    assert in_rollout == []  # it was drained
-    assert lab.running("gpu2")["version"] == NEW
-    back = lab.play("site", inventory)
     assert back.status == 0, back.output
+    expect_spotless(load)  # gpu1 was drained
+    assert [(row["host"], row["result"]) for row in back.rows] == [("gpu1", "rolled"), ("gpu2", "rolled")], back.rows
+    assert back.rows[1]["why"] == "changed: .env" and lab.container("gate1", "gateway") == gateway
+
+
+def test_a_host_that_is_cut_off_is_ejected(lab):
     with asking(lab, SHORT_PAUSE_S, patience_s=2 * EJECTED_S) as load:
         load.until(20)
         lab.cut("gpu2")
@@ -285,32 +263,46 @@ def test_a_host_that_is_cut_off_is_ejected_and_stops_a_rollout_and_site_brings_i
     # Lost are those that were on their way to it, whenever that is told, and none that began later.
     assert len(load.faults) <= load.askers and all(begun < ejected for *_, begun in load.faults), load.faults
     assert len(since) >= 40 - load.askers and max(since) < EJECTED_S, since
-    assert lab.play("smoke", inventory).status == 0
+    assert lab.play("smoke", lab.inventory(lingbi_version=OLD)).status == 0
 
 
 @pytest.mark.steady_network
-def test_a_second_gateway_beside_a_server_joins_and_a_version_from_an_archive_rolls_behind_both(lab):
-    joined = lab.play("site", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
+def test_a_second_gateway_beside_a_server_joins(lab):
+    joined = lab.play("site", lab.inventory(lingbi_version=OLD, gateways=TWO_GATEWAYS))
     assert joined.status == 0, joined.output
     assert [(row["host"], row["unit"]) for row in joined.rows] == [("gpu2", "gateway"), ("gpu2", "agents")]
+
+
+@pytest.mark.steady_network
+def test_a_killed_rollout_from_an_archive_leaves_nothing_drained_once_a_second_run_has_ended(lab):
+    """Behind both gateways."""
     images.build_product(images.PREFIX, CARRIED)
     archive = str(lab.archive(CARRIED, images.PREFIX))
-    inventory = lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS, lingbi_image_archive=archive)
+    inventory = lab.inventory(lingbi_version=OLD, gateways=TWO_GATEWAYS, lingbi_image_archive=archive)
+    deploy = ("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
     with asking(lab) as load, Load(lab.url("gpu2"), lab.key, askers=1, pause_s=PAUSE_S) as other:
-        rolled = lab.play("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
+        first = lab.begin(*deploy, start_new_session=True)
+        assert wait_until(
+            lambda: all("drained" in lab.upstreams(name) for name in TWO_GATEWAYS), 120
+        ), first.communicate()[0]
+        time.sleep(2)  # somewhere between stop and start
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        second = lab.play(*deploy)
         for each in (load, other):
             each.until(each.counts.total() + 10)
-    assert rolled.status == 0, rolled.output
+    assert second.status == 0, second.output
     expect_spotless(load)
     expect_spotless(other)
     for name, unit in (("gpu1", "server"), ("gpu2", "server"), ("gate1", "gateway"), ("gpu2", "gateway")):
         assert lab.running(name, unit)["version"] == CARRIED
-    assert lab.upstreams("gpu2") == lab.upstreams("gate1") and lab.upstreams().count(":23333") == 2
+    upstreams = lab.upstreams()
+    assert lab.upstreams("gpu2") == upstreams and upstreams.count(":23333") == 2 and "drained" not in upstreams
 
 
 def test_uninstall_takes_everything_but_the_weights(lab):
     lab.root("gpu1", "sh", "-c", "printf something >/opt/lingbi/somebody")  # it is not lingbi's
-    gone = lab.play("uninstall", lab.inventory(lingbi_version=NEW, gateways=TWO_GATEWAYS))
+    gone = lab.play("uninstall", lab.inventory(lingbi_version=OLD, gateways=TWO_GATEWAYS))
     assert gone.status == 0, gone.output
     assert lab.root("gpu1", "cat", "/opt/lingbi/somebody") == "something"
     lab.root("gpu1", "rm", "-r", "/opt/lingbi")
@@ -321,6 +313,6 @@ def test_uninstall_takes_everything_but_the_weights(lab):
         "lingbi-server_state",
         "lingbi-server_weights",
     ]
-    later = lab.play("uninstall", lab.inventory(lingbi_version=NEW), "-e", "lingbi_remove_weights=true")
+    later = lab.play("uninstall", lab.inventory(lingbi_version=OLD), "-e", "lingbi_remove_weights=true")
     assert later.status == 0, later.output
     assert lab.root("gpu1", "docker", "volume", "ls", "--quiet") == ""

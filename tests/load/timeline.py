@@ -1,9 +1,9 @@
 """Where the engine spends a picture prompt's time on a GPU: kernels by kind, and the stretches in which none runs.
 
-`python -m tests.load.timeline --model FOLDER` loads the model in this process, asks about different pictures one
-after the other without HTTP, and watches the last ones with torch's profiler from the prompt's start to its first
-token. Prints medians, and what the host did in the longest stretches of the last prompt; --trace keeps that
-prompt's trace (for Perfetto).
+`python -m tests.load.timeline --model FOLDER` loads the model in this process, asks about different pictures without
+HTTP, one after the other or so many --at-once, and watches the last ones with torch's profiler from the prompts' start
+to their first tokens. Prints medians, and what the host did in the longest stretches of the last; --trace keeps that
+one's trace (for Perfetto).
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 ANSWERS = 64
 WATCHED, UNWATCHED = 5, 40  # by then each of the sessions that are kept by default has held a picture
 LONGEST = 12
-WINDOW = "prompt to first token"
+WINDOW = "prompts to first tokens"
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 OF_HOST = ("cuda_runtime", "cuda_driver")
 KINDS = {
@@ -155,8 +155,8 @@ class Asker:
         await answer.task
 
 
-async def watch(service, trace: Path) -> list:
-    """Timelines of the last questions; trace: file of the last one."""
+async def watch(service, trace: Path, at_once: int = 1) -> list:
+    """Timelines of the last questions, so many at once in each; trace: file of the last one."""
     from torch.profiler import ProfilerActivity, profile, record_function
 
     asker = Asker(service)
@@ -165,9 +165,9 @@ async def watch(service, trace: Path) -> list:
         await asker.first_token(await asker.prompt())
     timelines = []
     for _ in range(WATCHED):
-        prompt = await asker.prompt()
+        prompts = [await asker.prompt() for _ in range(at_once)]
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler, record_function(WINDOW):
-            await asker.first_token(prompt)
+            await asyncio.gather(*(asker.first_token(prompt) for prompt in prompts))
         profiler.export_chrome_trace(os.fspath(trace))
         timelines.append(Timeline(json.loads(trace.read_text())["traceEvents"]))
     return timelines
@@ -180,7 +180,8 @@ def main(arguments=None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m tests.load.timeline", description=__doc__.split(":")[0])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--trace", type=Path, help="file for the last prompt's trace")
+    parser.add_argument("--at-once", type=int, default=1, help="questions whose prompts start together")
+    parser.add_argument("--trace", type=Path, help="file for the trace of the last")
     parser.add_argument(
         "--fresh-pages", action="store_true", help="leave the heap as it is (see lingbi/engines/heap.py)"
     )
@@ -191,7 +192,7 @@ def main(arguments=None) -> int:
         os.environ.setdefault("LINGBI_STATE_DIR", folder)
         trace = options.trace or Path(folder) / "trace.json"
         service = load_service(options.model, ANSWERS, load_settings().kept_sessions)
-        print(report(asyncio.run(watch(service, trace))), flush=True)
+        print(report(asyncio.run(watch(service, trace, options.at_once))), flush=True)
     os._exit(0)  # the engine's threads never return
 
 
