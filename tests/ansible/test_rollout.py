@@ -234,15 +234,16 @@ def test_a_host_that_is_cut_off_stops_a_rollout_of_settings_and_site_ends_it(lab
     inventory = lab.inventory(lingbi_version=OLD, lingbi_settings=settings)
     # Its drain takes long; what it was asked is lost with it, and is not waited for.
     at_gpu1 = Load(lab.server_url("gpu1"), lab.key, askers=0, patience_s=EJECTED_S)
-    with asking(lab) as load, at_gpu1, at_gpu1.asking_long(1200):
-        load.until(10)
-        rolling = lab.begin("site", inventory)
-        assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
-        load.until(load.counts.total() + 10)  # what gpu1 was asked until the gateway had read the list has ended
-        lab.cut("gpu1")
-        output = rolling.communicate(timeout=300)[0]
-        load.until(load.counts.total() + 8)
-        lab.mend("gpu1")
+    with asking(lab) as load:
+        with at_gpu1, at_gpu1.asking_long(1200):
+            load.until(10)
+            rolling = lab.begin("site", inventory)
+            assert wait_until(lambda: "drained" in lab.upstreams(), 120), rolling.communicate()[0]
+            load.until(load.counts.total() + 10)  # what gpu1 was asked until the gateway had read the list has ended
+            lab.cut("gpu1")
+            output = rolling.communicate(timeout=300)[0]
+            load.until(load.counts.total() + 8)
+            lab.mend("gpu1")
         back = lab.play("site", inventory)
     assert rolling.returncode != 0 and re.search(r"gpu1 .*unreachable", output), output
     assert back.status == 0, back.output
