@@ -123,44 +123,48 @@ def test_a_conversation_that_is_too_long_is_a_sentence(visit):
     expect(visitor.answers.last).not_to_contain_text("⚠️")
 
 
-def test_the_server_goes_and_comes_back(visit, tmp_path):
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory):
+    """The demo model behind page and gateway, with its supervisor's calls, for tests that end parts of it and start them again."""
+    state_dir = tmp_path_factory.mktemp("own stack") / "state"
+    with running_stack(state_dir) as stack:
+        yield stack["url"], Supervisor(state_dir).rpc.supervisor
+
+
+def test_the_server_goes_and_comes_back(visit, own_stack, tmp_path):
     """Its page shows it, answers with a sentence meanwhile, and works again by itself."""
-    with running_stack(tmp_path / "state") as stack:
-        visitor = visit(stack["url"])
-        (tmp_path / "good.png").write_bytes(png())
-        visitor.ask("What colour is it?", tmp_path / "good.png")
-        visitor.sees("red|Red")
-        processes = Supervisor(tmp_path / "state").rpc.supervisor
-        processes.stopProcess("worker:worker-0")
-        visitor.ask("What shape is it?")
-        expect(visitor.answers.last).to_contain_text(GONE)
-        expect(visitor.page.locator("#state")).not_to_have_attribute("data-phase", "ready", timeout=15_000)
-        visitor.shot("server-away")
-        processes.startProcess("worker:worker-0")
-        expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=90_000)
-        visitor.page.locator("#chat button[title=Retry]").click()
-        visitor.sees("circle")
-        expect(visitor.answers).to_have_count(2)
-        visitor.leave()
+    url, processes = own_stack
+    visitor = visit(url)
+    (tmp_path / "good.png").write_bytes(png())
+    visitor.ask("What colour is it?", tmp_path / "good.png")
+    visitor.sees("red|Red")
+    processes.stopProcess("worker:worker-0")
+    visitor.ask("What shape is it?")
+    expect(visitor.answers.last).to_contain_text(GONE)
+    expect(visitor.page.locator("#state")).not_to_have_attribute("data-phase", "ready", timeout=15_000)
+    visitor.shot("server-away")
+    processes.startProcess("worker:worker-0")
+    expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=90_000)
+    visitor.page.locator("#chat button[title=Retry]").click()
+    visitor.sees("circle")
+    expect(visitor.answers).to_have_count(2)
 
 
-def test_the_pages_server_goes_and_comes_back(visit, tmp_path):
-    with running_stack(tmp_path / "state") as stack:
-        visitor = visit(stack["url"])
-        visitor.expect_faults("Failed to load resource|ERR_|Connection errored out")
-        supervisor = Supervisor(tmp_path / "state")
-        supervisor.rpc.supervisor.stopProcess("ui")
-        expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "lost", timeout=30_000)
-        page = httpx.get(stack["url"])
-        assert page.status_code == 503 and "正在启动" in page.text
-        visitor.ask("hello")
-        expect(visitor.page.locator(".toast-body").last).to_contain_text("This page's server cannot be reached")
-        supervisor.rpc.supervisor.startProcess("ui")
-        expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=60_000)
-        (tmp_path / "good.png").write_bytes(png())
-        visitor.ask("What colour is it?", tmp_path / "good.png")
-        visitor.sees("red|Red")
-        visitor.leave()
+def test_the_pages_server_goes_and_comes_back(visit, own_stack, tmp_path):
+    url, processes = own_stack
+    visitor = visit(url)
+    visitor.expect_faults("Failed to load resource|ERR_|Connection errored out")
+    processes.stopProcess("ui")
+    expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "lost", timeout=30_000)
+    page = httpx.get(url)
+    assert page.status_code == 503 and "正在启动" in page.text
+    visitor.ask("hello")
+    expect(visitor.page.locator(".toast-body").last).to_contain_text("This page's server cannot be reached")
+    processes.startProcess("ui")
+    expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=60_000)
+    (tmp_path / "good.png").write_bytes(png())
+    visitor.ask("What colour is it?", tmp_path / "good.png")
+    visitor.sees("red|Red")
 
 
 @pytest.fixture

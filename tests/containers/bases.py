@@ -25,6 +25,14 @@ PYTHON |= {"Maintainer": "tests <tests@localhost>", "Description": "this machine
 VENV = PYTHON | {"Package": "python3.10-venv", "Architecture": "all", "Depends": "python3.10"}
 VENV["Description"] = "nothing: the stand-in's Python has it; a package that only some stages install, as Ubuntu's"
 HOME = "/usr/local/lib/python3.10-home"  # of that CPython
+SLIM = """\
+force-unsafe-io
+path-exclude=/usr/share/doc/*
+path-exclude=/usr/share/info/*
+path-exclude=/usr/share/locale/*
+path-exclude=/usr/share/man/*
+"""
+UNREAD = " ".join(f'"$1"/usr/share/{part}/*' for part in ("doc", "info", "locale", "man"))
 CONTEXT = "/context"  # where a stand-in's build finds its files
 SHELF = "/usr/local/share/packages"  # where the stand-in's apt finds the latter
 
@@ -52,10 +60,14 @@ def ensure_debian() -> str:
 def _import_debian() -> None:
     if not shutil.which("mmdebstrap"):
         subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
-    slim = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "info", "locale", "man")]
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", *slim, "--include=ca-certificates", "bookworm", "-"]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         os.chmod(folder, 0o755)
+        slim = Path(folder) / "slim"
+        slim.write_text(SLIM)
+        # Once all is unpacked: mmdebstrap would look at every file of every package for a pattern, 12 s of a core.
+        command += [f"--customize-hook=copy-in {slim} /etc/dpkg/dpkg.cfg.d", f"--customize-hook=rm -rf {UNREAD}"]
+        command += ["bookworm", "-"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": folder}) as made:
             subprocess.run(["docker", "import", "-", DEBIAN], stdin=made.stdout, check=True, capture_output=True)
     if made.returncode:
