@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.load.timeline import WINDOW, Timeline, kind_of, report
+from tests.load.timeline import WINDOW, Question, Timeline, kind_of, report, table
 
 
 def event(name: str, category: str, start: float, duration: float) -> dict:
@@ -51,3 +51,10 @@ def test_the_report_has_the_sums_and_the_longest_stretch_first():
     assert lines[0].split() == ["window", "10.00", "ms"]
     assert "nothing on the GPU              6.50 ms" in lines
     assert lines[-2] == "  4.50 ms at   5.50  norm … -: cudaStreamSynchronize 1.90"
+
+
+def test_questions_are_told_in_groups_by_their_medians():
+    questions = [Question(number, 2 * number, 100 if number == 1 else 0) for number in range(1, 10)]
+    _, first, last = table(questions).splitlines()
+    assert first.split() == ["1-8", "4.5", "ms", "9.0", "ms", "0"]
+    assert last.split() == ["9-9", "9.0", "ms", "18.0", "ms", "0"]

@@ -2,8 +2,8 @@
 
 `python -m tests.load.timeline --model FOLDER` loads the model in this process, asks about different pictures without
 HTTP, one after the other or so many --at-once, and watches the last ones with torch's profiler from the prompts' start
-to their first tokens. Prints medians, and what the host did in the longest stretches of the last; --trace keeps that
-one's trace (for Perfetto).
+to their first tokens. Prints how long the questions after the start took, medians of those that were watched, and what
+the host did in the longest stretches of the last; --trace keeps that one's trace (for Perfetto).
 """
 
 import argparse
@@ -11,14 +11,20 @@ import asyncio
 import json
 import os
 import re
+import resource
 import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-ANSWERS = 64
+from lingbi.engines.heap import share_one_heap, touch_ahead
+from lingbi.settings import load_settings
+from tests.load.overhead import load_service
+
+ANSWERS, TOGETHER = 64, 8
 WATCHED, UNWATCHED = 5, 40  # by then each of the sessions that are kept by default has held a picture
 LONGEST = 12
 WINDOW = "prompts to first tokens"
@@ -30,6 +36,16 @@ KINDS = {
     "attention, keys and values": r"attention|flash|KVCache|kv_cache|reduce<",
     "activation, norms, masks": r"activation|norm|mask|Residual|rms",
 }
+
+
+@dataclass(frozen=True)
+class Question:
+    """Milliseconds from a question to its prompt with the picture's features, and from there to the first token; page
+    faults of this process in the latter."""
+
+    prompt_ms: float
+    first_token_ms: float
+    page_faults: int
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,18 @@ def short(name: str) -> str:
     return re.sub(r"^void |turbomind::|<.*|\(.*", "", name)[:40]
 
 
+def table(questions: list) -> str:
+    """Medians of every few Questions."""
+    lines = ["questions   prompt  first token  page faults"]
+    for first in range(0, len(questions), TOGETHER):
+        some = questions[first : first + TOGETHER]
+        prompt, token, faults = (
+            statistics.median(getattr(one, name) for one in some) for name in Question.__dataclass_fields__
+        )
+        lines.append(f"{first + 1:4d}-{first + len(some):<4d} {prompt:6.1f} ms    {token:6.1f} ms  {faults:11.0f}")
+    return "\n".join(lines)
+
+
 def report(timelines: list) -> str:
     """Medians of all, and the longest stretches of the last."""
     last = timelines[-1]
@@ -154,15 +182,23 @@ class Asker:
             pass
         await answer.task
 
+    async def question(self) -> Question:
+        asked = time.perf_counter()
+        prompt = await self.prompt()
+        begun, faults = time.perf_counter(), _page_faults()
+        await self.first_token(prompt)
+        ended = time.perf_counter()
+        return Question(1000 * (begun - asked), 1000 * (ended - begun), _page_faults() - faults)
 
-async def watch(service, trace: Path, at_once: int = 1) -> list:
+
+def _page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+async def watch(asker: Asker, trace: Path, at_once: int = 1) -> list:
     """Timelines of the last questions, so many at once in each; trace: file of the last one."""
     from torch.profiler import ProfilerActivity, profile, record_function
 
-    asker = Asker(service)
-    await service.generator.prime()
-    for _ in range(UNWATCHED):
-        await asker.first_token(await asker.prompt())
     timelines = []
     for _ in range(WATCHED):
         prompts = [await asker.prompt() for _ in range(at_once)]
@@ -173,11 +209,17 @@ async def watch(service, trace: Path, at_once: int = 1) -> list:
     return timelines
 
 
-def main(arguments=None) -> int:
-    from lingbi.engines.heap import share_one_heap
-    from lingbi.settings import load_settings
-    from tests.load.overhead import load_service
+async def measure(service, kept_sessions: int, trace: Path, options) -> None:
+    """Ask as after a worker's start, then watch; prints both."""
+    generator, asker = service.generator, Asker(service)
+    await generator.prime()
+    if not options.fresh_pages:
+        touch_ahead(kept_sessions, generator.engine.vl_encoder.model.feature_bytes)
+    print(table([await asker.question() for _ in range(UNWATCHED)]), end="\n\n")
+    print(report(await watch(asker, trace, options.at_once)), flush=True)
 
+
+def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load.timeline", description=__doc__.split(":")[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--at-once", type=int, default=1, help="questions whose prompts start together")
@@ -191,8 +233,9 @@ def main(arguments=None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("LINGBI_STATE_DIR", folder)
         trace = options.trace or Path(folder) / "trace.json"
-        service = load_service(options.model, ANSWERS, load_settings().kept_sessions)
-        print(report(asyncio.run(watch(service, trace, options.at_once))), flush=True)
+        kept_sessions = load_settings().kept_sessions
+        service = load_service(options.model, ANSWERS, kept_sessions)
+        asyncio.run(measure(service, kept_sessions, trace, options))
     os._exit(0)  # the engine's threads never return
 
 
