@@ -39,7 +39,8 @@ def read(file) -> list:
 
 def test_a_folder_is_described_and_a_bad_file_is_in_its_row(pictures, tmp_path):
     out = tmp_path / "rows.jsonl"
-    done = pipeline(tmp_path, pictures, "--to", out, "--batch", 2)
+    (tmp_path / "temporary").mkdir()
+    done = pipeline(tmp_path, pictures, "--to", out, "--batch", 2, TMPDIR=str(tmp_path / "temporary"))
     rows = {row["source"].split("/")[-1]: row for row in read(out)}
     assert done.returncode == 1 and "3 answered, 1 failed" in done.stderr
     assert rows.keys() == {"a.png", "b.jpg", "bad.png", "c.webp"}
@@ -47,6 +48,7 @@ def test_a_folder_is_described_and_a_bad_file_is_in_its_row(pictures, tmp_path):
     for name, colour in (("a.png", "red"), ("b.jpg", "blue"), ("c.webp", "green")):
         assert rows[name].keys() == FIELDS and COLOURS[colour] in rows[name]["text"]
         assert rows[name]["finish_reason"] == "stop" and rows[name]["input_token_len"] > 36
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_an_interrupted_run_goes_on_and_a_mended_file_is_tried_again(pictures, tmp_path):

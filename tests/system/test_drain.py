@@ -13,7 +13,8 @@ LONG = {"max_tokens": 300, "ignore_eos": True, "stream": True}
 
 
 def test_running_answers_are_finished_and_new_ones_refused(tmp_path):
-    with running_worker(tmp_path / "state") as server, http(server) as client:
+    (tmp_path / "temporary").mkdir()
+    with running_worker(tmp_path / "state", TMPDIR=str(tmp_path / "temporary")) as server, http(server) as client:
         with client.stream("POST", CHAT, json=question(server, SCENES[0], **LONG)) as response:
             lines = response.iter_lines()
             next(lines)
@@ -32,6 +33,7 @@ def test_running_answers_are_finished_and_new_ones_refused(tmp_path):
             events = [line.removeprefix("data: ") for line in lines if line]
         assert events[-1] == "[DONE]" and json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
         assert server["process"].wait(5) == 0
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_what_does_not_end_in_time_is_cut_off(tmp_path):

@@ -22,6 +22,7 @@ from lingbi.memory import available_mib, check_memory
 from lingbi.model_folder import inspect
 from lingbi.models import choose_model
 from lingbi.rows import FORMATS, Rows
+from lingbi.scratch import own_temporary_folder
 from lingbi.settings import Settings, load_settings
 from lingbi.sources import find_sources, load_source
 from lingbi.weights.progress import Progress
@@ -40,7 +41,8 @@ def main(arguments=None) -> int:
     warnings.filterwarnings("ignore")
     options = parse(arguments)
     try:
-        failed = describe_all(options, settings_of(options))
+        with own_temporary_folder():
+            failed = describe_all(options, settings_of(options))
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -19,6 +19,7 @@ from lingbi.model_folder import ModelFolder, inspect
 from lingbi.models import choose_model
 from lingbi.readiness import FAILED, LOADING, LOADING_MODEL, PREPARING, PROBING, READY, WEDGED, Readiness, ask_probe
 from lingbi.restarts import Restarts
+from lingbi.scratch import own_temporary_folder
 from lingbi.settings import Settings, load_settings
 from lingbi.watchdog import Watchdog
 from lingbi.weights.start import check_may_fetch, ensure
@@ -39,7 +40,8 @@ def main() -> int:
     try:
         settings = load_settings()
         configure(settings.log_level)
-        return Worker(settings).run()
+        with own_temporary_folder():
+            return Worker(settings).run()
     except LingbiError as error:
         log.error("%s", error)
         return error.exit_status
