@@ -1,32 +1,18 @@
 """What the gateway refuses, how it says so, and what it tells of itself."""
 
 import contextlib
-import json
-import os
-import pwd
 import re
-import shutil
 import socket
-import ssl
-import subprocess
-import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from lingbi.faults import BodyTooLarge, NotReady
+from lingbi.faults import BodyTooLarge
 from lingbi.supervision import wait_until
-from lingbi_gateway import errors, nginx
-from lingbi_gateway.__main__ import main as gateway_command
-from lingbi_gateway.configuration import Machine, render, servers_file, write
-from lingbi_gateway.settings import ConfigurationError, Settings, load_settings
 from tests.client import CHAT
-from tests.conftest import ROOT, answers
-from tests.gateway.conftest import Gateway, running_gateway
+from tests.gateway.conftest import running_gateway
 
 KEY = "lb-secret-of-this-test"
 MIB = 1 << 20
@@ -291,130 +277,6 @@ def test_slow_headers_are_cut_off_and_hold_nobody_up(gateway):
         assert httpx.get(gateway.url + "/v1/models", timeout=5).status_code == 200
         time.sleep(1)
     assert not open_clients and time.monotonic() - began < 20
-
-
-def test_plain_http_is_sent_to_https(upstreams):
-    (server,) = upstreams(1)
-    with running_gateway([server.address], TLS="generated") as gateway:
-        certificate = gateway.folder / "tls" / "certificate.pem"
-        assert httpx.get(gateway.url + "/v1/models", verify=str(certificate)).status_code == 200
-        moved = httpx.post(f"http://127.0.0.1:{gateway.port}/v1/x?y=1", content=b"{}")
-        assert moved.status_code == 308 and moved.headers["location"] == f"{gateway.url}/v1/x?y=1"
-        assert (gateway.folder / "tls" / "key.pem").stat().st_mode & 0o077 == 0
-        assert {_handshake(gateway.port, version) for version in ("TLSv1_2", "TLSv1_3")} == {"TLSv1.2", "TLSv1.3"}
-        with pytest.raises(ssl.SSLError):
-            _handshake(gateway.port, "TLSv1_1")
-        files = {"TLS_CERTIFICATE_FILE": certificate, "TLS_KEY_FILE": gateway.folder / "tls" / "key.pem"}
-        with running_gateway([server.address], TLS="given", **files) as given:
-            answer = httpx.get(given.url + "/v1/models", verify=str(certificate))
-        assert "max-age" in answer.headers["strict-transport-security"]
-
-
-def _handshake(port: int, version: str) -> str:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
-    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as secure:
-        return secure.version()
-
-
-BAD_SETTINGS = {
-    "LINGBI_GATEWAY_PROT": ("6006", "LINGBI_GATEWAY_PORT"),
-    "LINGBI_GATEWAY_PORT": ("no", "from 1 to 65535"),
-    "LINGBI_GATEWAY_SERVERS": ("10.0.0.1", "HOST:PORT"),
-    "LINGBI_GATEWAY_ALLOW": ("10.0.0.1/8", "10.0.0.1/8"),
-    "LINGBI_GATEWAY_TLS": ("yes", "generated"),
-    "LINGBI_GATEWAY_DIR": ('/tmp/a"b', "quotes"),
-    "LINGBI_GATEWAY_SERVERS_DIR": ("/tmp/a$b", "quotes"),
-    "LINGBI_GATEWAY_KEY_RATE": ("0", "from 1"),
-    "LINGBI_GATEWAY_HOST": ("localhost; evil", "localhost; evil"),
-    "LINGBI_GATEWAY_UI": ("ui:7860; }", "HOST:PORT"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_SETTINGS)
-def test_a_bad_setting_is_named(name):
-    value, remedy = BAD_SETTINGS[name]
-    with pytest.raises(ConfigurationError, match=f"^{name}=") as caught:
-        load_settings({name: value})
-    assert remedy in str(caught.value)
-
-
-def test_a_misspelt_setting_and_a_missing_nginx_end_with_2(tmp_path):
-    for extra in ({"PROT": 1}, {"NGINX": "/nowhere/nginx"}, {"NGINX": "/bin/true"}, {"SERVERS": ""}):
-        done = Gateway(tmp_path / "g", extra).command("render")
-        assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr, done
-
-
-def test_a_user_without_rights_can_run_it():
-    """Who may write one folder only: what a container with a read-only root has."""
-    account = pwd.getpwnam("nobody")
-    folder = Path(tempfile.mkdtemp())
-    shutil.chown(folder, account.pw_uid)
-    gateway = Gateway(folder, {"SERVERS": "127.0.0.1:9"})
-    child = os.fork()
-    if not child:  # this interpreter's own folder may be closed to others, so nothing is executed anew
-        os.setgid(account.pw_gid)
-        os.setuid(account.pw_uid)
-        os.environ.update(gateway.environment)
-        os._exit(gateway_command(["render"]))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert "\nuser " not in (folder / "nginx.conf").read_text()
-    command = nginx.command(load_settings(gateway.environment))
-    process = subprocess.Popen(command, user="nobody", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        assert wait_until(lambda: answers(gateway.url + "/healthz"), 10)
-        assert httpx.get(gateway.url + "/v1/models").status_code == 503
-    finally:
-        process.terminate()
-        said = process.communicate(timeout=10)[1]
-        shutil.rmtree(folder)
-    assert "[emerg]" not in said and "denied" not in said, said
-
-
-@pytest.mark.parametrize("tls", ["off", "generated"])
-def test_the_static_check_finds_nothing(tmp_path, tls):
-    """gixy reads what is rendered, and does find what is wrong."""
-    tmp_path.chmod(0o755)
-    settings = load_settings(
-        {"LINGBI_GATEWAY_DIR": str(tmp_path), "LINGBI_GATEWAY_SERVERS": "10.0.0.1:23333,10.0.0.2:23333"}
-    )
-    machine = Machine(("nobody", "nogroup"), 4096, (1, 28, 0))
-    certificate = (tmp_path / "certificate.pem", tmp_path / "key.pem") if tls == "generated" else None
-    write(tmp_path, render(settings, machine, certificate))
-    write(settings.servers_folder, {"servers.conf": servers_file(settings, machine)})
-    assert gixy(tmp_path / "nginx.conf") == []
-    spoilt = (tmp_path / "nginx.conf").read_text().replace("proxy_pass http://page;", "proxy_pass http://$http_host;")
-    (tmp_path / "nginx.conf").write_text(spoilt)
-    assert gixy(tmp_path / "nginx.conf")
-
-
-SKIPPED = {
-    "host_spoofing": "the page is served under any name, and the port that people used stands only in what they sent"
-}
-
-
-def gixy(file: Path) -> list:
-    """gixy's findings in a configuration, one sentence each, without those that are left out for a reason."""
-    command = [Path(sys.executable).with_name("gixy"), "-f", "json", file]
-    done = subprocess.run(command, capture_output=True, text=True)
-    found = [item for item in json.loads(done.stdout) if item["plugin"] not in SKIPPED]
-    return [
-        f"{item['plugin']} ({item['severity']}): {item['summary']} {item.get('config', '')[:300]}" for item in found
-    ]
-
-
-def test_its_errors_are_the_apis_own():
-    codes = {fault.code: fault.status for fault in errors.FAULTS}
-    assert codes[BodyTooLarge.code] == BodyTooLarge.status and codes[NotReady.code] == NotReady.status
-
-
-def test_docs_name_every_setting():
-    for name in ("docs/gateway.md", "docs/gateway.zh-CN.md"):
-        text = (ROOT / name).read_text()
-        missing = [item for item in Settings.__dataclass_fields__ if f"LINGBI_GATEWAY_{item.upper()}`" not in text]
-        assert missing == [], name
 
 
 def test_many_requests_at_once(gateway):

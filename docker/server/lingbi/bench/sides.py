@@ -22,6 +22,7 @@ from lingbi.supervision import wait_until
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 60
+LOOK_TIMEOUT_S = 2
 MIB = 1 << 20
 
 
@@ -97,7 +98,8 @@ def serving(
     url = f"http://127.0.0.1:{port}"
     path = "/v1/models" if side == "stock" else "/ready"
     try:
-        answered = wait_until(lambda: process.poll() is not None or _answers(url + path), START_TIMEOUT_S)
+        with httpx.Client(timeout=LOOK_TIMEOUT_S, trust_env=False) as client:  # one: each reads certificate authorities
+            answered = wait_until(lambda: process.poll() is not None or _answers(client, url + path), START_TIMEOUT_S)
         if not answered or process.poll() is not None:
             raise StartError(f"{side} did not start; {log_file} ends:\n{_end_of(log_file)}")
         seconds, used_mib = time.monotonic() - start, gpu_used_mib(gpu)
@@ -123,9 +125,9 @@ def serving(
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def _answers(client: httpx.Client, url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+        return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 
