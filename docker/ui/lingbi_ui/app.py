@@ -3,6 +3,8 @@
 import os
 import secrets
 
+from lingbi_ui import stubs  # noqa: F401 - before gradio
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
