@@ -25,14 +25,8 @@ PYTHON |= {"Maintainer": "tests <tests@localhost>", "Description": "this machine
 VENV = PYTHON | {"Package": "python3.10-venv", "Architecture": "all", "Depends": "python3.10"}
 VENV["Description"] = "nothing: the stand-in's Python has it; a package that only some stages install, as Ubuntu's"
 HOME = "/usr/local/lib/python3.10-home"  # of that CPython
-SLIM = """\
-force-unsafe-io
-path-exclude=/usr/share/doc/*
-path-exclude=/usr/share/info/*
-path-exclude=/usr/share/locale/*
-path-exclude=/usr/share/man/*
-"""
-UNREAD = " ".join(f'"$1"/usr/share/{part}/*' for part in ("doc", "info", "locale", "man"))
+UNREAD = [f"/usr/share/{part}/*" for part in ("doc", "info", "locale", "man")]
+SLIM = "".join(f"{option}\n" for option in ("force-unsafe-io", *(f"path-exclude={pattern}" for pattern in UNREAD)))
 CONTEXT = "/context"  # where a stand-in's build finds its files
 SHELF = "/usr/local/share/packages"  # where the stand-in's apt finds the latter
 
@@ -63,10 +57,11 @@ def _import_debian() -> None:
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         os.chmod(folder, 0o755)
-        slim = Path(folder) / "slim"
+        slim, unread = Path(folder) / "slim", " ".join(f'"$1"{pattern}' for pattern in UNREAD)
         slim.write_text(SLIM)
         # Once all is unpacked: mmdebstrap would look at every file of every package for a pattern, 12 s of a core.
-        command += [f"--customize-hook=copy-in {slim} /etc/dpkg/dpkg.cfg.d", f"--customize-hook=rm -rf {UNREAD}"]
+        command.append(f"--customize-hook=copy-in {slim} /etc/dpkg/dpkg.cfg.d")
+        command.append(f"--customize-hook=rm -rf {unread}")
         command += ["bookworm", "-"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": folder}) as made:
             subprocess.run(["docker", "import", "-", DEBIAN], stdin=made.stdout, check=True, capture_output=True)

@@ -174,21 +174,23 @@ class Asker:
         fetched = self.service.pictures.fetched(picture_urls(body.messages))
         return await self.service.generator.chat_prompt(body.messages, fetched)
 
-    async def first_token(self, prompt) -> None:
+    async def first_token(self, prompt):
+        """The answer to a prompt, once its first token is here; the engine goes on for one step more (Answer.task)."""
         from lmdeploy.messages import EngineGenerationConfig
 
         answer = await self.service.generator.start(prompt, EngineGenerationConfig(max_new_tokens=1, ignore_eos=True))
         async for _ in answer:
             pass
-        await answer.task
+        return answer
 
     async def question(self) -> Question:
         asked = time.perf_counter()
         prompt = await self.prompt()
         begun, faults = time.perf_counter(), _page_faults()
-        await self.first_token(prompt)
-        ended = time.perf_counter()
-        return Question(1000 * (begun - asked), 1000 * (ended - begun), _page_faults() - faults)
+        answer = await self.first_token(prompt)
+        ended, faults = time.perf_counter(), _page_faults() - faults
+        await answer.task
+        return Question(1000 * (begun - asked), 1000 * (ended - begun), faults)
 
 
 def _page_faults() -> int:
@@ -202,8 +204,10 @@ async def watch(asker: Asker, trace: Path, at_once: int = 1) -> list:
     timelines = []
     for _ in range(WATCHED):
         prompts = [await asker.prompt() for _ in range(at_once)]
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler, record_function(WINDOW):
-            await asyncio.gather(*(asker.first_token(prompt) for prompt in prompts))
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            with record_function(WINDOW):
+                answers = await asyncio.gather(*(asker.first_token(prompt) for prompt in prompts))
+            await asyncio.gather(*(answer.task for answer in answers))
         profiler.export_chrome_trace(os.fspath(trace))
         timelines.append(Timeline(json.loads(trace.read_text())["traceEvents"]))
     return timelines
