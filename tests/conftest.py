@@ -22,32 +22,59 @@ httpx._transports.default.create_ssl_context = functools.lru_cache(httpx.create_
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
+LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
+BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle")
 not_run = set()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Take tests that need a GPU out where there is none; have one process run all that share the machine's one engine."""
+    """Take tests that need a GPU out where there is none; have one process run all that share a lab, or a browser."""
     if not find_gpus():
         left_out = [item for item in items if item.get_closest_marker("gpu")]
         not_run.update(item.nodeid for item in left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        of_the_engine, of_the_browser = (name in item.fixturenames for name in ("docker_engine", "chromium"))
-        group = "machine" if of_the_engine else "browser" if of_the_browser else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def group_of(item) -> str:
+    """The name of the tests that run in one process with this one, since they share what is dear to make."""
+    if "bare_lab" in item.fixturenames:
+        return "lab"
+    if "chromium" in item.fixturenames and "docker_engine" not in item.fixturenames:
+        return "browser"
+    return str(item.path.relative_to(ROOT))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give groups out by their number of tests, as pytest-xdist does, within what comes first, later and last."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class InTurn(LoadGroupScheduling):
+        def _assign_work_unit(self, node):
+            self.workqueue.move_to_end(min(self.workqueue, key=turn_of), last=False)
+            super()._assign_work_unit(node)
+
+    return InTurn(config, log)
+
+
+def turn_of(group: str) -> int:
+    """A run lasts as long as its last group, so long ones begin first; two that use the engine slow each other down."""
+    return 0 if group in LONGEST else 2 if group.startswith(BESIDE_NO_LAB) else 1
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # before pytest-timeout begins to count
 def pytest_runtest_protocol(item):
     """Containers that come and go change this machine's networks, which breaks a browser's connections: never both at once."""
-    uses_network = {"docker_engine", "chromium"} & set(item.fixturenames)
-    if not uses_network or item.get_closest_marker("steady_network"):
+    changes = "docker_engine" in item.fixturenames and not item.get_closest_marker("steady_network")
+    if not changes and "chromium" not in item.fixturenames:
         yield
         return
     with NETWORK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if changes else fcntl.LOCK_EX)
         yield
 
 

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
+
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "lingbi-test-base"
 DEBIAN = f"{PREFIX}/debian"
-one_at_a_time = threading.RLock()  # images may be built beside a lab that is made
+one_at_a_time = FileLock("/var/lock/lingbi-tests-bases.lock")  # of all threads and processes that build on them
 LIBRARIES = "libbz2-1.0 libffi8 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 libuuid1 zlib1g"
 PACKAGES = {"nvidia/cuda": LIBRARIES, "python": LIBRARIES, "nginx": "nginx-light"}
 FROM = re.compile(r"^FROM (\S+)", re.M)

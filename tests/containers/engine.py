@@ -4,14 +4,20 @@ Bookworm's own engine is too old for heredocs and start intervals, so five packa
 and nothing else does. `python -m tests.containers.engine` installs and starts it by hand.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
+
+import psutil
+
+from lingbi.supervision import wait_until
 
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
 SUITE = "trixie"
@@ -35,7 +41,7 @@ MIRROR = re.compile(r"^(?:URIs:|deb(?: \[.*\])?)\s+(\S+/debian)/?(?:\s|$)", re.M
 # The containerd image store exports the 5 GB environment in minutes, overlay2 in seconds.
 DAEMON = {"features": {"containerd-snapshotter": False}, "mtu": 1400}
 LOCK = Path("/var/lock/lingbi-engine.lock")
-READY_S = 60
+READY_S, END_S = 60, 30
 
 
 def answers() -> bool:
@@ -88,6 +94,21 @@ def _start() -> subprocess.Popen:
             raise RuntimeError(f"dockerd did not start; the end of {log}:\n{log.read_text()[-2000:]}")
         time.sleep(0.2)
     return process
+
+
+def stop(process: int) -> None:
+    """End the engine that `ensure` started, without its builds' cache; it may be another process's child."""
+    subprocess.run(["docker", "builder", "prune", "--all", "--force"], capture_output=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGTERM)
+    assert wait_until(lambda: _is_gone(process), END_S), f"dockerd, process {process}, goes on"
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 if __name__ == "__main__":

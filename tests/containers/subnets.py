@@ -1,9 +1,13 @@
 """Subnets for the tests' networks."""
 
 import contextlib
+import os
 import socket
 
-_unused = (f"10.213.{number}" for number in range(20, 240))
+# Each process of a run of the tests has its own: what one has chosen, another does not see before the network is made.
+PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_unused = (f"10.213.{number}" for number in range(20 + PROCESS, 240, PROCESSES))
 
 
 def free_subnet() -> str:
