@@ -7,6 +7,7 @@ what must hold for any, and that they agree with what was measured.
 import json
 import logging
 import re
+from bisect import bisect_left
 from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
@@ -77,7 +78,24 @@ def test_every_model_on_every_slice(model, gb):
     if gb >= model.card_gb:
         assert found.session_len == model.session_len
     if gb >= 40:
-        assert rank(found)[1:] == (BATCHES[0], BITS[STEPS[0][0]], STEPS[0][1])
+        assert rank(found)[1:] == (found.max_batch_size, BITS[STEPS[0][0]], STEPS[0][1])
+        assert found.max_batch_size >= BATCHES[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "gb", "answers"), [(VL_7B, 40, 64), (VL_7B, 80, 128), (TILED, 80, 64), (TILED, 141, 128)]
+)
+def test_more_answers_run_where_the_cache_has_room_for_all(model, gb, answers):
+    assert fit.fit(model, gb << 10).max_batch_size == answers
+    assert fit.fit(model, gb << 10, Wanted(max_batch_size=48)).max_batch_size == 48
+
+
+def test_the_least_card_for_more_answers_holds_a_picture_chat_of_each():
+    cards = range(40 << 10, 80 << 10)
+    least = bisect_left(cards, fit.WIDE_BATCH, key=lambda mib: fit.fit(VL_7B, mib).max_batch_size)
+    less, found = (fit.fit(VL_7B, cards[place]) for place in (least - 1, least))
+    assert (less.max_batch_size, found.max_batch_size) == (BATCHES[0], fit.WIDE_BATCH)
+    assert 0 <= found.cache_tokens - fit.WIDE_BATCH * fit.picture_session(VL_7B) < 2 * BLOCK_TOKENS
 
 
 def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_session_last():

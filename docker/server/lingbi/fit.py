@@ -32,6 +32,9 @@ FULL_STEP = 4096
 # Tried in turn until a session fits: what costs an answer's quality comes last. Steps of 4096 were no faster.
 STEPS = [(quant, prefill) for quant in BITS for prefill in (2048, 1024)]
 BATCHES = (64, 16, 4)
+WIDE_BATCH = (
+    128  # where the cache holds a picture, a question and an answer of each; with less, they wait for its blocks
+)
 DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
 OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
@@ -104,7 +107,7 @@ def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") ->
     for candidate in _candidates(model, wanted):
         filled = _filled(model, candidate, room_mib, wanted.cache_fraction)
         if filled.cache_tokens >= candidate.session_len:
-            return filled
+            return _widened(model, filled, room_mib, wanted)
     # The last takes least: what is left to shorten is its session.
     if filled.cache_tokens >= least_session(model, wanted):
         return replace(filled, session_len=filled.cache_tokens)
@@ -113,6 +116,16 @@ def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") ->
         f"{model.served_name} needs {least_mib(model, wanted)} MiB, and {free_mib} MiB are free on {card}{limit}; "
         f"{_remedy(model, free_mib, room_mib, wanted)}, or use a smaller model"
     )
+
+
+def _widened(model, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
+    """With WIDE_BATCH where nothing had to give way and the cache is large enough for it, else as found."""
+    if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
+        return found
+    beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len)
+    empty = replace(found, max_batch_size=WIDE_BATCH, runtime_mib=beside_mib, cache_mib=0)
+    wide = _filled(model, empty, room_mib, wanted.cache_fraction)
+    return wide if wide.cache_tokens >= max(found.session_len, WIDE_BATCH * picture_session(model)) else found
 
 
 def _remedy(model, free_mib: int, room_mib: int, wanted: Wanted) -> str:
@@ -164,9 +177,14 @@ def _others_mib(gpu) -> int:
 
 
 def least_session(model, wanted: Wanted = ANYTHING) -> int:
-    """Tokens of the session asked for, or of the shortest that holds the largest picture, a question and an answer."""
+    """Tokens of the session asked for, or of picture_session."""
+    return wanted.session_len or picture_session(model)
+
+
+def picture_session(model) -> int:
+    """Tokens of the shortest session that holds the largest picture, a question and an answer."""
     picture = catalogue.picture_tokens(model.picture_side, *LARGEST_PICTURE)
-    return wanted.session_len or picture + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
+    return picture + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
 
 
 def _candidates(model, wanted: Wanted):

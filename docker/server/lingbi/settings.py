@@ -60,7 +60,11 @@ class Settings(BaseSettings):
         None, ge=256, description="most tokens of prompt and answer; default: the model's own"
     )
     max_batch_size: int | None = Field(
-        None, ge=1, le=512, description="answers generated at once on a GPU; default: 64, fewer where memory is short"
+        None,
+        ge=1,
+        le=512,
+        description="answers generated at once on a GPU; default: 64, fewer where memory is short, 128 where the KV "
+        "cache holds a picture's chat of each",
     )
     prefill_tokens: int | None = Field(
         None,
