@@ -32,9 +32,7 @@ FULL_STEP = 4096
 # Tried in turn until a session fits: what costs an answer's quality comes last. Steps of 4096 were no faster.
 STEPS = [(quant, prefill) for quant in BITS for prefill in (2048, 1024)]
 BATCHES = (64, 16, 4)
-WIDE_BATCH = (
-    128  # where the cache holds a picture, a question and an answer of each; with less, they wait for its blocks
-)
+WIDE_BATCH = 128  # where the cache holds a picture, a question and an answer of each: others would wait for room
 DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
 OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
