@@ -4,6 +4,7 @@ Nothing heavy may be imported here; each patch runs when its module is first imp
 """
 
 import os
+import sys
 
 import wrapt
 
@@ -28,6 +29,8 @@ PATCHES = {
 def register() -> None:
     for key, value in OFFLINE.items():
         os.environ.setdefault(key, value)
+    # httpx's own command line would bring rich and pygments, a third of what most of our commands take to start.
+    sys.modules.setdefault("httpx._main", None)
     for module, patches in PATCHES.items() if STOCK not in os.environ else ():
         for patch in patches:
             wrapt.register_post_import_hook(f"lingbi.{patch}", module)

@@ -13,6 +13,7 @@ from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, emptied, find_g
 from lingbi.engines.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
 from lingbi.fit import Fit, fit_when_free
+from lingbi.imports import built_when_used, uncollected
 from lingbi.keys import ensure_keys
 from lingbi.logs import adopt, configure
 from lingbi.model_folder import ModelFolder, inspect
@@ -51,10 +52,14 @@ class Worker:
     """Listens at once, loads the model in a thread, and is ready when a picture question is answered."""
 
     def __init__(self, settings: Settings):
-        from lingbi.keys import KeyRing
-        from lingbi.metrics import Metrics
-        from lingbi.service import Service
-        from lingbi.vitals import Vitals
+        with uncollected():
+            with built_when_used():
+                import fastapi.openapi.models  # noqa: F401
+
+            from lingbi.keys import KeyRing
+            from lingbi.metrics import Metrics
+            from lingbi.service import Service
+            from lingbi.vitals import Vitals
 
         gpus = find_gpus()
         self.settings = settings
@@ -187,11 +192,12 @@ def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None
     fit: its settings on a GPU, None on the CPU; after_vision is called when the vision tower is loaded, before the
     language model is.
     """
-    from lmdeploy.messages import TurbomindEngineConfig
-    from lmdeploy.serve.vl_async_engine import VLAsyncEngine
-    from lmdeploy.utils import get_logger
+    with uncollected():
+        from lmdeploy.messages import TurbomindEngineConfig
+        from lmdeploy.serve.vl_async_engine import VLAsyncEngine
+        from lmdeploy.utils import get_logger
 
-    from lingbi import lmdeploy_patches
+        from lingbi import lmdeploy_patches
 
     # lmdeploy logs whole prompts at INFO; people's questions do not belong in a log.
     os.environ.setdefault("TM_LOG_LEVEL", "INFO" if settings.log_level == "DEBUG" else "ERROR")

@@ -1,5 +1,6 @@
 """`python -m lingbi_ui`: serve the page."""
 
+import gc
 import os
 import sys
 
@@ -14,9 +15,11 @@ def main() -> int:
         settings = load_settings()
         settings.api_key()
         os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)  # Gradio reads it when it is imported
+        gc.disable()  # what an import makes stays: every collection would look at all of it again
         from lingbi_ui.app import create_app
         from lingbi_ui.fence import settle
 
+        gc.enable()
         settle(settings)
         app = create_app(settings)
     except ConfigurationError as error:

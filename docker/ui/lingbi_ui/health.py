@@ -1,16 +1,18 @@
 """Whether this container's page server answers: the image's health check. Exit status 0 or 1."""
 
 import http.client
+import os
 import sys
 
-from lingbi_ui.settings import load_settings
+from lingbi_ui import PORT
 
 TIMEOUT_S = 8
 
 
 def main() -> int:
     """Ask the page server itself, whatever is behind it."""
-    connection = http.client.HTTPConnection("127.0.0.1", load_settings().port, timeout=TIMEOUT_S)
+    port = int(os.environ.get("LINGBI_UI_PORT") or PORT)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/live")
         status = connection.getresponse().status

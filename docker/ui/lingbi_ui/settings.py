@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lingbi_ui import PORT
+
 PREFIX = "LINGBI_UI_"
 
 
@@ -27,7 +29,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(7860, ge=1, le=65535, description="port to listen on")
+    port: int = Field(PORT, ge=1, le=65535, description="port to listen on")
     api_url: str = Field(
         "http://127.0.0.1:6007", pattern=r"https?://[^/]+", description="where /v1 and /ready are, without a path"
     )
