@@ -55,6 +55,7 @@ class Lab:
     def __init__(self, folder: Path, prefix: str, programs: Path, servers=("gpu1", "gpu2"), gateways=("gate1",)):
         self.folder, self.prefix, self.programs = Path(folder), prefix, programs
         self.servers, self.gateways, self.hosts = list(servers), list(gateways), {}
+        self.turns = []  # rows of rollouts that nothing held up
         self.network = f"{prefix}-net"
         self.folder.mkdir(parents=True, exist_ok=True)
 
