@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from fastapi.testclient import TestClient
+from starlette.testclient import TestClient
 
 from lingbi.keys import Key, KeyRing, digest, save_keys
 from lingbi.readiness import READY, Readiness

@@ -6,7 +6,7 @@ Plain ASGI, so that streams pass untouched.
 import asyncio
 import logging
 
-from fastapi.responses import JSONResponse
+from starlette.responses import JSONResponse
 
 from lingbi.faults import BodyTimeout, BodyTooLarge, ClientGone, NotReady, PictureError, Refusal, UnknownKey
 from lingbi.record import Record, request_id

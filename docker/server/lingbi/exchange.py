@@ -4,9 +4,9 @@ import asyncio
 import json
 import time
 
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
 
 from lingbi.door import GONE, RECORD
 from lingbi.faults import BadRequest, ClientGone, Refusal

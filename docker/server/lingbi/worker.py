@@ -1,6 +1,7 @@
 """One worker process: one copy of the model, served over HTTP on its own port."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -13,7 +14,6 @@ from lingbi.engines.choice import CPU, TURBOMIND, choose_engine, emptied, find_g
 from lingbi.engines.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
 from lingbi.fit import Fit, fit_when_free
-from lingbi.imports import built_when_used, uncollected
 from lingbi.keys import ensure_keys
 from lingbi.logs import adopt, configure
 from lingbi.model_folder import ModelFolder, inspect
@@ -53,9 +53,6 @@ class Worker:
 
     def __init__(self, settings: Settings):
         with uncollected():
-            with built_when_used():
-                import fastapi.openapi.models  # noqa: F401
-
             from lingbi.keys import KeyRing
             from lingbi.metrics import Metrics
             from lingbi.service import Service
@@ -220,6 +217,16 @@ def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None
         config.cache_max_entry_count = float(fit.blocks)
     lmdeploy_patches.after_vision = after_vision
     return VLAsyncEngine(os.fspath(folder.path), backend_config=config)
+
+
+@contextlib.contextmanager
+def uncollected():
+    """No garbage collection in the block: what an import makes stays, and every full one looks at all of it again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def keep_from_collector() -> None:
