@@ -84,6 +84,13 @@ def test_the_document_describes_exactly_the_routes_that_are_served(client):
         assert elsewhere.status_code in (404, 503), path
 
 
+def test_what_is_got_can_be_asked_about_without_its_body(ready):
+    for path in ("/live", "/ready", "/metrics", "/v1/models"):
+        whole, head = (ready.request(method, path, headers=KEY) for method in ("GET", "HEAD"))
+        assert (head.status_code, head.headers["content-type"]) == (200, whole.headers["content-type"]), path
+    assert ready.head(CHAT, headers=KEY).status_code == 405
+
+
 BAD_VALUES = {
     "temperature": [2.1, -0.1, "hot", [], True],
     "top_p": [1.1, -1, "x"],
