@@ -24,17 +24,6 @@ DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
 BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle")
-WAITING = (  # for time-outs, hubs and slow clients, nearly all of their time: a third process has them, beside two busy ones
-    "tests/weights/test_fetch_faults.py",
-    "tests/weights/test_bad_hubs.py",
-    "tests/weights/test_start.py",
-    "tests/gateway/test_limits.py",
-    "tests/gateway/test_routing.py",
-    "tests/server/test_fetching.py",
-    "tests/system/test_picture_urls.py",
-    "tests/ui/test_fence.py",
-)
-THIRD = "gw2"
 not_run = set()
 
 
@@ -66,23 +55,14 @@ def pytest_xdist_make_scheduler(config, log):
 
     class InTurn(LoadGroupScheduling):
         def _assign_work_unit(self, node):
-            best = min(self.workqueue, key=lambda group: turn_of(group, node.gateway.id))
-            self.workqueue.move_to_end(best, last=False)
+            self.workqueue.move_to_end(min(self.workqueue, key=turn_of), last=False)
             super()._assign_work_unit(node)
-
-        def _reschedule(self, node):
-            if node.gateway.id == THIRD and not set(WAITING) & set(self.workqueue):
-                node.shutdown()  # once it has done what it was given
-            else:
-                super()._reschedule(node)
 
     return InTurn(config, log)
 
 
-def turn_of(group: str, process: str) -> int:
+def turn_of(group: str) -> int:
     """A run lasts as long as its last group, so long ones begin first; two that use the engine slow each other down."""
-    if group in WAITING:
-        return 0 if process == THIRD else 3
     return 0 if group in LONGEST else 2 if group.startswith(BESIDE_NO_LAB) else 1
 
 
