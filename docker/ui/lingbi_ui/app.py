@@ -22,6 +22,7 @@ from lingbi_ui.talk import Talk  # noqa: E402
 
 # How often Gradio looks whether somebody asked. Its own thousand times a second keep 8 % of a core busy day and night.
 QUEUE_LOOK_S = 0.02
+PROGRESS_LOOK_S = 1.0  # and whether there is progress to tell: this page tells none through Gradio
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -44,7 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
         return JSONResponse({"instance": instance} | summary(await api.state()))
 
     blocks = page.build(settings, Talk(settings, api))
-    blocks._queue.sleep_when_free = QUEUE_LOOK_S  # Gradio has no setting for it
+    queue = blocks._queue  # Gradio has no settings for these
+    queue.sleep_when_free, queue.progress_update_sleep_when_free = QUEUE_LOOK_S, PROGRESS_LOOK_S
     fence(blocks)
     app.add_middleware(Fence)
     return gr.mount_gradio_app(
