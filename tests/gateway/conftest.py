@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -29,10 +30,11 @@ class Upstream:
     """A server in place of lingbi's, for what the real one cannot be made to do.
 
     behaviour: "answer", "stream", "refuse" (503), "hang", "slow" (0.5 s), "break later" (within its answer).
+    sent: time.monotonic() of each chunk.
     """
 
     def __init__(self, name: str = "upstream"):
-        self.name, self.behaviour, self.seen, self.peers, self.left = name, "answer", [], set(), 0
+        self.name, self.behaviour, self.seen, self.peers, self.left, self.sent = name, "answer", [], set(), 0, []
         self.port = free_port()
         app = Starlette(routes=[Route("/{path:path}", self._serve, methods=["GET", "POST"])])
         options = {"port": self.port, "log_level": "critical", "timeout_keep_alive": 5}
@@ -65,6 +67,7 @@ class Upstream:
     async def _stream(self, chunks: int, pause_s: float, breaks: bool = False):
         try:
             for number in range(chunks):
+                self.sent.append(time.monotonic())
                 yield f"data: {json.dumps({'number': number})}\n\n"
                 await asyncio.sleep(pause_s)
             if breaks:
