@@ -15,7 +15,7 @@ import pytest
 from lingbi.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS
 from tests.ansible.lab import images
-from tests.ansible.lab.load import Load
+from tests.ansible.lab.load import HURRY_S, Load
 from tests.ansible.lab.quickness import expect_quick
 
 OLD, NEW = VERSIONS
@@ -23,7 +23,7 @@ CARRIED = "1.2.0"  # in an archive only
 TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
-PAUSE_S, SHORT_PAUSE_S = 1.5, 0.1  # else the askers take both cores, and every rollout waits for them
+PAUSE_S = 1.5  # else the askers take both cores, and every rollout waits for them
 
 
 def asking(lab, pause_s: float = PAUSE_S, **more) -> Load:
@@ -137,7 +137,7 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
 def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
-    with asking(lab, SHORT_PAUSE_S) as load:
+    with asking(lab, HURRY_S) as load:
         load.until(10)
         long = [load.ask_long(1200) for _ in range(2)]
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
@@ -265,7 +265,7 @@ def test_a_host_that_is_cut_off_stops_a_rollout_and_site_brings_it_back(lab):
 
 
 def test_a_host_that_is_cut_off_is_ejected(lab):
-    with asking(lab, SHORT_PAUSE_S, patience_s=2 * EJECTED_S) as load:
+    with asking(lab, HURRY_S, patience_s=2 * EJECTED_S) as load:
         load.until(20)
         lab.cut("gpu2")
         time.sleep(EJECTED_S)

@@ -78,8 +78,8 @@ def test_every_model_on_every_slice(model, gb):
     if gb >= model.card_gb:
         assert found.session_len == model.session_len
     if gb >= 40:
-        assert rank(found)[1:] == (found.max_batch_size, BITS[STEPS[0][0]], STEPS[0][1])
-        assert found.max_batch_size >= BATCHES[0]
+        assert found.max_batch_size in (BATCHES[0], fit.WIDE_BATCH)
+        assert rank(found)[2:] == (BITS[STEPS[0][0]], STEPS[0][1])
 
 
 @pytest.mark.parametrize(

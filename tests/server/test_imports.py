@@ -37,7 +37,5 @@ print("torch" in sys.modules, "fastapi" in sys.modules)
 
 @pytest.mark.parametrize("command", ["container", "smoke"])
 def test_commands_load_no_command_line_of_httpx(command):
-    assert loaded(f"import sys, lingbi.{command}; print('httpx' in sys.modules, 'rich' in sys.modules)").split() == [
-        "True",
-        "False",
-    ]
+    code = f"import sys, lingbi.{command}; print('httpx' in sys.modules, 'rich' in sys.modules)"
+    assert loaded(code).split() == ["True", "False"]

@@ -117,7 +117,7 @@ def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") ->
 
 
 def _widened(model, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
-    """With WIDE_BATCH where nothing had to give way and the cache is large enough for it, else as found."""
+    """With WIDE_BATCH where no answers had to give way and the cache is large enough for it, else as found."""
     if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
         return found
     beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len)
