@@ -84,20 +84,22 @@ def test_ready_tells_what_the_engine_takes_of_a_gpu_as_the_document_says(client,
     assert all(type(told[name]) is kinds[schema["type"]] for name, schema in described["properties"].items())
 
 
-def test_a_workers_threads_take_short_turns_on_a_gpu_only(monkeypatch):
+def test_a_workers_threads_take_short_turns_and_its_reserves_are_small_on_a_gpu_only(monkeypatch):
     """Whoever waits for a turn wakes as often: a CPU engine needs its cores itself."""
     # by its name in sys.modules: the package lmdeploy has a function `serve`
     engine = import_module("lmdeploy.serve.vl_async_engine")
     monkeypatch.setattr(engine, "VLAsyncEngine", lambda path, backend_config: backend_config)
     monkeypatch.setenv("TM_LOG_LEVEL", "ERROR")
-    monkeypatch.setattr("lingbi.engines.stacks.shrink_stacks", lambda: None)
+    shrunk = []
+    monkeypatch.setattr("lingbi.engines.reserves.shrink_reserves", lambda: shrunk.append(True))
     monkeypatch.setattr(worker, "adopt", lambda logger: None)
     folder, settings, usual_s = inspect(DEMO), Settings(), sys.getswitchinterval()
     try:
         worker.build_engine(folder, settings)
-        assert sys.getswitchinterval() == usual_s
+        assert sys.getswitchinterval() == usual_s and not shrunk
         worker.build_engine(folder, settings, fit(folder, 24_000))
         assert sys.getswitchinterval() == pytest.approx(worker.THREAD_TURN_S)
+        assert len(shrunk) == 1
     finally:
         sys.setswitchinterval(usual_s)
 

@@ -19,8 +19,8 @@ MIB = 1 << 20
 BLOCK_TOKENS = 64  # of KV cache, which TurboMind gives out in blocks
 BITS = {"0": 16, "8": 8, "4": 4}
 QUANTISED_EXTRA = 4  # bytes of scale and zero point for each head's key or value of a token
-# CUDA context, the kernels of torch and TurboMind, cuBLAS workspaces.
-RUNTIME_MIB = 740
+# CUDA context, the kernels of torch and TurboMind.
+RUNTIME_MIB = 560
 # The tower's activations: a picture of so many tokens in CUDA graphs, or a picture of up to 26 tiles.
 TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB = 150 << 10, 700
 # A prompt token of one step, in widths of the model, 16 bits each: its states, keys and values, and the feed-forward

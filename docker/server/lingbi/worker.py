@@ -203,9 +203,9 @@ def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None
     adopt(logger)
     config = TurbomindEngineConfig(session_len=settings.session_len or folder.session_len, max_batch_size=CPU_INSTANCES)
     if fit:
-        from lingbi.engines.stacks import shrink_stacks
+        from lingbi.engines.reserves import shrink_reserves
 
-        shrink_stacks()
+        shrink_reserves()
         sys.setswitchinterval(THREAD_TURN_S)
         config = TurbomindEngineConfig(
             session_len=fit.session_len,

@@ -1,7 +1,8 @@
-"""Gives back the stacks that CUDA keeps for threads, which no kernel here uses."""
+"""Small reserves of GPU memory for CUDA and cuBLAS, whose own are for work that is not done here."""
 
 import ctypes
 import logging
+import os
 
 import torch
 
@@ -11,10 +12,17 @@ STACK_LIMIT = 0  # CU_LIMIT_STACK_SIZE
 # CUDA keeps 1024 for each thread that a card can hold at once: 264 MiB on an H100. Where the compiler counted more for a
 # kernel, that kernel gets it all the same; only recursion could need what is saved here, and no kernel here recurses.
 STACK_BYTES = 128
+# cuBLAS and torch take a workspace for each handle and stream, on an H100 of 32 MiB every time. A worker is as fast without
+# (docs/performance). Both read this when a handle is made: KiB, and how many of them.
+WORKSPACES, SMALL_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", ":16:8"
 
 
-def shrink_stacks() -> None:
-    """Of the GPU that this process sees first; without effect, and with a line in the log, where CUDA declines."""
+def shrink_reserves() -> None:
+    """Of the GPU that this process sees first, before anything is computed there.
+
+    What the operator chose for cuBLAS stays. Without effect, and with a line in the log, where CUDA declines.
+    """
+    os.environ.setdefault(WORKSPACES, SMALL_WORKSPACES)
     torch.zeros(1, device="cuda")  # makes the context, whose limit it is
     status = ctypes.CDLL(DRIVER).cuCtxSetLimit(STACK_LIMIT, ctypes.c_size_t(STACK_BYTES))
     if status:
