@@ -22,8 +22,8 @@ from lingbi.keeper import Keeper
 from lingbi.keys import ensure_keys, read_keys, take_keys
 from lingbi.memory import available_mib
 from lingbi.settings import load_settings
+from lingbi.start_plan import decide
 from lingbi.supervision import wait_until
-from lingbi.up import decide
 from tests.conftest import ROOT, answers, clean_environment, free_port, lingbi
 
 
@@ -198,7 +198,7 @@ def test_without_any_worker_it_gives_up(kept):
 
 def test_a_fetch_asks_for_no_memory_of_a_model_that_others_will_load(tmp_path, monkeypatch):
     """A machine with little memory beside a large card; the server's own check is the one that counts."""
-    monkeypatch.setattr("lingbi.up.available_mib", lambda: 100)
+    monkeypatch.setattr("lingbi.start_plan.available_mib", lambda: 100)
     settings = load_settings(model="7b", models_dir=tmp_path)
     assert container.find_weights(settings).is_to_come
     with pytest.raises(ConfigurationError, match="needs"):

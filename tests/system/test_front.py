@@ -13,7 +13,7 @@ from lingbi.settings import load_settings
 from lingbi.supervision import Supervisor, wait_until
 from lingbi.up import curl_line
 from tests.conftest import lingbi, running_stack
-from tests.system.test_up_and_down import SMOKE
+from tests.system.test_smoke import SMOKE
 
 
 def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):

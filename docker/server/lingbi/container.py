@@ -19,8 +19,8 @@ from lingbi.logs import configure
 from lingbi.model_folder import inspect
 from lingbi.models import Found, find_model
 from lingbi.settings import Settings, load_settings
-from lingbi.supervision import CONFIG_FILE, environment
-from lingbi.up import RECORD, Plan, decide, resolved
+from lingbi.start_plan import Plan, decide, resolved
+from lingbi.supervision import CONFIG_FILE, environment, record_file
 from lingbi.weights.progress import Progress
 from lingbi.weights.start import check_may_fetch, ensure
 
@@ -100,7 +100,7 @@ def become_supervisord(plan: Plan) -> None:
     if settings.plain_keys_dir:
         take_keys(settings.hashed_key_file(), settings.plain_keys_dir)
     (settings.state_dir / "run").mkdir(exist_ok=True)
-    (settings.state_dir / "run" / RECORD).write_text(json.dumps(record(plan)))
+    record_file(settings.state_dir).write_text(json.dumps(record(plan)))
     values = environment(resolved(plan), plan.workers)
     values["SUPERVISOR_INCLUDE"] = str(CONFIG_FILE.with_name("container.conf"))
     command = [sys.executable, "-m", "lingbi.keeper", "-c", str(CONFIG_FILE)]

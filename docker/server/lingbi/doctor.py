@@ -15,7 +15,7 @@ from lingbi.memory import MIB, available_mib, check_memory
 from lingbi.model_folder import inspect
 from lingbi.models import choose_model, find_model
 from lingbi.settings import load_settings
-from lingbi.up import count_workers, decide
+from lingbi.start_plan import count_workers, decide
 from lingbi.weights.start import check_may_fetch
 
 MARGIN_MIB = 64  # between two looks at what is free

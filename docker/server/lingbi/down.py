@@ -5,8 +5,7 @@ import sys
 
 from lingbi.errors import LingbiError
 from lingbi.settings import load_settings
-from lingbi.supervision import STOP_MARGIN_S, Supervisor
-from lingbi.up import RECORD, only_one
+from lingbi.supervision import STOP_MARGIN_S, Supervisor, only_one, record_file
 
 
 def main(arguments=None) -> int:
@@ -17,7 +16,7 @@ def main(arguments=None) -> int:
         state_dir = settings.state_dir.absolute()
         with only_one(state_dir):
             stopped = Supervisor(state_dir).stop(settings.drain_timeout_s + STOP_MARGIN_S)
-            (state_dir / "run" / RECORD).unlink(missing_ok=True)
+            record_file(state_dir).unlink(missing_ok=True)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -109,9 +109,9 @@ def started_here() -> dict:
     """What scripts/up has written of the server that it started. Raises ConfigurationError where there is none."""
     # Imported here alone: who gives a URL need not wait for what a start needs.
     from lingbi.settings import load_settings
-    from lingbi.up import RECORD
+    from lingbi.supervision import record_file
 
-    record = load_settings().state_dir / "run" / RECORD
+    record = record_file(load_settings().state_dir)
     if not record.exists():
         raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
     return json.loads(record.read_text())

@@ -1,6 +1,7 @@
 """Starts, watches and stops supervisord, which keeps the workers up."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from lingbi.errors import StartError
+from lingbi.errors import ConfigurationError, StartError
 from lingbi.logs import readable
 from lingbi.settings import PREFIX, Settings
 
@@ -41,6 +42,23 @@ def socket_path(state_dir: Path) -> Path:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"lingbi-{os.getuid()}-{digest}.sock"
+
+
+def record_file(state_dir: Path) -> Path:
+    """What is up here, as JSON: where it answers, with which key and model; for scripts/smoke and scripts/down."""
+    return state_dir / "run" / "server.json"
+
+
+@contextlib.contextmanager
+def only_one(state_dir: Path):
+    """Hold the lock of a state folder, so that two starts do not meet."""
+    (state_dir / "run").mkdir(parents=True, exist_ok=True)
+    with (state_dir / "run" / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"another scripts/up is at work on {state_dir}; wait for it") from None
+        yield
 
 
 def gateway_folders(state_dir: Path) -> tuple:
