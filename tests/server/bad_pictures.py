@@ -34,19 +34,24 @@ def png(width: int, height: int, *chunks: bytes, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def zeros(mebibytes: int) -> bytes:
+    """The zlib stream of so many MiB of zeros: one of them compressed, over and over (RFC 1950, RFC 1951)."""
+    packer = zlib.compressobj(9, wbits=-15)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    last = zlib.compressobj(wbits=-15).flush()
+    adler = ((mebibytes << 20) % 65521 << 16) + 1
+    return b"\x78\xda" + block * mebibytes + last + struct.pack(">I", adler)
+
+
 def zip_bomb() -> bytes:
     """2 GiB of zeros behind a head that says 100 x 100."""
-    packer = zlib.compressobj(9)
-    zeros = bytes(1 << 20)
-    return png(100, 100, data=b"".join(packer.compress(zeros) for _ in range(2048)) + packer.flush())
+    return png(100, 100, data=zeros(2048))
 
 
 def text_bomb() -> bytes:
     """A compressed comment of 512 MiB."""
-    packer = zlib.compressobj(9)
-    text = b"".join(packer.compress(bytes(1 << 20)) for _ in range(512)) + packer.flush()
     good = zlib.compress(bytes(101 * 100))
-    return png(100, 100, chunk(b"zTXt", b"Comment\0\0" + text), data=good)
+    return png(100, 100, chunk(b"zTXt", b"Comment\0\0" + zeros(512)), data=good)
 
 
 def many_scans() -> bytes:

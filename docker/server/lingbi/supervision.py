@@ -25,13 +25,13 @@ POLL_S = 0.2
 WORKER, SUPERVISORD, PAGE = "lingbi.worker", "supervisor.supervisord", "lingbi_ui"
 
 
-def wait_until(predicate, timeout_s: float) -> bool:
+def wait_until(predicate, timeout_s: float, poll_s: float = POLL_S) -> bool:
     """Poll until the predicate holds; False when the time is up."""
     deadline = time.monotonic() + timeout_s
     while not predicate():
         if time.monotonic() > deadline:
             return False
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     return True
 
 

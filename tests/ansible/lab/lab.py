@@ -174,6 +174,10 @@ class Lab:
     def upstreams(self, gateway: str | None = None) -> str:
         return self.root(gateway or self.gateways[0], "cat", "/opt/lingbi/upstreams/servers.conf")
 
+    def is_held(self) -> bool:
+        """Whether a run holds the lab, as it does from its preparations to its end."""
+        return self.root(self.gateways[0], "ls", "/opt/lingbi/rollout.lock", check=False) != ""
+
     def cut(self, name: str) -> None:
         """Take a host off the network, as a pulled cable does."""
         docker("network", "disconnect", self.network, self.hosts[name].container)

@@ -5,6 +5,7 @@ its end are each counted, with what was seen.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import threading
@@ -78,7 +79,7 @@ class Load:
 
     def _ask(self, client: httpx.Client, scene: Scene, is_stream: bool, begun: float) -> tuple:
         """(kind, what was seen) of one question: right, wrong, cut or failed."""
-        body = {"model": MODEL, "messages": [turn(QUESTION, data_url(scene))], "max_tokens": 32, "temperature": 0}
+        body = {"model": MODEL, "messages": [question(scene)], "max_tokens": 32, "temperature": 0}
         try:
             kind, text = streamed(client, body) if is_stream else whole(client, body)
         except httpx.HTTPError as error:
@@ -133,6 +134,12 @@ class Load:
             self.counts[kind] += 1
             if kind not in ("right", "long"):
                 self.faults.append((time.strftime("%H:%M:%S"), kind, seen[:300], begun))
+
+
+@functools.cache
+def question(scene: Scene) -> dict:
+    """The message that asks about a scene; its picture is drawn once."""
+    return turn(QUESTION, data_url(scene))
 
 
 def whole(client: httpx.Client, body: dict) -> tuple:
