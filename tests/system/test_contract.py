@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from lingbi.openapi import describe
 
 MODEL = "internlm-xcomposer2-demo"
-EXAMPLES = 25
+EXAMPLES = 40
 BOUNDED = settings(
     max_examples=EXAMPLES,
     deadline=None,

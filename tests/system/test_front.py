@@ -10,7 +10,7 @@ import psutil
 from lingbi.front import Front
 from lingbi.keys import read_keys
 from lingbi.settings import load_settings
-from lingbi.supervision import Supervisor, wait_until
+from lingbi.supervision import Supervisor, record_file, wait_until
 from lingbi.up import curl_line
 from tests.conftest import lingbi, running_stack
 from tests.system.test_smoke import SMOKE
@@ -21,7 +21,7 @@ def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
     with running_stack(state_dir, LINGBI_GATEWAY_TLS="generated") as stack:
         assert stack["url"].startswith("https://")
         assert set(stack) - {"key", "ports"} == {"url", "api_key_file", "model", "engine", "seconds"}
-        record = json.loads((state_dir / "run" / "server.json").read_text())
+        record = json.loads(record_file(state_dir).read_text())
         line = curl_line(stack["url"], stack["key"], stack["model"], record["ca_file"])
         assert "choices" in subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
         done = lingbi("smoke", "--json", state_dir=state_dir)
