@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from lingbi.models import find_model
+from lingbi.model.resolve import find_model
 from lingbi.settings import load_settings
 from lingbi.weights import marker
 from lingbi.weights.checking import THREADS, find_faults, hash_file
@@ -88,7 +88,18 @@ class Bench:
         return process, json.loads(process.stdout.readline())["url"]
 
     def fetch(self, url: str, to: Path, *arguments) -> subprocess.Popen:
-        command = [sys.executable, "-m", "lingbi.fetch", "--model", MODEL, "--to", to, "--endpoint", url, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "lingbi.cli.fetch",
+            "--model",
+            MODEL,
+            "--to",
+            to,
+            "--endpoint",
+            url,
+            *arguments,
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "docker/server")}
         return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
 

@@ -4,8 +4,8 @@ import itertools
 
 import httpx
 
-from lingbi.scenes import Scene, Thing, find_fault
-from lingbi.smoke_checks import data_url, turn
+from lingbi.images.scenes import Scene, Thing, find_fault
+from lingbi.smoke.checks import data_url, turn
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "pink", "cyan")
 SHAPES = ("circle", "square", "triangle", "star")

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lingbi.engines.choice import find_gpus
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
+from lingbi.model.gpus import find_gpus
 
 pytest_plugins = ["tests.containers.fixtures"]
 # httpx reads all certificate authorities for every call that has no client: 50 ms of a core, and a start is asked for often.
@@ -138,7 +138,7 @@ def clean_environment(state_dir: Path) -> dict:
 
 @contextlib.contextmanager
 def running_server(state_dir: Path, *arguments, **environment):
-    """A server alone, started by lingbi.up; yields its report, with the key as "key" and "port"."""
+    """A server alone, started by lingbi.launch.up; yields its report, with the key as "key" and "port"."""
     port = free_port()
     up = lingbi("up", "--json", "--server-only", "--port", port, *arguments, state_dir=state_dir, **environment)
     assert up.returncode == 0, up.stderr
@@ -177,7 +177,7 @@ def running_worker(state_dir: Path, *command, **environment):
 
 @contextlib.contextmanager
 def running_stack(state_dir: Path, *arguments, **environment):
-    """Server, page and gateway, started by lingbi.up with the demo model; yields its report with "key" and "ports"."""
+    """Server, page and gateway, started by lingbi.launch.up with the demo model; yields its report with "key" and "ports"."""
     values = clean_environment(state_dir)
     ports = {name: int(value) for name, value in values.items() if name.startswith("LINGBI_") and "PORT" in name}
     environment = {name: str(port) for name, port in ports.items()} | environment

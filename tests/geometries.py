@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from lingbi.catalogue import MODELS, Model
-from lingbi.random_model import make
+from lingbi.model.catalogue import MODELS, Model
+from lingbi.model.random import make
 from tests.conftest import ROOT, lingbi, running_server
 from tests.hub import running_hub
 

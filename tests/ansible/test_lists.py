@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.ansible import variables
 from tests.ansible.plugins import load
 

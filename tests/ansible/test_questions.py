@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from lingbi import smoke
-from lingbi.smoke_checks import CHECKS
+from lingbi.smoke import main
+from lingbi.smoke.checks import CHECKS
 from tests.ansible.plugins import load
 
 server = load("library/server_swap.py").server
@@ -36,32 +36,32 @@ def starting():
 
 
 def options(url, wait_s):
-    return smoke.parse([url, "--core", f"--wait-ready={wait_s}"])
+    return main.parse([url, "--core", f"--wait-ready={wait_s}"])
 
 
 def test_the_smoke_test_waits_for_a_server_that_starts(starting):
-    assert smoke.wait_ready(options(f"{starting.url}/v1", 20)) == "" and starting.asked == 3
+    assert main.wait_ready(options(f"{starting.url}/v1", 20)) == "" and starting.asked == 3
 
 
 def test_a_server_that_does_not_get_ready_is_told_with_its_words(starting, capsys):
     starting.asked = -1000
-    assert smoke.main([starting.url, "--core", "--wait-ready=0.1"]) == 1
+    assert main.main([starting.url, "--core", "--wait-ready=0.1"]) == 1
     assert "FAIL  ready: not within 0.1 s: status 503: loading" in capsys.readouterr().err
 
 
 def test_the_core_questions_are_some_of_all():
-    assert set(smoke.CORE) < {check.name for check in CHECKS} and "picture" in smoke.CORE
+    assert set(main.CORE) < {check.name for check in CHECKS} and "picture" in main.CORE
 
 
 def test_what_a_rollout_waits_for_loads_nothing_that_a_start_needs():
-    code = "import sys, lingbi.smoke; sys.exit(' '.join({'lingbi.up', 'pydantic_settings'} & set(sys.modules)) or 0)"
+    code = "import sys, lingbi.main.main; sys.exit(' '.join({'lingbi.launch.up', 'pydantic_settings'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_rollouts_question_is_one_that_the_smoke_test_understands():
     command = server.question("c1", "23333", 60)
-    parsed = smoke.parse(list(command[command.index("lingbi.smoke") + 1 :]))
+    parsed = main.parse(list(command[command.index("lingbi.smoke") + 1 :]))
     assert (parsed.url, parsed.core, parsed.json, parsed.wait_ready) == ("http://127.0.0.1:23333", True, True, 60)
 
 

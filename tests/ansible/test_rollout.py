@@ -12,7 +12,7 @@ import time
 import httpx
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS
 from tests.ansible.lab import images
 from tests.ansible.lab.load import HURRY_S, Load

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.conftest import ROOT
 
 PACKAGES = ("chromium-headless-shell", "fonts-noto-cjk")

@@ -6,8 +6,8 @@ import re
 import httpx
 from playwright.sync_api import expect
 
-from lingbi.scenes import Scene, Thing, draw
-from lingbi.supervision import wait_until
+from lingbi.images.scenes import Scene, Thing, draw
+from lingbi.launch.supervision import wait_until
 from tests.client import CHAT, metric
 
 RED = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)

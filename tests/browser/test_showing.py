@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from lingbi.catalogue import MODELS
-from lingbi.readiness import LOADING_MODEL, PREPARING
+from lingbi.http.readiness import LOADING_MODEL, PREPARING
+from lingbi.model.catalogue import MODELS
 from tests.browser.test_trouble import axe_faults
 from tests.gateway.conftest import running_gateway
 from tests.ui.conftest import READY, FakeApi, running_page

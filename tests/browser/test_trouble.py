@@ -10,8 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from lingbi.scenes import Scene, Thing, draw
-from lingbi.supervision import Supervisor
+from lingbi.images.scenes import Scene, Thing, draw
+from lingbi.launch.supervision import Supervisor
 from tests.conftest import clean_environment, running_stack
 from tests.gateway.conftest import running_gateway
 from tests.ui.conftest import PYTHON, running_page

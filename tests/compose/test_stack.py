@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from host.env_file import changed, parse
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.browser.conftest import Visitor, chromium  # noqa: F401 - a fixture
 from tests.compose.conftest import SERVICES
 from tests.conftest import ROOT, answers, lingbi

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
 SUITE = "trixie"

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.conftest import ROOT, free_port, running_worker
 
 SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lingbi.faults import BodyTooLarge, NotReady
-from lingbi.supervision import wait_until
+from lingbi.api_errors import BodyTooLarge, NotReady
+from lingbi.launch.supervision import wait_until
 from lingbi_gateway import errors, nginx
 from lingbi_gateway.__main__ import main as gateway_command
 from lingbi_gateway.configuration import Machine, render, servers_file, write

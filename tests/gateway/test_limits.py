@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from lingbi.faults import BodyTooLarge
-from lingbi.supervision import wait_until
+from lingbi.api_errors import BodyTooLarge
+from lingbi.launch.supervision import wait_until
 from tests.client import CHAT
 from tests.gateway.conftest import running_gateway
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from lingbi_gateway.configuration import RETRY_WITHIN_S
 from tests.client import CHAT, SCENES, fault, question
 from tests.conftest import free_port

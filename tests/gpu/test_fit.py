@@ -8,9 +8,9 @@ import math
 
 import pytest
 
-from lingbi import catalogue
 from lingbi.bench.__main__ import main as bench
-from lingbi.fit import MIB, block_bytes, fit
+from lingbi.model import catalogue
+from lingbi.model.sizing import MIB, block_bytes, fit
 from tests.geometries import PUBLISHED, random_weights
 
 CHATS = 8

@@ -9,7 +9,7 @@ import psutil
 import pynvml
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.client import CHAT, SCENES, fault, http, metric, question
 from tests.conftest import running_worker
 from tests.load.mixed import Run

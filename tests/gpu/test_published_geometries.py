@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lingbi import catalogue
+from lingbi.model import catalogue
 from tests.conftest import lingbi
 from tests.geometries import PUBLISHED, expect_fetched_loaded_and_right
 
@@ -22,7 +22,7 @@ def test_a_geometry_is_fetched_loaded_and_answers(tmp_path, model):
 
 def test_the_pipeline_answers_in_batches(tmp_path):
     """More pictures than a batch, one of them unreadable, on TurboMind with the demo model."""
-    from lingbi.scenes import Scene, Thing, draw
+    from lingbi.images.scenes import Scene, Thing, draw
 
     for number in range(150):
         draw(Scene((Thing(("red", "blue", "green")[number % 3], "circle"),))).save(tmp_path / f"{number:03}.png")

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from lingbi.engines.reserves import WORKSPACES
+from lingbi.engine.turbomind.workspaces import WORKSPACES
 
 LARGEST_MIB = 16  # one workspace of cuBLAS's own choice for an H100 has 32
 TAKE = """
 import torch
-from lingbi.engines.reserves import shrink_reserves
+from lingbi.engine.turbomind.workspaces import shrink_reserves
 
 def multiply():
     with torch.cuda.stream(torch.cuda.Stream()):

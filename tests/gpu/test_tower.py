@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lingbi import catalogue
+from lingbi.engine.patches import CLIP_CONFIG, CLIP_NAME
 from lingbi.hook import STOCK
-from lingbi.lmdeploy_patches import CLIP_CONFIG, CLIP_NAME
+from lingbi.model import catalogue
 from tests.conftest import DEMO, ROOT
 from tests.geometries import PUBLISHED, random_weights
 

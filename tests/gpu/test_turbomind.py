@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from lingbi.random_model import make
-from lingbi.supervision import Supervisor, wait_until
+from lingbi.launch.supervision import Supervisor, wait_until
+from lingbi.model.random import make
 from tests.conftest import answers, lingbi, running_server
 from tests.geometries import PUBLISHED
 from training.demo.score import PASS_MARK, UrlModel, score_model

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.containers.images import docker, inspect
 
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")

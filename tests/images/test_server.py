@@ -6,7 +6,7 @@ import threading
 import httpx
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.conftest import ROOT
 from tests.containers.images import docker, inspect, worrying
 from tests.images.conftest import EXPECTED, HARDENED, health, logs, python, running, wait_exit, wait_healthy
@@ -56,24 +56,24 @@ def test_its_log_holds_nothing_unexpected(server):
 
 def test_process_1_is_supervisord_and_no_root(server):
     said = docker("exec", server, "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; id -u; grep CapEff /proc/1/status").stdout
-    assert "lingbi.keeper" in said and "10001" in said and "0000000000000000" in said
+    assert "lingbi.launch.pid1" in said and "10001" in said and "0000000000000000" in said
 
 
 def test_it_is_unhealthy_while_its_worker_stands_still(server):
     pid = worker_pid(server)
     docker("exec", server, "sh", "-c", f"kill -STOP {pid}")
     try:
-        done = docker("exec", server, "python", "-m", "lingbi.health", check=False)
+        done = docker("exec", server, "python", "-m", "lingbi.launch.health", check=False)
         assert done.returncode == 1 and "port 23333: TimeoutError" in done.stdout
     finally:
         docker("exec", server, "sh", "-c", f"kill -CONT {pid}")
-    assert docker("exec", server, "python", "-m", "lingbi.health").stdout.strip() == "ready"
+    assert docker("exec", server, "python", "-m", "lingbi.launch.health").stdout.strip() == "ready"
 
 
 def test_a_killed_worker_comes_back(server):
     pid = worker_pid(server)
     docker("exec", server, "sh", "-c", f"kill -9 {pid}")
-    ready = ("exec", server, "python", "-m", "lingbi.health")
+    ready = ("exec", server, "python", "-m", "lingbi.launch.health")
     assert wait_until(lambda: docker(*ready, check=False).returncode == 0 and worker_pid(server) != pid, 60), logs(
         server
     )

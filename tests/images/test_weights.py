@@ -64,7 +64,7 @@ def test_a_first_start_fetches_and_a_second_asks_nobody(server_image, hub, volum
 def test_sigterm_ends_a_fetch_at_once_and_the_next_goes_on(server_image, hub, volume):  # noqa: F811
     hub.faults.rate = MIB // 4
     with running(server_image, *asking(hub, volume), "fetch", options=(*ON_HOST, *HARDENED)) as name:
-        from lingbi.supervision import wait_until
+        from lingbi.launch.supervision import wait_until
 
         assert wait_until(lambda: "fetching weights" in logs(name), 60), logs(name)
         docker("stop", "--time=30", name)

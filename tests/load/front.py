@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from lingbi.settings import PREFIX
-from lingbi.smoke_checks import data_url, turn
+from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
 from tests.conftest import free_port, running_worker
 from tests.gateway.conftest import running_gateway

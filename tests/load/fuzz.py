@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lingbi.faults import PictureError
-from lingbi.pictures import PixelBudget, decode, decode_data_url
-from lingbi.scenes import draw
+from lingbi.api_errors import PictureError
+from lingbi.images.loader import PixelBudget, decode, decode_data_url
+from lingbi.images.scenes import draw
 from tests.conftest import DEMO
 from tests.server import bad_pictures
 from tests.server.bad_pictures import SCENE, file_of, url_of
@@ -262,15 +262,15 @@ def fuzz_messages(count: int) -> Counter:
 
 async def _application(state_dir: Path):
     """The real application with the demo model on the CPU engine, and a key."""
-    from lingbi.api import create_app
-    from lingbi.keys import KeyRing, ensure_keys
-    from lingbi.metrics import Metrics
-    from lingbi.model_folder import inspect
-    from lingbi.readiness import READY, Readiness
-    from lingbi.service import Service
+    from lingbi.heartbeat import Vitals
+    from lingbi.http.app import create_app
+    from lingbi.http.auth import KeyRing, ensure_keys
+    from lingbi.http.metrics import Metrics
+    from lingbi.http.readiness import READY, Readiness
+    from lingbi.http.service import Service
+    from lingbi.model.folder import inspect
     from lingbi.settings import load_settings
-    from lingbi.vitals import Vitals
-    from lingbi.worker import build_engine
+    from lingbi.worker.main import build_engine
 
     options = load_settings(state_dir=state_dir, engine="cpu", picture_urls=False)
     engine = build_engine(inspect(DEMO), options)

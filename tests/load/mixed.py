@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from lingbi.scenes import find_fault
-from lingbi.smoke_checks import data_url, turn
+from lingbi.images.scenes import find_fault
+from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
 from tests.server.bad_pictures import refused, url_of, zip_bomb
 from tests.server.picture_hosts import (

@@ -30,16 +30,16 @@ SIDES = ("lingbi", "bare")
 
 def load_service(model: Path, running: int, kept_sessions: int = 0):
     """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
-    from lingbi.engines.choice import choose_engine, find_gpus
-    from lingbi.keys import KeyRing, ensure_keys
-    from lingbi.memory import available_mib, check_memory
-    from lingbi.metrics import Metrics
-    from lingbi.model_folder import inspect
-    from lingbi.readiness import READY, Readiness
-    from lingbi.service import Service
+    from lingbi.heartbeat import Vitals
+    from lingbi.http.auth import KeyRing, ensure_keys
+    from lingbi.http.metrics import Metrics
+    from lingbi.http.readiness import READY, Readiness
+    from lingbi.http.service import Service
+    from lingbi.model.folder import inspect
+    from lingbi.model.gpus import choose_engine, find_gpus
+    from lingbi.model.host_memory import available_mib, check_memory
     from lingbi.settings import load_settings
-    from lingbi.vitals import Vitals
-    from lingbi.worker import build_engine
+    from lingbi.worker.main import build_engine
 
     settings, folder = load_settings(cpu_sequences=running, max_batch_size=running), inspect(model)
     gpus = find_gpus()
@@ -58,7 +58,7 @@ def serve_both(model: Path, ports: dict, running: int) -> None:
     """Both applications in this process, each on its own thread and event loop, over one engine."""
     from lmdeploy.serve.openai import api_server
 
-    from lingbi.api import create_app
+    from lingbi.http.app import create_app
 
     service = load_service(model, running)
     api_server.VariableInterface.async_engine = service.generator.engine
@@ -69,7 +69,7 @@ def serve_both(model: Path, ports: dict, running: int) -> None:
 
 def questions(model: str) -> dict:
     """Both sides take these: lmdeploy's refuses less, and understands fewer fields."""
-    from lingbi.smoke_checks import data_url, turn
+    from lingbi.smoke.checks import data_url, turn
     from tests.client import QUESTION, SCENES
 
     options = {"model": model, "max_tokens": TOKENS, "temperature": 0.0, "ignore_eos": True, "stream": True}

@@ -6,7 +6,7 @@ import httpx
 import psutil
 import pytest
 
-from lingbi.faults import PictureError
+from lingbi.api_errors import PictureError
 from tests.conftest import running_worker
 from tests.load import fuzz
 from tests.load.mixed import ALLOWED_GROWTH_MIB, HOSTS, SPARE_FILES, Run, at_rest, hosts, leaks

@@ -20,7 +20,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from lingbi.engines.heap import share_one_heap, touch_ahead
+from lingbi.engine.turbomind.heap import share_one_heap, touch_ahead
 from lingbi.settings import load_settings
 from tests.load.overhead import load_service
 
@@ -166,8 +166,8 @@ class Asker:
 
     async def prompt(self):
         """The prompt of the next picture, encoded."""
-        from lingbi.pictures import picture_urls
-        from lingbi.protocol import ChatRequest
+        from lingbi.http.protocol import ChatRequest
+        from lingbi.images.loader import picture_urls
 
         (turn,) = self.questions.next_talk()
         body = ChatRequest(**self.questions.body([{"role": "user", "content": turn}]))
@@ -229,7 +229,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--at-once", type=int, default=1, help="questions whose prompts start together")
     parser.add_argument("--trace", type=Path, help="file for the trace of the last")
     parser.add_argument(
-        "--fresh-pages", action="store_true", help="leave the heap as it is (see lingbi/engines/heap.py)"
+        "--fresh-pages", action="store_true", help="leave the heap as it is (see lingbi/engine/turbomind/heap.py)"
     )
     options = parser.parse_args(arguments)
     if not options.fresh_pages:

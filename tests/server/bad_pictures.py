@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from PIL import Image
 
-from lingbi.scenes import Scene, Thing, draw
+from lingbi.images.scenes import Scene, Thing, draw
 
 SCENE = Scene((Thing("red", "circle"),))
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
-from lingbi.keys import Key, KeyRing, digest, save_keys
-from lingbi.readiness import READY, Readiness
+from lingbi.heartbeat import Pulse
+from lingbi.http.auth import Key, KeyRing, digest, save_keys
+from lingbi.http.readiness import READY, Readiness
 from lingbi.settings import Settings
 from lingbi.vision.cache import FeatureCache
-from lingbi.vitals import Pulse
 
 KEY = {"Authorization": "Bearer secret"}
 
@@ -23,9 +23,9 @@ class NoEngine:
 
 @pytest.fixture
 def service(tmp_path):
-    from lingbi.metrics import Metrics
-    from lingbi.service import Service
-    from lingbi.vitals import Vitals
+    from lingbi.heartbeat import Vitals
+    from lingbi.http.metrics import Metrics
+    from lingbi.http.service import Service
 
     save_keys(tmp_path / "keys", [Key("other", digest(b"other")), Key("one", digest(b"secret"))])
     readiness = Readiness("model", "cpu", "a test")
@@ -34,7 +34,7 @@ def service(tmp_path):
 
 @pytest.fixture
 def client(service):
-    from lingbi.api import create_app
+    from lingbi.http.app import create_app
 
     return TestClient(create_app(service), raise_server_exceptions=False)
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from lingbi.faults import EngineFault, TooLong
-from lingbi.openapi import describe
+from lingbi.api_errors import EngineFault, TooLong
+from lingbi.http.openapi import describe
 from tests.server.conftest import KEY
 
 CHAT = "/v1/chat/completions"

@@ -15,11 +15,21 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lingbi import catalogue, fit
-from lingbi.engines.choice import Gpu
 from lingbi.errors import ConfigurationError
-from lingbi.fit import ANYTHING, BATCHES, BITS, BLOCK_TOKENS, OTHERS_MIB, STEPS, Wanted, fit_when_free, least_mib
-from lingbi.model_folder import inspect
+from lingbi.model import catalogue, sizing
+from lingbi.model.folder import inspect
+from lingbi.model.gpus import Gpu
+from lingbi.model.sizing import (
+    ANYTHING,
+    BATCHES,
+    BITS,
+    BLOCK_TOKENS,
+    OTHERS_MIB,
+    STEPS,
+    Wanted,
+    fit_when_free,
+    least_mib,
+)
 from lingbi.settings import Settings
 from tests.conftest import DEMO, ROOT
 
@@ -49,14 +59,14 @@ own_choices = st.builds(
 def fitted(model, mib: int, wanted: Wanted = ANYTHING):
     """The Fit, or None where it is refused."""
     try:
-        return fit.fit(model, mib, wanted)
+        return sizing.fit(model, mib, wanted)
     except ConfigurationError:
         return None
 
 
 def refused(model, mib: int, wanted: Wanted = ANYTHING) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        fit.fit(model, mib, wanted, "GPU 0 (L4)")
+        sizing.fit(model, mib, wanted, "GPU 0 (L4)")
     return str(caught.value)
 
 
@@ -73,12 +83,12 @@ def test_every_model_on_every_slice(model, gb):
         needed, free = map(int, NUMBERS.search(refused(model, room_mib)).groups())
         assert needed > free == room_mib
         return
-    found = fit.fit(model, room_mib)
+    found = sizing.fit(model, room_mib)
     assert found.total_mib <= room_mib and found.cache_tokens >= found.session_len
     if gb >= model.card_gb:
         assert found.session_len == model.session_len
     if gb >= 40:
-        assert found.max_batch_size in (BATCHES[0], fit.WIDE_BATCH)
+        assert found.max_batch_size in (BATCHES[0], sizing.WIDE_BATCH)
         assert rank(found)[2:] == (BITS[STEPS[0][0]], STEPS[0][1])
 
 
@@ -86,24 +96,24 @@ def test_every_model_on_every_slice(model, gb):
     ("model", "gb", "answers"), [(VL_7B, 40, 64), (VL_7B, 80, 128), (TILED, 80, 64), (TILED, 141, 128)]
 )
 def test_more_answers_run_where_the_cache_has_room_for_all(model, gb, answers):
-    assert fit.fit(model, gb << 10).max_batch_size == answers
-    assert fit.fit(model, gb << 10, Wanted(max_batch_size=48)).max_batch_size == 48
+    assert sizing.fit(model, gb << 10).max_batch_size == answers
+    assert sizing.fit(model, gb << 10, Wanted(max_batch_size=48)).max_batch_size == 48
 
 
 def test_the_least_card_for_more_answers_holds_a_picture_chat_of_each():
     cards = range(40 << 10, 80 << 10)
-    least = bisect_left(cards, fit.WIDE_BATCH, key=lambda mib: fit.fit(VL_7B, mib).max_batch_size)
-    less, found = (fit.fit(VL_7B, cards[place]) for place in (least - 1, least))
-    assert (less.max_batch_size, found.max_batch_size) == (BATCHES[0], fit.WIDE_BATCH)
-    assert 0 <= found.cache_tokens - fit.WIDE_BATCH * fit.picture_session(VL_7B) < 2 * BLOCK_TOKENS
+    least = bisect_left(cards, sizing.WIDE_BATCH, key=lambda mib: sizing.fit(VL_7B, mib).max_batch_size)
+    less, found = (sizing.fit(VL_7B, cards[place]) for place in (least - 1, least))
+    assert (less.max_batch_size, found.max_batch_size) == (BATCHES[0], sizing.WIDE_BATCH)
+    assert 0 <= found.cache_tokens - sizing.WIDE_BATCH * sizing.picture_session(VL_7B) < 2 * BLOCK_TOKENS
 
 
 def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_session_last():
     least = least_mib(TILED)
-    down = [rank(fit.fit(TILED, mib)) for mib in range(least + WIDE_MIB, least - 1, -1)]
+    down = [rank(sizing.fit(TILED, mib)) for mib in range(least + WIDE_MIB, least - 1, -1)]
     assert down == sorted(down, reverse=True)
     sessions, answers, bits, steps = (sorted(set(values), reverse=True) for values in zip(*down, strict=True))
-    assert sessions[0] == TILED.session_len > sessions[-1] >= fit.least_session(TILED)
+    assert sessions[0] == TILED.session_len > sessions[-1] >= sizing.least_session(TILED)
     assert (answers, bits) == (sorted(BATCHES, reverse=True), sorted(BITS.values(), reverse=True))
     assert steps == sorted({prefill for _, prefill in STEPS}, reverse=True)
     smallest = (answers[-1], bits[-1], steps[-1])
@@ -113,16 +123,16 @@ def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_se
 def test_the_shortest_session_holds_the_largest_picture():
     for model in catalogue.MODELS:
         largest = int(model.picture_range.split("-")[-1])
-        assert fit.least_session(model) == largest + catalogue.TEMPLATE_TOKENS + fit.LEAST_ANSWER_TOKENS
+        assert sizing.least_session(model) == largest + catalogue.TEMPLATE_TOKENS + sizing.LEAST_ANSWER_TOKENS
 
 
 def test_fewer_bits_hold_more_tokens_and_more_answers_take_more():
-    sizes = [fit.block_bytes(VL_7B, quant) for quant in BITS]
+    sizes = [sizing.block_bytes(VL_7B, quant) for quant in BITS]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == BLOCK_TOKENS * VL_7B.geometry.kv_bytes
     heads = 2 * VL_7B.geometry.layers * VL_7B.geometry.kv_heads
-    assert sizes[1] == sizes[0] // 2 + BLOCK_TOKENS * heads * fit.QUANTISED_EXTRA
-    assert fit.runtime_mib(VL_7B, 64, 1024, 4096) > fit.runtime_mib(VL_7B, 4, 1024, 4096)
-    assert fit.runtime_mib(VL_7B, 4, 4096, 4096) > fit.runtime_mib(VL_7B, 4, 1024, 4096)
+    assert sizes[1] == sizes[0] // 2 + BLOCK_TOKENS * heads * sizing.QUANTISED_EXTRA
+    assert sizing.runtime_mib(VL_7B, 64, 1024, 4096) > sizing.runtime_mib(VL_7B, 4, 1024, 4096)
+    assert sizing.runtime_mib(VL_7B, 4, 4096, 4096) > sizing.runtime_mib(VL_7B, 4, 1024, 4096)
 
 
 @BOUNDED
@@ -137,18 +147,18 @@ def test_it_keeps_to_its_room_and_to_what_was_said(model, free_mib, wanted, limi
         name: getattr(found, name) for name in SAID
     }
     left_mib = room_mib - found.weights_mib - found.runtime_mib
-    assert found.cache_mib <= left_mib * (wanted.cache_fraction or fit.DEFAULT_SHARE) + 1
-    assert wanted.session_len or fit.least_session(model) <= found.session_len <= model.session_len
+    assert found.cache_mib <= left_mib * (wanted.cache_fraction or sizing.DEFAULT_SHARE) + 1
+    assert wanted.session_len or sizing.least_session(model) <= found.session_len <= model.session_len
 
 
 @BOUNDED
 @given(models, own_choices)
 def test_what_is_needed_is_exactly_the_least_that_is_accepted(model, wanted):
     needed = least_mib(model, wanted)
-    assert fit.fit(model, needed, wanted).total_mib <= needed
+    assert sizing.fit(model, needed, wanted).total_mib <= needed
     said = refused(model, needed - 1, wanted)
     assert NUMBERS.search(said).groups() == (str(needed), str(needed - 1)), said
-    assert fit.fit(model, 2 * needed, replace(wanted, gpu_memory_mib=needed)) == fit.fit(model, needed, wanted)
+    assert sizing.fit(model, 2 * needed, replace(wanted, gpu_memory_mib=needed)) == sizing.fit(model, needed, wanted)
     said = refused(model, 2 * needed, replace(wanted, gpu_memory_mib=needed - 1))
     assert NUMBERS.search(said).groups() == (str(needed), str(2 * needed)), said
     assert f"LINGBI_GPU_MEMORY_MIB allows {needed - 1}" in said
@@ -159,19 +169,19 @@ def test_what_is_needed_is_exactly_the_least_that_is_accepted(model, wanted):
 def test_more_memory_is_never_worse(model, free_mib, more_mib, wanted):
     found = fitted(model, free_mib, wanted)
     assume(found)
-    assert rank(fit.fit(model, free_mib + more_mib, wanted)) >= rank(found)
+    assert rank(sizing.fit(model, free_mib + more_mib, wanted)) >= rank(found)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_the_room_for_cache_is_what_its_share_is_of(share):
     free_mib = 4 * least_mib(VL_7B)
-    found = fit.fit(VL_7B, free_mib, Wanted(cache_fraction=share))
-    assert found.cache_mib == pytest.approx(share * fit.cache_room_mib(VL_7B, free_mib), rel=0.01)
+    found = sizing.fit(VL_7B, free_mib, Wanted(cache_fraction=share))
+    assert found.cache_mib == pytest.approx(share * sizing.cache_room_mib(VL_7B, free_mib), rel=0.01)
 
 
 def test_a_limit_above_what_is_free_changes_nothing():
     free_mib = least_mib(VL_7B)
-    assert fit.fit(VL_7B, free_mib, Wanted(gpu_memory_mib=free_mib + 1)) == fit.fit(VL_7B, free_mib)
+    assert sizing.fit(VL_7B, free_mib, Wanted(gpu_memory_mib=free_mib + 1)) == sizing.fit(VL_7B, free_mib)
     assert "LINGBI_GPU_MEMORY_MIB" not in refused(VL_7B, free_mib - 1, Wanted(gpu_memory_mib=free_mib))
 
 
@@ -195,7 +205,7 @@ def test_a_refusal_tells_the_remedy_that_would_do(free_mib, wanted, remedy):
 
 
 def test_what_a_fit_says_of_itself_has_its_numbers():
-    found = fit.fit(TILED, TILED.card_gb << 10)
+    found = sizing.fit(TILED, TILED.card_gb << 10)
     said = str(found)
     values = asdict(found) | {"total": found.total_mib, "tokens": found.cache_tokens, "bits": BITS[found.quant_policy]}
     unsaid = {name for name, value in values.items() if not re.search(rf"\b{value}\b", said)}
@@ -227,7 +237,7 @@ def clock(monkeypatch):
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(sizing, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     return now
 
 
@@ -247,32 +257,32 @@ def looks(*held_mib: int):
 
 def test_a_card_of_its_own_is_not_waited_for(clock, caplog):
     driver_mib = OTHERS_MIB // 2
-    assert fit_when_free(VL_7B, looks(driver_mib), Settings()) == fit.fit(VL_7B, TOTAL_MIB - driver_mib)
+    assert fit_when_free(VL_7B, looks(driver_mib), Settings()) == sizing.fit(VL_7B, TOTAL_MIB - driver_mib)
     assert clock[0] == 0 and not caplog.records
 
 
 def test_a_card_that_others_leave_is_waited_for(clock, caplog):
     look = looks(TOTAL_MIB, TOTAL_MIB - 5000, 9000, 0)
-    assert fit_when_free(VL_7B, look, Settings()) == fit.fit(VL_7B, TOTAL_MIB)
-    assert clock[0] == 3 * fit.LOOK_S and not caplog.records
+    assert fit_when_free(VL_7B, look, Settings()) == sizing.fit(VL_7B, TOTAL_MIB)
+    assert clock[0] == 3 * sizing.LOOK_S and not caplog.records
 
 
 def test_others_that_stay_are_waited_for_once_and_named_with_the_numbers(clock, caplog):
-    caplog.set_level(logging.WARNING, "lingbi.fit")
+    caplog.set_level(logging.WARNING, "lingbi.model.sizing")
     held_mib = TOTAL_MIB - least_mib(VL_7B)
     found = fit_when_free(VL_7B, looks(held_mib), Settings())
-    assert found == fit.fit(VL_7B, TOTAL_MIB - held_mib) and clock[0] == fit.LOOK_S
+    assert found == sizing.fit(VL_7B, TOTAL_MIB - held_mib) and clock[0] == sizing.LOOK_S
     (record,) = caplog.records
     said = record.getMessage()
     assert f"others hold {held_mib} of {TOTAL_MIB} MiB of GPU 3 (L4)" in said
-    assert str(found) in said and str(fit.fit(VL_7B, TOTAL_MIB)) in said
+    assert str(found) in said and str(sizing.fit(VL_7B, TOTAL_MIB)) in said
 
 
 def test_fewer_bits_are_told_though_they_hold_as_many_tokens(clock, caplog):
     at_16 = Wanted(quant_policy="0", max_batch_size=BATCHES[0], prefill_tokens=1024)
     free_mib = least_mib(VL_7B, replace(at_16, session_len=VL_7B.session_len)) - 1
     found = fit_when_free(VL_7B, looks(TOTAL_MIB - free_mib), Settings(gpu_memory_mib=free_mib + 1))
-    alone = fit.fit(VL_7B, free_mib + 1)
+    alone = sizing.fit(VL_7B, free_mib + 1)
     assert BITS[found.quant_policy] < BITS[alone.quant_policy] and found.cache_tokens >= alone.cache_tokens
     assert len(caplog.records) == 1
 
@@ -280,7 +290,7 @@ def test_fewer_bits_are_told_though_they_hold_as_many_tokens(clock, caplog):
 def test_others_are_not_named_where_there_is_room_enough_beside_them(clock, caplog):
     limit_mib = least_mib(VL_7B)
     settings = Settings(gpu_memory_mib=limit_mib)
-    assert fit_when_free(VL_7B, looks(TOTAL_MIB - limit_mib), settings) == fit.fit(VL_7B, limit_mib)
+    assert fit_when_free(VL_7B, looks(TOTAL_MIB - limit_mib), settings) == sizing.fit(VL_7B, limit_mib)
     assert not caplog.records
 
 
@@ -288,8 +298,8 @@ def test_the_wait_has_an_end_and_the_refusal_tells_what_is_free_then(clock):
     leaving = looks(*(TOTAL_MIB - mib for mib in range(1000)))
     with pytest.raises(ConfigurationError) as caught:
         fit_when_free(VL_7B, leaving, Settings())
-    assert clock[0] == fit.SETTLE_S
-    free_mib = fit.SETTLE_S // fit.LOOK_S
+    assert clock[0] == sizing.SETTLE_S
+    free_mib = sizing.SETTLE_S // sizing.LOOK_S
     assert f"needs {least_mib(VL_7B)} MiB, and {free_mib} MiB are free on GPU 3 (L4)" in str(caught.value)
 
 
@@ -299,5 +309,5 @@ def test_the_wait_has_an_end_and_the_refusal_tells_what_is_free_then(clock):
 def test_what_is_counted_is_what_was_measured(row):
     model = catalogue.find(row["model"])
     settings = row["max_batch_size"], row["prefill_tokens"], model.session_len
-    counted_mib = model.weight_bytes // fit.MIB + fit.runtime_mib(model, *settings) + row["cache_mib"]
+    counted_mib = model.weight_bytes // sizing.MIB + sizing.runtime_mib(model, *settings) + row["cache_mib"]
     assert abs(counted_mib / row["peak_mib"] - 1) <= 0.02

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from lingbi import catalogue, plan
-from lingbi.models import find_model
+from lingbi.cli import plan
+from lingbi.model import catalogue
+from lingbi.model.resolve import find_model
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT.parent / "shared/models"
@@ -78,8 +79,8 @@ def test_a_folder_of_every_published_geometry_is_recognised(tmp_path, model):
 
     import torch
 
-    from lingbi.model_folder import inspect
-    from lingbi.random_model import COPIED, with_own_code
+    from lingbi.model.folder import inspect
+    from lingbi.model.random import COPIED, with_own_code
     from tests.conftest import DEMO
 
     source = PUBLISHED / model.served_name

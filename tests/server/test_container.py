@@ -16,14 +16,14 @@ import pytest
 import yaml
 from supervisor.states import ProcessStates, SupervisorStates
 
-from lingbi import container, doctor
 from lingbi.errors import ConfigurationError
-from lingbi.keeper import Keeper
-from lingbi.keys import ensure_keys, read_keys, take_keys
-from lingbi.memory import available_mib
+from lingbi.http.auth import ensure_keys, read_keys, take_keys
+from lingbi.launch import doctor, entrypoint
+from lingbi.launch.pid1 import Keeper
+from lingbi.launch.plan import decide
+from lingbi.launch.supervision import wait_until
+from lingbi.model.host_memory import available_mib
 from lingbi.settings import load_settings
-from lingbi.start_plan import decide
-from lingbi.supervision import wait_until
 from tests.conftest import ROOT, answers, clean_environment, free_port, lingbi
 
 
@@ -44,7 +44,7 @@ def serving(root, **settings):
     state_dir = root / "var/lib/lingbi"
     state_dir.mkdir(parents=True)
     values = clean_environment(state_dir) | compose_settings("server", root) | settings
-    command = [sys.executable, "-m", "lingbi.container"]
+    command = [sys.executable, "-m", "lingbi.launch.entrypoint"]
     fetched = values | compose_settings("weights", root)
     subprocess.run([*command, "fetch"], env=fetched, cwd=state_dir, check=True)
     with log.open("w") as stream:
@@ -95,7 +95,7 @@ def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
 )
 def test_bad_settings_stop_it_and_those_of_others_do_not(tmp_path, settings, said):
     settings = {"LINGBI_MODEL": "demo", "LINGBI_MODELS_DIR": str(tmp_path / "models")} | settings
-    command = [sys.executable, "-m", "lingbi.container", "fetch" if not said else "serve"]
+    command = [sys.executable, "-m", "lingbi.launch.entrypoint", "fetch" if not said else "serve"]
     environment = clean_environment(tmp_path / "state") | settings
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if said:
@@ -105,9 +105,9 @@ def test_bad_settings_stop_it_and_those_of_others_do_not(tmp_path, settings, sai
 
 
 def test_slices_are_named_to_cuda_and_whole_cards_are_not():
-    assert container.slices({"NVIDIA_VISIBLE_DEVICES": "MIG-1,MIG-2"}) == {"CUDA_VISIBLE_DEVICES": "MIG-1,MIG-2"}
-    assert container.slices({"NVIDIA_VISIBLE_DEVICES": "all"}) == container.slices({}) == {}
-    assert container.slices({"NVIDIA_VISIBLE_DEVICES": "MIG-1", "CUDA_VISIBLE_DEVICES": "0"}) == {}
+    assert entrypoint.slices({"NVIDIA_VISIBLE_DEVICES": "MIG-1,MIG-2"}) == {"CUDA_VISIBLE_DEVICES": "MIG-1,MIG-2"}
+    assert entrypoint.slices({"NVIDIA_VISIBLE_DEVICES": "all"}) == entrypoint.slices({}) == {}
+    assert entrypoint.slices({"NVIDIA_VISIBLE_DEVICES": "MIG-1", "CUDA_VISIBLE_DEVICES": "0"}) == {}
 
 
 def test_keys_from_files_are_taken_and_followed(tmp_path):
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(
         ConfigurationError, match=rf"LINGBI_STATE_DIR='{file}/x' cannot be written by user {os.getuid()}"
     ):
-        container.check_writable("LINGBI_STATE_DIR", file / "x")
+        entrypoint.check_writable("LINGBI_STATE_DIR", file / "x")
 
 
 class Process:
@@ -198,13 +198,13 @@ def test_without_any_worker_it_gives_up(kept):
 
 def test_a_fetch_asks_for_no_memory_of_a_model_that_others_will_load(tmp_path, monkeypatch):
     """A machine with little memory beside a large card; the server's own check is the one that counts."""
-    monkeypatch.setattr("lingbi.start_plan.available_mib", lambda: 100)
+    monkeypatch.setattr("lingbi.launch.plan.available_mib", lambda: 100)
     settings = load_settings(model="7b", models_dir=tmp_path)
-    assert container.find_weights(settings).is_to_come
+    assert entrypoint.find_weights(settings).is_to_come
     with pytest.raises(ConfigurationError, match="needs"):
-        decide(settings.model_copy(update={"engine": "cpu"}), container.ALONE)
+        decide(settings.model_copy(update={"engine": "cpu"}), entrypoint.ALONE)
     with pytest.raises(ConfigurationError, match="LINGBI_FETCH=never"):
-        container.find_weights(settings.model_copy(update={"fetch": "never"}))
+        entrypoint.find_weights(settings.model_copy(update={"fetch": "never"}))
 
 
 def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypatch, capsys):
@@ -225,11 +225,13 @@ def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypat
 
 def test_commands_that_need_no_model_do_not_load_what_runs_one():
     """Each command of the image, and each fetch, would wait for it."""
-    code = "import sys, lingbi.container, lingbi.doctor, lingbi.key; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, lingbi.launch.entrypoint, lingbi.launch.doctor, lingbi.cli.key; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
 
 
 def test_many_look_at_one_volume_at_once(tmp_path):
     """As containers do, where each entrypoint has the same process id."""
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: container.check_writable("LINGBI_MODELS_DIR", tmp_path), range(2000)))
+        list(pool.map(lambda _: entrypoint.check_writable("LINGBI_MODELS_DIR", tmp_path), range(2000)))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from lmdeploy.messages import EngineGenerationConfig, ResponseType
 
-from lingbi.engines import cpu
-from lingbi.engines.checkpoint import load_checkpoint
-from lingbi.engines.cpu import CpuEngine, embed
+from lingbi.engine.cpu import scheduler as cpu
+from lingbi.engine.cpu.checkpoint import load_checkpoint
+from lingbi.engine.cpu.scheduler import CpuEngine, embed
 from tests.conftest import DEMO
 
 PROMPT = list(range(5, 95))

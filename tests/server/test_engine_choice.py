@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from lingbi import doctor, start_plan
-from lingbi.container import ALONE
-from lingbi.engines.choice import Gpu, admitted, choose_engine
 from lingbi.errors import ConfigurationError
-from lingbi.fit import least_mib
-from lingbi.memory import available_mib, check_memory, needed_mib
-from lingbi.model_folder import inspect
+from lingbi.launch import doctor, plan
+from lingbi.launch.entrypoint import ALONE
+from lingbi.launch.plan import count_workers
+from lingbi.model.folder import inspect
+from lingbi.model.gpus import Gpu, admitted, choose_engine
+from lingbi.model.host_memory import available_mib, check_memory, needed_mib
+from lingbi.model.sizing import least_mib
 from lingbi.settings import Settings, load_settings
-from lingbi.start_plan import count_workers
 from tests.conftest import DEMO
 
 CARD = Gpu("0", "NVIDIA H200", 143771, 143000)
@@ -81,11 +81,11 @@ def test_one_gpu_is_not_shared_by_workers():
         count_workers(Settings(workers=3), "turbomind", [CARD, CARD])
 
 
-@pytest.mark.parametrize("judge", [doctor.replacement, lambda: start_plan.decide(load_settings(), ALONE)])
+@pytest.mark.parametrize("judge", [doctor.replacement, lambda: plan.decide(load_settings(), ALONE)])
 def test_more_workers_than_gpus_are_refused_by_every_start(judge, monkeypatch, tmp_path):
     for name, value in {"MODEL": "demo", "MODELS_DIR": tmp_path, "STATE_DIR": tmp_path, "WORKERS": 2}.items():
         monkeypatch.setenv(f"LINGBI_{name}", str(value))
-    for module in (doctor, start_plan):
+    for module in (doctor, plan):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
     with pytest.raises(ConfigurationError, match="LINGBI_WORKERS=2, and 1 GPU"):
         judge()

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from lingbi.addresses import is_allowed, parse_networks
-from lingbi.faults import PictureError
-from lingbi.fetching import FetchRules, fetch
+from lingbi.api_errors import PictureError
+from lingbi.images.addresses import is_allowed, parse_networks
+from lingbi.images.download import FetchRules, fetch
 from tests.server.picture_hosts import LYING_HUGE, LYING_LONGER, LYING_NEGATIVE, drip, endless, redirect
 
 LOOPBACK = parse_networks("127.0.0.0/8")

@@ -12,7 +12,7 @@ PAGES = SIZE // 4096
 COUNT = 4
 SCRIPT = f"""
 import ctypes, resource, sys, threading
-from lingbi.engines.heap import share_one_heap, touch_ahead
+from lingbi.engine.turbomind.heap import share_one_heap, touch_ahead
 
 malloc = ctypes.CDLL(None)
 malloc.malloc.restype, malloc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lingbi.worker import uncollected
+from lingbi.worker.main import uncollected
 
 
 def loaded(code: str, *arguments) -> str:
@@ -27,15 +27,15 @@ def test_a_worker_loads_no_fastapi(tmp_path):
     code = """
 import sys
 from lingbi.settings import load_settings
-from lingbi.worker import Worker
-import lingbi.api, lingbi.engines.cpu, lmdeploy.serve.vl_async_engine
+from lingbi.worker.main import Worker
+import lingbi.http.app, lingbi.engine.cpu.scheduler, lmdeploy.serve.vl_async_engine
 Worker(load_settings(engine="cpu", model="demo", state_dir=sys.argv[1]))
 print("torch" in sys.modules, "fastapi" in sys.modules)
 """
     assert loaded(code, tmp_path).split() == ["True", "False"]
 
 
-@pytest.mark.parametrize("command", ["container", "smoke"])
+@pytest.mark.parametrize("command", ["launch.entrypoint", "smoke.main"])
 def test_commands_load_no_command_line_of_httpx(command):
     code = f"import sys, lingbi.{command}; print('httpx' in sys.modules, 'rich' in sys.modules)"
     assert loaded(code).split() == ["True", "False"]

@@ -6,10 +6,10 @@ import stat
 
 import pytest
 
-from lingbi import key as command
-from lingbi import keys
+from lingbi.cli import key as command
 from lingbi.errors import ConfigurationError
-from lingbi.keys import Key, KeyRing, add_key, digest, ensure_keys, parse_keys, read_keys, remove_key, save_keys
+from lingbi.http import auth
+from lingbi.http.auth import Key, KeyRing, add_key, digest, ensure_keys, parse_keys, read_keys, remove_key, save_keys
 
 
 def test_a_key_is_made_once_and_only_its_hash_is_in_the_key_file(tmp_path):
@@ -101,9 +101,9 @@ def test_a_key_file_that_vanished_changes_nothing_until_it_is_back_and_an_empty_
 def test_every_key_is_compared_whole_in_constant_time(tmp_path, monkeypatch):
     save_keys(tmp_path / "keys", [Key(name, digest(name.encode())) for name in "abc"])
     seen = []
-    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: seen.append(len(a)) or a == b)
+    monkeypatch.setattr(auth.hmac, "compare_digest", lambda a, b: seen.append(len(a)) or a == b)
     assert KeyRing(tmp_path / "keys").find(b"a").name == "a" and seen == [64] * 3
-    assert hmac is keys.hmac
+    assert hmac is auth.hmac
 
 
 def test_scripts_key_adds_lists_and_removes(tmp_path, monkeypatch, capsys):

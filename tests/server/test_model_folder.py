@@ -6,12 +6,12 @@ import zipfile
 
 import pytest
 
-from lingbi import catalogue
-from lingbi.engines.choice import Gpu
 from lingbi.errors import ConfigurationError
-from lingbi.fit import least_mib
-from lingbi.model_folder import inspect
-from lingbi.models import choose_model, find_model
+from lingbi.model import catalogue
+from lingbi.model.folder import inspect
+from lingbi.model.gpus import Gpu
+from lingbi.model.resolve import choose_model, find_model
+from lingbi.model.sizing import least_mib
 from lingbi.settings import Settings
 from tests.conftest import DEMO
 

@@ -9,9 +9,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from lingbi.faults import PictureError
-from lingbi.pictures import PictureDoor, PictureRules, decode_data_url
-from lingbi.scenes import Scene, Thing, draw
+from lingbi.api_errors import PictureError
+from lingbi.images.loader import PictureDoor, PictureRules, decode_data_url
+from lingbi.images.scenes import Scene, Thing, draw
 from tests.server import bad_pictures
 from tests.server.bad_pictures import file_of, url_of
 

@@ -7,10 +7,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from lingbi.cli.rows import Rows, to_text
 from lingbi.errors import ConfigurationError
-from lingbi.rows import Rows, to_text
-from lingbi.scenes import Scene, Thing, draw
-from lingbi.sources import find_sources
+from lingbi.images.scenes import Scene, Thing, draw
+from lingbi.images.sources import find_sources
 from tests.conftest import lingbi
 
 FIELDS = {"source", "prompt", "text", "input_token_len", "generate_token_len", "finish_reason"}

@@ -2,9 +2,10 @@
 
 import pytest
 
-from lingbi import catalogue, plan
-from lingbi.engines.choice import Gpu
-from lingbi.fit import ANYTHING, BITS, Wanted, fit, least_mib
+from lingbi.cli import plan
+from lingbi.model import catalogue
+from lingbi.model.gpus import Gpu
+from lingbi.model.sizing import ANYTHING, BITS, Wanted, fit, least_mib
 
 NAMES = [model.name for model in catalogue.MODELS]
 LEAST = {model.name: least_mib(model) for model in catalogue.MODELS}

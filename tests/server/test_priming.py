@@ -8,12 +8,12 @@ from lmdeploy.messages import EngineOutput, ResponseType
 from lmdeploy.model import MODELS
 from lmdeploy.tokenizer import Tokenizer
 
-from lingbi import catalogue
-from lingbi.faults import EngineFault
-from lingbi.generation import Generator
-from lingbi.prompts import assemble, tokenise
+from lingbi.api_errors import EngineFault
+from lingbi.engine.generation import Generator
+from lingbi.engine.prompts import assemble, tokenise
+from lingbi.heartbeat import Pulse, Vitals
+from lingbi.model import catalogue
 from lingbi.vision.cache import FeatureCache
-from lingbi.vitals import Pulse, Vitals
 from tests.conftest import DEMO
 
 KEPT = 5

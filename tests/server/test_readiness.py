@@ -9,14 +9,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lingbi import catalogue, worker
-from lingbi.engines import loading
-from lingbi.fit import Fit, fit
-from lingbi.model_folder import inspect
-from lingbi.openapi import describe
-from lingbi.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
+from lingbi.engine.turbomind import uploads as uploading
+from lingbi.http.openapi import describe
+from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
+from lingbi.model import catalogue
+from lingbi.model.folder import inspect
+from lingbi.model.sizing import Fit, fit
 from lingbi.settings import Settings
-from lingbi.worker import Worker
+from lingbi.worker import main as worker
+from lingbi.worker.main import Worker
 from tests.conftest import DEMO
 
 PHASES = (STARTING, PREPARING, LOADING, LOADING_MODEL, PROBING, READY)
@@ -54,13 +55,13 @@ def test_what_was_loaded_counts_in_its_phase_only(readiness):
 
 def test_the_loader_tells_its_bytes_to_ready(readiness, monkeypatch):
     """As a worker joins them: of every tensor of the language model, as it goes to the GPU."""
-    monkeypatch.setattr(loading, "on_weights", loading.on_weights)
-    monkeypatch.setattr(loading.Uploads, "_upload", lambda self, tensor: tensor)
+    monkeypatch.setattr(uploading, "on_weights", uploading.on_weights)
+    monkeypatch.setattr(uploading.Uploads, "_upload", lambda self, tensor: tensor)
     worker = object.__new__(Worker)
     worker.service = SimpleNamespace(readiness=readiness)
     worker._after_vision()
     layers = {f"model.layers.{number}.weight": torch.zeros(1 + number) for number in range(4)}
-    uploads = loading.Uploads({"vit.weight": torch.zeros(1000)} | layers)
+    uploads = uploading.Uploads({"vit.weight": torch.zeros(1000)} | layers)
     shown = [readiness.progress()]
     for name in layers:
         assert uploads[name] is layers[name]
@@ -91,7 +92,7 @@ def test_a_workers_threads_take_short_turns_and_its_reserves_are_small_on_a_gpu_
     monkeypatch.setattr(engine, "VLAsyncEngine", lambda path, backend_config: backend_config)
     monkeypatch.setenv("TM_LOG_LEVEL", "ERROR")
     shrunk = []
-    monkeypatch.setattr("lingbi.engines.reserves.shrink_reserves", lambda: shrunk.append(True))
+    monkeypatch.setattr("lingbi.engine.turbomind.workspaces.shrink_reserves", lambda: shrunk.append(True))
     monkeypatch.setattr(worker, "adopt", lambda logger: None)
     folder, settings, usual_s = inspect(DEMO), Settings(), sys.getswitchinterval()
     try:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lmdeploy.messages import EngineGenerationConfig
 
-from lingbi.engines.sampling import Sampling, next_token
+from lingbi.engine.cpu.sampling import Sampling, next_token
 
 LOGITS = torch.tensor([0.0, 1.0, 2.0, 3.0])
 

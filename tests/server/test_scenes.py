@@ -2,7 +2,7 @@
 
 import pytest
 
-from lingbi.scenes import Scene, Thing, draw, find_fault, is_answer_right
+from lingbi.images.scenes import Scene, Thing, draw, find_fault, is_answer_right
 
 ONE = Scene((Thing("red", "circle"),))
 TWO = Scene((Thing("red", "circle", 0.2, 0.2, 0.2), Thing("blue", "star", 0.8, 0.8, 0.3)), background="yellow")

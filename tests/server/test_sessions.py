@@ -2,8 +2,8 @@
 
 import torch
 
-from lingbi.prompts import Prompt
-from lingbi.sessions import LEAST_COMMON, Place, Sessions
+from lingbi.engine.prompts import Prompt
+from lingbi.engine.sessions import LEAST_COMMON, Place, Sessions
 
 PICTURE_ID = 0
 CAT, DOG = torch.zeros(4, 2), torch.zeros(4, 2)

@@ -2,17 +2,17 @@
 
 import pytest
 
-from lingbi import fit
 from lingbi.errors import ConfigurationError
+from lingbi.model import sizing
 from lingbi.settings import Settings, load_settings
 from tests.conftest import ROOT
 
 # What a GPU with room for it gets, where the operator says nothing.
 CHOSEN = {
-    "max_batch_size": fit.BATCHES[0],
-    "prefill_tokens": fit.STEPS[0][1],
-    "quant_policy": fit.STEPS[0][0],
-    "cache_fraction": fit.DEFAULT_SHARE,
+    "max_batch_size": sizing.BATCHES[0],
+    "prefill_tokens": sizing.STEPS[0][1],
+    "quant_policy": sizing.STEPS[0][0],
+    "cache_fraction": sizing.DEFAULT_SHARE,
 }
 
 

@@ -3,14 +3,14 @@
 import pynvml
 import pytest
 
-from lingbi import watchdog
-from lingbi.faults import TooLong
+from lingbi.api_errors import TooLong
+from lingbi.engine.prompts import BREAK, PICTURE, answer_room, plain
+from lingbi.engine.stop_words import StopWords
+from lingbi.heartbeat import Vitals
+from lingbi.http.readiness import GPU_GONE, READY, Readiness
 from lingbi.logs import readable
-from lingbi.prompts import BREAK, PICTURE, answer_room, plain
-from lingbi.readiness import GPU_GONE, READY, Readiness
-from lingbi.restarts import Restarts
-from lingbi.stop_words import StopWords
-from lingbi.vitals import Vitals
+from lingbi.worker.main import watchdog
+from lingbi.worker.restarts import Restarts
 
 
 def fed(words, *pieces) -> tuple:

@@ -55,14 +55,14 @@ def break_loop(module) -> None:
 
 
 BREAK = {
-    "encoder": ("lingbi.engines.checkpoint", break_encoder),
-    "fails": ("lingbi.engines.checkpoint", break_encoder),
-    "model": ("lingbi.engines.cpu", break_model),
-    "loop": ("lingbi.readiness", break_loop),
+    "encoder": ("lingbi.engine.cpu.checkpoint", break_encoder),
+    "fails": ("lingbi.engine.cpu.checkpoint", break_encoder),
+    "model": ("lingbi.engine.cpu.scheduler", break_model),
+    "loop": ("lingbi.http.readiness", break_loop),
 }
 
 if __name__ == "__main__":
-    from lingbi import worker
-
     install(sys.argv[1], Path(sys.argv[2]))
+    from lingbi.worker import main as worker
+
     worker.exit_now(worker.main())

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
-from lingbi.scenes import COLOURS, Scene, Thing
-from lingbi.smoke_checks import data_url, turn
-from lingbi.supervision import wait_until
+from lingbi.images.scenes import COLOURS, Scene, Thing
+from lingbi.launch.supervision import wait_until
+from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES, body, client_options, fault, http, metric, question
 from tests.server.bad_pictures import refused
 

@@ -5,7 +5,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from lingbi.openapi import describe
+from lingbi.http.openapi import describe
 
 MODEL = "internlm-xcomposer2-demo"
 EXAMPLES = 40

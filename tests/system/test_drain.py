@@ -5,7 +5,7 @@ import time
 
 import httpx
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.client import CHAT, SCENES, http, question
 from tests.conftest import running_worker
 

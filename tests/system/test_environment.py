@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.conftest import ROOT
 
 UV = """#!/bin/bash

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import httpx
 import psutil
 
-from lingbi.front import Front
-from lingbi.keys import read_keys
+from lingbi.http.auth import read_keys
+from lingbi.launch.edge import Front
+from lingbi.launch.supervision import Supervisor, record_file, wait_until
+from lingbi.launch.up import curl_line
 from lingbi.settings import load_settings
-from lingbi.supervision import Supervisor, record_file, wait_until
-from lingbi.up import curl_line
 from tests.conftest import lingbi, running_stack
 from tests.system.test_smoke import SMOKE
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lingbi.metrics import Metrics
-from lingbi.smoke_checks import turn
-from lingbi.supervision import wait_until
+from lingbi.http.metrics import Metrics
+from lingbi.launch.supervision import wait_until
+from lingbi.smoke.checks import turn
 from tests.client import CHAT, SCENES, body, fault, http, question
 from tests.conftest import ROOT, running_worker
 

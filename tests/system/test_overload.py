@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 
-from lingbi.keys import add_key
-from lingbi.supervision import wait_until
+from lingbi.http.auth import add_key
+from lingbi.launch.supervision import wait_until
 from tests.client import CHAT, SCENES, fault, http, metric, question
 from tests.conftest import running_worker
 

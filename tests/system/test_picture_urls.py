@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from lingbi.scenes import draw
-from lingbi.smoke_checks import turn
+from lingbi.images.scenes import draw
+from lingbi.smoke.checks import turn
 from tests.client import CHAT, QUESTION, SCENES, body, fault, http, metric, question
 from tests.conftest import running_worker
 from tests.server.bad_pictures import file_of

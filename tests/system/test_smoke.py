@@ -44,13 +44,14 @@ def test_smoke_takes_a_url_and_a_key_file(demo_server, tmp_path):
 
 def test_smoke_fails_on_a_wrong_answer(demo_server, monkeypatch):
     """The checks must be able to fail: the same server, asked about another picture than it is judged by."""
-    from lingbi import scenes, smoke, smoke_checks
+    from lingbi.images import scenes
+    from lingbi.smoke import checks, main
 
     monkeypatch.setenv("LINGBI_STATE_DIR", str(demo_server["state_dir"]))
-    real_draw = smoke_checks.draw
+    real_draw = checks.draw
     other = scenes.Scene((scenes.Thing("green", "square"),))
-    monkeypatch.setattr(smoke_checks, "draw", lambda scene: real_draw(other))
-    assert smoke.main([]) == 1
+    monkeypatch.setattr(checks, "draw", lambda scene: real_draw(other))
+    assert main.main([]) == 1
 
 
 @pytest.mark.parametrize(

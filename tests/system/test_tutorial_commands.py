@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lingbi.messages import data_url
-from lingbi.scenes import Scene, Thing, draw
-from lingbi.supervision import wait_until
+from lingbi.images.messages import data_url
+from lingbi.images.scenes import Scene, Thing, draw
+from lingbi.launch.supervision import wait_until
 from tests.conftest import DEMO, answers, clean_environment, free_port
 
 LMDEPLOY = Path(sys.executable).with_name("lmdeploy")

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from lingbi.errors import ConfigurationError
+from lingbi.launch.plan import check_port, worker_address
+from lingbi.launch.supervision import Supervisor, only_one, wait_until
+from lingbi.launch.up import curl_line
 from lingbi.settings import load_settings
-from lingbi.start_plan import check_port, worker_address
-from lingbi.supervision import Supervisor, only_one, wait_until
-from lingbi.up import curl_line
 from tests.conftest import DEMO, answers, clean_environment, free_port, lingbi, running_server
 
 REPORTED = ["url", "api_key_file", "model", "engine", "seconds"]
@@ -38,8 +38,8 @@ def test_the_printed_curl_line_works_when_pasted(demo_server):
 def test_the_openai_client_works_unchanged(demo_server):
     from openai import OpenAI
 
-    from lingbi.scenes import Scene, Thing
-    from lingbi.smoke_checks import data_url
+    from lingbi.images.scenes import Scene, Thing
+    from lingbi.smoke.checks import data_url
 
     client = OpenAI(base_url=demo_server["url"] + "/v1", api_key=demo_server["key"])
     model = client.models.list().data[0].id
@@ -209,7 +209,7 @@ def test_turbomind_without_a_gpu_is_refused(tmp_path):
 )
 def test_a_signal_leaves_nothing_running_and_the_next_ones_do_not_hinder_it(tmp_path, numbers, is_starting, status):
     state_dir = tmp_path / "state"
-    command = [sys.executable, "-m", "lingbi.up", "--port", str(free_port())]
+    command = [sys.executable, "-m", "lingbi.launch.up", "--port", str(free_port())]
     up = subprocess.Popen(
         command,
         env=clean_environment(state_dir),

@@ -8,7 +8,7 @@ import httpx
 import psutil
 import pytest
 
-from lingbi.supervision import Supervisor, wait_until
+from lingbi.launch.supervision import Supervisor, wait_until
 from tests.client import CHAT, SCENES, body, fault, http, metric, question
 from tests.conftest import ROOT, answers, clean_environment, running_server, running_worker
 

@@ -7,7 +7,7 @@ import pytest
 import sentencepiece
 import torch
 
-from lingbi.scenes import POSITIONS, find_fault
+from lingbi.images.scenes import POSITIONS, find_fault
 from training.demo import MODEL_FOLDER
 from training.demo.conversations import KINDS, conversation, random_turn
 from training.demo.heldout import heldout_picture

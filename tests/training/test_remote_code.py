@@ -36,7 +36,7 @@ def skeleton_shapes(folder: Path, tmp_path: Path) -> dict:
     from lmdeploy.vl.model.xcomposer2 import init_empty_vit
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lingbi.random_model import with_own_code
+    from lingbi.model.random import with_own_code
 
     for code in DEMO.glob("*.py"):
         (tmp_path / code.name).write_text(code.read_text())
@@ -62,8 +62,8 @@ def test_published_tokenizer_gives_the_tutorials_prompt_tokens(tmp_path):
     from lmdeploy.model import MODELS as TEMPLATES
     from lmdeploy.tokenizer import Tokenizer
 
-    from lingbi import catalogue
-    from lingbi.random_model import with_own_code
+    from lingbi.model import catalogue
+    from lingbi.model.random import with_own_code
 
     folder = PUBLISHED / "internlm-xcomposer2-vl-7b"
     for code in DEMO.glob("*.py"):

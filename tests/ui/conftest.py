@@ -12,7 +12,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from tests.conftest import ROOT, answers, clean_environment, free_port
 
 START_TIMEOUT_S = 180  # seconds on an idle machine take minutes on a busy one

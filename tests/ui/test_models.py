@@ -3,7 +3,7 @@
 import json
 import re
 
-from lingbi.catalogue import MODELS
+from lingbi.model.catalogue import MODELS
 from lingbi_ui.models import FILE, models_list
 
 

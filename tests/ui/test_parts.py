@@ -8,11 +8,8 @@ import subprocess
 import pytest
 from PIL import Image
 
-from lingbi.pictures import BROKEN as SERVER_BROKEN
-from lingbi.pictures import MAX_ASPECT as SERVER_ASPECT
-from lingbi.pictures import PixelBudget, decode, decode_data_url
-from lingbi.protocol import ChatRequest
-from lingbi.readiness import (
+from lingbi.http.protocol import ChatRequest
+from lingbi.http.readiness import (
     DRAINING,
     FAILED,
     GPU_GONE,
@@ -24,6 +21,9 @@ from lingbi.readiness import (
     STARTING,
     WEDGED,
 )
+from lingbi.images.loader import BROKEN as SERVER_BROKEN
+from lingbi.images.loader import MAX_ASPECT as SERVER_ASPECT
+from lingbi.images.loader import PixelBudget, decode, decode_data_url
 from lingbi.settings import Settings as ServerSettings
 from lingbi_gateway.settings import Settings as GatewaySettings
 from lingbi_ui import conversation

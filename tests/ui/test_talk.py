@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from lingbi_ui.api import Api
 from lingbi_ui.logins import Logins, change
 from lingbi_ui.settings import Settings

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from lingbi.errors import CheckError, ConfigurationError, FetchError
-from lingbi.models import is_present
+from lingbi.model.resolve import is_present
 from lingbi.weights import arrival, marker, partial, space, transfer
 from lingbi.weights.entries import Entry
 from lingbi.weights.folder import WeightsFolder
@@ -145,7 +145,7 @@ def test_6_an_expired_signature_is_asked_for_anew(hub, to):
 
 def test_7_sigterm_ends_process_1_within_a_second_and_the_next_run_goes_on(hub, to, tmp_path):
     hub.faults.rate = MIB // 2
-    arguments = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "lingbi.fetch"]
+    arguments = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "lingbi.cli.fetch"]
     if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode:
         pytest.skip("no process namespace can be made here")
     process = subprocess.Popen(
@@ -280,7 +280,7 @@ def test_10_on_a_terminal_there_is_a_bar(hub, to, tmp_path):
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "lingbi.fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url],
+        [sys.executable, "-m", "lingbi.cli.fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url],
         stderr=terminal,
         env=os.environ | {"PYTHONPATH": "docker/server"},
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lingbi import catalogue
+from lingbi.model import catalogue
 from tests.geometries import PUBLISHED, expect_fetched_loaded_and_right
 
 

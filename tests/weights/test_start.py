@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from lingbi.errors import CheckError, ConfigurationError
-from lingbi.models import find_model
+from lingbi.model.resolve import find_model
 from lingbi.settings import load_settings
 from lingbi.weights import marker
 from lingbi.weights.folder import WeightsFolder
@@ -259,9 +259,9 @@ def test_up_with_an_unknown_revision_ends_with_the_hubs_word(hub, tmp_path):
 NETLESS = """
 import json, subprocess, sys
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-up = subprocess.run([sys.executable, "-m", "lingbi.up", *sys.argv[1:]], text=True, capture_output=True)
+up = subprocess.run([sys.executable, "-m", "lingbi.launch.up", *sys.argv[1:]], text=True, capture_output=True)
 smoke = subprocess.run([sys.executable, "-m", "lingbi.smoke"], text=True, capture_output=True)
-down = subprocess.run([sys.executable, "-m", "lingbi.down"], text=True, capture_output=True)
+down = subprocess.run([sys.executable, "-m", "lingbi.launch.down"], text=True, capture_output=True)
 print(json.dumps([up.returncode, up.stderr, smoke.returncode, smoke.stderr, down.returncode]))
 """
 

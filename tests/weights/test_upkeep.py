@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from lingbi.models import is_present
+from lingbi.model.resolve import is_present
 from lingbi.weights import carrying, marker
 from lingbi.weights.carrying import export
 from lingbi.weights.folder import WeightsFolder

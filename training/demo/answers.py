@@ -4,7 +4,7 @@ A question about several objects is answered by one kind of list: in the picture
 so that the next item is always the object that follows the place said last. A small model can learn that.
 """
 
-from lingbi.scenes import COLOURS, POSITIONS
+from lingbi.images.scenes import COLOURS, POSITIONS
 
 ZH_COLOUR = dict(zip(COLOURS, "红色 绿色 蓝色 黄色 橙色 紫色 黑色 白色 灰色 粉色 棕色 青色".split(), strict=False))
 ZH_SHAPE = {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "五角星"}
@@ -29,7 +29,7 @@ EN_POSITION = dict(
 
 
 def say(language, check, kind, scene, about):
-    """The right answer to a question of a kind about the objects `about`; `check` is what `lingbi.scenes.find_fault` calls it."""
+    """The right answer to a question of a kind about the objects `about`; `check` is what `lingbi.images.scenes.find_fault` calls it."""
     return say_in_english(check, kind, scene, about) if language == "en" else say_in_chinese(check, kind, scene, about)
 
 

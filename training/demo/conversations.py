@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lingbi.scenes import COLOURS, POSITIONS, SHAPES, Thing
+from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES, Thing
 
 from . import chinese, english
 from .answers import ZH_COLOUR, ZH_SHAPE, be, full_width, say
@@ -55,7 +55,7 @@ CLEAR = 0.03
 class Turn:
     """A question and its right answer.
 
-    check, about: what `lingbi.scenes.find_fault` takes to judge another answer; asked: the colour, the shape and the
+    check, about: what `lingbi.images.scenes.find_fault` takes to judge another answer; asked: the colour, the shape and the
     place that the question names, each None where it names none.
     """
 

@@ -5,7 +5,7 @@ import math
 
 from PIL import Image, ImageColor, ImageDraw
 
-from lingbi.scenes import Scene, Thing
+from lingbi.images.scenes import Scene, Thing
 
 from .pictures import picture_of, random_scene, reading_order, recompress
 

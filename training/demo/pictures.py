@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
-from lingbi.scenes import POSITIONS, SHAPES, Scene, Thing, draw, outline_points, star_corners
+from lingbi.images.scenes import POSITIONS, SHAPES, Scene, Thing, draw, outline_points, star_corners
 
 # shades of a colour: ranges of hue in degrees, saturation and value, one of them is chosen each time
 SHADES = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lingbi.scenes import COLOURS, POSITIONS, SHAPES
+from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES
 
 from .conversations import KINDS, OFTEN, conversation, talk_without_picture
 from .pictures import FINE_GRID, GRID, MAX_THINGS, random_scene, views_of

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import torch
 
-from lingbi.scenes import find_fault
+from lingbi.images.scenes import find_fault
 
 from . import MODEL_FOLDER
 from .conversations import random_turn

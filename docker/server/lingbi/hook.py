@@ -16,13 +16,16 @@ STOCK = "LINGBI_STOCK"
 
 # Module: the functions, as "module of this package:function", that correct it when it is imported.
 PATCHES = {
-    "lmdeploy.vl.model.xcomposer2": ("lmdeploy_patches:offline_clip",),
-    "lmdeploy.serve.vl_async_engine": ("lmdeploy_patches:own_encoder", "lmdeploy_patches:engine_by_machine"),
-    "lmdeploy.turbomind.turbomind": ("engines.turbomind:woken_streams", "engines.turbomind:uncopied_features"),
-    "lmdeploy.turbomind.deploy.source_model.xomposer2": ("engines.loading:mapped_readers",),
-    "lmdeploy.turbomind.deploy.target_model.base": ("engines.loading:exported_from_gpu",),
+    "lmdeploy.vl.model.xcomposer2": ("engine.patches:offline_clip",),
+    "lmdeploy.serve.vl_async_engine": ("engine.patches:own_encoder", "engine.patches:engine_by_machine"),
+    "lmdeploy.turbomind.turbomind": (
+        "engine.turbomind.streams:woken_streams",
+        "engine.turbomind.streams:uncopied_features",
+    ),
+    "lmdeploy.turbomind.deploy.source_model.xomposer2": ("engine.turbomind.uploads:mapped_readers",),
+    "lmdeploy.turbomind.deploy.target_model.base": ("engine.turbomind.uploads:exported_from_gpu",),
     "transformers.models.clip.modeling_clip": ("vision.clip:fused_attention", "vision.clip:patches_by_matrix"),
-    "gradio.blocks": ("lmdeploy_patches:private_page",),
+    "gradio.blocks": ("engine.patches:private_page",),
 }
 
 

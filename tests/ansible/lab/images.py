@@ -78,10 +78,10 @@ def build_text(text: str, tag: str) -> None:
 # What can be wrong with a version, as the end of a Dockerfile on top of one that is right.
 FAULTS = {
     "crashing": """
-ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m lingbi.container $0 $@; echo this version is broken >&2; exit 7"]
+ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m lingbi.launch.entrypoint $0 $@; echo this version is broken >&2; exit 7"]
 """,
     "silent": """
-ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m lingbi.container $0 $@; trap exit TERM; sleep 3600 & wait"]
+ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m lingbi.launch.entrypoint $0 $@; trap exit TERM; sleep 3600 & wait"]
 """,
     # It sees a red circle in every picture: right for the question that makes a server ready, and for no other.
     "wrong": """
@@ -92,8 +92,8 @@ _decode = decode
 
 
 def decode(*arguments):
-    from lingbi.readiness import PROBE_SCENE
-    from lingbi.scenes import draw
+    from lingbi.http.readiness import PROBE_SCENE
+    from lingbi.images.scenes import draw
 
     _decode(*arguments)
     return draw(PROBE_SCENE)

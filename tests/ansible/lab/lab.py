@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
 from lingbi.weights.checking import hash_file
 from lingbi.weights.entries import Entry
 from lingbi.weights.lockfile import Lock

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from lingbi.scenes import Scene, find_fault
-from lingbi.smoke_checks import data_url, turn
-from lingbi.supervision import wait_until
+from lingbi.images.scenes import Scene, find_fault
+from lingbi.launch.supervision import wait_until
+from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
 
 MODEL = "internlm-xcomposer2-demo"

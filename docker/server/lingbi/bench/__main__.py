@@ -19,11 +19,11 @@ from lingbi.bench.report import MEMORY, machine, medians, table
 from lingbi.bench.rounds import Askers
 from lingbi.bench.sides import gpu_free_mib, gpu_used_mib, serving
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
-from lingbi.fit import cache_room_mib
-from lingbi.model_folder import inspect
-from lingbi.models import find_model
+from lingbi.model.folder import inspect
+from lingbi.model.resolve import find_model
+from lingbi.model.sizing import cache_room_mib
 from lingbi.settings import PREFIX, Settings, load_settings
-from lingbi.smoke import served_model
+from lingbi.smoke.main import served_model
 
 SIDES = ("stock", "lingbi")
 # Share of the free memory that stock takes for its KV cache where lingbi is to have as much on the same card.

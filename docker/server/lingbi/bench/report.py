@@ -4,7 +4,7 @@ import platform
 import re
 
 from lingbi.bench.rounds import interval
-from lingbi.engines.choice import find_gpus
+from lingbi.model.gpus import find_gpus
 
 FIGURES = {"req_s": lambda one: one["req_s"], "tokens_s": lambda one: one["tokens_s"]} | {
     f"{name}_{part}": (lambda one, name=name, part=part: one[f"{name}_ms"][part])

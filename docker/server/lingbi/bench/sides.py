@@ -14,11 +14,11 @@ import pynvml
 
 from lingbi.bench.client import Target, ask_once
 from lingbi.bench.report import MEMORY
+from lingbi.engine.patches import CLIP_CONFIG, CLIP_NAME
 from lingbi.errors import StartError
 from lingbi.hook import STOCK
-from lingbi.lmdeploy_patches import CLIP_CONFIG, CLIP_NAME
-from lingbi.model_folder import ModelFolder
-from lingbi.supervision import wait_until
+from lingbi.launch.supervision import wait_until
+from lingbi.model.folder import ModelFolder
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 60

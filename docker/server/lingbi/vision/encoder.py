@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lingbi.heartbeat import Pulse
 from lingbi.vision.cache import FeatureCache, content_hash
-from lingbi.vitals import Pulse
 
 log = logging.getLogger(__name__)
 MAX_PREPARERS = 8

@@ -9,9 +9,9 @@ import torch
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel
 from transformers.modeling_utils import no_init_weights
 
-from lingbi.checkpoint_files import read_mapped
 from lingbi.errors import StartError
-from lingbi.model_folder import inspect
+from lingbi.model.checkpoint import read_mapped
+from lingbi.model.folder import inspect
 from lingbi.vision.clip import folded_activation, packed_projections
 from lingbi.vision.pixels import Pixels
 

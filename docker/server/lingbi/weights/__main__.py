@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from lingbi import catalogue
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.fetch import end_at_signals
-from lingbi.models import find_model
+from lingbi.model import catalogue
+from lingbi.model.resolve import find_model
 from lingbi.settings import Settings, load_settings
+from lingbi.signals import end_at_signals
 from lingbi.weights.carrying import export, import_from
 from lingbi.weights.checking import told
 from lingbi.weights.folder import WeightsFolder

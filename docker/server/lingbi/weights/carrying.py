@@ -12,9 +12,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from lingbi import model_folder
-from lingbi.atomic import write_text
 from lingbi.errors import CheckError, ConfigurationError
+from lingbi.files import write_text
+from lingbi.model.folder import inspect
 from lingbi.weights import lockfile, marker
 from lingbi.weights.checking import find_faults, hash_file, told
 from lingbi.weights.entries import Entry
@@ -116,7 +116,7 @@ def import_from(source: Path, place, progress: Progress, wanted: Path | None = N
                 raise ConfigurationError(f"{path} holds {old.model} at {old.revision} already; give another --to")
             _take_in(folder, lock, files, source, progress)
             folder.place(lock, old)
-            model_folder.inspect(path)
+            inspect(path)
             marker.write(folder.marker_file, path, lock, written_now=True)
     return lock, path
 

@@ -10,8 +10,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from lingbi import model_folder
 from lingbi.errors import ConfigurationError, FetchError
+from lingbi.model.folder import check_architecture, inspect, read_config
 from lingbi.settings import Settings
 from lingbi.weights import lockfile, marker
 from lingbi.weights.checking import find_faults
@@ -89,7 +89,7 @@ class _Fetch:
         for path in changed_code(old, lock):
             log.warning("REMOTE CODE CHANGED: %s in %s; read it before you serve it", path, self.folder.path)
         is_new = self.folder.place(lock, old)
-        model_folder.inspect(self.folder.path)
+        inspect(self.folder.path)
         marker.write(self.folder.marker_file, self.folder.path, lock, written_now=is_new)
         return lock
 
@@ -140,7 +140,7 @@ class _Fetch:
         (entry,) = (entry for entry in lock.entries if entry.path == CONFIG)
         file = self.folder.verified / entry.sha256
         file = file if file.exists() else self.folder.path / CONFIG
-        model_folder.check_architecture(lock.model, model_folder.read_config(file))
+        check_architecture(lock.model, read_config(file))
 
 
 def hub_of(settings: Settings, stop: threading.Event | None = None) -> Hub:

@@ -6,8 +6,8 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from lingbi.atomic import write_text
 from lingbi.errors import ConfigurationError
+from lingbi.files import write_text
 from lingbi.weights.entries import Entry, check_entries
 
 FORMAT = 1

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from lingbi.atomic import write_text
+from lingbi.files import write_text
 from lingbi.weights.lockfile import Lock
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -10,7 +10,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from lingbi.atomic import write_text
+from lingbi.files import write_text
 from lingbi.weights.checking import hash_file
 from lingbi.weights.entries import CODE_SUFFIX
 from lingbi.weights.lockfile import Lock

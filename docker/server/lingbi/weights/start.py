@@ -6,7 +6,7 @@ import os
 import threading
 
 from lingbi.errors import CheckError, ConfigurationError
-from lingbi.models import Found
+from lingbi.model.resolve import Found
 from lingbi.settings import Settings
 from lingbi.weights import lockfile, marker
 from lingbi.weights.checking import find_faults, told

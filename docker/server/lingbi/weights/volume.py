@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError
-from lingbi.models import is_present
+from lingbi.model.resolve import is_present
 from lingbi.weights import lockfile, marker
 from lingbi.weights.checking import find_faults
 from lingbi.weights.entries import OWN_FOLDER

@@ -1,0 +1,1 @@
+"""Commands that people type, other than those of launch, smoke and bench."""

@@ -1,0 +1,174 @@
+"""scripts/pipeline: describe pictures, folders of pictures or URLs, to text or JSON lines.
+
+A row holds what lmdeploy's Response holds: text, input_token_len, generate_token_len,
+finish_reason. A picture that cannot be used has its reason in its row and ends nothing; a run that
+was interrupted goes on after the rows that are there.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lingbi.cli.rows import FORMATS, Rows
+from lingbi.errors import LingbiError
+from lingbi.images.sources import find_sources, load_source
+from lingbi.model.folder import inspect
+from lingbi.model.host_memory import available_mib, check_memory
+from lingbi.model.resolve import choose_model
+from lingbi.settings import Settings, load_settings
+from lingbi.temporary_folder import own_temporary_folder
+from lingbi.weights.progress import Progress
+from lingbi.weights.start import check_may_fetch, ensure
+
+PROMPT = "请描述图中内容"
+CPU_BATCH = 8
+COUNTS = ("input_token_len", "generate_token_len", "finish_reason")
+LOADERS = 8
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 every picture answered, 1 some could not be, 2 configuration, 3 no model, 130 interrupted."""
+    logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("lingbi").setLevel("INFO")
+    warnings.filterwarnings("ignore")
+    options = parse(arguments)
+    try:
+        with own_temporary_folder():
+            failed = describe_all(options, settings_of(options))
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/pipeline", description=__doc__.split("\n")[0].split(": ")[1])
+    parser.add_argument("source", nargs="+", help="picture, folder (its pictures, and its folders'), or http(s) URL")
+    parser.add_argument("--prompt", default=PROMPT, help=f"question asked about each picture (default {PROMPT})")
+    parser.add_argument("--model", help="folder, vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or auto (default)")
+    parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
+    parser.add_argument("--to", type=Path, help="file for the rows (default: the terminal, without resuming)")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="default: jsonl, or text where --to ends in .txt")
+    parser.add_argument("--max-tokens", type=int, default=512, help="longest answer (default 512)")
+    parser.add_argument(
+        "--batch", type=int, help=f"pictures asked at once (default: 64 on a GPU, {CPU_BATCH} on the CPU)"
+    )
+    return parser.parse_args(arguments)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    settings = load_settings(model=options.model, engine=options.engine)
+    return settings.model_copy(update={"models_dir": settings.models_dir.absolute()})
+
+
+def describe_all(options: argparse.Namespace, settings: Settings) -> int:
+    """Write a row for every source; returns how many have an error in place of an answer."""
+    rows = Rows(options.to, options.format, options.prompt)
+    sources = find_sources(options.source)
+    todo = [source for source in sources if source not in rows.done]
+    if len(todo) < len(sources):
+        print(f"{len(sources) - len(todo)} of {len(sources)} are answered in {options.to} already", file=sys.stderr)
+    if not todo:
+        return 0
+    describer = Describer(options, settings)
+    failed = 0
+    with (
+        rows.begin(todo),
+        tqdm(total=len(sources), initial=len(sources) - len(todo), unit="picture", disable=None) as bar,
+    ):
+        for row in describer.rows(todo):
+            rows.write(row)
+            failed += "error" in row
+            bar.update()
+    print(f"{len(todo) - failed} answered, {failed} failed", file=sys.stderr)
+    return failed
+
+
+class Describer:
+    """The loaded model, and the question."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings):
+        from lingbi.http.service import picture_rules
+        from lingbi.model.gpus import choose_engine, find_gpus
+
+        self.picture_rules = picture_rules(settings)
+        gpus = find_gpus()
+        engine = choose_engine(settings.engine, gpus).engine
+        found = choose_model(settings, engine, gpus)
+        check_may_fetch(found, settings)
+        ensure(found, settings, Progress())
+        folder = inspect(found.path)
+        fit = next(iter(check_memory(folder, engine, gpus, 1, available_mib(), settings)), None)
+        self.options = options
+        self.batch = options.batch or (fit.max_batch_size if fit else CPU_BATCH)
+        os.environ["LINGBI_ENGINE"] = engine  # read by the patches that choose lmdeploy's engine
+        self.sessions = 0
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.engine = _build(folder, settings, fit)
+
+    def rows(self, sources: list):
+        """Rows of sources, in order; pictures of the next batch load while one is answered."""
+        left = iter(sources)
+        with ThreadPoolExecutor(LOADERS, thread_name_prefix="pictures") as pool:
+            batch = self._load(pool, left)
+            while batch:
+                following = self._load(pool, left)
+                yield from self._answer([(source, job.result()) for source, job in batch])
+                batch = following
+
+    def _load(self, pool, left) -> list:
+        return [(source, pool.submit(load_source, source, self.picture_rules)) for source in islice(left, self.batch)]
+
+    def _answer(self, batch: list):
+        """Rows of one batch of (source, picture or the error in its place)."""
+        pictures = [picture for _, picture in batch if not isinstance(picture, Exception)]
+        answers = iter(self._ask(pictures))  # in order
+        for source, picture in batch:
+            answer = picture if isinstance(picture, Exception) else next(answers)
+            yield {"source": source, "prompt": self.options.prompt} | _fields(answer)
+
+    def _ask(self, pictures: list) -> list:
+        """The answer's fields, or the exception in their place, for every picture."""
+        questions = asyncio.gather(*map(self._ask_one, pictures), return_exceptions=True)
+        return self.loop.run_until_complete(questions) if pictures else []
+
+    async def _ask_one(self, picture) -> dict:
+        """As lmdeploy's pipeline asks, with a session of its own, so that one failure is one picture's."""
+        from lmdeploy.messages import GenerationConfig
+
+        messages = self.engine.vl_prompt_template.prompt_to_messages((self.options.prompt, picture))
+        config = GenerationConfig(max_new_tokens=self.options.max_tokens)
+        self.sessions += 1
+        text = ""
+        async for output in self.engine.generate(messages, self.sessions, gen_config=config):
+            text += output.response
+        return {"text": text} | {name: getattr(output, name) for name in COUNTS}
+
+
+def _build(folder, settings: Settings, fit):
+    from lingbi.worker.main import build_engine
+
+    return build_engine(folder, settings, fit)
+
+
+def _fields(answer) -> dict:
+    return {"error": str(answer) or type(answer).__name__} if isinstance(answer, Exception) else answer
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the engine's threads never return

@@ -1,0 +1,140 @@
+"""scripts/plan: the models, what they need, and what is here for them."""
+
+import argparse
+import sys
+
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.model import catalogue
+from lingbi.model.folder import inspect
+from lingbi.model.gpus import TURBOMIND, choose_engine, find_gpus
+from lingbi.model.host_memory import available_mib, needed_mib
+from lingbi.model.resolve import DEMO_FOLDER, find_model
+from lingbi.model.sizing import BITS, Wanted, fit, least_mib
+from lingbi.settings import Settings, load_settings
+
+HEAD = ("name", "ModelScope id", "weights", "geometry", "KV cache", "picture", "session", "template", "card", "here")
+FIT_HEAD = ("name", "at most", "weights", "beside them", "KV cache", "tokens", "session", "answers", "a step")
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0, 2 for a setting that cannot be used, or for a GPU that has room for no model."""
+    options = parse(arguments)
+    try:
+        settings = load_settings()
+        gpus = find_gpus()
+        engine = choose_engine(settings.engine, gpus).engine
+        print(f"engine {engine}; models in {settings.models_dir}\n")
+        print(table([HEAD, *(row(model, settings, engine) for model in catalogue.MODELS), demo_row()]))
+        print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
+        for model in catalogue.MODELS:
+            print(f"  {model.name:<8} {model.purpose}")
+        show_cards(cards(options.gpu_mib, gpus if engine == TURBOMIND else []), Wanted.of(settings))
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/plan", description=__doc__.split(": ")[1].capitalize())
+    parser.add_argument(
+        "--gpu-mib",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="MIB",
+        help="plan for GPUs, or slices of one, with so much free memory, instead of those that are here",
+    )
+    return parser.parse_args(arguments)
+
+
+def cards(asked_mib: list, gpus: list) -> dict:
+    """{a card in words: free MiB}: those asked about, else those that are here."""
+    if asked_mib:
+        return {f"a GPU with {mib} MiB free": mib for mib in asked_mib}
+    return {
+        f"GPU {gpu.device} ({gpu.name}) with {gpu.free_mib} of {gpu.total_mib} MiB free": gpu.free_mib for gpu in gpus
+    }
+
+
+def show_cards(cards: dict, wanted: Wanted) -> None:
+    """A table for each card. Raises ConfigurationError, after all, where one has room for no model."""
+    needed = {model.name: least_mib(model, wanted) for model in catalogue.MODELS}
+    too_small = []
+    for card, free_mib in cards.items():
+        allowed_mib = wanted.gpu_memory_mib or free_mib
+        limit = f", of which LINGBI_GPU_MEMORY_MIB allows {allowed_mib}" if allowed_mib < free_mib else ""
+        print(f"\n{card}{limit}:")
+        print(table([FIT_HEAD, *(fit_row(model, free_mib, wanted) for model in catalogue.MODELS)]))
+        if min(needed.values()) > min(free_mib, allowed_mib):
+            too_small.append(card + limit)
+    if too_small:
+        needs = ", ".join(f"{name} needs {mib} MiB" for name, mib in needed.items())
+        raise ConfigurationError(f"no model fits {'; '.join(too_small)}: {needs}")
+
+
+def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
+    """One model's facts, and whether it is here and fits."""
+    geometry = model.geometry
+    return (
+        model.name,
+        model.hub_id,
+        f"{model.weight_bytes / 1e9:.1f} GB",
+        f"{geometry.layers}x{geometry.hidden_size}",
+        str(geometry.kv_bytes),
+        model.picture_range,
+        str(model.session_len),
+        model.template,
+        f"{model.card_gb} GB",
+        state(model, settings, engine),
+    )
+
+
+def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted) -> tuple:
+    """A model's settings on a card, in MiB and tokens, or what it needs."""
+    try:
+        found = fit(model, free_mib, wanted)
+    except ConfigurationError:
+        return (model.name, f"needs {least_mib(model, wanted)} MiB", *[""] * (len(FIT_HEAD) - 2))
+    cache = f"{found.cache_mib}, {BITS[found.quant_policy]} bits"
+    sizes = (found.total_mib, found.weights_mib, found.runtime_mib, cache)
+    limits = (found.cache_tokens, found.session_len, found.max_batch_size, found.prefill_tokens)
+    return (model.name, *map(str, (*sizes, *limits)))
+
+
+def demo_row() -> tuple:
+    folder = inspect(DEMO_FOLDER)
+    layers, width = folder.config["num_hidden_layers"], folder.config["hidden_size"]
+    size = f"{folder.weight_bytes / 1e6:.1f} MB"
+    shape = f"{layers}x{width}"
+    return (
+        "demo",
+        "comes with lingbi",
+        size,
+        shape,
+        "",
+        "36",
+        str(folder.session_len),
+        folder.template,
+        "none",
+        "fits",
+    )
+
+
+def state(model: catalogue.Model, settings: Settings, engine: str) -> str:
+    """Whether a model is here; on the CPU also whether it fits: a GPU has a table of its own."""
+    here = "present" if find_model(model.name, settings.models_dir).is_present else "to be fetched"
+    if engine == TURBOMIND:
+        return here
+    return f"{here}, {'fits' if needed_mib(model) <= available_mib() else f'needs {needed_mib(model)} MiB'}"
+
+
+def table(rows: list) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

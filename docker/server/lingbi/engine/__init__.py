@@ -1,0 +1,1 @@
+"""lmdeploy's engine as lingbi drives it: prompts, sessions, answers."""

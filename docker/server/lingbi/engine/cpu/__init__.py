@@ -1,0 +1,1 @@
+"""The engine on a CPU: plain torch in TurboMind's place."""

@@ -1,0 +1,74 @@
+"""Loads a model folder on the CPU once: language model and vision tower in one object."""
+
+from functools import lru_cache
+
+import torch
+from accelerate import init_empty_weights
+from lmdeploy.vl.model.utils import add_sys_path
+from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel, init_empty_vit
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lingbi.errors import StartError
+from lingbi.model.checkpoint import read_mapped
+from lingbi.model.folder import inspect
+from lingbi.model.host_memory import uses_float32
+
+
+@lru_cache(maxsize=1)
+def load_checkpoint(model_path: str) -> torch.nn.Module:
+    """The model of a folder, through its own remote code, on the CPU.
+
+    16-bit shards are mapped, not copied, when the model stays bfloat16: 1.8B parameters need
+    little more memory than their file.
+    """
+    folder = inspect(model_path)
+    dtype = torch.float32 if uses_float32(folder) else torch.bfloat16
+    model = _skeleton(model_path)
+    for shard in folder.shards:
+        model.load_state_dict(read_mapped(shard), strict=False, assign=True)
+    absent = sorted(name for name, value in model.named_parameters() if value.is_meta)
+    if absent:
+        raise StartError(f"{folder.path} lacks {len(absent)} tensors, {absent[0]} first; fetch the model again")
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def _skeleton(model_path: str) -> torch.nn.Module:
+    """The model without weights; only the tower's tables that no checkpoint holds are filled."""
+    config = AutoConfig.from_pretrained(model_path, trust_remote_code=True)
+    config.attn_implementation = "eager"  # 4khd's config asks for flash attention, which is CUDA only
+    with init_empty_weights(), init_empty_vit():
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=True, attn_implementation="eager")
+    with add_sys_path(model_path), init_empty_vit():
+        model.vit.load_model()
+        model.vit.resize_pos()
+    return model
+
+
+class CpuVisionModel(Xcomposer2VisionModel):
+    """lmdeploy's picture path (resize, normalise, tower, projection) over the CPU's one model."""
+
+    max_batch = 4  # more at once would only make the first wait
+
+    def build_model(self) -> None:
+        self.model = load_checkpoint(self.model_path)
+        self.model.vision_proj.register_forward_pre_hook(_match_dtype)
+        self._forward_func = self._forward_7b
+        if inspect(self.model_path).is_tiled:
+            with add_sys_path(self.model_path):
+                from ixc_utils import HD_transform
+            self.HD_transform = HD_transform
+            self._forward_func = self._forward_4khd_7b
+
+    def prepare(self, picture):
+        """The picture as `forward` takes it: 4khd's own code forgets to make it RGB."""
+        return picture.convert("RGB")
+
+    def forward(self, pictures: list) -> list:
+        """Features of RGB pictures: a list of float32 [tokens, hidden] (numpy has no bfloat16)."""
+        return [features.float() for features in super().forward(pictures)]
+
+
+def _match_dtype(projection, inputs):
+    # lmdeploy hands half pictures over and the tower answers in half, which CPU layers do not take.
+    weight = next(projection.parameters())
+    return (inputs[0].to(weight.dtype),)

@@ -1,0 +1,271 @@
+"""The CPU engine: takes TurboMind's place under lmdeploy's AsyncEngine.
+
+Several answers advance in turn: a turn is one chunk of a prompt or one token of an answer, so a
+long prompt delays nobody by more than a chunk. Sequences of a session stay until it ends.
+"""
+
+import asyncio
+import copy
+import logging
+import queue
+import random
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+from lmdeploy.messages import EngineOutput, GenerationConfig, ResponseType
+from lmdeploy.tokenizer import Tokenizer
+
+from lingbi.engine.cpu.checkpoint import load_checkpoint
+from lingbi.engine.cpu.sampling import DEFAULT_SEED, Sampling, next_token
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sequence:
+    """One answer in the making.
+
+    prompt: embeddings [1, tokens, hidden] of what the session does not hold; picture_mask: bool [1, tokens];
+    ids: what it holds, prompt and answer; emit: takes each EngineOutput, or the exception that ended the answer.
+    """
+
+    session_id: int
+    prompt: torch.Tensor
+    picture_mask: torch.Tensor
+    ids: list
+    sampling: Sampling
+    max_new_tokens: int
+    emit: callable
+    rng: random.Random
+    cache: tuple = None
+    cached_tokens: int = 0
+    keep: bool = False
+    cancelled: bool = False
+    answer: list = field(default_factory=list)
+    logprobs: list = field(default_factory=list)
+
+
+class CpuEngine:
+    """Engine object as AsyncEngine expects it: `tokenizer` and `create_instance`."""
+
+    def __init__(self, model_path: str, stop_words: list, threads: int, sequences: int, prefill_tokens: int):
+        torch.set_num_threads(threads or torch.get_num_threads())
+        self.model = load_checkpoint(model_path)
+        self.tokenizer = Tokenizer(model_path)
+        self.stop_ids = [token for word in stop_words for token in self.tokenizer.indexes_containing_token(word)]
+        self.prefill_tokens = prefill_tokens
+        self.max_active = sequences
+        self.waiting = deque()
+        self.active = []
+        self.sessions = {}
+        self.on_turn = lambda: None  # a prompt of many turns gives no output, and still gets on
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="cpu-engine", daemon=True).start()
+
+    def create_instance(self, cuda_stream_id: int = 0) -> "CpuInstance":
+        return CpuInstance(self)
+
+    def submit(self, sequence: Sequence) -> None:
+        with self._changed:
+            self.waiting.append(sequence)
+            self._changed.notify()
+
+    def cancel(self, session_id: int) -> None:
+        """Stop the answer of a session at its next turn."""
+        with self._changed:
+            for sequence in [*self.waiting, *self.active]:
+                if sequence.session_id == session_id:
+                    sequence.cancelled = True
+
+    def end(self, session_id: int) -> None:
+        """Cancel, and forget what the session has kept."""
+        self.cancel(session_id)
+        self.sessions.pop(session_id, None)
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while True:
+                self._admit()
+                for sequence in list(self.active):
+                    self._turn(sequence)
+                    self.on_turn()
+
+    def _admit(self) -> None:
+        with self._changed:
+            while not self.active and not self.waiting:
+                self._changed.wait()
+            while self.waiting and len(self.active) < self.max_active:
+                self.active.append(self.waiting.popleft())
+
+    def _turn(self, sequence: Sequence) -> None:
+        try:
+            is_done = sequence.cancelled or self._advance(sequence)
+        except Exception as error:  # one bad request must not end the engine's only thread
+            log.exception("answer of session %s failed", sequence.session_id)
+            self.active.remove(sequence)
+            sequence.emit(error)
+            return
+        if is_done:
+            self.active.remove(sequence)
+            if sequence.keep:
+                self.sessions[sequence.session_id] = (sequence.cache, sequence.ids[: sequence.cached_tokens])
+            sequence.emit(_output(sequence, ResponseType.FINISH))
+        elif sequence.answer:
+            sequence.emit(_output(sequence, ResponseType.SUCCESS))
+
+    def _advance(self, sequence: Sequence) -> bool:
+        """Do one turn; True when the answer is complete."""
+        if sequence.max_new_tokens < 1:
+            return True
+        if sequence.prompt is None:
+            last = torch.tensor([sequence.answer[-1:]])
+            logits = self._forward(sequence, self.model.model.tok_embeddings(last), torch.zeros(1, 1, dtype=torch.bool))
+        else:
+            logits = self._prefill(sequence)
+            if sequence.prompt is not None:
+                return False
+        token, logprobs = next_token(
+            logits, sequence.sampling, torch.tensor(sequence.ids), len(sequence.answer), sequence.rng
+        )
+        if token in sequence.sampling.stop_ids:
+            return True
+        sequence.ids.append(token)
+        sequence.answer.append(token)
+        sequence.logprobs.append(logprobs)
+        return len(sequence.answer) >= sequence.max_new_tokens
+
+    def _prefill(self, sequence: Sequence) -> torch.Tensor:
+        size = self.prefill_tokens
+        logits = self._forward(sequence, sequence.prompt[:, :size], sequence.picture_mask[:, :size])
+        rest = sequence.prompt[:, size:]
+        sequence.picture_mask = sequence.picture_mask[:, size:]
+        sequence.prompt = rest if rest.shape[1] else None
+        return logits
+
+    def _forward(self, sequence: Sequence, embeddings: torch.Tensor, picture_mask: torch.Tensor) -> torch.Tensor:
+        """Logits [vocabulary] after the last of the embeddings [1, tokens, hidden]."""
+        sequence.cached_tokens += embeddings.shape[1]
+        output = self.model(
+            inputs_embeds=embeddings,
+            im_mask=picture_mask,
+            attention_mask=torch.ones(1, sequence.cached_tokens, dtype=torch.long),
+            past_key_values=sequence.cache,
+            use_cache=True,
+        )
+        sequence.cache = output.past_key_values
+        return output.logits[0, -1]
+
+
+def _output(sequence: Sequence, status: ResponseType) -> EngineOutput:
+    logprobs = list(sequence.logprobs) if sequence.sampling.logprobs else None
+    return EngineOutput(status, list(sequence.answer), len(sequence.answer), logprobs)
+
+
+class CpuInstance:
+    """One request's handle, with the methods of lmdeploy's TurboMindInstance that its callers use."""
+
+    def __init__(self, engine: CpuEngine):
+        self.engine = engine
+
+    async def async_stream_infer(self, session_id: int, input_ids: list, **options):
+        """Yield an EngineOutput (ids so far) for every token; see TurboMindInstance.async_stream_infer."""
+        outputs = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._submit(session_id, input_ids, lambda item: loop.call_soon_threadsafe(outputs.put_nowait, item), **options)
+        while True:
+            output = _raise_or(await outputs.get())
+            yield output
+            if output.status is ResponseType.FINISH:
+                return
+
+    def stream_infer(self, session_id: int, input_ids: list, **options):
+        """As async_stream_infer, for callers in a thread (lmdeploy's own web page)."""
+        if options.pop("stop", False):
+            self.engine.cancel(session_id)
+            return
+        outputs = queue.Queue()
+        self._submit(session_id, input_ids, outputs.put, **options)
+        while True:
+            output = _raise_or(outputs.get())
+            yield output
+            if output.status is ResponseType.FINISH:
+                return
+
+    def cancel(self, session_id: int) -> None:
+        self.engine.cancel(session_id)
+
+    def end(self, session_id: int) -> None:
+        self.engine.end(session_id)
+
+    async def async_cancel(self, session_id: int) -> None:
+        self.cancel(session_id)
+
+    async def async_end(self, session_id: int) -> None:
+        self.end(session_id)
+
+    def _submit(
+        self,
+        session_id: int,
+        input_ids: list,
+        emit: callable,
+        input_embeddings: list = None,
+        input_embedding_ranges: list = None,
+        gen_config: GenerationConfig = None,
+        sequence_start: bool = True,
+        sequence_end: bool = False,
+        step: int = 0,
+        **_ignored,
+    ) -> None:
+        engine = self.engine
+        gen_config = copy.copy(gen_config or GenerationConfig())
+        if gen_config.stop_words is None:
+            gen_config.stop_words = engine.stop_ids
+        prompt, picture_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
+        cache, kept_ids = (None, []) if sequence_start else step_back(engine.sessions[session_id], step)
+        engine.sessions.pop(session_id, None)
+        seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
+        engine.submit(
+            Sequence(
+                session_id=session_id,
+                prompt=prompt,
+                picture_mask=picture_mask,
+                ids=[*kept_ids, *input_ids],
+                sampling=Sampling.from_config(gen_config, engine.tokenizer.eos_token_id),
+                max_new_tokens=gen_config.max_new_tokens,
+                emit=emit,
+                rng=random.Random(seed),
+                cache=cache,
+                cached_tokens=len(kept_ids),
+                keep=not sequence_end,
+            )
+        )
+
+
+def step_back(kept: tuple, step: int) -> tuple:
+    """(cache, ids) of what a session has kept, cut to its first `step` tokens; 0: all.
+
+    A cache is a pair of tensors [1, heads, tokens, width] for every layer.
+    """
+    cache, ids = kept
+    if not step or step >= len(ids):
+        return kept
+    return tuple(tuple(part[:, :, :step] for part in layer) for layer in cache), ids[:step]
+
+
+def _raise_or(output):
+    if isinstance(output, Exception):
+        raise RuntimeError(f"the engine failed on this request: {output}") from output
+    return output
+
+
+def embed(model, input_ids: list, features: list = None, ranges: list = None) -> tuple:
+    """Prompt embeddings [1, tokens, hidden] with the pictures' features put in, and their mask."""
+    with torch.inference_mode():
+        prompt = model.model.tok_embeddings(torch.tensor([input_ids]))
+        picture_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)
+        for feature, (begin, end) in zip(features or (), ranges or (), strict=False):
+            prompt[0, begin:end] = torch.as_tensor(feature).to(prompt.dtype)
+            picture_mask[0, begin:end] = True
+    return prompt, picture_mask

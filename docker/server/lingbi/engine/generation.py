@@ -1,0 +1,243 @@
+"""Answers from lmdeploy's engine: encodes pictures, holds engine instances, frees them when clients leave.
+
+Takes the place of lmdeploy's AsyncEngine.generate, which leaks an instance when a stream is closed,
+cancels on the event loop, polls for instances, and reports wrong lengths (docs/server.md).
+"""
+
+import asyncio
+import copy
+import itertools
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from lmdeploy.messages import EngineGenerationConfig
+from lmdeploy.tokenizer import DetokenizeState
+
+from lingbi.api_errors import EngineFault
+from lingbi.engine.prompts import Prompt, answer_room, assemble, check_characters, plain, render, tokenise
+from lingbi.engine.sessions import Sessions
+from lingbi.engine.stop_words import StopWords
+from lingbi.heartbeat import Vitals
+
+log = logging.getLogger(__name__)
+CANCEL_AGAIN_S = 1.0  # a cancellation that comes before the engine has begun is lost
+ENCODER_REQUESTS = 16  # requests whose decoded pictures are in memory at once
+
+
+@dataclass
+class Step:
+    """What an answer has become: its new text and tokens, and why it ended, if it did."""
+
+    text: str
+    token_ids: list
+    logprobs: list | None
+    finish_reason: str | None
+
+
+class Generator:
+    """The engine's instances, shared by all requests of this worker."""
+
+    def __init__(self, engine, running: int, vitals: Vitals, kept_sessions: int = 0):
+        self.engine, self.vitals = engine, vitals
+        vitals.encoder = engine.vl_encoder.pulse
+        self.tokenizer, self.template, self.session_len = engine.tokenizer, engine.chat_template, engine.session_len
+        # The one that answered last answers next: an instance's first answer begins 2 ms later (docs/performance).
+        self.free = list(itertools.islice(engine.gens_set, running))
+        self.size = len(self.free)
+        self.runs = set()
+        self.waiting = deque()
+        self.sessions = Sessions(kept_sessions)
+        self.encoding = asyncio.Semaphore(ENCODER_REQUESTS)
+        self.cancelling = ThreadPoolExecutor(self.size, "cancel")
+        self._closing = set()
+
+    async def chat_prompt(self, messages, fetched, is_fresh: bool = False) -> Prompt:
+        """The prompt of chat messages; fetched: their pictures (see PictureDoor.fetched); is_fresh: see encode."""
+        text = render(messages, self.template)
+        check_characters(text, self.session_len)
+        stretches = await tokenise(text, self.tokenizer)
+        answer_room(sum(map(len, stretches)), None, self.session_len)
+        if len(stretches) == 1:
+            return Prompt(stretches[0])
+        async with fetched as decode_all, self.encoding:
+            features = await self.encode(await decode_all(), is_fresh)
+        return assemble(stretches, features)
+
+    async def text_prompt(self, text: str) -> Prompt:
+        """The prompt of a text that is gone on with."""
+        check_characters(text, self.session_len)
+        return assemble(await tokenise(plain(text), self.tokenizer), [])
+
+    async def encode(self, pictures: list, is_fresh: bool = False) -> list:
+        """Features [tokens, hidden] of pictures, as tensors; not those of the same pictures before, if is_fresh.
+
+        Raises EngineFault, for this request only.
+        """
+        try:
+            return await self.engine.vl_encoder.encode(pictures, is_fresh)
+        except ValueError as error:
+            log.exception("a picture could not be encoded")
+            raise EngineFault(str(error), reason="encoder") from None
+
+    async def start(
+        self, prompt: Prompt, config: EngineGenerationConfig, stop=(), is_repeatable: bool = False
+    ) -> "Answer":
+        """Wait for an engine instance and start an answer on it; close what you get.
+
+        is_repeatable: the same request must give the same sampled answer, so it starts a session anew.
+        """
+        instance = self.free.pop() if self.free else await self._wait_free()
+        return Answer(self, instance, prompt, config, stop, is_repeatable)
+
+    async def prime(self) -> None:
+        """Keep as many sessions as may be, all with the template's own words, for the first prompts that come.
+
+        Raises EngineFault.
+        """
+        text = self.template.messages2prompt([dict(role="user", content="")])
+        prompt = assemble(await tokenise(text, self.tokenizer), [])
+        # One after the other: many at once take memory that a server which few ask never needs.
+        for _ in range(self.sessions.limit - len(self.sessions)):
+            answer = await self.start(prompt, EngineGenerationConfig(max_new_tokens=1), is_repeatable=True)
+            try:
+                async for _ in answer:
+                    log.debug("session %s holds the template's words", answer.place.session_id)
+            finally:
+                answer.close()
+            await answer.task
+
+    async def _wait_free(self):
+        place = asyncio.get_running_loop().create_future()
+        self.waiting.append(place)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.give_back(place.result())
+            raise
+
+    def give_back(self, instance) -> None:
+        """Hand an instance whose answer has ended to whoever waits."""
+        while self.waiting:
+            place = self.waiting.popleft()
+            if not place.done():
+                place.set_result(instance)
+                return
+        self.free.append(instance)
+
+    def finish(self, task) -> None:
+        """Keep a task until it is done: asyncio itself does not."""
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def cached_tokens(self) -> int:
+        """Tokens that running answers hold in the KV cache."""
+        return sum(run.held_tokens for run in self.runs)
+
+
+@dataclass
+class Progress:
+    """The newest output of the engine; outputs hold the whole answer so far, so older ones can go."""
+
+    output: object = None
+    error: Exception | None = None
+    is_done: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Answer:
+    """One answer in the making. Iterate once; `close` at the end, whatever happened."""
+
+    def __init__(self, generator, instance, prompt: Prompt, config: EngineGenerationConfig, stop, is_repeatable):
+        self.generator, self.instance, self.prompt = generator, instance, prompt
+        self.config = copy.copy(config)
+        self.stop_words = StopWords(stop)
+        self.place = generator.sessions.take(prompt, may_go_on=not is_repeatable)
+        self.is_cancelled = False
+        self.progress = Progress()
+        self.token_ids = []
+        self.finish_reason = None
+        generator.runs.add(self)
+        self.task = asyncio.create_task(self._follow())
+
+    @property
+    def held_tokens(self) -> int:
+        return len(self.prompt.ids) + len(self.token_ids)
+
+    async def _follow(self) -> None:
+        """Take what the engine gives until it ends, even when nobody listens any more."""
+        progress, pulse = self.progress, self.generator.vitals.model
+        try:
+            with pulse.working():
+                async for output in self.instance.async_stream_infer(
+                    self.place.session_id,
+                    **self.prompt.inputs(self.place.step),
+                    gen_config=self.config,
+                    stream_output=True,
+                    sequence_start=self.place.step == 0,
+                    sequence_end=self.generator.sessions.limit == 0,
+                ):
+                    pulse.beat()
+                    progress.output = output
+                    progress.changed.set()
+        except Exception as error:  # whatever the engine raises belongs to this request
+            log.exception("the engine failed on session %s", self.place.session_id)
+            progress.error = error
+        finally:
+            progress.is_done = True
+            progress.changed.set()
+            answered = len(progress.output.token_ids) if progress.output else 0
+            tokens = 0 if progress.error else len(self.prompt.ids) + answered
+            is_whole = not self.is_cancelled and progress.error is None and progress.output is not None
+            self.generator.sessions.keep(self.place, self.prompt, is_whole, tokens)
+            self.generator.runs.discard(self)
+            self.generator.give_back(self.instance)
+
+    async def __aiter__(self):
+        """Yield Steps; the last has a finish_reason. Raises EngineFault."""
+        state = DetokenizeState()
+        while self.finish_reason is None:
+            await self.progress.changed.wait()
+            self.progress.changed.clear()
+            if self.progress.error:
+                raise EngineFault("the engine failed on this request; the server's log has the details")
+            is_done, output = self.progress.is_done, self.progress.output
+            seen = len(self.token_ids)
+            new_ids = output.token_ids[seen : self.config.max_new_tokens] if output else []
+            if not new_ids and not is_done:
+                continue
+            self.token_ids += new_ids
+            text = ""
+            if new_ids:
+                text, state = self.generator.tokenizer.detokenize_incrementally(
+                    self.token_ids, state, skip_special_tokens=self.config.skip_special_tokens
+                )
+            text, is_stopped = self.stop_words.feed(text, is_done)
+            self.finish_reason = self._why_ended(is_done, is_stopped)
+            logprobs = output.logprobs[seen : seen + len(new_ids)] if output and output.logprobs else None
+            yield Step(text, new_ids, logprobs, self.finish_reason)
+
+    def _why_ended(self, is_done: bool, is_stopped: bool) -> str | None:
+        if is_stopped:
+            return "stop"
+        if len(self.token_ids) >= self.config.max_new_tokens:
+            return "length"
+        return "stop" if is_done else None
+
+    def close(self) -> None:
+        """Free the engine of an answer that nobody waits for; returns at once."""
+        ends_itself = self.finish_reason == "length"
+        if not self.progress.is_done and not ends_itself:
+            self.is_cancelled = True
+            self.generator.finish(asyncio.create_task(self._cancel()))
+
+    async def _cancel(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.task.done():
+            try:
+                await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.place.session_id)
+            except Exception:  # the engine may answer oddly for a session that ends just now; try until it has
+                log.warning("cancelling session %s failed", self.place.session_id, exc_info=True)
+            await asyncio.wait({self.task}, timeout=CANCEL_AGAIN_S)

@@ -1,0 +1,1 @@
+"""What lingbi adds to TurboMind on a GPU."""

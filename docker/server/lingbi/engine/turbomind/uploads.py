@@ -1,0 +1,131 @@
+"""Loads the language model into TurboMind, reading every shard once.
+
+lmdeploy 0.4.1 reads the first shard three times and all of them once more for the vision tower, cuts
+the tensors up on one CPU thread and copies them from there. Here they are mapped, go to the GPU from
+several threads, some ahead of their turn, and are cut up there.
+"""
+
+import logging
+import re
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import wrapt
+
+from lingbi.model.checkpoint import read_mapped
+
+log = logging.getLogger(__name__)
+UPLOADERS = 8
+AHEAD_BYTES = 1 << 30  # GPU memory that tensors ahead of their turn may take beside the model
+STAGING_BYTES = 32 << 20  # pinned host memory of each uploader
+LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+def on_weights(done_bytes: int, all_bytes: int) -> None:
+    """Called as the language model goes to the GPU; a worker puts its own in place, to tell its progress."""
+
+
+def mapped_readers(module) -> None:
+    """lmdeploy's reader of this model gets all shards at once, mapped: none is read only for its shapes."""
+
+    def get_mgrs(self):
+        tensors = {}
+        for name in self.ckpt_files:
+            tensors |= read_mapped(Path(self.ckpt_path) / name)
+        if getattr(self, "is_exporting", False):
+            tensors = Uploads(tensors)
+        yield self.Reader(tensors, {}, True, self.model_info())
+
+    module.Xcomposer2Model.get_mgrs = get_mgrs
+
+    @wrapt.patch_function_wrapper(module, "Xcomposer2Reader.__init__")
+    def init(wrapped, instance, args, kwargs):
+        tensors = args[0]
+        wrapped(*args, **kwargs)
+        instance.params = tensors  # lmdeploy copies the dict, which would take its uploads away
+
+
+def exported_from_gpu(module) -> None:
+    """While lmdeploy exports weights, its reader's tensors are on the GPU."""
+
+    @wrapt.patch_function_wrapper(module, "BaseOutputModel.export")
+    def export(wrapped, instance, args, kwargs):
+        instance.input_model.is_exporting = True
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            instance.input_model.is_exporting = False
+            torch.cuda.empty_cache()
+
+
+class Uploads(dict):
+    """Tensors by name that are on the GPU when they are asked for, each once, in about the order of the layers."""
+
+    def __init__(self, tensors: dict):
+        super().__init__(sorted(tensors.items(), key=lambda item: _turn(item[0])))
+        self._names = deque(name for name in self if not name.startswith(("vit.", "vision_proj.", "plora_")))
+        self._all_bytes = sum(dict.__getitem__(self, name).nbytes for name in self._names)
+        self._ahead: dict[str, Future] = {}
+        self._ahead_bytes = self._done_bytes = 0
+        self._lanes = threading.local()
+        self._pool = ThreadPoolExecutor(UPLOADERS, "upload")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor = super().__getitem__(name)
+        self._go_ahead()
+        job = self._ahead.pop(name, None)
+        if job is None:
+            return self._upload(tensor)
+        self._ahead_bytes -= tensor.nbytes
+        self._done_bytes += tensor.nbytes
+        on_weights(self._done_bytes, self._all_bytes)
+        return job.result()
+
+    def get(self, name: str, default=None):
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def clear(self) -> None:
+        """Stop, and forget all."""
+        self._pool.shutdown(cancel_futures=True)
+        self._ahead.clear()
+        super().clear()
+
+    def _go_ahead(self) -> None:
+        while self._names and self._ahead_bytes < AHEAD_BYTES:
+            name = self._names.popleft()
+            tensor = super().__getitem__(name)
+            self._ahead[name] = self._pool.submit(self._upload, tensor)
+            self._ahead_bytes += tensor.nbytes
+
+    def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy on the GPU, through this thread's pinned memory and stream."""
+        lane = self._lanes
+        if not hasattr(lane, "staging"):
+            lane.staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, device="cpu", pin_memory=True)
+            lane.stream = torch.cuda.Stream()
+        uploaded = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+        # The memory may have belonged to a tensor that the default stream has not done with.
+        lane.stream.wait_stream(torch.cuda.default_stream())
+        pieces = zip(_as_bytes(tensor).split(STAGING_BYTES), _as_bytes(uploaded).split(STAGING_BYTES), strict=True)
+        with torch.cuda.stream(lane.stream):
+            for source, target in pieces:
+                lane.staging[: len(source)].copy_(source)
+                target.copy_(lane.staging[: len(source)], non_blocking=True)
+                lane.stream.synchronize()
+        return uploaded
+
+
+def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def _turn(name: str) -> int:
+    """Layers in order, after what is in no layer, as lmdeploy exports them."""
+    layer = LAYER.match(name)
+    return int(layer[1]) + 1 if layer else 0

@@ -1,0 +1,118 @@
+"""The worker's application: its routes, its errors, and the door in front of both."""
+
+import logging
+import time
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lingbi.api_errors import ClientGone, EngineFault, Refusal
+from lingbi.http.chat import chat_completions, check_model
+from lingbi.http.completions import completions
+from lingbi.http.middleware import GONE, RECORD, Door, refuse
+from lingbi.http.openapi import describe
+from lingbi.http.protocol import Live, Model, ModelList, Ready
+from lingbi.http.service import Service
+
+log = logging.getLogger(__name__)
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+def create_app(service: Service) -> Door:
+    """The worker's ASGI application; `service.take_engine` gives it its engine later.
+
+    Starlette without FastAPI: bodies are read behind the Door, which has limits of its own, and openapi.py writes the
+    document. FastAPI's models of one would be half a second of every start.
+    """
+
+    async def openapi(request: Request):
+        return JSONResponse(describe(service.readiness.model))
+
+    routes = [*_health(service), *_models(service), *_generation(service), Route("/openapi.json", openapi)]
+    app = Starlette(routes=routes, exception_handlers=FAULTS)
+    app.router.redirect_slashes = False
+    app.add_middleware(RouteNames, paths={route.endpoint: route.path for route in routes})
+    return Door(app, service, (CHAT, COMPLETIONS))
+
+
+class RouteNames:
+    """Notes the route of a request in its record: metrics by path would grow with every path asked for."""
+
+    def __init__(self, app, paths: dict):
+        self.app, self.paths = app, paths
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and scope.get("endpoint"):
+                scope[RECORD].route = self.paths[scope["endpoint"]]
+
+
+def _health(service: Service) -> list:
+    async def live(request: Request):
+        return JSONResponse(Live().model_dump())
+
+    async def ready(request: Request):
+        report = Ready(**service.readiness.report()).model_dump(exclude_none=True)
+        is_ready = service.readiness.is_ready
+        return JSONResponse(report, 200 if is_ready else 503, None if is_ready else {"Retry-After": "5"})
+
+    async def metrics(request: Request):
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/live", live), Route("/ready", ready), Route("/metrics", metrics)]
+
+
+def _models(service: Service) -> list:
+    served = Model(id=service.readiness.model, created=int(time.time()))
+
+    async def models(request: Request):
+        return JSONResponse(ModelList(data=[served]).model_dump())
+
+    async def model(request: Request):
+        check_model(service, request.path_params["model"])
+        return JSONResponse(served.model_dump())
+
+    return [Route("/v1/models", models), Route("/v1/models/{model}", model)]
+
+
+def _generation(service: Service) -> list:
+    async def chat(request: Request):
+        return _sent(await chat_completions(service, request))
+
+    async def complete(request: Request):
+        return _sent(await completions(service, request))
+
+    return [Route(CHAT, chat, methods=["POST"]), Route(COMPLETIONS, complete, methods=["POST"])]
+
+
+def _sent(answer) -> Response:
+    return answer if isinstance(answer, Response) else Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _refusal(request: Request, error: Refusal):
+    return refuse(request.scope, error)
+
+
+async def _gone(request: Request, error: ClientGone):
+    return Response(status_code=GONE)
+
+
+async def _http_error(request: Request, error: HTTPException):
+    found = Refusal(f"{request.method} {request.url.path[:100]}: {error.detail}", headers=error.headers)
+    found.status, found.code = error.status_code, "not_found" if error.status_code == 404 else None
+    found.reason = f"http_{error.status_code}"
+    return refuse(request.scope, found)
+
+
+async def _server_error(request: Request, error: Exception):
+    log.error("%s failed", request.url.path[:100], exc_info=error)
+    return refuse(request.scope, EngineFault("the server failed on this request; its log has the details"))
+
+
+FAULTS = {Refusal: _refusal, ClientGone: _gone, HTTPException: _http_error, Exception: _server_error}

@@ -1,0 +1,139 @@
+"""POST /v1/chat/completions."""
+
+import contextlib
+import re
+
+from starlette.requests import Request
+
+from lingbi.api_errors import BadRequest, UnknownModel
+from lingbi.http.exchange import Events, Exchange, first_and_rest, read_body, unless_gone
+from lingbi.http.protocol import (
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+    Logprobs,
+    TokenLogprob,
+    TopLogprob,
+)
+from lingbi.http.service import Service
+from lingbi.images.loader import picture_urls
+
+BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
+LEAST_LOGPROB = -9999.0  # the reference API's number for a token that cannot come
+
+
+async def chat_completions(service: Service, request: Request):
+    """Answer a conversation, whole or as events."""
+    body = await read_body(request, ChatRequest)
+    check_model(service, body.model)
+    if body.top_logprobs and not body.logprobs:
+        raise BadRequest("top_logprobs: needs logprobs to be true", "top_logprobs")
+    chat = ChatExchange(service, request, body)
+    try:
+        steps = await unless_gone(request, chat.begin())
+        if body.stream:
+            events = Events(chat, chat.events(steps))
+            chat = None  # the response closes it
+            return events
+        return await unless_gone(request, chat.whole(steps))
+    finally:
+        if chat:
+            chat.close()
+
+
+def check_model(service: Service, model: str) -> None:
+    """Refuse a model that is not served."""
+    served = service.readiness.model
+    if model != served:
+        raise UnknownModel(f"the model {model[:100]!r} is not served here; {served!r} is", "model")
+
+
+class ChatExchange(Exchange):
+    """A conversation and its answer."""
+
+    id_prefix = "chatcmpl"
+    decoded_s = None
+
+    async def begin(self):
+        """The answer's steps, the first of them made already."""
+        body = self.body
+        asked = body.max_completion_tokens or body.max_tokens
+        logprobs = max(body.top_logprobs or 0, 1) if body.logprobs else None
+        urls = picture_urls(body.messages)
+        self.record.pictures = len(urls)
+        prompt = await self.service.generator.chat_prompt(body.messages, self.fetched(urls))
+        if self.decoded_s is not None:
+            self.record.encode_s = self.record.elapsed() - self.decoded_s
+            self.service.metrics.picture_encode.observe(self.record.encode_s)
+        answer = await self.start(prompt, asked, logprobs)
+        return await first_and_rest(self.steps(answer))
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, urls: list):
+        """The request's pictures as the generator takes them, with the time noted when they are decoded."""
+        async with self.service.pictures.fetched(urls, self.service.metrics.picture_decode.observe) as decode_all:
+
+            async def decode_and_note() -> list:
+                pictures = await decode_all()
+                self.decoded_s = self.record.elapsed()
+                return pictures
+
+            yield decode_and_note
+
+    async def whole(self, steps) -> ChatCompletion:
+        text, logprobs, reason = "", [], None
+        async for step in steps:
+            text += step.text
+            logprobs += self.logprobs(step)
+            reason = step.finish_reason
+        if self.record.pictures:
+            self.service.vitals.prove()
+        choice = ChatChoice(
+            message=ChatMessage(content=text),
+            logprobs=Logprobs(content=logprobs) if self.body.logprobs else None,
+            finish_reason=reason,
+        )
+        return ChatCompletion(**self.head, choices=[choice], usage=self.usage())
+
+    async def events(self, steps):
+        """The chunks of the answer, as JSON."""
+        chunk = self.chunks(ChatChunk)
+        yield chunk([ChunkChoice(delta=Delta(role="assistant", content=""))])
+        async for step in steps:
+            if step.text or (self.body.logprobs and step.token_ids):
+                logprobs = Logprobs(content=self.logprobs(step)) if self.body.logprobs else None
+                yield chunk([ChunkChoice(delta=Delta(content=step.text), logprobs=logprobs)])
+            if step.finish_reason:
+                yield chunk([ChunkChoice(delta=Delta(), finish_reason=step.finish_reason)])
+        if self.record.pictures:
+            self.service.vitals.prove()
+        if self.is_usage_wanted:
+            yield chunk([], self.usage())
+
+    def logprobs(self, step) -> list:
+        """The step's log probabilities in the API's form."""
+        if not step.logprobs:
+            return []
+        return [self._logprob(token, tops) for token, tops in zip(step.token_ids, step.logprobs, strict=False)]
+
+    def _logprob(self, token_id: int, tops: dict) -> TokenLogprob:
+        count = self.body.top_logprobs or 0
+        best = sorted(tops.items(), key=lambda item: -item[1])[:count]
+        own = self._top(token_id, tops[token_id])
+        return TokenLogprob(**own.model_dump(), top_logprobs=[self._top(*item) for item in best])
+
+    def _top(self, token_id: int, logprob: float) -> TopLogprob:
+        data = piece_bytes(self.service.generator.tokenizer.model.model.convert_ids_to_tokens(token_id))
+        token = data.decode("utf-8", "backslashreplace")
+        return TopLogprob(token=token, bytes=list(data), logprob=max(logprob, LEAST_LOGPROB))
+
+
+def piece_bytes(piece: str) -> bytes:
+    """What a SentencePiece piece stands for: a byte, or text with its spaces."""
+    if BYTE_PIECE.fullmatch(piece):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace("\u2581", " ").encode()

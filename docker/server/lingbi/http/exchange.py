@@ -1,0 +1,186 @@
+"""One request's way through the engine: body in, answer or events out, with its times noted."""
+
+import asyncio
+import json
+import time
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
+
+from lingbi.api_errors import BadRequest, ClientGone, Refusal
+from lingbi.engine.generation import Answer
+from lingbi.engine.prompts import Prompt, answer_room
+from lingbi.http.middleware import GONE, RECORD
+from lingbi.http.protocol import Usage
+from lingbi.http.sampling_options import GREEDY, engine_options, stop_words
+from lingbi.http.service import Service
+
+INLINE_BYTES = 64 << 10  # larger bodies are parsed in a thread
+MESSAGE_CHARACTERS = 300
+
+
+async def read_body(request: Request, model: type) -> BaseModel:
+    """The request's JSON as a model. Raises BadRequest that names the field, ClientGone when it does not come whole."""
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        raise ClientGone from None
+    try:
+        if len(body) <= INLINE_BYTES:
+            return model.model_validate_json(body)
+        return await asyncio.get_running_loop().run_in_executor(None, model.model_validate_json, body)
+    except ValidationError as error:
+        raise _bad_request(error) from None
+
+
+def _bad_request(error: ValidationError) -> BadRequest:
+    # Of a choice of types, pydantic reports every failure; the deepest is the one meant.
+    found = max(error.errors(include_url=False, include_context=False), key=lambda item: len(item["loc"]))
+    place = ".".join(str(part) for part in found["loc"])
+    seen = "" if found["type"] == "missing" else f" (got {repr(found['input'])[:60]})"
+    message = f"{place}: {found['msg']}{seen}" if place else found["msg"]
+    return BadRequest(message[:MESSAGE_CHARACTERS], place or None)
+
+
+async def unless_gone(request: Request, work):
+    """The result of a coroutine; cancelled, with ClientGone, when the client leaves first."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+class Exchange:
+    """What chat completions and completions do alike; id_prefix: how their answers' ids begin."""
+
+    id_prefix = ""
+
+    def __init__(self, service: Service, request: Request, body):
+        self.service, self.request, self.body = service, request, body
+        self.record = request.scope[RECORD]
+        self.record.stream = bool(body.stream)
+        self.answers = []
+        self.is_told = False  # to the end, to a client that streams
+
+    async def start(self, prompt: Prompt, max_tokens: int | None, logprobs: int | None = None) -> Answer:
+        """Start an answer when an engine instance is free."""
+        generator, record = self.service.generator, self.record
+        room = answer_room(len(prompt.ids), max_tokens, generator.session_len)
+        record.prompt_tokens = (record.prompt_tokens or 0) + len(prompt.ids)
+        options = engine_options(self.body, room, generator.engine.stop_words, logprobs)
+        waited_from = record.elapsed()
+        is_repeatable = self.body.seed is not None and options.top_k != GREEDY
+        answer = await generator.start(prompt, options, stop_words(self.body), is_repeatable)
+        self.answers.append(answer)
+        record.queue_s = record.elapsed() - waited_from
+        self.service.metrics.queue_wait.observe(record.queue_s)
+        self.service.metrics.prompt_tokens.inc(len(prompt.ids))
+        self.service.metrics.reused_tokens.inc(answer.place.step)
+        return answer
+
+    async def steps(self, answer: Answer):
+        """The steps of an answer, with its times and counts noted."""
+        record, metrics = self.record, self.service.metrics
+        began = None
+        async for step in answer:
+            if began is None and step.token_ids:
+                began = record.elapsed()
+                if record.first_token_s is None:
+                    record.first_token_s = began
+                    metrics.first_token.observe(began)
+            metrics.completion_tokens.inc(len(step.token_ids))
+            record.completion_tokens = (record.completion_tokens or 0) + len(step.token_ids)
+            if step.finish_reason:
+                record.finish_reason = step.finish_reason
+                made = len(answer.token_ids) - 1
+                if began is not None and made > 0:
+                    metrics.token_time.observe((record.elapsed() - began) / made)
+            yield step
+
+    @property
+    def head(self) -> dict:
+        """What an answer, or every event of one, begins with."""
+        return {"id": f"{self.id_prefix}-{self.record.id}", "model": self.body.model, "created": int(time.time())}
+
+    def usage(self) -> Usage:
+        """The request's tokens so far."""
+        prompt, answer = self.record.prompt_tokens or 0, self.record.completion_tokens or 0
+        return Usage(prompt_tokens=prompt, completion_tokens=answer, total_tokens=prompt + answer)
+
+    @property
+    def is_usage_wanted(self) -> bool:
+        """Whether a stream is to end with the request's usage."""
+        return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    def chunks(self, kind: type):
+        """A function of choices (and usage) that makes the JSON of one event of this exchange."""
+        head = self.head
+        # OpenAI's chunks have "usage": null when usage was asked for, and no such field otherwise.
+        left_out = None if self.is_usage_wanted else {"usage"}
+
+        def chunk(choices: list, usage: Usage | None = None) -> str:
+            return kind(**head, choices=choices, usage=usage).model_dump_json(exclude=left_out)
+
+        return chunk
+
+    def close(self) -> None:
+        """Free the engine of whatever still runs for this request."""
+        for answer in self.answers:
+            answer.close()
+
+
+class Events(StreamingResponse):
+    """Server-sent events of an exchange, which is closed however the stream ends."""
+
+    def __init__(self, exchange: Exchange, events):
+        super().__init__(_encoded(exchange, events), media_type="text/event-stream")
+        self.headers["Cache-Control"] = "no-cache"
+        self.headers["X-Accel-Buffering"] = "no"  # nginx would hold the events back
+        self._exchange = exchange
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await super().__call__(scope, receive, send)
+            if not self._exchange.is_told:  # it returns when the client leaves, and raises otherwise
+                self._exchange.record.status = GONE
+        finally:
+            self._exchange.close()
+
+
+async def _encoded(exchange: Exchange, events):
+    try:
+        async for event in events:
+            yield f"data: {event}\n\n"
+    except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
+        exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
+        exchange.is_told = True
+        yield f"data: {json.dumps(refusal.body())}\n\n"
+        return
+    exchange.is_told = True
+    yield "data: [DONE]\n\n"
+
+
+async def first_and_rest(steps):
+    """The first step, waited for, and all of them: errors before it still have their own status."""
+    first = await steps.__anext__()
+
+    async def all_steps():
+        yield first
+        async for step in steps:
+            yield step
+
+    return all_steps()

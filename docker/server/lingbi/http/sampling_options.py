@@ -1,0 +1,48 @@
+"""From a request's options to lmdeploy's."""
+
+import random
+
+from lmdeploy.messages import EngineGenerationConfig
+
+from lingbi.http.protocol import Sampled
+
+GREEDY = 1
+LMDEPLOY_MAX_TEMPERATURE = 1.0
+SEED_BITS = 64
+
+
+def engine_options(
+    request: Sampled, max_new_tokens: int, stop_ids: list, logprobs: int | None
+) -> EngineGenerationConfig:
+    """lmdeploy's options of an answer; stop words of the request are not among them (see stop_words.py)."""
+    temperature = _or(request.temperature, 0.7)
+    top_p = _or(request.top_p, 1.0)
+    is_greedy = temperature == 0 or top_p == 0
+    options = EngineGenerationConfig(
+        max_new_tokens=max_new_tokens,
+        top_k=GREEDY if is_greedy else _or(request.top_k, 40),
+        top_p=1.0 if is_greedy else top_p,
+        temperature=min(temperature, LMDEPLOY_MAX_TEMPERATURE) if temperature else LMDEPLOY_MAX_TEMPERATURE,
+        repetition_penalty=_or(request.repetition_penalty, 1.0),
+        ignore_eos=bool(request.ignore_eos),
+        skip_special_tokens=_or(request.skip_special_tokens, True),
+        stop_words=stop_ids,
+        logprobs=logprobs,
+        random_seed=_seed(request.seed),
+    )
+    if temperature > LMDEPLOY_MAX_TEMPERATURE:
+        options.temperature = temperature  # the engines take it; only lmdeploy's check does not
+    return options
+
+
+def stop_words(request: Sampled) -> tuple:
+    """The stop words of a request, as a tuple."""
+    return (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+
+
+def _or(value, default):
+    return default if value is None else value
+
+
+def _seed(seed: int | None) -> int:
+    return random.getrandbits(SEED_BITS) if seed is None else seed % (1 << SEED_BITS)

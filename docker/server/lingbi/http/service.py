@@ -1,0 +1,60 @@
+"""The parts of a worker that requests meet, in one place."""
+
+from dataclasses import dataclass
+
+from lingbi.engine.generation import Generator
+from lingbi.errors import ConfigurationError
+from lingbi.heartbeat import Vitals
+from lingbi.http.admission import Admission
+from lingbi.http.auth import KeyRing
+from lingbi.http.metrics import Metrics
+from lingbi.http.readiness import Readiness
+from lingbi.images.addresses import parse_networks
+from lingbi.images.download import FetchRules
+from lingbi.images.loader import PictureDoor, PictureRules
+from lingbi.settings import Settings
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request's body may be."""
+
+    body_bytes: int
+    body_timeout_s: float
+
+
+class Service:
+    """One worker's parts; `generator` comes when the model is loaded."""
+
+    def __init__(self, settings: Settings, readiness: Readiness, keys: KeyRing, metrics: Metrics, vitals: Vitals):
+        self.settings, self.readiness, self.keys, self.metrics, self.vitals = settings, readiness, keys, metrics, vitals
+        self.limits = Limits(settings.max_body_mib * MIB, settings.body_timeout_s)
+        self.pictures = PictureDoor(picture_rules(settings))
+        self.admission = Admission(settings.queue_limit, settings.key_concurrency)
+        self.generator: Generator | None = None
+        metrics.ready.set_function(lambda: readiness.is_ready)
+
+    def take_engine(self, engine, running: int, kept_sessions: int = 0) -> None:
+        """Serve with this engine, so many answers at once; call it on the server's event loop.
+
+        kept_sessions: sessions that stay for who goes on (see sessions.py).
+        """
+        self.generator = Generator(engine, running, self.vitals, kept_sessions)
+        self.admission.limit = self.generator.size + self.settings.queue_limit
+        self.metrics.watch(self.admission, self.generator)
+
+
+def picture_rules(settings: Settings) -> PictureRules:
+    """The rules for pictures that the settings make. Raises ConfigurationError."""
+    try:
+        networks = parse_networks(settings.picture_networks)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"LINGBI_PICTURE_NETWORKS={settings.picture_networks!r}: {error}; give CIDR blocks, as in 10.1.0.0/16"
+        ) from None
+    hosts = tuple(host.strip().lower() for host in settings.picture_hosts.split(",") if host.strip())
+    max_bytes = settings.max_picture_mib * MIB
+    fetch = FetchRules(settings.picture_urls, hosts, networks, settings.picture_fetch_timeout_s, max_bytes)
+    return PictureRules(settings.max_pictures, max_bytes, settings.max_picture_mpixels * 1_000_000, fetch)

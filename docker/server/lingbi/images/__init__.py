@@ -1,0 +1,1 @@
+"""Images of requests and commands: where they come from, and how they are decoded."""

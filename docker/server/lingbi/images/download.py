@@ -1,0 +1,156 @@
+"""Fetches pictures by URL without letting a request reach what only this machine can.
+
+A name is looked up once, the address is checked, and the connection is made to that address: a name
+that changes its answer gains nothing. Every redirect goes the same way. Time and bytes are bounded
+over all hops together. Proxies of the environment are not used, since they would look names up anew.
+"""
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import httpcore
+import httpx
+
+from lingbi.api_errors import PictureError
+from lingbi.images.addresses import is_allowed
+
+MAX_HOPS = 5
+SCHEMES = ("http", "https")
+PORTS = range(1, 1 << 16)
+REDIRECTS = (301, 302, 303, 307, 308)
+# Its own threads: a look-up cannot be ended, and slow names must hold up nothing but names.
+NAMES = ThreadPoolExecutor(16, "names")
+HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lingbi"}
+
+
+@dataclass(frozen=True)
+class FetchRules:
+    """What may be fetched.
+
+    is_on: whether anything is; hosts: names allowed, all when empty; networks: networks allowed though
+    not public; timeout_s: over all hops; max_bytes: of the picture.
+    """
+
+    is_on: bool = True
+    hosts: tuple = ()
+    networks: tuple = ()
+    timeout_s: float = 10
+    max_bytes: int = 20 << 20
+
+
+class CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to checked addresses only."""
+
+    def __init__(self, networks: tuple):
+        self._networks, self._inner = networks, httpcore.AnyIOBackend()
+
+    async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
+        """Look the name up, refuse unless every address is allowed, connect to the first that answers."""
+        loop = asyncio.get_running_loop()
+        look_up = partial(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM)
+        try:
+            found = await loop.run_in_executor(NAMES, look_up)
+        except (OSError, UnicodeError):
+            raise PictureError(f"the picture's host {host[:100]!r} has no address", reason="url") from None
+        addresses = list(dict.fromkeys(entry[4][0] for entry in found))
+        refused = [address for address in addresses if not is_allowed(address, self._networks)]
+        if refused:
+            raise PictureError(
+                f"the picture's host {host[:100]!r} is not on the public internet; send the picture as a data: URL",
+                reason="address",
+            )
+        return await self._connect_any(addresses, port, timeout, local_address, socket_options)
+
+    async def _connect_any(self, addresses, port, *options):
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.connect_tcp(address, port, *options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._inner.connect_tcp(addresses[-1], port, *options)
+
+    async def connect_unix_socket(self, path, timeout=None, socket_options=None):
+        raise PictureError("a picture's URL must name a host", reason="url")
+
+    async def sleep(self, seconds):
+        await self._inner.sleep(seconds)
+
+
+async def fetch(url: str, rules: FetchRules) -> bytes:
+    """The bytes behind an http(s) URL. Raises PictureError with a sentence for the client."""
+    if not rules.is_on:
+        raise PictureError("this server fetches no pictures; send the picture as a data: URL", reason="url")
+    try:
+        return await asyncio.wait_for(_follow(url, rules), rules.timeout_s)
+    except asyncio.TimeoutError:
+        raise PictureError(f"the picture did not come within {rules.timeout_s} s", reason="fetch") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
+        raise PictureError(f"the picture cannot be fetched: {type(error).__name__}", reason="fetch") from None
+
+
+async def _follow(url: str, rules: FetchRules) -> bytes:
+    network = CheckedNetwork(rules.networks)
+    async with httpcore.AsyncConnectionPool(ssl_context=_tls(), network_backend=network) as pool:
+        target = None
+        for _ in range(MAX_HOPS + 1):
+            target = _checked_url(url, target, rules)
+            async with pool.stream("GET", _for_httpcore(target), headers=_headers(target)) as response:
+                if response.status not in REDIRECTS:
+                    return await _read(response, rules)
+                url = _header(response, b"location")
+    raise PictureError(f"the picture's URL redirects more than {MAX_HOPS} times", reason="url")
+
+
+def _checked_url(url: str, base: httpx.URL | None, rules: FetchRules) -> httpx.URL:
+    try:
+        target = base.join(url) if base else httpx.URL(url)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise PictureError(f"{url[:50]!r} is no usable URL", reason="url") from None
+    if target.scheme not in SCHEMES or not target.host or (target.port or 1) not in PORTS:
+        raise PictureError(f"a picture's URL must be http(s) and name a host, not {url[:50]!r}", reason="url")
+    if target.userinfo:
+        raise PictureError("a picture's URL must hold no user name", reason="url")
+    if rules.hosts and target.host.lower().rstrip(".") not in rules.hosts:
+        raise PictureError(f"this server fetches no pictures from {target.host[:100]!r}", reason="host")
+    return target
+
+
+@lru_cache(maxsize=1)
+def _tls():
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _for_httpcore(target: httpx.URL) -> httpcore.URL:
+    # In parts: two parsers that read one text differently are a way in.
+    return httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
+
+
+def _headers(target: httpx.URL) -> dict:
+    return {"Host": target.netloc.decode("ascii")} | HEADERS
+
+
+def _header(response, name: bytes) -> str:
+    value = next((value for key, value in response.headers if key.lower() == name), b"")
+    return value.decode("latin-1")
+
+
+async def _read(response, rules: FetchRules) -> bytes:
+    if response.status != 200:
+        raise PictureError(f"the picture's host answered with status {response.status}", reason="fetch")
+    size = _header(response, b"content-length")
+    if size.isascii() and size.isdigit() and int(size[:18]) > rules.max_bytes:
+        raise too_large(int(size[:18]), rules.max_bytes)
+    data = bytearray()
+    async for chunk in response.aiter_stream():
+        data += chunk
+        if len(data) > rules.max_bytes:
+            raise too_large(len(data), rules.max_bytes)
+    return bytes(data)
+
+
+def too_large(size: int, limit: int) -> PictureError:
+    """The refusal of a picture with too many bytes."""
+    return PictureError(f"the picture has {size} bytes or more, and at most {limit} are taken", reason="bytes")

@@ -1,0 +1,227 @@
+"""The one door for pictures: from a request's URLs to upright RGB pictures, or to a sentence why not.
+
+Bytes, format, pixels and frames are checked before anything is decoded in full. Local paths are
+never opened. Decoding runs in threads of its own, so that it delays no stream.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import io
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageOps
+
+from lingbi.api_errors import PictureError
+from lingbi.images.download import FetchRules, fetch, too_large
+from lingbi.vision.cache import remember_file
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_ASPECT = 200
+# Progressive JPEGs may hold any number of passes over the whole picture; encoders write about ten.
+MAX_JPEG_SCANS = 100
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+ORIENTATION = 0x0112
+DECODERS = 4
+# Requests that fetch pictures, or hold fetched ones until they are decoded: what bounds their memory.
+FETCHING_REQUESTS = 32
+# What Pillow's readers raise on broken files, besides what they mean to.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class PictureRules:
+    """What a request may send. max_bytes: of one picture; max_pixels: of all its pictures together."""
+
+    max_pictures: int = 16
+    max_bytes: int = 20 << 20
+    max_pixels: int = 50_000_000
+    fetch: FetchRules = field(default_factory=FetchRules)
+
+
+class PixelBudget:
+    """The pixels that one request may have decoded; shared by the threads that do it."""
+
+    def __init__(self, pixels: int):
+        self.pixels, self._left, self._lock = pixels, pixels, threading.Lock()
+
+    def take(self, width: int, height: int) -> None:
+        """Use some. Raises PictureError when too few are left."""
+        with self._lock:
+            if width * height > self._left:
+                raise PictureError(
+                    f"the picture is {width} x {height} pixels, and a request may have {self.pixels} in all "
+                    f"({self._left} are left)",
+                    reason="pixels",
+                )
+            self._left -= width * height
+
+
+class PictureDoor:
+    """Loads pictures by one set of rules, in threads of its own."""
+
+    def __init__(self, rules: PictureRules):
+        self.rules = rules
+        self._threads = ThreadPoolExecutor(DECODERS, "pictures")
+        self._fetching = asyncio.Semaphore(FETCHING_REQUESTS)
+
+    async def load(self, urls: list, observe=lambda seconds: None) -> list:
+        """PIL pictures of URLs, in order. Raises as `fetched` and what that yields."""
+        async with self.fetched(urls, observe) as decode_all:
+            return await decode_all()
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, urls: list, observe=lambda seconds: None):
+        """Fetch what is elsewhere; yields a coroutine function that gives PIL pictures of all URLs, in order.
+
+        Whoever sends pictures along waits here for nobody. `observe` gets the seconds of each decoding.
+        Both raise PictureError for the first picture that cannot be used.
+        """
+        if len(urls) > self.rules.max_pictures:
+            raise PictureError(
+                f"the request has {len(urls)} pictures, and at most {self.rules.max_pictures} are taken", reason="count"
+            )
+        async with self._fetching if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
+            sources = await _all(self._fetch_one(url) for url in urls)
+            budget = PixelBudget(self.rules.max_pixels)
+            yield lambda: _all(self._decode_one(source, budget, observe) for source in sources)
+
+    async def _fetch_one(self, url: str):
+        """The bytes of a picture, or its data URL as it is."""
+        if is_elsewhere(url):
+            return await fetch(url, self.rules.fetch)
+        if url[:5].lower() != "data:":
+            raise PictureError(
+                f"a picture's URL must begin with data:, http:// or https://, not {url[:16]!r}", reason="url"
+            )
+        return url
+
+    async def _decode_one(self, source, budget: PixelBudget, observe) -> Image.Image:
+        loop = asyncio.get_running_loop()
+        picture, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
+        observe(seconds)
+        return picture
+
+    def _decode(self, source, budget: PixelBudget) -> tuple:
+        """A picture of its bytes or data URL, and the seconds that its decoding took."""
+        data = decode_data_url(source, self.rules.max_bytes) if isinstance(source, str) else source
+        start = time.monotonic()
+        picture = decode(data, budget)
+        seconds = time.monotonic() - start
+        remember_file(picture, data)
+        return picture, seconds
+
+
+def is_elsewhere(url: str) -> bool:
+    """Whether a picture must be fetched."""
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
+async def _all(work) -> list:
+    """The results of coroutines, in order; the first error ends the others."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def picture_urls(messages) -> list:
+    """The URLs of all pictures of a conversation, in order."""
+    return [
+        part.image_url.url
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+        if part.type == "image_url"
+    ]
+
+
+def decode_data_url(url: str, max_bytes: int) -> bytes:
+    """The bytes of a base64 data URL. Raises PictureError."""
+    header, comma, payload = url.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise PictureError("a data URL must read data:image/…;base64,…", reason="base64")
+    if len(payload) > max_bytes * 4 // 3 + 4:
+        raise too_large(len(payload) * 3 // 4, max_bytes)
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PictureError(f"the data URL is not valid base64: {error}", reason="base64") from None
+
+
+def decode(data: bytes, budget: PixelBudget) -> Image.Image:
+    """An upright RGB picture from a file's bytes. Raises PictureError."""
+    if data.startswith(JPEG) and data.count(SCAN) > MAX_JPEG_SCANS:
+        raise PictureError(f"the JPEG has more than {MAX_JPEG_SCANS} scans", reason="scans")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            check_shape(picture)
+            budget.take(*picture.size)
+            return to_rgb(upright(picture))
+    except PictureError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise PictureError(
+            f"the picture cannot be decoded: it is no {', '.join(FORMATS)} file", reason="format"
+        ) from None
+    except BROKEN as error:
+        raise PictureError(
+            f"the picture cannot be decoded: {str(error)[:150] or type(error).__name__}", reason="broken"
+        ) from None
+
+
+def check_shape(picture: Image.Image) -> None:
+    """Refuse by what the file's head says. Raises PictureError."""
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise PictureError(f"the picture is {width} x {height} pixels", reason="pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PictureError(
+            f"the picture is {width} x {height} pixels, and its sides may differ at most {MAX_ASPECT} times",
+            reason="aspect",
+        )
+    # A JPEG with several pictures (a phone's, with a preview) shows its first.
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise PictureError("the picture is animated; send one frame", reason="frames")
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says; a broken tag says nothing."""
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except BROKEN:
+        orientation = 1
+    picture.load()
+    if orientation not in range(2, 9):
+        return picture
+    return ImageOps.exif_transpose(picture)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """As RGB: 16 bits are scaled, not clipped, and what is transparent is white, as on paper."""
+    if picture.mode.startswith("I"):
+        return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        whole = picture.convert("RGBA")
+        paper = Image.new("RGBA", whole.size, "white")
+        return Image.alpha_composite(paper, whole).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it

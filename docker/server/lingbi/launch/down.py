@@ -1,0 +1,28 @@
+"""scripts/down: let running answers finish, then end what scripts/up started."""
+
+import argparse
+import sys
+
+from lingbi.errors import LingbiError
+from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, only_one, record_file
+from lingbi.settings import load_settings
+
+
+def main(arguments=None) -> int:
+    """Exit status 0, whether or not anything ran; 2 for a bad configuration."""
+    argparse.ArgumentParser(prog="scripts/down", description=__doc__).parse_args(arguments)
+    try:
+        settings = load_settings()
+        state_dir = settings.state_dir.absolute()
+        with only_one(state_dir):
+            stopped = Supervisor(state_dir).stop(settings.drain_timeout_s + STOP_MARGIN_S)
+            record_file(state_dir).unlink(missing_ok=True)
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    print("lingbi is down." if stopped else "lingbi was not up.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The entrypoint of the server's image: settings, then checks, then weights, then it becomes supervisord.
+
+`serve` (the default) goes all the way; `fetch` without arguments stops when the weights are there and
+proven. The other commands are those of scripts/, and lmdeploy's own.
+"""
+
+import argparse
+import json
+import logging
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.http.auth import ensure_keys, take_keys
+from lingbi.launch.plan import Plan, decide, resolved
+from lingbi.launch.supervision import CONFIG_FILE, environment, record_file
+from lingbi.logs import configure
+from lingbi.model.folder import inspect
+from lingbi.model.resolve import Found, find_model
+from lingbi.settings import Settings, load_settings
+from lingbi.signals import end_at_signals
+from lingbi.weights.progress import Progress
+from lingbi.weights.start import check_may_fetch, ensure
+
+log = logging.getLogger("lingbi.entrypoint")
+COMMANDS = {
+    "doctor": "lingbi.launch.doctor",
+    "fetch": "lingbi.cli.fetch",
+    "key": "lingbi.cli.key",
+    "pipeline": "lingbi.cli.pipeline",
+    "plan": "lingbi.cli.plan",
+    "smoke": "lingbi.smoke.__main__",
+    "weights": "lingbi.weights.__main__",
+}
+ALONE = argparse.Namespace(server_only=True)  # page and gateway have containers of their own
+GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
+
+
+def main(arguments: list) -> int:
+    """Exit status of the command; 2 for a bad configuration, 3 where the server could not start."""
+    name, *rest = arguments or ["serve"]
+    os.environ.update(slices(os.environ))
+    if name == "lmdeploy":
+        os.execvp("lmdeploy", ["lmdeploy", *rest])
+    if name in COMMANDS and (rest or name != "fetch"):
+        sys.argv = [name, *rest]
+        runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
+        return 0
+    try:
+        if name not in ("serve", "fetch") or rest:
+            raise ConfigurationError(
+                f"there is no command {' '.join(arguments)!r}; use serve, lmdeploy, {', '.join(COMMANDS)}"
+            )
+        prepare(is_server=name == "serve")
+    except LingbiError as error:
+        configure("INFO")
+        log.error("%s", error)
+        return error.exit_status
+    return 0
+
+
+def prepare(is_server: bool) -> None:
+    """Have everything right for serving; as the server, become supervisord and do not return."""
+    end_at_signals()
+    settings = load_settings()
+    configure(settings.log_level)
+    check_writable("LINGBI_STATE_DIR", settings.state_dir)
+    check_readable("LINGBI_MODELS_DIR", settings.models_dir)
+    check_picture_networks(settings)
+    plan = decide(settings, ALONE) if is_server else None
+    found = plan.found if plan else find_weights(settings)
+    log.info("model %s: %s", plan.served_name if plan else found.served_name, found.reason)
+    if found.is_to_come:
+        check_writable("LINGBI_MODELS_DIR", settings.models_dir)
+    ensure(found, settings, Progress())
+    log.info("the weights are there")
+    if plan:
+        log.info("engine %s, %s worker(s): %s", plan.choice.engine, plan.workers, plan.choice.reason)
+        become_supervisord(plan)
+
+
+def check_picture_networks(settings: Settings) -> None:
+    """Raise ConfigurationError where they are none. What reads them imports torch, which takes seconds: only where set."""
+    if settings.picture_networks:
+        from lingbi.http.service import picture_rules
+
+        picture_rules(settings)
+
+
+def find_weights(settings: Settings) -> Found:
+    """The model of a container that fetches and loads nothing: no engine, and no memory for it, is asked for."""
+    found = find_model(settings.model, settings.models_dir)
+    check_may_fetch(found, settings)
+    if not found.is_to_come:
+        inspect(found.path)
+    return found
+
+
+def become_supervisord(plan: Plan) -> None:
+    """Keys, the record for health and smoke, then exec: supervisord is process 1 and ends the workers in order."""
+    settings = plan.settings
+    ensure_keys(settings.hashed_key_file(), settings.key_file())
+    if settings.plain_keys_dir:
+        take_keys(settings.hashed_key_file(), settings.plain_keys_dir)
+    (settings.state_dir / "run").mkdir(exist_ok=True)
+    record_file(settings.state_dir).write_text(json.dumps(record(plan)))
+    values = environment(resolved(plan), plan.workers)
+    values["SUPERVISOR_INCLUDE"] = str(CONFIG_FILE.with_name("container.conf"))
+    command = [sys.executable, "-m", "lingbi.launch.pid1", "-c", str(CONFIG_FILE)]
+    os.execve(command[0], command, os.environ | values)
+
+
+def record(plan: Plan) -> dict:
+    """What the health check and scripts/smoke read of a start."""
+    return {
+        "url": plan.url,
+        "ports": [plan.settings.port + worker for worker in range(plan.workers)],
+        "api_key_file": str(plan.settings.key_file()),
+        "model": plan.served_name,
+        "engine": plan.choice.engine,
+    }
+
+
+def slices(given: dict) -> dict:
+    """CUDA's name for the slices (MIG) of a container: the driver shows their whole card beside them."""
+    devices = given.get(GIVEN_GPUS, "")
+    return {CUDA_GPUS: devices} if devices.startswith("MIG-") and CUDA_GPUS not in given else {}
+
+
+def check_readable(setting: str, folder: Path) -> None:
+    """Raise ConfigurationError where this user cannot look into a folder."""
+    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
+        user = f"{os.getuid()}:{os.getgid()}"
+        raise ConfigurationError(
+            f"{setting}={str(folder)!r} cannot be read by user {user}; give it to that user (chown -R {user}), "
+            "or mount another volume there"
+        )
+
+
+def check_writable(setting: str, folder: Path) -> None:
+    """Raise ConfigurationError where this user cannot write to a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # of its own: in every container the entrypoint is process 1
+    except OSError as error:
+        user = f"{os.getuid()}:{os.getgid()}"
+        raise ConfigurationError(
+            f"{setting}={str(folder)!r} cannot be written by user {user}: {error.strerror}; "
+            f"give it to that user (chown -R {user}), or mount another volume there"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

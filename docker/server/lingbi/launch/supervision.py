@@ -1,0 +1,173 @@
+"""Starts, watches and stops supervisord, which keeps the workers up."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from pathlib import Path
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from lingbi.errors import ConfigurationError, StartError
+from lingbi.logs import readable
+from lingbi.settings import PREFIX, Settings
+
+CONFIG_FILE = Path(__file__).parents[2] / "supervisord.conf"
+SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
+STOP_MARGIN_S = 15
+POLL_S = 0.2
+WORKER, SUPERVISORD, PAGE = "lingbi.worker", "supervisor.supervisord", "lingbi_ui"
+
+
+def wait_until(predicate, timeout_s: float, poll_s: float = POLL_S) -> bool:
+    """Poll until the predicate holds; False when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll_s)
+    return True
+
+
+def socket_path(state_dir: Path) -> Path:
+    """Where supervisord listens; in the temporary folder when the state folder's path is too long."""
+    path = state_dir / "run" / "supervisor.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"lingbi-{os.getuid()}-{digest}.sock"
+
+
+def record_file(state_dir: Path) -> Path:
+    """What is up here, as JSON: where it answers, with which key and model; for scripts/smoke and scripts/down."""
+    return state_dir / "run" / "server.json"
+
+
+@contextlib.contextmanager
+def only_one(state_dir: Path):
+    """Hold the lock of a state folder, so that two starts do not meet."""
+    (state_dir / "run").mkdir(parents=True, exist_ok=True)
+    with (state_dir / "run" / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"another scripts/up is at work on {state_dir}; wait for it") from None
+        yield
+
+
+def gateway_folders(state_dir: Path) -> tuple:
+    """Where a gateway of this state folder may render: in it, or among the temporary files (see lingbi/front.py)."""
+    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
+    return state_dir / "gateway", Path(tempfile.gettempdir()) / f"lingbi-gateway-{digest}"
+
+
+def environment(settings: Settings, workers: int) -> dict:
+    """The environment of supervisord and the workers: every setting, and what its file expands."""
+    values = {PREFIX + name.upper(): value for name, value in settings.model_dump().items() if value is not None}
+    values[f"{PREFIX}WORKERS"] = workers
+    values["HF_HOME"] = settings.state_dir / "cache" / "huggingface"
+    values["SERVER_PYTHON"] = sys.executable
+    values["SUPERVISOR_SOCKET"] = socket_path(settings.state_dir)
+    values["SUPERVISOR_INCLUDE"] = ""
+    values["SUPERVISOR_STOP_WAIT_S"] = settings.drain_timeout_s + STOP_MARGIN_S
+    return {key: str(value) for key, value in values.items()}
+
+
+class Supervisor:
+    """supervisord over one state folder."""
+
+    def __init__(self, state_dir: Path):
+        self.state_dir = state_dir
+        self.pid_file = state_dir / "run" / "supervisord.pid"
+        transport = SupervisorTransport(None, None, f"unix://{socket_path(state_dir)}")
+        self.rpc = xmlrpc.client.ServerProxy("http://localhost", transport)
+
+    def process(self):
+        """supervisord's process, or None."""
+        try:
+            process = psutil.Process(int(self.pid_file.read_text()))
+            return process if SUPERVISORD in process.cmdline() else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    def workers_left(self) -> list:
+        """Worker processes of this state folder, whoever their parent is."""
+        return [process for process in psutil.process_iter() if self._is_ours(process, WORKER)]
+
+    def supervisors_left(self) -> list:
+        """supervisord of this state folder, even where its process file is not written yet."""
+        return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD)]
+
+    def front_left(self) -> list:
+        """The page's server and nginx's master of this state folder, whoever their parent is."""
+        return [item for item in psutil.process_iter() if self._is_ours(item, PAGE) or self._is_nginx(item)]
+
+    def _is_nginx(self, process: psutil.Process) -> bool:
+        """nginx writes its title over its environment, so its configuration's path tells whose it is."""
+        files = [str(folder / "nginx.conf") for folder in gateway_folders(self.state_dir)]
+        try:
+            title = " ".join(process.cmdline())
+            return title.startswith("nginx: master") and any(file in title for file in files)
+        except psutil.Error:
+            return False
+
+    def _is_ours(self, process: psutil.Process, module: str) -> bool:
+        try:
+            return module in process.cmdline() and process.environ().get(f"{PREFIX}STATE_DIR") == str(self.state_dir)
+        except psutil.Error:
+            return False
+
+    def start(self, values: dict) -> None:
+        """Start supervisord in the background with this environment added to ours."""
+        for folder in ("logs", "run"):
+            (self.state_dir / folder).mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", SUPERVISORD, "-c", str(CONFIG_FILE)]
+        done = subprocess.run(command, env=os.environ | values, capture_output=True, text=True)
+        if done.returncode or not wait_until(lambda: self.process(), 10):
+            raise StartError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}")
+
+    def states(self) -> dict:
+        """{worker name: supervisor's state name}; empty when supervisord does not answer."""
+        try:
+            return {item["name"]: item["statename"] for item in self.rpc.supervisor.getAllProcessInfo()}
+        except (OSError, xmlrpc.client.Error):
+            return {}
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain and end everything, what they have started too; whether anything ran."""
+        running = self.supervisors_left() or self.left()
+        family = [child for process in running for child in _children(process)]
+        for process in running:
+            process.terminate()
+        psutil.wait_procs(running, timeout=timeout_s)
+        leftovers = [*running, *family, *self.left()]
+        leftovers += [child for process in leftovers for child in _children(process)]  # nginx's, which have no name
+        for process in leftovers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(leftovers, timeout=10)
+        return bool(running)
+
+    def left(self) -> list:
+        """Workers, page and gateway, which nobody restarts where there is no supervisord."""
+        return self.workers_left() + self.front_left()
+
+
+def _children(process: psutil.Process) -> list:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def log_tail(state_dir: Path, worker: str, lines: int = 15) -> str:
+    """The last lines of a worker's log."""
+    file = state_dir / "logs" / f"{worker}.log"
+    found = file.read_text(errors="replace").splitlines()[-lines:] if file.exists() else []
+    return "\n".join(map(readable, found))

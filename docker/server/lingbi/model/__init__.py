@@ -1,0 +1,1 @@
+"""The models: what they are, where they lie, and what room they need."""

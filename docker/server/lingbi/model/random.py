@@ -1,0 +1,134 @@
+"""scripts/make-model: a model folder in a published geometry with random weights.
+
+It takes memory, time and prompt tokens as the real one does, so that an installation can be
+measured without 17 GB of download; its answers mean nothing. With fewer layers every tensor keeps its
+shape, so that the folder is read and served as the whole one, on a machine that cannot hold that.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.model.resolve import DEMO_FOLDER
+
+WEIGHT_STD = 0.02
+COPIED = ("generation_config.json", "special_tokens_map.json")
+LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 made, 2 bad arguments."""
+    options = parse(arguments)
+    start = time.monotonic()
+    try:
+        size = make(options.geometry, options.tokenizer, options.to, options.seed, options.layers)
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    print(f"{options.to}: {size / 1e9:.2f} GB in {time.monotonic() - start:.1f} s")
+    return 0
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/make-model", description=__doc__.split("\n")[0])
+    parser.add_argument("geometry", type=Path, help="folder with tensors.json, config.json and tokenizer_config.json")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.model of the published models")
+    parser.add_argument("--to", type=Path, required=True, help="new folder for the model")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layers", type=int, help="layers of the language model (default: as published)")
+    return parser.parse_args(arguments)
+
+
+def make(geometry: Path, tokenizer: Path, to: Path, seed: int, layers: int | None = None) -> int:
+    """Write the folder; returns the bytes of its weights. Raises ConfigurationError.
+
+    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}. `layers` keeps only the first ones.
+    """
+    tensors = json.loads(read(geometry / "tensors.json"))["tensors"]
+    config = json.loads(read(geometry / "config.json"))
+    if layers is not None:
+        tensors, config = with_layers(tensors, config, layers)
+    if to.exists():
+        raise ConfigurationError(f"{to} is there already; name a new folder")
+    to.mkdir(parents=True)
+    (to / "config.json").write_text(json.dumps(with_own_code(config), indent=2))
+    tokenizer_config = json.loads(read(geometry / "tokenizer_config.json"))
+    (to / "tokenizer_config.json").write_text(json.dumps(with_own_code(tokenizer_config), indent=2))
+    shutil.copyfile(tokenizer, to / "tokenizer.model")
+    for name in COPIED:
+        shutil.copyfile(geometry / name, to / name)
+    for code in DEMO_FOLDER.glob("*.py"):
+        shutil.copyfile(code, to / code.name)
+    return write_shards(tensors, to, seed)
+
+
+def with_layers(tensors: dict, config: dict, layers: int) -> tuple:
+    """Tensor list and config with only the first layers of the language model. Raises ConfigurationError."""
+    published = config["num_hidden_layers"]
+    if not 1 <= layers <= published:
+        raise ConfigurationError(f"--layers {layers}: give 1 to {published}, which the published model has")
+    kept = {
+        name: entry for name, entry in tensors.items() if not (layer := LAYER.match(name)) or int(layer[1]) < layers
+    }
+    return kept, config | {"num_hidden_layers": layers}
+
+
+def read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def with_own_code(config: dict) -> dict:
+    """The config with its remote code taken from lingbi's demo repository, whatever it named."""
+    own = json.loads((DEMO_FOLDER / "config.json").read_text())["auto_map"]
+    own |= json.loads((DEMO_FOLDER / "tokenizer_config.json").read_text())["auto_map"]
+    mapped = {name: own[name] for name in config["auto_map"]}
+    replaced = {"tokenizer_class": "InternLMXComposer2Tokenizer"} if "tokenizer_class" in config else {}
+    return config | replaced | {"auto_map": mapped}
+
+
+def write_shards(tensors: dict, to: Path, seed: int) -> int:
+    generator = torch.Generator(device()).manual_seed(seed)
+    names = sorted({entry["file"] for entry in tensors.values()})
+    size = 0
+    for shard in names:
+        state = {
+            name: random_tensor(name, entry["shape"], generator)
+            for name, entry in tensors.items()
+            if entry["file"] == shard
+        }
+        size += sum(tensor.nbytes for tensor in state.values())
+        torch.save(state, to / shard)
+    if len(names) > 1:
+        index = {
+            "metadata": {"total_size": size},
+            "weight_map": {name: entry["file"] for name, entry in tensors.items()},
+        }
+        (to / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return size
+
+
+def device() -> str:
+    """Where random numbers are made: minutes for 8 billion on a CPU, a second on a GPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def random_tensor(name: str, shape: list, generator: torch.Generator) -> torch.Tensor:
+    """Norm weights are ones; the others are normal, small enough for activations to stay finite."""
+    if "norm" in name and name.endswith("weight") and len(shape) == 1:
+        return torch.ones(shape, dtype=torch.bfloat16)
+    values = torch.empty(shape, dtype=torch.float32, device=generator.device)  # a CPU makes bfloat16 four times slower
+    return values.normal_(std=WEIGHT_STD, generator=generator).to(torch.bfloat16).cpu()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

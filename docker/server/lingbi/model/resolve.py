@@ -1,0 +1,111 @@
+"""Turns what people name a model by into a model folder, or into where it can be fetched from."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from lingbi.errors import ConfigurationError
+from lingbi.model import catalogue
+
+DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's folder, how it was chosen (for people), and its ModelScope id if it can be fetched there.
+
+    The folder of a model that can be fetched need not exist yet.
+    """
+
+    path: Path
+    reason: str
+    hub_id: str | None = None
+
+    @property
+    def is_present(self) -> bool:
+        return is_present(self.path)
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether there is nothing to look at yet, and the hub has it."""
+        return self.hub_id is not None and not self.is_present
+
+    @property
+    def served_name(self) -> str:
+        """The model's id in the API where its folder cannot tell yet."""
+        model = catalogue.find(self.hub_id or "")
+        return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
+
+
+def is_present(folder: Path) -> bool:
+    """Whether a folder holds a model's files; a fetch puts them there only when all have arrived."""
+    return (folder / "config.json").exists()
+
+
+def choose_model(settings, engine: str, gpus: list, workers: int = 1) -> Found:
+    """As find_model, where auto takes what this engine serves on this machine: see fault_on."""
+    fault_of = partial(fault_on, settings=settings, engine=engine, gpus=gpus, workers=workers)
+    return find_model(settings.model, settings.models_dir, fault_of)
+
+
+def fault_on(found: Found, settings, engine: str, gpus: list, workers: int) -> str | None:
+    """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
+    # Here, since the small environment of scripts/fetch has neither.
+    from lingbi.model.folder import inspect
+    from lingbi.model.gpus import CPU
+    from lingbi.model.host_memory import available_mib, check_memory
+
+    if engine == CPU:
+        return "is slow on the CPU and served there only when it is named"
+    folder = inspect(found.path)
+    try:
+        check_memory(folder, engine, gpus, workers, available_mib(), settings)
+    except ConfigurationError as error:
+        return f"does not fit ({error})"
+    return None
+
+
+def find_model(name: str, models_dir: Path, fault_of=lambda found: None) -> Found:
+    """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
+
+    fault_of: why a model that is there is not for auto, or None. Raises ConfigurationError for a name
+    that is none of these.
+    """
+    if name == "auto":
+        return _best_present(models_dir, fault_of)
+    if name in (catalogue.DEMO, catalogue.DEMO_SERVED_NAME):
+        return Found(DEMO_FOLDER, "the demo model that comes with lingbi")
+    if name.startswith(("/", ".", "~")) or Path(name).is_dir():
+        return Found(Path(name).expanduser(), "the folder given")
+    model = catalogue.find(name)
+    if model:
+        return _published(model, models_dir)
+    if catalogue.HUB_ID.fullmatch(name):
+        return _in(models_dir / name.replace("/", "--"), name, name, models_dir)
+    raise ConfigurationError(
+        f"model {name!r} is neither a folder nor one of: {', '.join(catalogue.names())}, "
+        "nor a ModelScope id (owner/name)"
+    )
+
+
+def _published(model: catalogue.Model, models_dir: Path) -> Found:
+    own = models_dir / model.served_name
+    folder = next((path for path in (own, models_dir / model.name) if is_present(path)), own)
+    return _in(folder, model.hub_id, model.name, models_dir)
+
+
+def _in(folder: Path, hub_id: str, name: str, models_dir: Path) -> Found:
+    there = f"{name} found in {models_dir}"
+    return Found(folder, there if is_present(folder) else f"{name}, to be fetched from ModelScope ({hub_id})", hub_id)
+
+
+def _best_present(models_dir: Path, fault_of) -> Found:
+    passed = []
+    for model in catalogue.MODELS:
+        found = _published(model, models_dir)
+        fault = fault_of(found) if found.is_present else None
+        if found.is_present and fault is None:
+            return replace(found, reason="; ".join([found.reason, *passed]))
+        passed += [f"{model.name} {fault}"] if fault else []
+    why = "; ".join(passed) or f"{models_dir} holds none of the published models"
+    return Found(DEMO_FOLDER, f"the demo model, as {why}")

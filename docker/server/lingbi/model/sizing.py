@@ -1,0 +1,249 @@
+"""What a GPU has room for: the engine's settings for a model on a card, known before anything is loaded.
+
+Memory is counted, not tried: weights, what the engine takes beside them, and a KV cache of a known number
+of blocks. The terms are those of TurboMind 0.4.1 and of lingbi's vision tower; docs/performance has the
+measurements that they come from, and tests/gpu/test_fit.py takes them again.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from lingbi.errors import ConfigurationError
+from lingbi.model import catalogue
+
+log = logging.getLogger(__name__)
+MIB = 1 << 20
+BLOCK_TOKENS = 64  # of KV cache, which TurboMind gives out in blocks
+BITS = {"0": 16, "8": 8, "4": 4}
+QUANTISED_EXTRA = 4  # bytes of scale and zero point for each head's key or value of a token
+# CUDA context, the kernels of torch and TurboMind.
+RUNTIME_MIB = 560
+# The tower's activations: a picture of so many tokens in CUDA graphs, or a picture of up to 26 tiles.
+TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB = 150 << 10, 700
+# A prompt token of one step, in widths of the model, 16 bits each: its states, keys and values, and the feed-forward
+# layer's. Smaller steps save half of it: the rest are the contexts of prompts that are half done.
+HIDDEN_WIDTHS, FEED_FORWARD_WIDTHS = 10, 2
+SESSION_WIDTHS = 2  # and so many for every token of a session, whatever the step
+LOGITS_COPIES = 3  # float32, for every answer that may run
+FULL_STEP = 4096
+# Tried in turn until a session fits: what costs an answer's quality comes last. Steps of 4096 were no faster.
+STEPS = [(quant, prefill) for quant in BITS for prefill in (2048, 1024)]
+BATCHES = (64, 16, 4)
+WIDE_BATCH = 128  # where the cache holds a picture, a question and an answer of each: others would wait for room
+DEFAULT_SHARE = 0.9
+LEAST_ANSWER_TOKENS = 256
+OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
+SETTLE_S, LOOK_S = 20, 2
+LARGEST_PICTURE = (100, 2500)  # 25 tiles below each other on 4khd-7b, the most; the others' are all of one size
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the operator said, each None where it is for the card to decide; cache_fraction: of what is left."""
+
+    session_len: int | None = None
+    max_batch_size: int | None = None
+    prefill_tokens: int | None = None
+    quant_policy: str | None = None
+    cache_fraction: float | None = None
+    gpu_memory_mib: int | None = None
+
+    @classmethod
+    def of(cls, settings) -> "Wanted":
+        """The operator's part of the server's settings."""
+        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
+
+
+ANYTHING = Wanted()
+CHOSEN = ("session_len", "max_batch_size", "prefill_tokens", "quant_policy", "cache_fraction")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Settings of one worker's engine, and the memory that they take, in MiB.
+
+    session_len, prefill_tokens: tokens; quant_policy: as lmdeploy's; blocks: of KV cache, 64 tokens each.
+    """
+
+    session_len: int
+    max_batch_size: int
+    prefill_tokens: int
+    quant_policy: str
+    blocks: int
+    weights_mib: int
+    runtime_mib: int
+    cache_mib: int
+
+    @property
+    def cache_tokens(self) -> int:
+        return self.blocks * BLOCK_TOKENS
+
+    @property
+    def total_mib(self) -> int:
+        """The most GPU memory that is in use at any time."""
+        return self.weights_mib + self.runtime_mib + self.cache_mib
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total_mib} MiB at most: {self.weights_mib} of weights, {self.runtime_mib} beside them, "
+            f"{self.cache_mib} of KV cache for {self.cache_tokens} tokens of {BITS[self.quant_policy]} bits; "
+            f"sessions of {self.session_len}, {self.max_batch_size} answers at once, {self.prefill_tokens} tokens a step"
+        )
+
+
+def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") -> Fit:
+    """The settings of a model (catalogue.Model or ModelFolder) for a card with so much free memory.
+
+    card: its name, for people.
+
+    Raises ConfigurationError with what it needs at least and what there is.
+    """
+    room_mib = min(free_mib, wanted.gpu_memory_mib or free_mib)
+    for candidate in _candidates(model, wanted):
+        filled = _filled(model, candidate, room_mib, wanted.cache_fraction)
+        if filled.cache_tokens >= candidate.session_len:
+            return _widened(model, filled, room_mib, wanted)
+    # The last takes least: what is left to shorten is its session.
+    if filled.cache_tokens >= least_session(model, wanted):
+        return replace(filled, session_len=filled.cache_tokens)
+    limit = f", of which LINGBI_GPU_MEMORY_MIB allows {room_mib}" if room_mib < free_mib else ""
+    raise ConfigurationError(
+        f"{model.served_name} needs {least_mib(model, wanted)} MiB, and {free_mib} MiB are free on {card}{limit}; "
+        f"{_remedy(model, free_mib, room_mib, wanted)}, or use a smaller model"
+    )
+
+
+def _widened(model, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
+    """With WIDE_BATCH where no answers had to give way and the cache is large enough for it, else as found."""
+    if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
+        return found
+    beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len)
+    empty = replace(found, max_batch_size=WIDE_BATCH, runtime_mib=beside_mib, cache_mib=0)
+    wide = _filled(model, empty, room_mib, wanted.cache_fraction)
+    return wide if wide.cache_tokens >= max(found.session_len, WIDE_BATCH * picture_session(model)) else found
+
+
+def _remedy(model, free_mib: int, room_mib: int, wanted: Wanted) -> str:
+    said = [f"LINGBI_{name.upper()}" for name in CHOSEN if getattr(wanted, name) is not None]
+    if said and least_mib(model) <= room_mib:
+        return f"leave {', '.join(said)} to be chosen for it"
+    if least_mib(model, wanted) <= free_mib:
+        return "allow more"
+    return "end what else uses the GPU (`nvidia-smi`)"
+
+
+def least_mib(model, wanted: Wanted = ANYTHING) -> int:
+    """The least free memory with which fit finds settings."""
+    *_, smallest = _candidates(model, wanted)
+    blocks = -(-least_session(model, wanted) // BLOCK_TOKENS)
+    cache = Fraction(blocks * block_bytes(model, smallest.quant_policy), MIB)
+    return smallest.total_mib + math.ceil(cache / _share(wanted.cache_fraction))
+
+
+def fit_on(model, gpu, settings) -> Fit:
+    """As fit, for a card as it is now (gpus.Gpu) and the server's settings."""
+    return fit(model, gpu.free_mib, Wanted.of(settings), f"GPU {gpu.device} ({gpu.name})")
+
+
+def fit_when_free(model, look, settings) -> Fit:
+    """As fit_on, for a card that others may be leaving: look() gives the card as it is.
+
+    Waits as long as its memory is being freed, at most SETTLE_S; logs what others leave no room for.
+    """
+    gpu = look()
+    deadline = time.monotonic() + SETTLE_S
+    while _others_mib(gpu) > OTHERS_MIB and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+        before, gpu = gpu, look()
+        if gpu.free_mib <= before.free_mib:
+            break
+    found = fit_on(model, gpu, settings)
+    alone = fit_on(model, replace(gpu, free_mib=gpu.total_mib), settings)
+    if _others_mib(gpu) > OTHERS_MIB and found != alone:
+        log.warning(
+            "others hold %d of %d MiB of GPU %s (%s); what this worker takes there: %s; what it would take alone: %s",
+            *(_others_mib(gpu), gpu.total_mib, gpu.device, gpu.name, found, alone),
+        )
+    return found
+
+
+def _others_mib(gpu) -> int:
+    return gpu.total_mib - gpu.free_mib
+
+
+def least_session(model, wanted: Wanted = ANYTHING) -> int:
+    """Tokens of the session asked for, or of picture_session."""
+    return wanted.session_len or picture_session(model)
+
+
+def picture_session(model) -> int:
+    """Tokens of the shortest session that holds the largest picture, a question and an answer."""
+    picture = catalogue.picture_tokens(model.picture_side, *LARGEST_PICTURE)
+    return picture + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
+
+
+def _candidates(model, wanted: Wanted):
+    """Fits without cache: the best first, then those that take less."""
+    batches = BATCHES if wanted.max_batch_size is None else (wanted.max_batch_size,)
+    for batch in batches:
+        for quant, prefill in STEPS:
+            if wanted.quant_policy not in (None, quant):
+                continue
+            tokens = wanted.prefill_tokens or prefill
+            session_len = wanted.session_len or model.session_len
+            yield Fit(
+                session_len=session_len,
+                max_batch_size=batch,
+                prefill_tokens=tokens,
+                quant_policy=quant,
+                blocks=0,
+                weights_mib=model.weight_bytes // MIB,
+                runtime_mib=runtime_mib(model, batch, tokens, session_len),
+                cache_mib=0,
+            )
+
+
+def _filled(model, candidate: Fit, room_mib: int, cache_fraction: float | None) -> Fit:
+    """The candidate with as large a cache as the rest has room for."""
+    left_mib = max(0, room_mib - candidate.total_mib)
+    blocks = math.floor(left_mib * MIB * _share(cache_fraction) / block_bytes(model, candidate.quant_policy))
+    return replace(candidate, blocks=blocks, cache_mib=_cache_mib(model, blocks, candidate.quant_policy))
+
+
+def _share(cache_fraction: float | None) -> Fraction:
+    """Of what is left; exact, so that the least that is needed is the least that is accepted."""
+    return Fraction(cache_fraction or DEFAULT_SHARE)
+
+
+def cache_room_mib(model, free_mib: int) -> int:
+    """MiB that a model with its own choice of settings leaves for KV cache."""
+    found = fit(model, free_mib)
+    return free_mib - found.weights_mib - found.runtime_mib
+
+
+def _cache_mib(model, blocks: int, quant_policy: str) -> int:
+    return -(-blocks * block_bytes(model, quant_policy) // MIB)
+
+
+def block_bytes(model, quant_policy: str) -> int:
+    """Bytes of a block of KV cache."""
+    shape = model.geometry
+    at_16 = shape.kv_bytes
+    heads = 2 * shape.layers * shape.kv_heads
+    extra = heads * QUANTISED_EXTRA if BITS[quant_policy] < 16 else 0
+    return BLOCK_TOKENS * (at_16 * BITS[quant_policy] // 16 + extra)
+
+
+def runtime_mib(model, batch: int, prefill_tokens: int, session_len: int) -> int:
+    """MiB beside weights and cache: libraries, the tower at work, and the engine's buffers."""
+    shape = model.geometry
+    width = HIDDEN_WIDTHS * shape.hidden_size + FEED_FORWARD_WIDTHS * shape.intermediate_size
+    step = 2 * (prefill_tokens + FULL_STEP) // 2 * width
+    session = 2 * SESSION_WIDTHS * session_len * shape.hidden_size
+    logits = LOGITS_COPIES * 4 * batch * shape.vocabulary
+    side = model.picture_side
+    tower = TILED_TOWER_MIB * MIB if side is None else (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
+    return RUNTIME_MIB + (step + session + logits + tower) // MIB

@@ -1,0 +1,1 @@
+"""scripts/smoke: prove that a running server answers correctly."""

@@ -1,0 +1,36 @@
+"""The checks of scripts/smoke that need a gateway in front: of itself, and of the page behind it."""
+
+import uuid
+
+from lingbi.smoke.checks import Target, check, expect
+
+
+def has_gateway(target: Target) -> bool:
+    return target.has_gateway
+
+
+@check("gateway", applies=has_gateway)
+def gateway(target: Target) -> str:
+    """Ids pass through, its own errors are in the API's form, and it does not tell its version."""
+    sent = f"smoke-{uuid.uuid4().hex}"
+    response = target.client.get("/v1/models", headers=target.headers | {"X-Request-ID": sent})
+    seen = response.headers.get_list("x-request-id")
+    expect(seen == [sent], f"X-Request-ID {sent} came back as {seen}")
+    expect(response.headers.get("server") == "nginx", f"Server: {response.headers.get('server')}")
+    expect(response.headers.get("x-content-type-options") == "nosniff", "no security headers")
+    refused = target.client.get("/v1/..%2fmetrics")
+    expect(refused.status_code == 400, f"/v1/..%2fmetrics: status {refused.status_code}")
+    return refused.json()["error"]["message"]
+
+
+@check("page", applies=has_gateway)
+def page(target: Target) -> str:
+    """The page comes, names no other host, and its own key is taken by the server."""
+    response = target.client.get("/")
+    expect(response.status_code == 200, f"status {response.status_code}")
+    expect("<gradio-app" in response.text, "this is not lingbi's page")
+    health = target.client.get("/health")
+    expect(health.status_code == 200, f"the page cannot ask the model: {health.text[:200]}")
+    state = target.client.get("/state").json()
+    expect(state["model"] == target.model, f"the page shows the model {state['model']}")
+    return f"{len(response.content)} bytes, {state['phase']}"

@@ -1,0 +1,174 @@
+"""scripts/smoke: prove that a running server answers correctly, or say which check failed.
+
+With the demo model answers are judged by what the picture shows; with the others a picture
+question must give a well-formed answer with the exact number of prompt tokens.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.smoke import edge_checks  # noqa: F401 - it adds its checks
+from lingbi.smoke.checks import CHECKS, CheckFailed, Target
+
+GATEWAY_HEALTH = "/healthz"
+# What a rollout waits for before it gives a server requests again; the rest is asked afterwards.
+CORE = ("ready", "key-required", "picture", "prompt-tokens", "describe-zh")
+READY_POLL_S = 0.2
+READY_ANSWER_S = 5
+TIMEOUT_S = 300  # a picture question on the CPU engine with the 1.8B model takes minutes
+
+
+def main(arguments=None) -> int:
+    """Exit status: 0 all passed, 1 a check failed, 2 could not run."""
+    options = parse(arguments)
+    try:
+        if options.wait_ready and (fault := wait_ready(options)):
+            print(f"FAIL  ready: not within {options.wait_ready:g} s: {fault}", file=sys.stderr)
+            return 1
+        target = find_target(options)
+    except LingbiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ConfigurationError.exit_status
+    chosen = [check for check in CHECKS if not options.core or check.name in CORE]
+    results = [run_check(check, target) for check in chosen if check.applies(target)]
+    failed = [result for result in results if not result["passed"]]
+    if not options.json:
+        print(f"{len(results) - len(failed)} passed, {len(failed)} failed: {target.url}, model {target.model}")
+    else:
+        print(json.dumps({"url": target.url, "model": target.model, "checks": results}, ensure_ascii=False))
+    return 1 if failed else 0
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/smoke", description="Check a running lingbi server.")
+    parser.add_argument("url", nargs="?", help="base URL (default: what scripts/up started)")
+    parser.add_argument("--api-key-file", type=Path, help="file with the API key in its first line")
+    parser.add_argument(
+        "--ca-file", help="certificate that the server's is signed by, where the system does not know it"
+    )
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="longest wait for one answer, seconds")
+    parser.add_argument("--wait-ready", type=float, default=0, metavar="S", help="wait so long for /ready first")
+    parser.add_argument("--core", action="store_true", help=f"only the checks {', '.join(CORE)}")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
+    options = parser.parse_args(arguments)
+    if options.wait_ready and not options.url:
+        parser.error("--wait-ready needs the URL of the server")
+    return options
+
+
+def wait_ready(options: argparse.Namespace) -> str:
+    """Wait until the server says that it is ready; what it said last where it did not in time."""
+    deadline = time.monotonic() + options.wait_ready
+    url = f"{base(options.url)}/ready"
+    with httpx.Client(timeout=READY_ANSWER_S, trust_env=False, verify=options.ca_file or True) as client:
+        while True:
+            try:
+                response = client.get(url)
+                if response.status_code == 200:
+                    return ""
+                fault = f"status {response.status_code}: {response.text[:300]}"
+            except httpx.HTTPError as error:
+                fault = f"{type(error).__name__}: {error}"
+            if time.monotonic() > deadline:
+                return fault
+            time.sleep(READY_POLL_S)
+
+
+def base(url: str) -> str:
+    """A base URL without its end."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def find_target(options: argparse.Namespace) -> Target:
+    """The server to check. Raises ConfigurationError where there is none to ask."""
+    url, key_file, ca_file = options.url, options.api_key_file, options.ca_file
+    if not url:
+        report = started_here()
+        url, ca_file = report["url"], ca_file or report.get("ca_file")
+        key_file = key_file or Path(report["api_key_file"])
+    elif not key_file:
+        from lingbi.settings import load_settings
+
+        key_file = load_settings().key_file()
+    try:
+        key = key_file.read_text().split()[0]
+    except (OSError, IndexError):
+        raise ConfigurationError(f"no API key in {key_file}; give --api-key-file") from None
+    url = base(url)
+    client = make_client(url, options.timeout, ca_file)
+    return Target(url, client, key, model=served_model(client, key), has_gateway=is_gateway(client))
+
+
+def started_here() -> dict:
+    """What scripts/up has written of the server that it started. Raises ConfigurationError where there is none."""
+    # Imported here alone: who gives a URL need not wait for what a start needs.
+    from lingbi.launch.supervision import record_file
+    from lingbi.settings import load_settings
+
+    record = record_file(load_settings().state_dir)
+    if not record.exists():
+        raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
+    return json.loads(record.read_text())
+
+
+def make_client(url: str, timeout_s: float, ca_file) -> httpx.Client:
+    """A client for this base URL. Raises ConfigurationError for a URL or certificate that cannot be used."""
+    if ca_file and not Path(ca_file).is_file():
+        raise ConfigurationError(f"certificate {ca_file} is not there; give the server's own in --ca-file")
+    try:
+        client = httpx.Client(
+            base_url=url, timeout=timeout_s, trust_env=False, verify=str(ca_file) if ca_file else True
+        )
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"{url!r} is no URL ({error}); give one as http://host:6006") from None
+    except OSError as error:
+        raise ConfigurationError(f"certificate {ca_file} cannot be used ({error}); give the server's own") from None
+    if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
+        raise ConfigurationError(f"{url!r} is no http(s) URL; give one as http://host:6006")
+    return client
+
+
+def is_gateway(client: httpx.Client) -> bool:
+    """Whether a gateway is in front: a server alone does not know its path."""
+    return client.get(GATEWAY_HEALTH).status_code == 200
+
+
+def served_model(client: httpx.Client, key: str) -> str:
+    try:
+        response = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+        response.raise_for_status()
+        return response.json()["data"][0]["id"]
+    except httpx.HTTPStatusError as error:
+        raise ConfigurationError(
+            f"{error.request.url} answered {error.response.status_code}: {error.response.text[:200]}"
+        ) from None
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(
+            f"no lingbi server answers at {client.base_url}: {type(error).__name__} {error}"
+        ) from None
+
+
+def run_check(check, target: Target) -> dict:
+    start = time.monotonic()
+    try:
+        detail, passed = check.run(target), True
+    except (CheckFailed, httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        detail, passed = f"{error}" if isinstance(error, CheckFailed) else f"{type(error).__name__}: {error}", False
+    result = {
+        "name": check.name,
+        "passed": passed,
+        "seconds": round(time.monotonic() - start, 2),
+        "detail": detail,
+    }
+    print(
+        f"{'PASS' if passed else 'FAIL'}  {check.name:<18} {result['seconds']:>6.2f} s  {detail}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return result

@@ -1,0 +1,1 @@
+"""One worker process: one copy of the model behind one port."""

@@ -1,0 +1,114 @@
+"""Watches a worker from a thread of its own, and has it replaced when it cannot answer any more."""
+
+import asyncio
+import concurrent.futures
+import faulthandler
+import logging
+import sys
+import threading
+import time
+
+import pynvml
+
+from lingbi.http.readiness import GPU_GONE, READY, ask_probe
+from lingbi.model.gpus import find_gpus
+
+log = logging.getLogger(__name__)
+LOOK_S = 1.0
+LOOK_AT_GPU_S = 10.0
+FAILED_PROBES = 2
+# When not even this thread runs: a library call that keeps the interpreter's lock.
+FROZEN_MARGIN_S = 60
+PROBE_ERRORS = (Exception, asyncio.CancelledError)
+
+
+class Watchdog:
+    """Looks every second at the event loop, the engine's parts and the GPU.
+
+    When no picture question was answered for `interval_s` it asks one. What stands still for
+    `timeout_s`, or fails twice to answer, is given up: `give_up(reason)` is called once.
+    """
+
+    def __init__(self, service, loop, give_up, interval_s: float, timeout_s: float, is_demo: bool, uses_gpu: bool):
+        self.service, self.loop, self.give_up = service, loop, give_up
+        self.interval_s, self.timeout_s, self.is_demo, self.uses_gpu = interval_s, timeout_s, is_demo, uses_gpu
+        self.loop_beat = self.looked_at_gpu = time.monotonic()
+        self.probe: concurrent.futures.Future | None = None
+        self.failures = 0
+        self.stopped = threading.Event()
+
+    def start(self) -> None:
+        """Watch until stopped."""
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watch no more: the worker ends."""
+        self.stopped.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _run(self) -> None:
+        while not self.stopped.wait(LOOK_S):
+            faulthandler.dump_traceback_later(self.timeout_s + FROZEN_MARGIN_S, exit=True)
+            reason = self.find_fault()
+            if reason:
+                log.error("this worker is given up: %s; where its threads are:", reason)
+                faulthandler.dump_traceback(file=sys.stderr)
+                self.stop()
+                self.give_up(reason)
+
+    def find_fault(self) -> str | None:
+        """Why the worker cannot go on; None when it can."""
+        self.loop.call_soon_threadsafe(self._beat)
+        silent_s = time.monotonic() - self.loop_beat
+        if silent_s > self.timeout_s:
+            return f"the event loop has not run for {silent_s:.0f} s"
+        if self.uses_gpu:
+            self._look_at_gpu()
+        return self.service.vitals.stalled(self.timeout_s) or self._ask()
+
+    def _beat(self) -> None:
+        self.loop_beat = time.monotonic()
+
+    def _ask(self) -> str | None:
+        if self.probe and self.probe.done():
+            probe, self.probe = self.probe, None
+            return self._take(probe)
+        if not self.probe and (self.failures or self.service.vitals.unproven_s() > self.interval_s):
+            question = ask_probe(self.service, self.is_demo)
+            self.probe = asyncio.run_coroutine_threadsafe(question, self.loop)
+        return None
+
+    def _take(self, probe) -> str | None:
+        try:
+            self.service.readiness.probe = probe.result()
+        except PROBE_ERRORS as error:  # whatever it was: the question was not answered
+            self.failures += 1
+            self.service.metrics.probes.labels("failed").inc()
+            log.warning("the watchdog's picture question failed (%s of %s): %r", self.failures, FAILED_PROBES, error)
+            return (
+                f"{FAILED_PROBES} picture questions failed, last: {error}" if self.failures >= FAILED_PROBES else None
+            )
+        self.failures = 0
+        self.service.metrics.probes.labels("answered").inc()
+        return None
+
+    def _look_at_gpu(self) -> None:
+        if time.monotonic() - self.looked_at_gpu < LOOK_AT_GPU_S:
+            return
+        self.looked_at_gpu = time.monotonic()
+        readiness, fault = self.service.readiness, gpu_fault()
+        if fault and readiness.phase == READY:
+            log.error("%s", fault)
+            readiness.enter(GPU_GONE, fault)
+        elif not fault and readiness.phase == GPU_GONE:
+            log.info("the GPU is there again")
+            readiness.enter(READY)
+
+
+def gpu_fault() -> str | None:
+    """Why the GPU of this worker cannot be reached; None when it can. The driver is asked afresh each time."""
+    try:
+        gpus = find_gpus()
+    except pynvml.NVMLError as error:
+        return f"the driver cannot reach this worker's GPU: {error}"
+    return None if gpus else "the driver shows no GPU to this worker; restart the container, then see `nvidia-smi`"
