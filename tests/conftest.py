@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lingbi.commands import MODULES
 from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
@@ -113,7 +114,7 @@ def answers(url: str) -> bool:
 def lingbi(module: str, *arguments, state_dir: Path, timeout_s: float = 300, **environment):
     """Run `python -m lingbi.MODULE` with a state folder of its own; returns the CompletedProcess."""
     return subprocess.run(
-        [sys.executable, "-m", f"lingbi.{module}", *map(str, arguments)],
+        [sys.executable, "-m", MODULES[module], *map(str, arguments)],
         env=clean_environment(state_dir) | environment,
         capture_output=True,
         text=True,

@@ -43,7 +43,7 @@ def expect_fetched_loaded_and_right(model: Model, engine: str, folder: Path, lay
         assert smoke.returncode == 0, smoke.stderr
         checks = {check["name"]: check for check in json.loads(smoke.stdout.splitlines()[-1])["checks"]}
         assert report["model"] == model.served_name
-        assert int(checks["prompt-tokens"]["detail"]) == TEXT_TOKENS + model.picture_tokens(640, 480)
+        assert int(checks["prompt-tokens"]["detail"]) == TEXT_TOKENS + model.image_tokens(640, 480)
     finally:
         shutil.rmtree(folder)  # at full size 17 GB twice
 

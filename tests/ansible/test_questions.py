@@ -54,7 +54,7 @@ def test_the_core_questions_are_some_of_all():
 
 
 def test_what_a_rollout_waits_for_loads_nothing_that_a_start_needs():
-    code = "import sys, lingbi.main.main; sys.exit(' '.join({'lingbi.launch.up', 'pydantic_settings'} & set(sys.modules)) or 0)"
+    code = "import sys, lingbi.smoke.main; sys.exit(' '.join({'lingbi.launch.up', 'pydantic_settings'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -14,7 +14,7 @@ RED = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)
 BLUE = Scene((Thing("blue", "square", size=0.5),), width=640, height=480)
 
 
-def picture(folder, scene, name="picture.png"):
+def image(folder, scene, name="picture.png"):
     file = folder / name
     draw(scene).save(file)
     return file
@@ -28,7 +28,7 @@ def test_upload_question_answer_and_second_question(visit, tmp_path):
     visitor = visit()
     assert visitor.background() > 200
     visitor.shot("welcome-en")
-    visitor.ask("Describe the picture.", picture(tmp_path, RED))
+    visitor.ask("Describe the picture.", image(tmp_path, RED))
     visitor.sees("red circle")
     expect(visitor.page.locator("#chat .user-row img")).to_be_visible()
     visitor.ask("What shape is it?")  # the picture is kept
@@ -41,7 +41,7 @@ def test_chinese_in_the_dark(visit, tmp_path):
     expect(visitor.page.locator("#phase")).to_have_text("已就绪")
     assert visitor.background() < 60
     visitor.shot("welcome-zh-dark")
-    visitor.ask("请描述图中内容", picture(tmp_path, BLUE))
+    visitor.ask("请描述图中内容", image(tmp_path, BLUE))
     visitor.sees("蓝色的正方形")
     visitor.open_side()
     expect(visitor.page.locator("#new")).to_have_text("新对话")
@@ -51,7 +51,7 @@ def test_chinese_in_the_dark(visit, tmp_path):
 def test_a_phone_shows_all_of_it(visit, tmp_path):
     visitor = visit(locale="zh-CN", size=(390, 844), has_touch=True, is_mobile=True)
     visitor.shot("welcome-phone")
-    visitor.ask("它是什么颜色?", picture(tmp_path, BLUE))
+    visitor.ask("它是什么颜色?", image(tmp_path, BLUE))
     visitor.sees("蓝色")
     visitor.shot("conversation-phone")
     widths = visitor.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
@@ -60,11 +60,11 @@ def test_a_phone_shows_all_of_it(visit, tmp_path):
     assert box["y"] + box["height"] <= 844
 
 
-def test_several_pictures_and_one_without_words(visit, tmp_path):
+def test_several_images_and_one_without_words(visit, tmp_path):
     visitor = visit()
-    visitor.ask("", picture(tmp_path, BLUE))
+    visitor.ask("", image(tmp_path, BLUE))
     visitor.sees("blue square")
-    visitor.ask("Describe the picture.", picture(tmp_path, RED, "a.png"), picture(tmp_path, BLUE, "b.png"))
+    visitor.ask("Describe the picture.", image(tmp_path, RED, "a.png"), image(tmp_path, BLUE, "b.png"))
     expect(visitor.page.locator("#chat .user-row img")).to_have_count(3)
     expect(visitor.answers).to_have_count(2)
     visitor.is_idle()
@@ -89,7 +89,7 @@ def test_an_example_is_asked_by_a_click(visit):
 
 def test_paste_and_drop(visit, tmp_path):
     visitor = visit()
-    data = list(picture(tmp_path, RED).read_bytes())
+    data = list(image(tmp_path, RED).read_bytes())
     script = """([selector, kind, bytes]) => {
         const files = new DataTransfer();
         files.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
@@ -120,7 +120,7 @@ def test_the_camera(visit):
 
 def test_ten_fast_enters_are_one_question(visit, tmp_path):
     visitor = visit()
-    visitor.add(picture(tmp_path, RED))
+    visitor.add(image(tmp_path, RED))
     visitor.type("What colour is it?")
     visitor.page.evaluate("""() => { for (let i = 0; i < 10; i++) document.querySelector("#question textarea")
         .dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", code: "Enter", bubbles: true })); }""")
@@ -141,7 +141,7 @@ def test_an_empty_question_asks_nothing(visit):
 
 def test_retry_edit_and_a_new_conversation(visit, tmp_path):
     visitor = visit()
-    visitor.ask("What colour is it?", picture(tmp_path, RED))
+    visitor.ask("What colour is it?", image(tmp_path, RED))
     visitor.sees("red|Red")
     visitor.page.locator("#chat button[title=Retry]").click()
     visitor.sees("red|Red")
@@ -160,7 +160,7 @@ def test_retry_edit_and_a_new_conversation(visit, tmp_path):
 
 def test_the_conversation_can_be_downloaded(visit, tmp_path):
     visitor = visit()
-    visitor.ask("What colour is it?", picture(tmp_path, RED))
+    visitor.ask("What colour is it?", image(tmp_path, RED))
     visitor.sees("red|Red")
     visitor.open_side()
     with visitor.page.expect_download() as waiting:
@@ -176,8 +176,8 @@ def test_the_conversation_can_be_downloaded(visit, tmp_path):
 
 def test_two_visitors_see_their_own(visit, tmp_path):
     first, second = visit(), visit(locale="zh-CN")
-    first.ask("What colour is it?", picture(tmp_path, RED))
-    second.ask("它是什么颜色?", picture(tmp_path, BLUE))
+    first.ask("What colour is it?", image(tmp_path, RED))
+    second.ask("它是什么颜色?", image(tmp_path, BLUE))
     first.sees("red|Red")
     second.sees("蓝")
     expect(first.questions).to_have_count(1)
@@ -205,7 +205,7 @@ def test_stop_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
     visitor.is_idle()
     assert_cut_off(demo_stack, before)
     visitor.set_option("Repetition penalty", 1)
-    visitor.ask("What shape is it?", picture(tmp_path, RED))
+    visitor.ask("What shape is it?", image(tmp_path, RED))
     visitor.sees("circle")
 
 

@@ -63,7 +63,7 @@ def test_a_body_within_the_limit_passes_and_one_above_is_a_413(gateway):
     assert page.status_code == 413 and "图片" in page.text and "MiB" in page.text
 
 
-def test_all_pictures_of_a_question_may_be_uploaded_at_once(upstreams):
+def test_all_images_of_a_question_may_be_uploaded_at_once(upstreams):
     (server,) = upstreams(1)
     with running_gateway([server.address], UI=server.address) as gateway:
         assert httpx.post(gateway.url + UPLOAD, content=b"x" * 40 * MIB, timeout=60).json()["bytes"] == 40 * MIB

@@ -32,7 +32,7 @@ torch.save(features, sys.argv[2])
 pytestmark = pytest.mark.gpu
 
 
-def pictures() -> list:
+def images() -> list:
     """Smooth noise, the same each time."""
     values = np.random.default_rng(0).integers(0, 256, (len(SIZES), 24, 24, 3), dtype=np.uint8)
     return [Image.fromarray(part).resize(size) for part, size in zip(values, SIZES, strict=True)]
@@ -48,7 +48,7 @@ def least_cosine(folder: Path, work_dir: Path) -> float:
     found = work_dir / "features.pt"
     subprocess.run([sys.executable, "-c", SEE_AS_STOCK, str(folder), str(found)], cwd=work_dir, env=env, check=True)
     model = GpuVisionModel(str(folder), device="cuda:0")
-    ours = [model.forward([model.prepare(picture)])[0].float() for picture in pictures()]
+    ours = [model.forward([model.prepare(image)])[0].float() for image in images()]
     pairs = zip(torch.load(found), ours, strict=True)
     return min(torch.cosine_similarity(stock, own, dim=-1).min().item() for stock, own in pairs)
 

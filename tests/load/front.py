@@ -160,7 +160,7 @@ def main(arguments=None) -> int:
         address = worker["url"].removeprefix("http://")
         with running_gateway([address], KEY_RATE=100000, ADDRESS_RATE=100000) as gateway:
             urls = {"gateway": gateway.url, "direct": worker["url"]}
-            for name, messages in (("text", [{"role": "user", "content": "hello"}]), ("picture", picture())):
+            for name, messages in (("text", [{"role": "user", "content": "hello"}]), ("picture", image())):
                 body = {"model": worker["model"], "messages": messages, "max_tokens": TOKENS, "temperature": 0}
                 body |= {"ignore_eos": True, "stream": True}
                 found = asyncio.run(compare(urls, worker["key"], body, options))
@@ -170,7 +170,7 @@ def main(arguments=None) -> int:
     return int(failed)
 
 
-def picture() -> list:
+def image() -> list:
     return [turn(QUESTION, data_url(SCENES[0]))]
 
 

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lingbi.api_errors import PictureError
+from lingbi.api_errors import ImageError
 from lingbi.images.loader import PixelBudget, decode, decode_data_url
 from lingbi.images.scenes import draw
 from tests.conftest import DEMO
-from tests.server import bad_pictures
-from tests.server.bad_pictures import SCENE, file_of, url_of
+from tests.server import bad_images
+from tests.server.bad_images import SCENE, file_of, url_of
 
 MODEL = "internlm-xcomposer2-demo"
 PIXELS = 4_000_000
@@ -44,10 +44,10 @@ def seeds() -> list:
     files = [file_of(small, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")]
     files += [file_of(small, "JPEG", progressive=True, exif=exif), file_of(small, "WEBP", lossless=True)]
     files += [file_of(small.convert(mode)) for mode in ("1", "L", "LA", "P", "RGBA")]
-    files += [file_of(bad_pictures.sixteen_bit().resize((48, 32)))]
+    files += [file_of(bad_images.sixteen_bit().resize((48, 32)))]
     files += [file_of(small.convert("CMYK"), "JPEG"), file_of(small.quantize(4), transparency=0)]
-    files += [bad_pictures.animated(kind) for kind in ("PNG", "GIF", "WEBP")]
-    return [*files, file_of(small, "PNG", dpi=(72, 72), exif=exif), bad_pictures.png(8, 8)]
+    files += [bad_images.animated(kind) for kind in ("PNG", "GIF", "WEBP")]
+    return [*files, file_of(small, "PNG", dpi=(72, 72), exif=exif), bad_images.png(8, 8)]
 
 
 SEEDS = seeds()
@@ -108,7 +108,7 @@ def hang_ends_the_run():
         faulthandler.cancel_dump_traceback_later()
 
 
-def fuzz_pictures(count: int) -> Counter:
+def fuzz_images(count: int) -> Counter:
     """{outcome: how many}; raises on the first input that does what it must not."""
     outcomes = Counter()
 
@@ -117,10 +117,10 @@ def fuzz_pictures(count: int) -> Counter:
     def one(data):
         try:
             with hang_ends_the_run():
-                picture = decode(decode_data_url(url_of(data), 1 << 20), PixelBudget(PIXELS))
-            assert picture.mode == "RGB" and picture.width * picture.height <= PIXELS
+                image = decode(decode_data_url(url_of(data), 1 << 20), PixelBudget(PIXELS))
+            assert image.mode == "RGB" and image.width * image.height <= PIXELS
             outcomes["decoded"] += 1
-        except PictureError as error:
+        except ImageError as error:
             assert len(str(error)) < 300
             outcomes[error.reason] += 1
 
@@ -142,7 +142,7 @@ SPECIAL = (
     "\u202e",
 )
 SMALL = url_of(file_of(draw(SCENE).resize((32, 32))))
-KNOWN_URLS = [url for url, _ in bad_pictures.refused().values() if len(url) < 5000 and "no-such" not in url]
+KNOWN_URLS = [url for url, _ in bad_images.refused().values() if len(url) < 5000 and "no-such" not in url]
 ROLES = ("user", "user", "user", "system", "assistant", "tool", "", None)
 FIELDS = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "stream", "n")
 FIELDS += ("stream_options", "logprobs", "top_logprobs", "repetition_penalty", "ignore_eos", "user", "tools", "unknown")
@@ -290,7 +290,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # Pillow warns of what it forgives
     for name, fuzz, count in (
-        ("pictures", fuzz_pictures, options.pictures),
+        ("pictures", fuzz_images, options.images),
         ("messages", fuzz_messages, options.messages),
     ):
         start = time.monotonic()

@@ -21,8 +21,8 @@ import psutil
 from lingbi.images.scenes import find_fault
 from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
-from tests.server.bad_pictures import refused, url_of, zip_bomb
-from tests.server.picture_hosts import (
+from tests.server.bad_images import refused, url_of, zip_bomb
+from tests.server.image_hosts import (
     LYING_HUGE,
     LYING_LONGER,
     LYING_NEGATIVE,

@@ -6,13 +6,13 @@ import httpx
 import psutil
 import pytest
 
-from lingbi.api_errors import PictureError
+from lingbi.api_errors import ImageError
 from tests.conftest import running_worker
 from tests.load import fuzz
 from tests.load.mixed import ALLOWED_GROWTH_MIB, HOSTS, SPARE_FILES, Run, at_rest, hosts, leaks
 from tests.load.overhead import MAX_COST, MAX_FIRST_TOKEN_MS
 from tests.load.sides import interval, judge
-from tests.server.bad_pictures import SCENE
+from tests.server.bad_images import SCENE
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +79,18 @@ def test_the_mixed_run_sees_what_leaks(last, files_after, found):
     assert leaks(CALM[:1], 24, 40) == ["open files grew from 24 to 40"], "also before the first thousand"
 
 
-def test_1500_spoilt_pictures():
-    outcomes = fuzz.fuzz_pictures(1500)
+def test_1500_spoilt_images():
+    outcomes = fuzz.fuzz_images(1500)
     assert sum(outcomes.values()) == 1500 and outcomes["decoded"] and outcomes["broken"] and outcomes["format"]
 
 
-def test_the_picture_fuzzer_stops_at_what_is_no_refusal(monkeypatch):
+def test_the_image_fuzzer_stops_at_what_is_no_refusal(monkeypatch):
     def broken(data, budget):
-        raise ZeroDivisionError if len(data) % 7 == 0 else PictureError("x", reason="x")
+        raise ZeroDivisionError if len(data) % 7 == 0 else ImageError("x", reason="x")
 
     monkeypatch.setattr(fuzz, "decode", broken)
     with pytest.raises(ZeroDivisionError):
-        fuzz.fuzz_pictures(200)
+        fuzz.fuzz_images(200)
 
 
 def test_150_odd_requests():

@@ -167,11 +167,11 @@ class Asker:
     async def prompt(self):
         """The prompt of the next picture, encoded."""
         from lingbi.http.protocol import ChatRequest
-        from lingbi.images.loader import picture_urls
+        from lingbi.images.loader import image_urls
 
         (turn,) = self.questions.next_talk()
         body = ChatRequest(**self.questions.body([{"role": "user", "content": turn}]))
-        fetched = self.service.pictures.fetched(picture_urls(body.messages))
+        fetched = self.service.images.fetched(image_urls(body.messages))
         return await self.service.generator.chat_prompt(body.messages, fetched)
 
     async def first_token(self, prompt):

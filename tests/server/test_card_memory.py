@@ -100,12 +100,12 @@ def test_more_answers_run_where_the_cache_has_room_for_all(model, gb, answers):
     assert sizing.fit(model, gb << 10, Wanted(max_batch_size=48)).max_batch_size == 48
 
 
-def test_the_least_card_for_more_answers_holds_a_picture_chat_of_each():
+def test_the_least_card_for_more_answers_holds_a_image_chat_of_each():
     cards = range(40 << 10, 80 << 10)
     least = bisect_left(cards, sizing.WIDE_BATCH, key=lambda mib: sizing.fit(VL_7B, mib).max_batch_size)
     less, found = (sizing.fit(VL_7B, cards[place]) for place in (least - 1, least))
     assert (less.max_batch_size, found.max_batch_size) == (BATCHES[0], sizing.WIDE_BATCH)
-    assert 0 <= found.cache_tokens - sizing.WIDE_BATCH * sizing.picture_session(VL_7B) < 2 * BLOCK_TOKENS
+    assert 0 <= found.cache_tokens - sizing.WIDE_BATCH * sizing.image_session(VL_7B) < 2 * BLOCK_TOKENS
 
 
 def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_session_last():
@@ -120,9 +120,9 @@ def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_se
     assert {place[1:] for place in down if place[0] < TILED.session_len} == {smallest}
 
 
-def test_the_shortest_session_holds_the_largest_picture():
+def test_the_shortest_session_holds_the_largest_image():
     for model in catalogue.MODELS:
-        largest = int(model.picture_range.split("-")[-1])
+        largest = int(model.image_range.split("-")[-1])
         assert sizing.least_session(model) == largest + catalogue.TEMPLATE_TOKENS + sizing.LEAST_ANSWER_TOKENS
 
 
@@ -226,7 +226,7 @@ def test_a_config_tells_the_shape():
     assert (shape.hidden_size, shape.layers) == (config["hidden_size"], config["num_hidden_layers"])
     assert (shape.intermediate_size, shape.vocabulary) == (config["intermediate_size"], config["vocab_size"])
     assert (shape.heads, shape.kv_heads) == (config["num_attention_heads"], config["num_key_value_heads"])
-    assert inspect(DEMO).geometry == shape and inspect(DEMO).picture_side == config["img_size"]
+    assert inspect(DEMO).geometry == shape and inspect(DEMO).image_side == config["img_size"]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_readmes_show_the_catalogue(model, readme, purpose):
         model.hub_id.split("/")[1],
         getattr(model, purpose),
         f"{model.weight_bytes / 1e9:.1f} GB",
-        model.picture_range,
+        model.image_range,
         str(model.session_len),
         f"{model.card_gb} GB",
     )
@@ -95,4 +95,4 @@ def test_a_folder_of_every_published_geometry_is_recognised(tmp_path, model):
         torch.save({name: one.expand(shape) for name, shape in mine.items()}, tmp_path / shard)
     found = inspect(tmp_path)
     assert (found.served_name, found.template) == (model.served_name, model.template)
-    assert found.session_len == model.session_len and found.is_tiled == (model.picture_side is None)
+    assert found.session_len == model.session_len and found.is_tiled == (model.image_side is None)

@@ -79,7 +79,7 @@ def test_a_long_answer_does_not_hold_up_a_short_one(engine):
     assert order == [3, 300]
 
 
-def test_picture_features_replace_embeddings_in_their_range(engine):
+def test_image_features_replace_embeddings_in_their_range(engine):
     features = torch.full((4, engine.model.config.hidden_size), 0.5)
     embeddings, mask = embed(engine.model, PROMPT[:10], [features.numpy()], [(3, 7)])
     assert mask[0].tolist() == [3 <= i < 7 for i in range(10)]

@@ -66,7 +66,7 @@ def break_shard(folder):
     file.write_bytes(file.read_bytes()[:1000000])
 
 
-def zip_of_pictures(folder):
+def zip_of_images(folder):
     with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
         archive.writestr("holiday.jpg", b"JPEG")
 
@@ -82,7 +82,7 @@ def cut_safetensors(folder):
 
 
 SPOILED = {
-    "zip": (zip_of_pictures, "is a zip of something else, not a torch checkpoint"),
+    "zip": (zip_of_images, "is a zip of something else, not a torch checkpoint"),
     "safetensors cut": (cut_safetensors, "model.safetensors is cut short or not a safetensors file"),
     "safetensors empty": (lambda folder: (folder / "a.safetensors").touch(), "cut short or not a safetensors file"),
     "index cut": (
@@ -198,6 +198,6 @@ def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path)
 @pytest.mark.parametrize(
     ("size", "tokens"), [((640, 480), 3085), ((480, 640), 3097), ((64, 64), 3817), ((336, 336), 3817)]
 )
-def test_tiled_picture_tokens(size, tokens):
+def test_tiled_image_tokens(size, tokens):
     """640x480 gives the 3232 prompt tokens measured on a GPU: 147 of text and 3085."""
-    assert catalogue.tiled_picture_tokens(*size) == tokens
+    assert catalogue.tiled_image_tokens(*size) == tokens

@@ -18,7 +18,7 @@ COLOURS = {"red": "红", "blue": "蓝", "green": "绿"}
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A folder with three pictures, one of them deeper, and a file that is none."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "deeper").mkdir()
@@ -37,10 +37,10 @@ def read(file) -> list:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_folder_is_described_and_a_bad_file_is_in_its_row(pictures, tmp_path):
+def test_a_folder_is_described_and_a_bad_file_is_in_its_row(images, tmp_path):
     out = tmp_path / "rows.jsonl"
     (tmp_path / "temporary").mkdir()
-    done = pipeline(tmp_path, pictures, "--to", out, "--batch", 2, TMPDIR=str(tmp_path / "temporary"))
+    done = pipeline(tmp_path, images, "--to", out, "--batch", 2, TMPDIR=str(tmp_path / "temporary"))
     rows = {row["source"].split("/")[-1]: row for row in read(out)}
     assert done.returncode == 1 and "3 answered, 1 failed" in done.stderr
     assert rows.keys() == {"a.png", "b.jpg", "bad.png", "c.webp"}
@@ -51,21 +51,21 @@ def test_a_folder_is_described_and_a_bad_file_is_in_its_row(pictures, tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_an_interrupted_run_goes_on_and_a_mended_file_is_tried_again(pictures, tmp_path):
+def test_an_interrupted_run_goes_on_and_a_mended_file_is_tried_again(images, tmp_path):
     out = tmp_path / "rows.jsonl"
-    kept = {"source": str(pictures / "a.png"), "prompt": "请描述图中内容", "text": "kept"}
-    failed = {"source": str(pictures / "b.jpg"), "prompt": "请描述图中内容", "error": "then"}
+    kept = {"source": str(images / "a.png"), "prompt": "请描述图中内容", "text": "kept"}
+    failed = {"source": str(images / "b.jpg"), "prompt": "请描述图中内容", "error": "then"}
     out.write_text("".join(json.dumps(row) + "\n" for row in (kept, failed)) + '{"source": "cut')
-    done = pipeline(tmp_path, pictures / "a.png", pictures / "b.jpg", "--to", out)
+    done = pipeline(tmp_path, images / "a.png", images / "b.jpg", "--to", out)
     assert done.returncode == 0 and "1 of 2 are answered" in done.stderr
     rows = read(out)
     assert [row["text"] for row in rows][0] == "kept" and len(rows) == 2 and "蓝" in rows[1]["text"]
-    again = pipeline(tmp_path, pictures / "a.png", pictures / "b.jpg", "--to", out)
+    again = pipeline(tmp_path, images / "a.png", images / "b.jpg", "--to", out)
     assert again.returncode == 0 and "2 of 2" in again.stderr and read(out) == rows
 
 
-def test_urls_another_prompt_and_text(pictures, tmp_path):
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=pictures)
+def test_urls_another_prompt_and_text(images, tmp_path):
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=images)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/a.png"

@@ -69,8 +69,8 @@ def test_a_question_about_nothing_wants_to_hear_that_there_is_none():
 
 
 def test_a_scene_is_drawn_where_it_says():
-    picture = draw(TWO)
-    assert picture.size == (TWO.width, TWO.height)
-    assert picture.getpixel((64, 64)) == (220, 20, 20)
-    assert picture.getpixel((256, 256)) == (20, 40, 220)
-    assert picture.getpixel((300, 10)) == (250, 220, 0)
+    image = draw(TWO)
+    assert image.size == (TWO.width, TWO.height)
+    assert image.getpixel((64, 64)) == (220, 20, 20)
+    assert image.getpixel((256, 256)) == (20, 40, 220)
+    assert image.getpixel((300, 10)) == (250, 220, 0)

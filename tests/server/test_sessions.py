@@ -5,17 +5,17 @@ import torch
 from lingbi.engine.prompts import Prompt
 from lingbi.engine.sessions import LEAST_COMMON, Place, Sessions
 
-PICTURE_ID = 0
+IMAGE_ID = 0
 CAT, DOG = torch.zeros(4, 2), torch.zeros(4, 2)
 
 
-def asking(*pictures, start: int = 10, words=(7, 8, 9)) -> Prompt:
+def asking(*images, start: int = 10, words=(7, 8, 9)) -> Prompt:
     """start words, the pictures (4 tokens each), and the question."""
     ids, ranges = list(range(1, start + 1)), []
-    for _ in pictures:
+    for _ in images:
         ranges.append([len(ids), len(ids) + 4])
-        ids += [PICTURE_ID] * 4
-    return Prompt(ids + list(words), list(pictures), ranges)
+        ids += [IMAGE_ID] * 4
+    return Prompt(ids + list(words), list(images), ranges)
 
 
 def kept(prompt: Prompt, limit: int = 4) -> Sessions:
@@ -29,7 +29,7 @@ def test_the_same_question_computes_its_last_token_only():
     assert kept(prompt).take(asking(CAT), True) == Place(1, len(prompt.ids) - 1)
 
 
-def test_another_question_about_the_picture_goes_on_after_what_is_common():
+def test_another_question_about_the_image_goes_on_after_what_is_common():
     assert kept(asking(CAT)).take(asking(CAT, words=(7, 5)), True) == Place(1, 15)
 
 
@@ -39,21 +39,21 @@ def test_a_conversation_goes_on_after_its_last_turn():
     assert kept(first).take(turn, True) == Place(1, len(first.ids))
 
 
-def test_another_picture_of_the_same_size_is_another_beginning():
+def test_another_image_of_the_same_size_is_another_beginning():
     assert kept(asking(CAT)).take(asking(DOG), True).step == 0
     assert kept(asking(CAT, CAT)).take(asking(CAT, DOG), True) == Place(1, 14)
 
 
-def test_a_picture_that_is_cut_by_the_common_part_is_computed_whole():
+def test_a_image_that_is_cut_by_the_common_part_is_computed_whole():
     """A text of the same token ids as a picture's places must not pass for half of it."""
-    shorter = Prompt([*range(1, 11), PICTURE_ID, PICTURE_ID, 3], [], [])
+    shorter = Prompt([*range(1, 11), IMAGE_ID, IMAGE_ID, 3], [], [])
     assert kept(shorter).take(asking(CAT), True).step == 0
 
 
-def test_a_picture_that_was_forgotten_is_no_beginning():
-    picture = torch.zeros(4, 2)
-    sessions = kept(asking(picture))
-    del picture
+def test_a_image_that_was_forgotten_is_no_beginning():
+    image = torch.zeros(4, 2)
+    sessions = kept(asking(image))
+    del image
     assert sessions.take(asking(torch.zeros(4, 2)), True).step == 0
 
 

@@ -4,12 +4,12 @@ import pynvml
 import pytest
 
 from lingbi.api_errors import TooLong
-from lingbi.engine.prompts import BREAK, PICTURE, answer_room, plain
+from lingbi.engine.prompts import BREAK, IMAGE, answer_room, plain
 from lingbi.engine.stop_words import StopWords
 from lingbi.heartbeat import Vitals
 from lingbi.http.readiness import GPU_GONE, READY, Readiness
 from lingbi.logs import readable
-from lingbi.worker.main import watchdog
+from lingbi.worker import watchdog
 from lingbi.worker.restarts import Restarts
 
 
@@ -35,10 +35,10 @@ def test_stop_words_are_found_across_pieces(words, pieces, shown, stopped):
     assert fed(words, *pieces) == (shown, stopped)
 
 
-def test_text_cannot_write_special_tokens_or_places_of_pictures():
+def test_text_cannot_write_special_tokens_or_places_of_images():
     for token in ("<IMAGE_TOKEN>", "[UNUSED_TOKEN_145]", "</s>", "<s>", "<|im_end|>", "<ImageHere>"):
-        text = plain(f"a{token}b{PICTURE}{BREAK}c")
-        assert token not in text and PICTURE not in text and text.replace(BREAK, "") == f"a{token}bc"
+        text = plain(f"a{token}b{IMAGE}{BREAK}c")
+        assert token not in text and IMAGE not in text and text.replace(BREAK, "") == f"a{token}bc"
     assert plain("a < b, c > d [1] 中文") == "a < b, c > d [1] 中文"
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lingbi.vision.cache import FeatureCache, content_hash, remember_file
 from lingbi.vision.clip import PROJECTIONS, folded_activation, packed_projections
-from lingbi.vision.encoder import PictureEncoder
+from lingbi.vision.encoder import ImageEncoder
 from lingbi.vision.pixels import CLIP_MEAN, CLIP_STD, Pixels
 from lingbi.vision.resize import resized
 
@@ -22,19 +22,19 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def bytes_of(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(picture))
+def bytes_of(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("side", [490, 224])
 @pytest.mark.parametrize("is_harsh", [False, True])
 def test_resizing_gives_pillows_bytes(size, side, is_harsh):
-    picture = noise(*size)
+    image = noise(*size)
     if is_harsh:  # black and white: the filter overshoots, and sums are cut to a byte
-        picture = picture.point(lambda value: 255 * (value > 127))
-    expected = bytes_of(picture.resize((side, side), Image.Resampling.BICUBIC))
-    assert torch.equal(resized(bytes_of(picture), side), expected)
+        image = image.point(lambda value: 255 * (value > 127))
+    expected = bytes_of(image.resize((side, side), Image.Resampling.BICUBIC))
+    assert torch.equal(resized(bytes_of(image), side), expected)
 
 
 def clip_processor(side, mean=CLIP_MEAN):
@@ -49,9 +49,9 @@ def test_pixels_are_those_of_the_models_own_code(side):
     """What the published repositories have for `vis_processor`: torchvision's transforms."""
     pixels = Pixels(clip_processor(side), side)
     assert pixels.is_known
-    for picture in (noise(640, 480), noise(1300, 900)):  # one for the GPU to resize, one too large
-        ours = pixels.normalise(pixels.fit(pixels.prepare(picture))[None])[0]
-        assert torch.equal(ours, clip_processor(side)(picture).half())
+    for image in (noise(640, 480), noise(1300, 900)):  # one for the GPU to resize, one too large
+        ours = pixels.normalise(pixels.fit(pixels.prepare(image))[None])[0]
+        assert torch.equal(ours, clip_processor(side)(image).half())
 
 
 def test_a_model_with_another_way_keeps_it():
@@ -71,10 +71,10 @@ class Tower:
         self.batches, self.gate = [], threading.Event()
         self.gate.set()
 
-    def prepare(self, picture):
-        if picture.size == (3, 3):
+    def prepare(self, image):
+        if image.size == (3, 3):
             raise OSError("cannot be prepared")
-        return bytes_of(picture).float()
+        return bytes_of(image).float()
 
     def forward(self, prepared):
         self.gate.wait(10)
@@ -84,15 +84,15 @@ class Tower:
         return [item.mean((0, 1))[None] for item in prepared]
 
 
-def encoder(cache_bytes: int = 1000) -> PictureEncoder:
-    return PictureEncoder(Tower(), FeatureCache(cache_bytes))
+def encoder(cache_bytes: int = 1000) -> ImageEncoder:
+    return ImageEncoder(Tower(), FeatureCache(cache_bytes))
 
 
 def plain(value: int) -> Image.Image:
     return Image.new("RGB", (2, 2), (value,) * 3)
 
 
-def test_a_picture_that_was_seen_is_not_encoded_again():
+def test_a_image_that_was_seen_is_not_encoded_again():
     ours = encoder()
     first, again = ours.infer([plain(9)])[0], ours.infer([plain(9).copy()])[0]
     assert again is first and ours.model.batches == [1]
@@ -106,7 +106,7 @@ def test_a_fresh_look_is_neither_remembered_nor_a_memory():
     assert len(ours.model.batches) == 2 and ours.cache.held_bytes == 12
 
 
-def test_what_arrives_meanwhile_is_encoded_together_and_the_same_picture_once():
+def test_what_arrives_meanwhile_is_encoded_together_and_the_same_image_once():
     ours = encoder()
     ours.model.gate.clear()
     first = ours.submit(plain(1))
@@ -117,10 +117,10 @@ def test_what_arrives_meanwhile_is_encoded_together_and_the_same_picture_once():
     assert sum(ours.model.batches) == 6 and max(ours.model.batches) <= Tower.max_batch
 
 
-def test_an_exception_belongs_to_its_picture_and_ends_nothing():
+def test_an_exception_belongs_to_its_image_and_ends_nothing():
     ours = encoder()
     ours.model.gate.clear()
-    jobs = [ours.submit(picture) for picture in (plain(1), plain(2), plain(0), Image.new("RGB", (3, 3)), plain(4))]
+    jobs = [ours.submit(image) for image in (plain(1), plain(2), plain(0), Image.new("RGB", (3, 3)), plain(4))]
     ours.model.gate.set()
     assert [job.exception(10) and str(job.exception()) for job in jobs] == [
         None,
@@ -135,7 +135,7 @@ def test_an_exception_belongs_to_its_picture_and_ends_nothing():
     assert ours.infer([plain(7)])[0][0, 0] == 7
 
 
-def test_memory_of_pictures_is_bounded():
+def test_memory_of_images_is_bounded():
     ours = encoder(cache_bytes=10 * 12)
     for value in range(1, 201):
         ours.infer([plain(value)])
@@ -144,7 +144,7 @@ def test_memory_of_pictures_is_bounded():
     assert ours.cache.hits == 1
 
 
-def test_without_memory_every_picture_is_encoded():
+def test_without_memory_every_image_is_encoded():
     ours = encoder(cache_bytes=0)
     ours.infer([plain(5)])
     ours.infer([plain(5)])
@@ -192,7 +192,7 @@ def test_packed_projections_are_query_key_and_value():
         assert not any(hasattr(layer.self_attn, name) for name in PROJECTIONS)
 
 
-def test_a_picture_from_the_door_is_known_by_its_file():
+def test_a_image_from_the_door_is_known_by_its_file():
     """Its own pixels are hashed only where nobody noted the file, as when another program opened it."""
     first, second, other = noise(8, 8), noise(8, 8), noise(8, 8)
     remember_file(first, b"a file")

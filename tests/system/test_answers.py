@@ -14,7 +14,7 @@ from lingbi.images.scenes import COLOURS, Scene, Thing
 from lingbi.launch.supervision import wait_until
 from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES, body, client_options, fault, http, metric, question
-from tests.server.bad_pictures import refused
+from tests.server.bad_images import refused
 
 GREEN = Scene((Thing("green", "triangle"),))
 
@@ -78,7 +78,7 @@ def test_seeds_repeat_answers_and_temperature_goes_to_2(ask):
     assert text_of(ask(temperature=2, top_p=0)) == text_of(ask(temperature=0)) == text_of(ask(temperature=1e-5))
 
 
-def test_several_pictures_and_turns(ask):
+def test_several_images_and_turns(ask):
     colours = ("red", "blue")
     one, two = (data_url(Scene((Thing(colour, "circle"),))) for colour in colours)
     first = ask(turn("What colour is it?", one))
@@ -91,7 +91,7 @@ def test_several_pictures_and_turns(ask):
     assert text_of(ask({"role": "system", "content": listed}, turn("What colour is it?", one)))
 
 
-def test_a_picture_without_text_and_text_in_parts_are_answered(ask):
+def test_a_image_without_text_and_text_in_parts_are_answered(ask):
     assert text_of(ask(turn("", data_url(GREEN))))
     alone = turn("", data_url(GREEN))
     del alone["content"][0]
@@ -139,7 +139,7 @@ def test_text_completions_of_several_prompts(client, demo_server):
 
 
 @pytest.mark.parametrize("name", refused())
-def test_a_bad_picture_fails_its_own_request_only(demo_server, name):
+def test_a_bad_image_fails_its_own_request_only(demo_server, name):
     """It is sent beside good ones, in the middle of a batch, streamed and whole."""
     url, _ = refused()[name]
     scene = SCENES[len(name)]
@@ -153,7 +153,7 @@ def test_a_bad_picture_fails_its_own_request_only(demo_server, name):
         assert (response.status_code, error["code"]) == (400, "invalid_image") and error["message"]
 
 
-def test_a_hundred_pictures_and_deep_messages_are_refused(demo_server):
+def test_a_hundred_images_and_deep_messages_are_refused(demo_server):
     with http(demo_server) as client:
         many = body(demo_server, [turn(QUESTION, *[data_url(GREEN)] * 100)])
         assert "100 pictures" in client.post(CHAT, json=many).json()["error"]["message"]
@@ -161,7 +161,7 @@ def test_a_hundred_pictures_and_deep_messages_are_refused(demo_server):
         assert client.post(CHAT, content=deep).status_code == 400
 
 
-def test_concurrent_distinct_pictures_get_the_answers_that_they_get_alone(demo_server):
+def test_concurrent_distinct_images_get_the_answers_that_they_get_alone(demo_server):
     with http(demo_server) as client:
         bodies = [question(demo_server, scene) for scene in SCENES]
 

@@ -43,8 +43,8 @@ def test_the_openai_client_works_unchanged(demo_server):
 
     client = OpenAI(base_url=demo_server["url"] + "/v1", api_key=demo_server["key"])
     model = client.models.list().data[0].id
-    picture = {"type": "image_url", "image_url": {"url": data_url(Scene((Thing("green", "triangle"),)))}}
-    messages = [{"role": "user", "content": [{"type": "text", "text": "What colour is it?"}, picture]}]
+    image = {"type": "image_url", "image_url": {"url": data_url(Scene((Thing("green", "triangle"),)))}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What colour is it?"}, image]}]
     whole = client.chat.completions.create(model=model, messages=messages, max_tokens=32, temperature=0)
     assert "green" in whole.choices[0].message.content
     chunks = client.chat.completions.create(model=model, messages=messages, max_tokens=32, temperature=0, stream=True)

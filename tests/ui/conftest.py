@@ -181,7 +181,7 @@ def _as_new(request):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     def make(kind: str, size=(20, 20), **options):
         file = tmp_path / f"picture.{kind.lower()}"
         Image.new("RGB", size, "red").save(file, kind, **options)

@@ -110,8 +110,8 @@ def test_a_drawing_with_a_script_is_a_download(page):
     )
 
 
-def test_an_uploaded_picture_is_used(page, fake_api, picture):
-    path = page.upload("red.png", picture("PNG").read_bytes())
+def test_an_uploaded_image_is_used(page, fake_api, image):
+    path = page.upload("red.png", image("PNG").read_bytes())
     assert outcome(page.send("retry", [said(path), *OPTIONS]))["success"]
     (asked,) = fake_api.asked
     assert asked["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")

@@ -28,18 +28,18 @@ from lingbi.settings import Settings as ServerSettings
 from lingbi_gateway.settings import Settings as GatewaySettings
 from lingbi_ui import conversation
 from lingbi_ui.api import _fault
-from lingbi_ui.logins import Logins, change
-from lingbi_ui.pictures import (
+from lingbi_ui.images import (
     BROKEN,
     FORMATS,
     MAX_ASPECT,
     MAX_PIXELS,
     MAX_SENT_BYTES,
     MIB,
-    PictureFault,
-    check_picture,
+    ImageFault,
+    check_image,
     data_url,
 )
+from lingbi_ui.logins import Logins, change
 from lingbi_ui.settings import ConfigurationError, Settings, load_settings
 from lingbi_ui.words import CHINESE, ENGLISH, WORDS, language_of, say
 from tests.conftest import ROOT
@@ -114,30 +114,30 @@ def test_the_page_does_not_start_with_a_misspelt_setting(tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_pictures_travel_as_they_are(picture, kind):
-    file = picture(kind)
-    check_picture(file, 20)
+def test_images_travel_as_they_are(image, kind):
+    file = image(kind)
+    check_image(file, 20)
     head, _, body = data_url(file).partition(",")
     assert head == f"data:{FORMATS[kind]};base64" and body
 
 
-def test_pictures_that_cannot_be_used_have_a_reason(picture, tmp_path):
+def test_images_that_cannot_be_used_have_a_reason(image, tmp_path):
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
-    moving, cut, tiff = tmp_path / "moving.gif", tmp_path / "cut.png", picture("TIFF")
+    moving, cut, tiff = tmp_path / "moving.gif", tmp_path / "cut.png", image("TIFF")
     frames[0].save(moving, save_all=True, append_images=frames[1:])
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 50).save(buffer, "PNG")
     cut.write_bytes(buffer.getvalue()[:-2000])
     wide = tmp_path / "wide.png"
     Image.new("L", (8000, 6300)).save(wide)
-    thin, gone = picture("BMP", size=(4100, 20)), tmp_path / "gone.png"
+    thin, gone = image("BMP", size=(4100, 20)), tmp_path / "gone.png"
     reasons = {moving: "animated", cut: "unreadable", tiff: "unreadable", wide: "pixels", thin: "narrow", gone: "gone"}
     for file, reason in reasons.items():
-        with pytest.raises(PictureFault) as caught:
-            check_picture(file, 20)
+        with pytest.raises(ImageFault) as caught:
+            check_image(file, 20)
         assert caught.value.word == f"picture_{reason}" and caught.value.word in WORDS
-    with pytest.raises(PictureFault, match="picture_large"):
-        check_picture(cut, 0)
+    with pytest.raises(ImageFault, match="picture_large"):
+        check_image(cut, 0)
 
 
 def test_a_phones_jpeg_with_a_preview_is_a_jpeg(tmp_path):
@@ -146,7 +146,7 @@ def test_a_phones_jpeg_with_a_preview_is_a_jpeg(tmp_path):
     photo.save(file, "MPO", save_all=True, append_images=[preview])
     with Image.open(file) as opened:
         assert opened.format == "MPO" and opened.n_frames == 2
-    check_picture(file, 20)
+    check_image(file, 20)
     assert data_url(file).startswith("data:image/jpeg;base64,") and decoded(data_url(file)).size == (400, 300)
 
 
@@ -156,20 +156,20 @@ def decoded(url: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "P", "L"])
-def test_pictures_share_what_fits_a_request(tmp_path, mode, pictures=16):
+def test_images_share_what_fits_a_request(tmp_path, mode, images=16):
     file, size = tmp_path / "large.png", (2400, 1800)
     noise = Image.effect_noise(size, 80)
     (Image.new(mode, size, 40000) if mode == "I;16" else noise.convert(mode)).save(file, compress_level=1)
-    assert size[0] * size[1] > MAX_PIXELS / pictures
-    small = decoded(data_url(file, pictures))
-    assert small.width * small.height <= MAX_PIXELS / pictures
+    assert size[0] * size[1] > MAX_PIXELS / images
+    small = decoded(data_url(file, images))
+    assert small.width * small.height <= MAX_PIXELS / images
     assert abs(small.width / small.height - 4 / 3) < 0.01
-    assert len(data_url(file, pictures)) * 3 / 4 <= MAX_SENT_BYTES / pictures + 100
+    assert len(data_url(file, images)) * 3 / 4 <= MAX_SENT_BYTES / images + 100
     if mode == "I;16":
         assert abs(small.getpixel((9, 9))[0] - 40000 / 257) < 3
 
 
-def test_a_picture_that_is_turned_stays_upright_when_it_is_made_smaller(tmp_path):
+def test_a_image_that_is_turned_stays_upright_when_it_is_made_smaller(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (2400, 1800), "red").save(tmp_path / "turned.jpg", exif=exif)
@@ -178,22 +178,22 @@ def test_a_picture_that_is_turned_stays_upright_when_it_is_made_smaller(tmp_path
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_whatever_a_reader_raises_is_a_sentence(picture, monkeypatch, fault):
+def test_whatever_a_reader_raises_is_a_sentence(image, monkeypatch, fault):
     def broken(self):
         raise fault("broken")
 
-    file = picture("PNG")
+    file = image("PNG")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
-    with pytest.raises(PictureFault, match="picture_unreadable"):
-        check_picture(file, 20)
+    with pytest.raises(ImageFault, match="picture_unreadable"):
+        check_image(file, 20)
 
 
 def test_readers_are_caught_as_in_the_server():
     assert set(BROKEN) == set(SERVER_BROKEN) and MAX_ASPECT == SERVER_ASPECT
 
 
-def test_what_the_model_gets_of_a_conversation(picture):
-    file, answer = picture("PNG"), conversation.assistant_turn
+def test_what_the_model_gets_of_a_conversation(image):
+    file, answer = image("PNG"), conversation.assistant_turn
     first, second = conversation.user_turns("what?", [file]), conversation.user_turns("and?", [])
     sent = conversation.api_messages([*first, answer("a circle"), *second])
     assert [message["role"] for message in sent] == ["user", "assistant", "user"]
@@ -203,7 +203,7 @@ def test_what_the_model_gets_of_a_conversation(picture):
     assert [part["type"] for part in failed[0]["content"]] == ["image_url", "text", "text"]
     refused = conversation.api_messages([*first, answer("⚠️", conversation.REFUSED), *second])
     assert [part["type"] for part in refused[0]["content"]] == ["text"]
-    assert conversation.count_pictures([*first, answer("⚠️", conversation.REFUSED)]) == 0
+    assert conversation.count_images([*first, answer("⚠️", conversation.REFUSED)]) == 0
 
 
 @pytest.mark.parametrize(

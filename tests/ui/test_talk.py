@@ -72,8 +72,8 @@ def test_a_server_that_was_never_seen_is_a_sentence(lonely_page):
     assert "cannot be reached right now" in shown(messages) and box_of(messages) == IDLE
 
 
-def test_a_picture_that_is_no_longer_kept_is_a_sentence(page, picture):
-    path = page.upload("red.png", picture("PNG").read_bytes())
+def test_a_image_that_is_no_longer_kept_is_a_sentence(page, image):
+    path = page.upload("red.png", image("PNG").read_bytes())
     for file in page.files.rglob("red.png"):
         file.unlink()
     messages = page.send("retry", [said(path), *OPTIONS])
@@ -112,8 +112,8 @@ def test_an_empty_edit_asks_nothing_and_keeps_the_question(page, fake_api):
     assert "What is this?" in shown(messages) and "a cat" in shown(messages) and box_of(messages) == IDLE
 
 
-def test_pictures_that_would_be_too_many_pixels_together_are_sent_smaller(page, fake_api, picture):
-    data = picture("JPEG", size=(4000, 3000)).read_bytes()
+def test_images_that_would_be_too_many_pixels_together_are_sent_smaller(page, fake_api, image):
+    data = image("JPEG", size=(4000, 3000)).read_bytes()
     parts = [said(page.upload(f"{number}.jpg", data))[0] for number in range(6)]
     messages = page.send("retry", [[*parts, *WORDS], *OPTIONS])
     assert messages[-1]["success"] and "an answer" in shown(messages)
@@ -121,8 +121,8 @@ def test_pictures_that_would_be_too_many_pixels_together_are_sent_smaller(page, 
     assert len(urls) == 6
 
 
-def test_nobody_waits_while_somebody_else_brings_large_pictures(page, picture):
-    data = picture("PNG", size=(5000, 5000)).read_bytes()
+def test_nobody_waits_while_somebody_else_brings_large_images(page, image):
+    data = image("PNG", size=(5000, 5000)).read_bytes()
     history = [said(page.upload(f"{number}.png", data))[0] for number in range(3)]
     asking = threading.Thread(target=page.send, args=("retry", [[*history, *WORDS], *OPTIONS]))
     with httpx.Client(base_url=page.url) as other:

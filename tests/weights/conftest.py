@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from lingbi.commands import MODULES
 from lingbi.settings import load_settings
 from lingbi.weights.fetching import Order, fetch
 from lingbi.weights.hub import import_client
@@ -49,7 +50,7 @@ def fetch_from(hub, folder, update=False, **settings):
 def command(module: str, *arguments, state_dir, **options):
     """`python -m lingbi.MODULE` as a Popen, with its output as text."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"lingbi.{module}", *map(str, arguments)],
+        [sys.executable, "-m", MODULES[module], *map(str, arguments)],
         env=clean_environment(state_dir) | options.pop("env", {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from lingbi.commands import MODULES
 from lingbi.weights.peer import Peer
 from tests.conftest import DEMO, ROOT, clean_environment
 from tests.hub import Hub
@@ -18,7 +19,7 @@ MODEL = "lab/shapes"
 
 def run(tmp_path, models, module, *arguments, **environment):
     values = clean_environment(tmp_path / "state") | {"LINGBI_MODELS_DIR": str(models)} | environment
-    command = [sys.executable, "-m", f"lingbi.{module}", *map(str, arguments)]
+    command = [sys.executable, "-m", MODULES[module], *map(str, arguments)]
     return subprocess.run(command, env=values, capture_output=True, text=True, cwd=ROOT, timeout=120)
 
 

@@ -25,7 +25,7 @@ class BadRequest(Refusal):
     code = "invalid_value"
 
 
-class PictureError(Refusal, ValueError):
+class ImageError(Refusal, ValueError):
     """A picture of a request cannot be used."""
 
     code = "invalid_image"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from lingbi_ui.pictures import aside
+from lingbi_ui.images import aside
 from lingbi_ui.settings import ConfigurationError, Settings
 
 CONNECT_TIMEOUT_S = 10

@@ -8,7 +8,7 @@ message whose metadata has an id: FAILED for what may work later, REFUSED for a 
 import mimetypes
 from pathlib import Path
 
-from lingbi_ui.pictures import data_url
+from lingbi_ui.images import data_url
 
 USER, ASSISTANT = "user", "assistant"
 FAILED, REFUSED = "failed", "refused"
@@ -16,8 +16,8 @@ FAILED, REFUSED = "failed", "refused"
 
 def user_turns(text: str, files: list) -> list:
     """A question and its pictures (paths): two turns, because Gradio replaces a whole turn when its text is edited."""
-    pictures = [{"role": USER, "content": [_file_part(Path(file)) for file in files]}] if files else []
-    return [*pictures, {"role": USER, "content": [{"type": "text", "text": text}]}]
+    images = [{"role": USER, "content": [_file_part(Path(file)) for file in files]}] if files else []
+    return [*images, {"role": USER, "content": [{"type": "text", "text": text}]}]
 
 
 def _file_part(file: Path) -> dict:
@@ -78,18 +78,18 @@ def usable(history: list) -> list:
     return kept
 
 
-def count_pictures(history: list) -> int:
+def count_images(history: list) -> int:
     return sum(len(files_of(turn)) for turn in usable(history))
 
 
 def api_messages(history: list) -> list:
     """The API's messages. What a visitor sent in a row becomes one. Raises PictureFault for a picture that is gone."""
-    messages, pictures = [], count_pictures(history)
+    messages, images = [], count_images(history)
     for turn in usable(history):
         if turn["role"] == ASSISTANT:
             messages.append({"role": ASSISTANT, "content": text_of(turn)})
             continue
-        parts = [{"type": "image_url", "image_url": {"url": data_url(file, pictures)}} for file in files_of(turn)]
+        parts = [{"type": "image_url", "image_url": {"url": data_url(file, images)}} for file in files_of(turn)]
         if text_of(turn):
             parts.append({"type": "text", "text": text_of(turn)})
         if messages and messages[-1]["role"] == USER:

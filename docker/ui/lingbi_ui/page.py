@@ -6,8 +6,8 @@ from pathlib import Path
 import gradio as gr
 
 from lingbi_ui.examples import examples
+from lingbi_ui.images import MIB
 from lingbi_ui.models import models_list
-from lingbi_ui.pictures import MIB
 from lingbi_ui.settings import Settings
 from lingbi_ui.talk import Talk, add_photo, idle_box, language_asked, tell_failure
 from lingbi_ui.words import WORDS, in_both, translations

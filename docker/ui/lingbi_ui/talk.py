@@ -9,7 +9,7 @@ from lingbi_ui import conversation
 from lingbi_ui.api import AnswerFault, Api
 from lingbi_ui.examples import examples
 from lingbi_ui.fence import is_uploaded
-from lingbi_ui.pictures import PictureFault, aside, check_picture
+from lingbi_ui.images import ImageFault, aside, check_image
 from lingbi_ui.settings import Settings
 from lingbi_ui.words import language_of, say
 
@@ -104,7 +104,7 @@ class Talk:
             yield [*history, conversation.assistant_turn(text)]
             if finish_reason == "length":
                 gr.Info(say(language, "cut"), title=say(language, "notice"))
-        except (AnswerFault, PictureFault) as fault:
+        except (AnswerFault, ImageFault) as fault:
             told = [conversation.assistant_turn(text)] if text else []
             yield [*history, *told, _fault_turn(fault, language)]
 
@@ -116,12 +116,12 @@ class Talk:
         good, complaints = [], []
         for file in files:
             try:
-                check_picture(file, self.settings.max_picture_mib)
+                check_image(file, self.settings.max_picture_mib)
                 good.append(file)
-            except PictureFault as fault:
+            except ImageFault as fault:
                 names = {"name": fault.name, "max_picture_mib": self.settings.max_picture_mib}
                 complaints.append(say(language, fault.word, **names))
-        if conversation.count_pictures(history) + len(good) > self.settings.max_pictures:
+        if conversation.count_images(history) + len(good) > self.settings.max_pictures:
             complaints.append(say(language, "pictures_many", max_pictures=self.settings.max_pictures))
         return good, complaints
 
@@ -155,9 +155,9 @@ def language_asked(request: gr.Request) -> str:
     return language_of(request.headers.get("accept-language", ""))
 
 
-def _fault_turn(fault: AnswerFault | PictureFault, language: str) -> dict:
+def _fault_turn(fault: AnswerFault | ImageFault, language: str) -> dict:
     """What is said instead of an answer."""
-    if isinstance(fault, PictureFault):
+    if isinstance(fault, ImageFault):
         code, kind, names = fault.word, conversation.FAILED, {"name": fault.name}
     else:
         code, kind, names = fault.code, conversation.REFUSED if fault.is_refused else conversation.FAILED, {}

@@ -30,14 +30,14 @@ class Questions:
         self.options = {"model": model, "max_tokens": tokens, "temperature": 0, "stream": True}
         if fixed_length:
             self.options["ignore_eos"] = True
-        self.one_picture = picture_url(self.random)
+        self.one_image = image_url(self.random)
 
     def next_talk(self) -> list:
         """The user's turns of one talk: one turn, or several about one picture (chat)."""
         self.number += 1
         if self.kind == "text":
             return [TEXT.format(number=self.random.randrange(10**9))]
-        url = self.one_picture if self.kind == "repeat" else picture_url(self.random)
+        url = self.one_image if self.kind == "repeat" else image_url(self.random)
         first = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": PROMPT}]
         return [first, *FOLLOW_UPS] if self.kind == "chat" else [first]
 
@@ -46,7 +46,7 @@ class Questions:
         return self.options | {"messages": messages}
 
 
-def picture_url(source: random.Random) -> str:
+def image_url(source: random.Random) -> str:
     """A data URL of a new JPEG."""
     noise = Image.frombytes("RGB", (COARSE, COARSE), source.randbytes(COARSE * COARSE * 3))
     file = io.BytesIO()

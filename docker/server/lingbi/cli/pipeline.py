@@ -99,10 +99,10 @@ class Describer:
     """The loaded model, and the question."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
-        from lingbi.http.service import picture_rules
+        from lingbi.http.service import image_rules
         from lingbi.model.gpus import choose_engine, find_gpus
 
-        self.picture_rules = picture_rules(settings)
+        self.image_rules = image_rules(settings)
         gpus = find_gpus()
         engine = choose_engine(settings.engine, gpus).engine
         found = choose_model(settings, engine, gpus)
@@ -129,26 +129,26 @@ class Describer:
                 batch = following
 
     def _load(self, pool, left) -> list:
-        return [(source, pool.submit(load_source, source, self.picture_rules)) for source in islice(left, self.batch)]
+        return [(source, pool.submit(load_source, source, self.image_rules)) for source in islice(left, self.batch)]
 
     def _answer(self, batch: list):
         """Rows of one batch of (source, picture or the error in its place)."""
-        pictures = [picture for _, picture in batch if not isinstance(picture, Exception)]
-        answers = iter(self._ask(pictures))  # in order
-        for source, picture in batch:
-            answer = picture if isinstance(picture, Exception) else next(answers)
+        images = [image for _, image in batch if not isinstance(image, Exception)]
+        answers = iter(self._ask(images))  # in order
+        for source, image in batch:
+            answer = image if isinstance(image, Exception) else next(answers)
             yield {"source": source, "prompt": self.options.prompt} | _fields(answer)
 
-    def _ask(self, pictures: list) -> list:
+    def _ask(self, images: list) -> list:
         """The answer's fields, or the exception in their place, for every picture."""
-        questions = asyncio.gather(*map(self._ask_one, pictures), return_exceptions=True)
-        return self.loop.run_until_complete(questions) if pictures else []
+        questions = asyncio.gather(*map(self._ask_one, images), return_exceptions=True)
+        return self.loop.run_until_complete(questions) if images else []
 
-    async def _ask_one(self, picture) -> dict:
+    async def _ask_one(self, image) -> dict:
         """As lmdeploy's pipeline asks, with a session of its own, so that one failure is one picture's."""
         from lmdeploy.messages import GenerationConfig
 
-        messages = self.engine.vl_prompt_template.prompt_to_messages((self.options.prompt, picture))
+        messages = self.engine.vl_prompt_template.prompt_to_messages((self.options.prompt, image))
         config = GenerationConfig(max_new_tokens=self.options.max_tokens)
         self.sessions += 1
         text = ""

@@ -82,7 +82,7 @@ def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
         f"{model.weight_bytes / 1e9:.1f} GB",
         f"{geometry.layers}x{geometry.hidden_size}",
         str(geometry.kv_bytes),
-        model.picture_range,
+        model.image_range,
         str(model.session_len),
         model.template,
         f"{model.card_gb} GB",

@@ -70,13 +70,13 @@ class Generator:
         check_characters(text, self.session_len)
         return assemble(await tokenise(plain(text), self.tokenizer), [])
 
-    async def encode(self, pictures: list, is_fresh: bool = False) -> list:
+    async def encode(self, images: list, is_fresh: bool = False) -> list:
         """Features [tokens, hidden] of pictures, as tensors; not those of the same pictures before, if is_fresh.
 
         Raises EngineFault, for this request only.
         """
         try:
-            return await self.engine.vl_encoder.encode(pictures, is_fresh)
+            return await self.engine.vl_encoder.encode(images, is_fresh)
         except ValueError as error:
             log.exception("a picture could not be encoded")
             raise EngineFault(str(error), reason="encoder") from None

@@ -34,7 +34,7 @@ def build_encoder(model_path: str):
     """What lmdeploy's VLAsyncEngine takes for its ImageEncoder."""
     from lingbi.settings import load_settings
     from lingbi.vision.cache import FeatureCache
-    from lingbi.vision.encoder import PictureEncoder
+    from lingbi.vision.encoder import ImageEncoder
 
     cache_bytes = load_settings().picture_cache_mib << 20
     if _choice().engine == "turbomind":
@@ -47,7 +47,7 @@ def build_encoder(model_path: str):
 
         model = CpuVisionModel(model_path, device="cpu")
     after_vision()
-    return PictureEncoder(model, FeatureCache(cache_bytes))
+    return ImageEncoder(model, FeatureCache(cache_bytes))
 
 
 def after_vision() -> None:

@@ -13,7 +13,7 @@ from lmdeploy.vl.constants import IMAGE_DUMMY_TOKEN_INDEX
 from lingbi.api_errors import EngineFault, TooLong
 
 # Noncharacters of Unicode: no text means anything by them, so none is lost when they are taken out.
-PICTURE, BREAK = "\ufdd0", "\ufdd1"
+IMAGE, BREAK = "\ufdd0", "\ufdd1"
 SPECIAL = re.compile(r"\[UNUSED_TOKEN_\d+\]|<\|?/?[A-Za-z_]+\|?>")
 CHARACTERS_PER_TOKEN = 20  # no text has so long tokens; more is not worth tokenising
 INLINE_CHARACTERS = 4096  # longer text is tokenised in a thread
@@ -39,7 +39,7 @@ class Prompt:
 
 def plain(text: str) -> str:
     """Text in which no special token is left whole."""
-    text = text.replace(PICTURE, "").replace(BREAK, "")
+    text = text.replace(IMAGE, "").replace(BREAK, "")
     return SPECIAL.sub(lambda match: match[0][:2] + BREAK + match[0][2:], text)
 
 
@@ -55,8 +55,8 @@ def _content(message) -> str:
     if isinstance(message.content, str):
         return plain(message.content)
     texts = [plain(part.text) for part in message.content if part.type == "text"]
-    pictures = [PICTURE for part in message.content if part.type == "image_url"]
-    return " ".join(pictures) + "\n".join(texts)
+    images = [IMAGE for part in message.content if part.type == "image_url"]
+    return " ".join(images) + "\n".join(texts)
 
 
 def check_characters(text: str, session_len: int) -> None:
@@ -79,7 +79,7 @@ async def tokenise(text: str, tokenizer) -> list:
 
 def encode(text: str, tokenizer) -> list:
     """[ids of a stretch, …]; the first begins with the start token."""
-    pieces = [stretch.split(BREAK) for stretch in text.split(PICTURE)]
+    pieces = [stretch.split(BREAK) for stretch in text.split(IMAGE)]
     return [
         [token for j, piece in enumerate(stretch) for token in tokenizer.encode(piece, add_bos=i == 0 and j == 0)]
         for i, stretch in enumerate(pieces)

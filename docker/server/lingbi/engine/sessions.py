@@ -36,13 +36,13 @@ class Beginning:
 
     ids: np.ndarray
     ranges: list
-    pictures: list
+    images: list
     tokens: int
 
     @classmethod
     def of(cls, prompt, tokens: int) -> "Beginning":
-        pictures = [weakref.ref(features) for features in prompt.features]
-        return cls(np.array(prompt.ids), prompt.ranges, pictures, tokens)
+        images = [weakref.ref(features) for features in prompt.features]
+        return cls(np.array(prompt.ids), prompt.ranges, images, tokens)
 
     @classmethod
     def unsure(cls, tokens: int) -> "Beginning":
@@ -56,7 +56,7 @@ class Beginning:
         for number, (begin, end) in enumerate(prompt.ranges):
             if begin >= size:
                 break
-            known = self.pictures[number]() if number < len(self.pictures) else None
+            known = self.images[number]() if number < len(self.images) else None
             if end > size or known is not prompt.features[number]:
                 return begin
         return size
@@ -86,8 +86,8 @@ class Sessions:
 
     def _find(self, prompt, ids: np.ndarray) -> Place | None:
         step, session_id = max((kept.common(prompt, ids), number) for number, kept in self._kept.items())
-        has_picture = bool(prompt.ranges) and prompt.ranges[0][1] <= step
-        return Place(session_id, step) if step >= LEAST_COMMON or has_picture else None
+        has_image = bool(prompt.ranges) and prompt.ranges[0][1] <= step
+        return Place(session_id, step) if step >= LEAST_COMMON or has_image else None
 
     def __len__(self) -> int:
         """Sessions that are kept."""

@@ -20,7 +20,7 @@ from lingbi.http.protocol import (
     TopLogprob,
 )
 from lingbi.http.service import Service
-from lingbi.images.loader import picture_urls
+from lingbi.images.loader import image_urls
 
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 LEAST_LOGPROB = -9999.0  # the reference API's number for a token that cannot come
@@ -63,24 +63,24 @@ class ChatExchange(Exchange):
         body = self.body
         asked = body.max_completion_tokens or body.max_tokens
         logprobs = max(body.top_logprobs or 0, 1) if body.logprobs else None
-        urls = picture_urls(body.messages)
+        urls = image_urls(body.messages)
         self.record.pictures = len(urls)
         prompt = await self.service.generator.chat_prompt(body.messages, self.fetched(urls))
         if self.decoded_s is not None:
             self.record.encode_s = self.record.elapsed() - self.decoded_s
-            self.service.metrics.picture_encode.observe(self.record.encode_s)
+            self.service.metrics.image_encode.observe(self.record.encode_s)
         answer = await self.start(prompt, asked, logprobs)
         return await first_and_rest(self.steps(answer))
 
     @contextlib.asynccontextmanager
     async def fetched(self, urls: list):
         """The request's pictures as the generator takes them, with the time noted when they are decoded."""
-        async with self.service.pictures.fetched(urls, self.service.metrics.picture_decode.observe) as decode_all:
+        async with self.service.images.fetched(urls, self.service.metrics.image_decode.observe) as decode_all:
 
             async def decode_and_note() -> list:
-                pictures = await decode_all()
+                images = await decode_all()
                 self.decoded_s = self.record.elapsed()
-                return pictures
+                return images
 
             yield decode_and_note
 

@@ -34,7 +34,7 @@ class Metrics:
             Counter, "requests", "Requests, by route and HTTP status (499: client left)", ("route", "status")
         )
         self.refused = make(Counter, "refused_requests", "Requests refused, by reason", ("reason",))
-        self.rejected_pictures = make(Counter, "rejected_pictures", "Pictures refused, by reason", ("reason",))
+        self.rejected_images = make(Counter, "rejected_pictures", "Pictures refused, by reason", ("reason",))
         self.prompt_tokens = make(Counter, "prompt_tokens", "Tokens in, pictures' included")
         self.reused_tokens = make(
             Counter, "reused_prompt_tokens", "Prompt tokens that a kept session held already: not computed again"
@@ -52,8 +52,8 @@ class Metrics:
         self.token_time = make(
             Histogram, "time_per_output_token_seconds", "Between tokens after the first", buckets=TOKEN_SECONDS
         )
-        self.picture_decode = make(Histogram, "picture_decode_seconds", "Decoding of one picture", buckets=SECONDS)
-        self.picture_encode = make(
+        self.image_decode = make(Histogram, "picture_decode_seconds", "Decoding of one picture", buckets=SECONDS)
+        self.image_encode = make(
             Histogram, "picture_encode_seconds", "Wait for and work of the vision encoder, a request", buckets=SECONDS
         )
         self.queue_depth = make(Gauge, "queue_depth", "Requests that wait for an engine instance")
@@ -67,11 +67,9 @@ class Metrics:
         self.kv_capacity = make(
             Gauge, "kv_cache_capacity_tokens", "Tokens that all running answers at once may hold; 0: not loaded"
         )
-        self.seen_pictures = make(
-            Gauge, "picture_cache_hits", "Pictures whose features were remembered, since the start"
-        )
-        self.new_pictures = make(Gauge, "picture_cache_misses", "Pictures that were encoded, since the start")
-        self.picture_cache_bytes = make(Gauge, "picture_cache_bytes", "Host memory of remembered features")
+        self.seen_images = make(Gauge, "picture_cache_hits", "Pictures whose features were remembered, since the start")
+        self.new_images = make(Gauge, "picture_cache_misses", "Pictures that were encoded, since the start")
+        self.image_cache_bytes = make(Gauge, "picture_cache_bytes", "Host memory of remembered features")
         self.ready = make(Gauge, "ready", "1 when requests are answered")
         self.model = make(Info, "model", "The model served, and by what")
         self.build = make(Info, "build", "Versions")
@@ -86,9 +84,9 @@ class Metrics:
         self.kept_sessions.set_function(lambda: len(generator.sessions))
         self.kept_tokens.set_function(generator.sessions.tokens)
         cache = generator.engine.vl_encoder.cache
-        self.seen_pictures.set_function(lambda: cache.hits)
-        self.new_pictures.set_function(lambda: cache.misses)
-        self.picture_cache_bytes.set_function(lambda: cache.held_bytes)
+        self.seen_images.set_function(lambda: cache.hits)
+        self.new_images.set_function(lambda: cache.misses)
+        self.image_cache_bytes.set_function(lambda: cache.held_bytes)
 
     def render(self) -> bytes:
         """The text format of Prometheus."""

@@ -8,7 +8,7 @@ import logging
 
 from starlette.responses import JSONResponse
 
-from lingbi.api_errors import BodyTimeout, BodyTooLarge, ClientGone, NotReady, PictureError, Refusal, UnknownKey
+from lingbi.api_errors import BodyTimeout, BodyTooLarge, ClientGone, ImageError, NotReady, Refusal, UnknownKey
 from lingbi.http.request_log import Record, request_id
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class Door:
         metrics.requests.labels(record.route, str(record.status)).inc()
         if record.reason:
             metrics.refused.labels(record.reason).inc()
-        if record.error == PictureError.code:
-            metrics.rejected_pictures.labels(record.reason).inc()
+        if record.error == ImageError.code:
+            metrics.rejected_images.labels(record.reason).inc()
         if record.status == GONE:
             metrics.abandoned.inc()
         if record.path not in OPEN_ROUTES or record.status >= 500:

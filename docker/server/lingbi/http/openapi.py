@@ -10,8 +10,8 @@ from lingbi.api_errors import (
     BodyTooLarge,
     Busy,
     EngineFault,
+    ImageError,
     NotReady,
-    PictureError,
     TooLong,
     UnknownKey,
     UnknownModel,
@@ -33,7 +33,7 @@ VERSION = "3.1.0"
 KEYED = [{"key": []}]
 REF = "#/components/schemas/{model}"
 ANYWHERE = (UnknownKey, NotReady)
-GENERATION = (*ANYWHERE, BadRequest, PictureError, TooLong, UnknownModel, BodyTimeout, BodyTooLarge, Busy, EngineFault)
+GENERATION = (*ANYWHERE, BadRequest, ImageError, TooLong, UnknownModel, BodyTimeout, BodyTooLarge, Busy, EngineFault)
 REQUESTS = (ChatRequest, CompletionRequest)
 ANSWERS = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready, ErrorBody)
 

@@ -70,9 +70,9 @@ class Readiness:
         return report | {key: value for key, value in extra.items() if value is not None}
 
 
-def probe_messages(picture, question: str) -> list:
+def probe_messages(image, question: str) -> list:
     """Chat messages that ask a question about a PIL picture."""
-    return [user_message(question, data_url(picture))]
+    return [user_message(question, data_url(image))]
 
 
 async def ask_probe(service, is_demo: bool) -> dict:
@@ -83,13 +83,13 @@ async def ask_probe(service, is_demo: bool) -> dict:
     """
     from lingbi.http.protocol import ChatRequest
     from lingbi.http.sampling_options import engine_options
-    from lingbi.images.loader import picture_urls
+    from lingbi.images.loader import image_urls
 
     start = time.monotonic()
     messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
     request = ChatRequest(model=service.readiness.model, messages=messages, temperature=0)
     generator = service.generator
-    fetched = service.pictures.fetched(picture_urls(request.messages))
+    fetched = service.images.fetched(image_urls(request.messages))
     prompt = await generator.chat_prompt(request.messages, fetched, is_fresh=True)
     text = ""
     answer = await generator.start(prompt, engine_options(request, PROBE_TOKENS, generator.engine.stop_words, None))

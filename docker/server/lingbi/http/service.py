@@ -11,7 +11,7 @@ from lingbi.http.metrics import Metrics
 from lingbi.http.readiness import Readiness
 from lingbi.images.addresses import parse_networks
 from lingbi.images.download import FetchRules
-from lingbi.images.loader import PictureDoor, PictureRules
+from lingbi.images.loader import ImageDoor, ImageRules
 from lingbi.settings import Settings
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ class Service:
     def __init__(self, settings: Settings, readiness: Readiness, keys: KeyRing, metrics: Metrics, vitals: Vitals):
         self.settings, self.readiness, self.keys, self.metrics, self.vitals = settings, readiness, keys, metrics, vitals
         self.limits = Limits(settings.max_body_mib * MIB, settings.body_timeout_s)
-        self.pictures = PictureDoor(picture_rules(settings))
+        self.images = ImageDoor(image_rules(settings))
         self.admission = Admission(settings.queue_limit, settings.key_concurrency)
         self.generator: Generator | None = None
         metrics.ready.set_function(lambda: readiness.is_ready)
@@ -46,7 +46,7 @@ class Service:
         self.metrics.watch(self.admission, self.generator)
 
 
-def picture_rules(settings: Settings) -> PictureRules:
+def image_rules(settings: Settings) -> ImageRules:
     """The rules for pictures that the settings make. Raises ConfigurationError."""
     try:
         networks = parse_networks(settings.picture_networks)
@@ -57,4 +57,4 @@ def picture_rules(settings: Settings) -> PictureRules:
     hosts = tuple(host.strip().lower() for host in settings.picture_hosts.split(",") if host.strip())
     max_bytes = settings.max_picture_mib * MIB
     fetch = FetchRules(settings.picture_urls, hosts, networks, settings.picture_fetch_timeout_s, max_bytes)
-    return PictureRules(settings.max_pictures, max_bytes, settings.max_picture_mpixels * 1_000_000, fetch)
+    return ImageRules(settings.max_pictures, max_bytes, settings.max_picture_mpixels * 1_000_000, fetch)

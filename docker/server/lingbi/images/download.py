@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 import httpcore
 import httpx
 
-from lingbi.api_errors import PictureError
+from lingbi.api_errors import ImageError
 from lingbi.images.addresses import is_allowed
 
 MAX_HOPS = 5
@@ -54,11 +54,11 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         try:
             found = await loop.run_in_executor(NAMES, look_up)
         except (OSError, UnicodeError):
-            raise PictureError(f"the picture's host {host[:100]!r} has no address", reason="url") from None
+            raise ImageError(f"the picture's host {host[:100]!r} has no address", reason="url") from None
         addresses = list(dict.fromkeys(entry[4][0] for entry in found))
         refused = [address for address in addresses if not is_allowed(address, self._networks)]
         if refused:
-            raise PictureError(
+            raise ImageError(
                 f"the picture's host {host[:100]!r} is not on the public internet; send the picture as a data: URL",
                 reason="address",
             )
@@ -73,7 +73,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         return await self._inner.connect_tcp(addresses[-1], port, *options)
 
     async def connect_unix_socket(self, path, timeout=None, socket_options=None):
-        raise PictureError("a picture's URL must name a host", reason="url")
+        raise ImageError("a picture's URL must name a host", reason="url")
 
     async def sleep(self, seconds):
         await self._inner.sleep(seconds)
@@ -82,13 +82,13 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 async def fetch(url: str, rules: FetchRules) -> bytes:
     """The bytes behind an http(s) URL. Raises PictureError with a sentence for the client."""
     if not rules.is_on:
-        raise PictureError("this server fetches no pictures; send the picture as a data: URL", reason="url")
+        raise ImageError("this server fetches no pictures; send the picture as a data: URL", reason="url")
     try:
         return await asyncio.wait_for(_follow(url, rules), rules.timeout_s)
     except asyncio.TimeoutError:
-        raise PictureError(f"the picture did not come within {rules.timeout_s} s", reason="fetch") from None
+        raise ImageError(f"the picture did not come within {rules.timeout_s} s", reason="fetch") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
-        raise PictureError(f"the picture cannot be fetched: {type(error).__name__}", reason="fetch") from None
+        raise ImageError(f"the picture cannot be fetched: {type(error).__name__}", reason="fetch") from None
 
 
 async def _follow(url: str, rules: FetchRules) -> bytes:
@@ -101,20 +101,20 @@ async def _follow(url: str, rules: FetchRules) -> bytes:
                 if response.status not in REDIRECTS:
                     return await _read(response, rules)
                 url = _header(response, b"location")
-    raise PictureError(f"the picture's URL redirects more than {MAX_HOPS} times", reason="url")
+    raise ImageError(f"the picture's URL redirects more than {MAX_HOPS} times", reason="url")
 
 
 def _checked_url(url: str, base: httpx.URL | None, rules: FetchRules) -> httpx.URL:
     try:
         target = base.join(url) if base else httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
-        raise PictureError(f"{url[:50]!r} is no usable URL", reason="url") from None
+        raise ImageError(f"{url[:50]!r} is no usable URL", reason="url") from None
     if target.scheme not in SCHEMES or not target.host or (target.port or 1) not in PORTS:
-        raise PictureError(f"a picture's URL must be http(s) and name a host, not {url[:50]!r}", reason="url")
+        raise ImageError(f"a picture's URL must be http(s) and name a host, not {url[:50]!r}", reason="url")
     if target.userinfo:
-        raise PictureError("a picture's URL must hold no user name", reason="url")
+        raise ImageError("a picture's URL must hold no user name", reason="url")
     if rules.hosts and target.host.lower().rstrip(".") not in rules.hosts:
-        raise PictureError(f"this server fetches no pictures from {target.host[:100]!r}", reason="host")
+        raise ImageError(f"this server fetches no pictures from {target.host[:100]!r}", reason="host")
     return target
 
 
@@ -139,7 +139,7 @@ def _header(response, name: bytes) -> str:
 
 async def _read(response, rules: FetchRules) -> bytes:
     if response.status != 200:
-        raise PictureError(f"the picture's host answered with status {response.status}", reason="fetch")
+        raise ImageError(f"the picture's host answered with status {response.status}", reason="fetch")
     size = _header(response, b"content-length")
     if size.isascii() and size.isdigit() and int(size[:18]) > rules.max_bytes:
         raise too_large(int(size[:18]), rules.max_bytes)
@@ -151,6 +151,6 @@ async def _read(response, rules: FetchRules) -> bytes:
     return bytes(data)
 
 
-def too_large(size: int, limit: int) -> PictureError:
+def too_large(size: int, limit: int) -> ImageError:
     """The refusal of a picture with too many bytes."""
-    return PictureError(f"the picture has {size} bytes or more, and at most {limit} are taken", reason="bytes")
+    return ImageError(f"the picture has {size} bytes or more, and at most {limit} are taken", reason="bytes")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageOps
 
-from lingbi.api_errors import PictureError
+from lingbi.api_errors import ImageError
 from lingbi.images.download import FetchRules, fetch, too_large
 from lingbi.vision.cache import remember_file
 
@@ -47,7 +47,7 @@ BROKEN = (
 
 
 @dataclass(frozen=True)
-class PictureRules:
+class ImageRules:
     """What a request may send. max_bytes: of one picture; max_pixels: of all its pictures together."""
 
     max_pictures: int = 16
@@ -66,7 +66,7 @@ class PixelBudget:
         """Use some. Raises PictureError when too few are left."""
         with self._lock:
             if width * height > self._left:
-                raise PictureError(
+                raise ImageError(
                     f"the picture is {width} x {height} pixels, and a request may have {self.pixels} in all "
                     f"({self._left} are left)",
                     reason="pixels",
@@ -74,10 +74,10 @@ class PixelBudget:
             self._left -= width * height
 
 
-class PictureDoor:
+class ImageDoor:
     """Loads pictures by one set of rules, in threads of its own."""
 
-    def __init__(self, rules: PictureRules):
+    def __init__(self, rules: ImageRules):
         self.rules = rules
         self._threads = ThreadPoolExecutor(DECODERS, "pictures")
         self._fetching = asyncio.Semaphore(FETCHING_REQUESTS)
@@ -95,7 +95,7 @@ class PictureDoor:
         Both raise PictureError for the first picture that cannot be used.
         """
         if len(urls) > self.rules.max_pictures:
-            raise PictureError(
+            raise ImageError(
                 f"the request has {len(urls)} pictures, and at most {self.rules.max_pictures} are taken", reason="count"
             )
         async with self._fetching if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
@@ -108,25 +108,25 @@ class PictureDoor:
         if is_elsewhere(url):
             return await fetch(url, self.rules.fetch)
         if url[:5].lower() != "data:":
-            raise PictureError(
+            raise ImageError(
                 f"a picture's URL must begin with data:, http:// or https://, not {url[:16]!r}", reason="url"
             )
         return url
 
     async def _decode_one(self, source, budget: PixelBudget, observe) -> Image.Image:
         loop = asyncio.get_running_loop()
-        picture, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
+        image, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
         observe(seconds)
-        return picture
+        return image
 
     def _decode(self, source, budget: PixelBudget) -> tuple:
         """A picture of its bytes or data URL, and the seconds that its decoding took."""
         data = decode_data_url(source, self.rules.max_bytes) if isinstance(source, str) else source
         start = time.monotonic()
-        picture = decode(data, budget)
+        image = decode(data, budget)
         seconds = time.monotonic() - start
-        remember_file(picture, data)
-        return picture, seconds
+        remember_file(image, data)
+        return image, seconds
 
 
 def is_elsewhere(url: str) -> bool:
@@ -144,7 +144,7 @@ async def _all(work) -> list:
             task.cancel()
 
 
-def picture_urls(messages) -> list:
+def image_urls(messages) -> list:
     """The URLs of all pictures of a conversation, in order."""
     return [
         part.image_url.url
@@ -159,69 +159,69 @@ def decode_data_url(url: str, max_bytes: int) -> bytes:
     """The bytes of a base64 data URL. Raises PictureError."""
     header, comma, payload = url.partition(",")
     if not comma or not header.lower().endswith(";base64"):
-        raise PictureError("a data URL must read data:image/…;base64,…", reason="base64")
+        raise ImageError("a data URL must read data:image/…;base64,…", reason="base64")
     if len(payload) > max_bytes * 4 // 3 + 4:
         raise too_large(len(payload) * 3 // 4, max_bytes)
     try:
         return base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise PictureError(f"the data URL is not valid base64: {error}", reason="base64") from None
+        raise ImageError(f"the data URL is not valid base64: {error}", reason="base64") from None
 
 
 def decode(data: bytes, budget: PixelBudget) -> Image.Image:
     """An upright RGB picture from a file's bytes. Raises PictureError."""
     if data.startswith(JPEG) and data.count(SCAN) > MAX_JPEG_SCANS:
-        raise PictureError(f"the JPEG has more than {MAX_JPEG_SCANS} scans", reason="scans")
+        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans", reason="scans")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            check_shape(picture)
-            budget.take(*picture.size)
-            return to_rgb(upright(picture))
-    except PictureError:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_shape(image)
+            budget.take(*image.size)
+            return to_rgb(upright(image))
+    except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise PictureError(
+        raise ImageError(
             f"the picture cannot be decoded: it is no {', '.join(FORMATS)} file", reason="format"
         ) from None
     except BROKEN as error:
-        raise PictureError(
+        raise ImageError(
             f"the picture cannot be decoded: {str(error)[:150] or type(error).__name__}", reason="broken"
         ) from None
 
 
-def check_shape(picture: Image.Image) -> None:
+def check_shape(image: Image.Image) -> None:
     """Refuse by what the file's head says. Raises PictureError."""
-    width, height = picture.size
+    width, height = image.size
     if width < 1 or height < 1:
-        raise PictureError(f"the picture is {width} x {height} pixels", reason="pixels")
+        raise ImageError(f"the picture is {width} x {height} pixels", reason="pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureError(
+        raise ImageError(
             f"the picture is {width} x {height} pixels, and its sides may differ at most {MAX_ASPECT} times",
             reason="aspect",
         )
     # A JPEG with several pictures (a phone's, with a preview) shows its first.
-    if picture.format != "MPO" and getattr(picture, "is_animated", False):
-        raise PictureError("the picture is animated; send one frame", reason="frames")
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageError("the picture is animated; send one frame", reason="frames")
 
 
-def upright(picture: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF tag says; a broken tag says nothing."""
     try:
-        orientation = picture.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     except BROKEN:
         orientation = 1
-    picture.load()
+    image.load()
     if orientation not in range(2, 9):
-        return picture
-    return ImageOps.exif_transpose(picture)
+        return image
+    return ImageOps.exif_transpose(image)
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """As RGB: 16 bits are scaled, not clipped, and what is transparent is white, as on paper."""
-    if picture.mode.startswith("I"):
-        return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        whole = picture.convert("RGBA")
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        whole = image.convert("RGBA")
         paper = Image.new("RGBA", whole.size, "white")
         return Image.alpha_composite(paper, whole).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it

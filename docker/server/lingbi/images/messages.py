@@ -8,12 +8,12 @@ from PIL.Image import Image
 
 def user_message(text: str, *urls: str) -> dict:
     """A user's message: text, and pictures by URL."""
-    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return {"role": "user", "content": [{"type": "text", "text": text}, *pictures]}
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"role": "user", "content": [{"type": "text", "text": text}, *images]}
 
 
-def data_url(picture: Image, kind: str = "PNG") -> str:
+def data_url(image: Image, kind: str = "PNG") -> str:
     """A picture as a data URL, encoded as PNG or JPEG."""
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind)
+    image.save(buffer, format=kind)
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

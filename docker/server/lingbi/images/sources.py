@@ -4,10 +4,10 @@ from pathlib import Path
 
 import httpx
 
-from lingbi.api_errors import PictureError
+from lingbi.api_errors import ImageError
 from lingbi.errors import ConfigurationError
 from lingbi.images.download import too_large
-from lingbi.images.loader import PictureRules, PixelBudget, decode
+from lingbi.images.loader import ImageRules, PixelBudget, decode
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
@@ -37,7 +37,7 @@ def _files(path: Path) -> list:
     return [str(path)]
 
 
-def load_source(source: str, rules: PictureRules):
+def load_source(source: str, rules: ImageRules):
     """The picture of a source, RGB and upright, or the PictureError or OSError in its place.
 
     Files are decoded as a request's pictures are, so the same limits hold.
@@ -45,7 +45,7 @@ def load_source(source: str, rules: PictureRules):
     try:
         data = _download(source, rules) if is_url(source) else _read(Path(source), rules.max_bytes)
         return decode(data, PixelBudget(rules.max_pixels))
-    except (PictureError, OSError) as error:
+    except (ImageError, OSError) as error:
         return error
 
 
@@ -56,17 +56,17 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return path.read_bytes()
 
 
-def _download(url: str, rules: PictureRules) -> bytes:
+def _download(url: str, rules: ImageRules) -> bytes:
     """Plainly, redirects, proxies and private networks included: who types the command could go there as well."""
     data = bytearray()
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=rules.fetch.timeout_s) as response:
             if response.status_code != httpx.codes.OK:
-                raise PictureError(f"the picture's host answered with status {response.status_code}")
+                raise ImageError(f"the picture's host answered with status {response.status_code}")
             for chunk in response.iter_bytes():
                 data += chunk
                 if len(data) > rules.max_bytes:
                     raise too_large(len(data), rules.max_bytes)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise PictureError(f"the picture cannot be fetched: {type(error).__name__}") from None
+        raise ImageError(f"the picture cannot be fetched: {type(error).__name__}") from None
     return bytes(data)

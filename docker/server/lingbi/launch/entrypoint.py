@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lingbi.commands import MODULES
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.http.auth import ensure_keys, take_keys
 from lingbi.launch.plan import Plan, decide, resolved
@@ -26,15 +27,7 @@ from lingbi.weights.progress import Progress
 from lingbi.weights.start import check_may_fetch, ensure
 
 log = logging.getLogger("lingbi.entrypoint")
-COMMANDS = {
-    "doctor": "lingbi.launch.doctor",
-    "fetch": "lingbi.cli.fetch",
-    "key": "lingbi.cli.key",
-    "pipeline": "lingbi.cli.pipeline",
-    "plan": "lingbi.cli.plan",
-    "smoke": "lingbi.smoke.__main__",
-    "weights": "lingbi.weights.__main__",
-}
+COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "weights")
 ALONE = argparse.Namespace(server_only=True)  # page and gateway have containers of their own
 GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
@@ -47,7 +40,7 @@ def main(arguments: list) -> int:
         os.execvp("lmdeploy", ["lmdeploy", *rest])
     if name in COMMANDS and (rest or name != "fetch"):
         sys.argv = [name, *rest]
-        runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
+        runpy.run_module(MODULES[name], run_name="__main__", alter_sys=True)
         return 0
     try:
         if name not in ("serve", "fetch") or rest:
@@ -69,7 +62,7 @@ def prepare(is_server: bool) -> None:
     configure(settings.log_level)
     check_writable("LINGBI_STATE_DIR", settings.state_dir)
     check_readable("LINGBI_MODELS_DIR", settings.models_dir)
-    check_picture_networks(settings)
+    check_image_networks(settings)
     plan = decide(settings, ALONE) if is_server else None
     found = plan.found if plan else find_weights(settings)
     log.info("model %s: %s", plan.served_name if plan else found.served_name, found.reason)
@@ -82,12 +75,12 @@ def prepare(is_server: bool) -> None:
         become_supervisord(plan)
 
 
-def check_picture_networks(settings: Settings) -> None:
+def check_image_networks(settings: Settings) -> None:
     """Raise ConfigurationError where they are none. What reads them imports torch, which takes seconds: only where set."""
     if settings.picture_networks:
-        from lingbi.http.service import picture_rules
+        from lingbi.http.service import image_rules
 
-        picture_rules(settings)
+        image_rules(settings)
 
 
 def find_weights(settings: Settings) -> Found:

@@ -215,8 +215,8 @@ def how_to_call(report: dict, is_alone: bool) -> str:
 def curl_line(url: str, key: str, model: str, ca_file: str | None = None) -> str:
     """A command that asks about a small drawn picture and works when pasted."""
     scene = scenes.Scene((scenes.Thing("blue", "star", size=0.8),), width=64, height=64)
-    picture = scenes.draw(scene).quantize(16)
-    body = {"model": model, "messages": probe_messages(picture, PROBE_QUESTION)}
+    image = scenes.draw(scene).quantize(16)
+    body = {"model": model, "messages": probe_messages(image, PROBE_QUESTION)}
     words = ["curl", "-s", f"{url}/v1/chat/completions", "-H", f"Authorization: Bearer {key}"]
     words += ["--cacert", ca_file] if ca_file else []
     words += ["--noproxy", "*"] if getproxies() else []  # a proxy knows this machine by another name

@@ -56,8 +56,8 @@ class Model:
     name: str
     served_name: str
     geometry: Geometry
-    picture_side: int | None
-    picture_range: str
+    image_side: int | None
+    image_range: str
     session_len: int
     weight_bytes: int
     card_gb: int
@@ -70,9 +70,9 @@ class Model:
     def hidden_size(self) -> int:
         return self.geometry.hidden_size
 
-    def picture_tokens(self, width: int, height: int) -> int:
+    def image_tokens(self, width: int, height: int) -> int:
         """Prompt tokens that a picture of this size (pixels) costs."""
-        return picture_tokens(self.picture_side, width, height)
+        return image_tokens(self.image_side, width, height)
 
 
 def _published(name: str, **facts) -> Model:
@@ -84,8 +84,8 @@ MODELS = (
     _published(
         "vl-7b",
         geometry=GEOMETRY_7B,
-        picture_side=490,
-        picture_range="1225",
+        image_side=490,
+        image_range="1225",
         session_len=SESSION_LEN,
         weight_bytes=17_333_676_032,
         card_gb=24,
@@ -95,8 +95,8 @@ MODELS = (
     _published(
         "7b",
         geometry=GEOMETRY_7B,
-        picture_side=224,
-        picture_range="256",
+        image_side=224,
+        image_range="256",
         session_len=SESSION_LEN,
         weight_bytes=17_331_691_520,
         card_gb=24,
@@ -106,8 +106,8 @@ MODELS = (
     _published(
         "4khd-7b",
         geometry=GEOMETRY_7B,
-        picture_side=None,
-        picture_range="1897-4057",
+        image_side=None,
+        image_range="1897-4057",
         session_len=SESSION_LEN_4KHD,
         weight_bytes=17_194_999_808,
         card_gb=24,
@@ -118,8 +118,8 @@ MODELS = (
     _published(
         "vl-1_8b",
         geometry=GEOMETRY_1_8B,
-        picture_side=490,
-        picture_range="1225",
+        image_side=490,
+        image_range="1225",
         session_len=SESSION_LEN,
         weight_bytes=4_902_467_584,
         card_gb=8,
@@ -148,14 +148,14 @@ def find(name: str) -> Model | None:
 
 def recognise(config: dict) -> Model | None:
     """The published model with the geometry of a config.json, or None."""
-    side = picture_side(config)
+    side = image_side(config)
     for model in MODELS:
-        if (model.hidden_size, model.picture_side) == (config.get("hidden_size"), side):
+        if (model.hidden_size, model.image_side) == (config.get("hidden_size"), side):
             return model
     return None
 
 
-def picture_side(config: dict) -> int | None:
+def image_side(config: dict) -> int | None:
     """Pixels of the square that a picture is resized to; None: tiles."""
     return None if is_4khd(config) else config.get("img_size")
 
@@ -165,12 +165,12 @@ def is_4khd(config: dict) -> bool:
     return config["architectures"][0] == "InternLM2ForCausalLM"
 
 
-def picture_tokens(side: int | None, width: int, height: int) -> int:
+def image_tokens(side: int | None, width: int, height: int) -> int:
     """Prompt tokens of a picture: one for each square of the tower's patches, or those of its tiles (side None)."""
-    return tiled_picture_tokens(width, height) if side is None else (side // PATCH) ** 2
+    return tiled_image_tokens(width, height) if side is None else (side // PATCH) ** 2
 
 
-def tiled_picture_tokens(width: int, height: int, tiles: int = 25) -> int:
+def tiled_image_tokens(width: int, height: int, tiles: int = 25) -> int:
     """Prompt tokens of a picture on 4khd-7b: tiles of 336 pixels, 144 tokens each, an overview,
     and a separator a tile row and at the overview's ends (hd_num 25, lmdeploy's choice)."""
     ratio = max(width, height) / min(width, height)

@@ -46,9 +46,9 @@ class ModelFolder:
         return catalogue.Geometry.of(self.config)
 
     @property
-    def picture_side(self) -> int | None:
+    def image_side(self) -> int | None:
         """Pixels of the square that a picture is resized to; None: tiles."""
-        return catalogue.picture_side(self.config)
+        return catalogue.image_side(self.config)
 
     def link_in(self, links_dir: Path) -> Path:
         """A link to the folder under a name that transformers and lmdeploy handle well.

@@ -37,7 +37,7 @@ DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
 OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
 SETTLE_S, LOOK_S = 20, 2
-LARGEST_PICTURE = (100, 2500)  # 25 tiles below each other on 4khd-7b, the most; the others' are all of one size
+LARGEST_IMAGE = (100, 2500)  # 25 tiles below each other on 4khd-7b, the most; the others' are all of one size
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _widened(model, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
     beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len)
     empty = replace(found, max_batch_size=WIDE_BATCH, runtime_mib=beside_mib, cache_mib=0)
     wide = _filled(model, empty, room_mib, wanted.cache_fraction)
-    return wide if wide.cache_tokens >= max(found.session_len, WIDE_BATCH * picture_session(model)) else found
+    return wide if wide.cache_tokens >= max(found.session_len, WIDE_BATCH * image_session(model)) else found
 
 
 def _remedy(model, free_mib: int, room_mib: int, wanted: Wanted) -> str:
@@ -176,13 +176,13 @@ def _others_mib(gpu) -> int:
 
 def least_session(model, wanted: Wanted = ANYTHING) -> int:
     """Tokens of the session asked for, or of picture_session."""
-    return wanted.session_len or picture_session(model)
+    return wanted.session_len or image_session(model)
 
 
-def picture_session(model) -> int:
+def image_session(model) -> int:
     """Tokens of the shortest session that holds the largest picture, a question and an answer."""
-    picture = catalogue.picture_tokens(model.picture_side, *LARGEST_PICTURE)
-    return picture + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
+    image = catalogue.image_tokens(model.image_side, *LARGEST_IMAGE)
+    return image + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
 
 
 def _candidates(model, wanted: Wanted):
@@ -244,6 +244,6 @@ def runtime_mib(model, batch: int, prefill_tokens: int, session_len: int) -> int
     step = 2 * (prefill_tokens + FULL_STEP) // 2 * width
     session = 2 * SESSION_WIDTHS * session_len * shape.hidden_size
     logits = LOGITS_COPIES * 4 * batch * shape.vocabulary
-    side = model.picture_side
+    side = model.image_side
     tower = TILED_TOWER_MIB * MIB if side is None else (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
     return RUNTIME_MIB + (step + session + logits + tower) // MIB

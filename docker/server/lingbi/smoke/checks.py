@@ -135,7 +135,7 @@ def key_required(target: Target) -> str:
 
 
 @check("picture")
-def picture(target: Target) -> str:
+def image(target: Target) -> str:
     body = target.ask([turn(PROBE_QUESTION, data_url(ONE))])
     choice = body["choices"][0]
     expect(choice["message"]["role"] == "assistant", f"role {choice['message']['role']!r}")
@@ -149,7 +149,7 @@ def picture(target: Target) -> str:
 @check("prompt-tokens", applies=lambda target: published(target.model) is not None)
 def prompt_tokens(target: Target) -> str:
     model = published(target.model)
-    expected = catalogue.TEMPLATE_TOKENS + QUESTION_TOKENS + model.picture_tokens(ONE.width, ONE.height)
+    expected = catalogue.TEMPLATE_TOKENS + QUESTION_TOKENS + model.image_tokens(ONE.width, ONE.height)
     seen = target.ask([turn(PROBE_QUESTION, data_url(ONE))], max_tokens=1)["usage"]["prompt_tokens"]
     expect(seen == expected, f"{seen} prompt tokens, expected {expected}")
     return f"{seen}"
@@ -225,7 +225,7 @@ def inner_url(target: Target) -> str:
 
 
 @check("bad-picture")
-def bad_picture(target: Target) -> str:
+def bad_image(target: Target) -> str:
     """A broken picture is refused, a local path too, and the next question is answered."""
     for url in ("data:image/png;base64,bm90IGEgcGljdHVyZQ==", "/etc/hostname", "file:///etc/hostname"):
         response = target.post("/v1/chat/completions", {"messages": [turn(PROBE_QUESTION, url)]})

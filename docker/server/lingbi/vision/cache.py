@@ -7,17 +7,17 @@ from cachetools import LRUCache
 from PIL import Image
 
 
-def remember_file(picture: Image.Image, data: bytes) -> None:
+def remember_file(image: Image.Image, data: bytes) -> None:
     """Note on a picture the file that it was decoded from: a hash of that takes a tenth of the time of one of its pixels."""
-    picture.file_hash = hashlib.sha256(data).digest()
+    image.file_hash = hashlib.sha256(data).digest()
 
 
-def content_hash(picture: Image.Image) -> bytes:
+def content_hash(image: Image.Image) -> bytes:
     """SHA-256 of the file that a picture was decoded from or, where nobody noted that, of its size and pixels."""
-    if hasattr(picture, "file_hash"):
-        return picture.file_hash
-    digest = hashlib.sha256(f"{picture.mode} {picture.width} {picture.height} ".encode())
-    digest.update(picture.tobytes())
+    if hasattr(image, "file_hash"):
+        return image.file_hash
+    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
+    digest.update(image.tobytes())
     return digest.digest()
 
 

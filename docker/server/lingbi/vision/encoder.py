@@ -32,7 +32,7 @@ class Work:
     done: Future
 
 
-class PictureEncoder:
+class ImageEncoder:
     """One thread that encodes for a whole process.
 
     model: has `prepare(picture) -> tensor`, `forward([tensor, …]) -> [features [tokens, hidden] on the CPU, …]`
@@ -47,30 +47,30 @@ class PictureEncoder:
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="encoder", daemon=True).start()
 
-    def submit(self, picture, is_fresh: bool = False) -> Future:
+    def submit(self, image, is_fresh: bool = False) -> Future:
         """Features of one PIL picture, encoded anew if is_fresh; raises what the model raised for it."""
         done = Future()
-        self._preparing.submit(self._prepare, picture, is_fresh, done)
+        self._preparing.submit(self._prepare, image, is_fresh, done)
         return done
 
-    async def encode(self, pictures: list, is_fresh: bool = False) -> list:
+    async def encode(self, images: list, is_fresh: bool = False) -> list:
         """Features of pictures, in order, as the engine takes them. Raises ValueError for one that cannot be encoded."""
-        jobs = [self.submit(picture, is_fresh) for picture in pictures]
+        jobs = [self.submit(image, is_fresh) for image in images]
         # wait, not gather: a caller that leaves must not cancel what others may wait for too.
         await asyncio.wait([asyncio.wrap_future(job) for job in jobs])
         return [_result(job) for job in jobs]
 
-    async def async_infer(self, pictures: list) -> list:
+    async def async_infer(self, images: list) -> list:
         """As `encode`, for lmdeploy's own callers, who make numpy arrays of it."""
-        return [_for_numpy(features) for features in await self.encode(pictures)]
+        return [_for_numpy(features) for features in await self.encode(images)]
 
-    def infer(self, pictures: list) -> list:
+    def infer(self, images: list) -> list:
         """As `async_infer`, without an event loop."""
-        return [_for_numpy(_result(job)) for job in [self.submit(picture) for picture in pictures]]
+        return [_for_numpy(_result(job)) for job in [self.submit(image) for image in images]]
 
-    def _prepare(self, picture, is_fresh: bool, done: Future) -> None:
+    def _prepare(self, image, is_fresh: bool, done: Future) -> None:
         try:
-            key = os.urandom(FRESH_BYTES) if is_fresh else content_hash(picture)
+            key = os.urandom(FRESH_BYTES) if is_fresh else content_hash(image)
         except Exception as error:  # whatever a picture does to Pillow is its own fault
             done.set_exception(error)
             return
@@ -79,7 +79,7 @@ class PictureEncoder:
             done.set_result(features)
         elif not self._joins(key, done):
             try:
-                self._waiting.put(Work(key, self.model.prepare(picture), done))
+                self._waiting.put(Work(key, self.model.prepare(image), done))
             except Exception as error:  # the same, and to the model's code
                 self._settle(key, done, error=error)
 

@@ -25,20 +25,20 @@ class Pixels:
     arrange: what comes before that (4khd's tiles), from picture to picture.
     """
 
-    def __init__(self, processor, side: int | None, arrange=lambda picture: picture):
+    def __init__(self, processor, side: int | None, arrange=lambda image: image):
         self.processor, self.side, self.arrange = processor, side, arrange
         self.table = normalised_bytes()
         self.is_known = True
         self.is_known = self._is_known()
 
-    def prepare(self, picture: Image.Image) -> torch.Tensor:
+    def prepare(self, image: Image.Image) -> torch.Tensor:
         """uint8 [height, width, 3]; half [3, height, width] where the model prepares pictures in a way of its own."""
-        picture = self.arrange(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        image = self.arrange(image if image.mode == "RGB" else image.convert("RGB"))
         if not self.is_known:
-            return self.processor(picture).half()
-        if self.side is not None and picture.width * picture.height > GPU_RESIZE_PIXELS:
-            picture = picture.resize((self.side, self.side), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(picture))
+            return self.processor(image).half()
+        if self.side is not None and image.width * image.height > GPU_RESIZE_PIXELS:
+            image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(image))
 
     def fit(self, pixels: torch.Tensor) -> torch.Tensor:
         """What `prepare` gave, on the device where it is, in the size that the tower takes."""

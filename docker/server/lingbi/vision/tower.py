@@ -35,8 +35,8 @@ class GpuVisionModel(Xcomposer2VisionModel):
         with mapped_loading(), no_init_weights():
             super().build_model()
         self.is_tiled = folder.is_tiled
-        arrange = (lambda picture: self.HD_transform(picture, hd_num=25)) if self.is_tiled else lambda picture: picture
-        side = folder.picture_side
+        arrange = (lambda image: self.HD_transform(image, hd_num=25)) if self.is_tiled else lambda image: image
+        side = folder.image_side
         self.pixels = Pixels(self.model.vis_processor, side, arrange)
         if not self.pixels.is_known:
             log.warning("this model prepares pictures in a way of its own: its code runs on the CPU, more slowly")
@@ -62,9 +62,9 @@ class GpuVisionModel(Xcomposer2VisionModel):
         """Bytes of a picture's features; 0 where pictures differ in that."""
         return self.graph.features.nbytes if self.graph else 0
 
-    def prepare(self, picture) -> torch.Tensor:
+    def prepare(self, image) -> torch.Tensor:
         """The picture as the tower takes it; runs in any thread."""
-        return self.pixels.prepare(picture)
+        return self.pixels.prepare(image)
 
     @torch.no_grad()
     def forward(self, prepared: list) -> list:

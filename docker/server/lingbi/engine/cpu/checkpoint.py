@@ -59,13 +59,13 @@ class CpuVisionModel(Xcomposer2VisionModel):
             self.HD_transform = HD_transform
             self._forward_func = self._forward_4khd_7b
 
-    def prepare(self, picture):
+    def prepare(self, image):
         """The picture as `forward` takes it: 4khd's own code forgets to make it RGB."""
-        return picture.convert("RGB")
+        return image.convert("RGB")
 
-    def forward(self, pictures: list) -> list:
+    def forward(self, images: list) -> list:
         """Features of RGB pictures: a list of float32 [tokens, hidden] (numpy has no bfloat16)."""
-        return [features.float() for features in super().forward(pictures)]
+        return [features.float() for features in super().forward(images)]
 
 
 def _match_dtype(projection, inputs):

@@ -33,7 +33,7 @@ class Sequence:
 
     session_id: int
     prompt: torch.Tensor
-    picture_mask: torch.Tensor
+    image_mask: torch.Tensor
     ids: list
     sampling: Sampling
     max_new_tokens: int
@@ -138,18 +138,18 @@ class CpuEngine:
 
     def _prefill(self, sequence: Sequence) -> torch.Tensor:
         size = self.prefill_tokens
-        logits = self._forward(sequence, sequence.prompt[:, :size], sequence.picture_mask[:, :size])
+        logits = self._forward(sequence, sequence.prompt[:, :size], sequence.image_mask[:, :size])
         rest = sequence.prompt[:, size:]
-        sequence.picture_mask = sequence.picture_mask[:, size:]
+        sequence.image_mask = sequence.image_mask[:, size:]
         sequence.prompt = rest if rest.shape[1] else None
         return logits
 
-    def _forward(self, sequence: Sequence, embeddings: torch.Tensor, picture_mask: torch.Tensor) -> torch.Tensor:
+    def _forward(self, sequence: Sequence, embeddings: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
         """Logits [vocabulary] after the last of the embeddings [1, tokens, hidden]."""
         sequence.cached_tokens += embeddings.shape[1]
         output = self.model(
             inputs_embeds=embeddings,
-            im_mask=picture_mask,
+            im_mask=image_mask,
             attention_mask=torch.ones(1, sequence.cached_tokens, dtype=torch.long),
             past_key_values=sequence.cache,
             use_cache=True,
@@ -222,7 +222,7 @@ class CpuInstance:
         gen_config = copy.copy(gen_config or GenerationConfig())
         if gen_config.stop_words is None:
             gen_config.stop_words = engine.stop_ids
-        prompt, picture_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
+        prompt, image_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
         cache, kept_ids = (None, []) if sequence_start else step_back(engine.sessions[session_id], step)
         engine.sessions.pop(session_id, None)
         seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
@@ -230,7 +230,7 @@ class CpuInstance:
             Sequence(
                 session_id=session_id,
                 prompt=prompt,
-                picture_mask=picture_mask,
+                image_mask=image_mask,
                 ids=[*kept_ids, *input_ids],
                 sampling=Sampling.from_config(gen_config, engine.tokenizer.eos_token_id),
                 max_new_tokens=gen_config.max_new_tokens,
@@ -264,8 +264,8 @@ def embed(model, input_ids: list, features: list = None, ranges: list = None) ->
     """Prompt embeddings [1, tokens, hidden] with the pictures' features put in, and their mask."""
     with torch.inference_mode():
         prompt = model.model.tok_embeddings(torch.tensor([input_ids]))
-        picture_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)
+        image_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)
         for feature, (begin, end) in zip(features or (), ranges or (), strict=False):
             prompt[0, begin:end] = torch.as_tensor(feature).to(prompt.dtype)
-            picture_mask[0, begin:end] = True
-    return prompt, picture_mask
+            image_mask[0, begin:end] = True
+    return prompt, image_mask

@@ -9,28 +9,28 @@ import psutil
 import pytest
 from PIL import Image
 
-from lingbi.api_errors import PictureError
-from lingbi.images.loader import PictureDoor, PictureRules, decode_data_url
+from lingbi.api_errors import ImageError
+from lingbi.images.loader import ImageDoor, ImageRules, decode_data_url
 from lingbi.images.scenes import Scene, Thing, draw
-from tests.server import bad_pictures
-from tests.server.bad_pictures import file_of, url_of
+from tests.server import bad_images
+from tests.server.bad_images import file_of, url_of
 
 
 def load(*urls, **rules) -> list:
-    return asyncio.run(PictureDoor(PictureRules(**rules)).load(list(urls)))
+    return asyncio.run(ImageDoor(ImageRules(**rules)).load(list(urls)))
 
 
 def reason_of(*urls, **rules) -> str:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         load(*urls, **rules)
     sentence = str(caught.value)
     assert 10 < len(sentence) < 300 and "\n" not in sentence and "BytesIO object" not in sentence, sentence
     return caught.value.reason
 
 
-@pytest.mark.parametrize("name", bad_pictures.refused())
-def test_bad_pictures_are_refused_quickly_in_a_sentence(name):
-    url, reasons = bad_pictures.refused()[name]
+@pytest.mark.parametrize("name", bad_images.refused())
+def test_bad_images_are_refused_quickly_in_a_sentence(name):
+    url, reasons = bad_images.refused()[name]
     before, start = psutil.Process().memory_info().rss, time.monotonic()
     assert reason_of(url) in reasons.split("|")
     assert time.monotonic() - start < 5
@@ -39,8 +39,8 @@ def test_bad_pictures_are_refused_quickly_in_a_sentence(name):
 
 def test_a_zip_bomb_gives_no_more_than_its_head_says():
     before = psutil.Process().memory_info().rss
-    (picture,) = load(url_of(bad_pictures.zip_bomb()))
-    assert picture.size == (100, 100) and psutil.Process().memory_info().rss - before < 100 << 20
+    (image,) = load(url_of(bad_images.zip_bomb()))
+    assert image.size == (100, 100) and psutil.Process().memory_info().rss - before < 100 << 20
 
 
 @pytest.mark.parametrize(
@@ -48,42 +48,42 @@ def test_a_zip_bomb_gives_no_more_than_its_head_says():
     [("RGB", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("L", "JPEG"), ("CMYK", "JPEG"), ("1", "PNG"), ("I;16", "PNG")]
     + [("LA", "PNG"), ("P", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("RGB", "MPO")],
 )
-def test_pictures_of_every_mode_become_rgb(mode, kind):
-    (picture,) = load(url_of(file_of(Image.new(mode, (8, 6)), kind), kind))
-    assert (picture.mode, picture.size) == ("RGB", (8, 6))
+def test_images_of_every_mode_become_rgb(mode, kind):
+    (image,) = load(url_of(file_of(Image.new(mode, (8, 6)), kind), kind))
+    assert (image.mode, image.size) == ("RGB", (8, 6))
 
 
-def test_one_pixel_is_a_picture():
+def test_one_pixel_is_a_image():
     assert load(url_of(file_of(Image.new("RGB", (1, 1)))))[0].size == (1, 1)
 
 
-def middle_and_corner(picture: Image.Image) -> tuple:
-    return picture.getpixel((picture.width // 2, picture.height // 2)), picture.getpixel((2, 2))
+def middle_and_corner(image: Image.Image) -> tuple:
+    return image.getpixel((image.width // 2, image.height // 2)), image.getpixel((2, 2))
 
 
 def test_colours_survive_every_way_of_writing_them():
-    scene = draw(bad_pictures.SCENE)
+    scene = draw(bad_images.SCENE)
     for data in (
         file_of(scene.convert("CMYK"), "JPEG", quality=95),
         file_of(scene.quantize(8)),
         file_of(scene.convert("RGBA")),
-        file_of(bad_pictures.on_glass()),
+        file_of(bad_images.on_glass()),
     ):
-        (picture,) = load(url_of(data))
-        (red, green, blue), corner = middle_and_corner(picture)
+        (image,) = load(url_of(data))
+        (red, green, blue), corner = middle_and_corner(image)
         assert red > 180 and green < 60 and blue < 60 and min(corner) > 240
-    (picture,) = load(url_of(file_of(bad_pictures.sixteen_bit())))
-    assert middle_and_corner(picture) == ((0, 0, 0), (255, 255, 255))
+    (image,) = load(url_of(file_of(bad_images.sixteen_bit())))
+    assert middle_and_corner(image) == ((0, 0, 0), (255, 255, 255))
     half = Image.new("I;16", (4, 4), 0x8000)
     assert load(url_of(file_of(half)))[0].getpixel((0, 0)) == (127, 127, 127)
 
 
-def test_exif_turns_the_picture_and_broken_exif_does_not_matter():
-    picture = Image.new("RGB", (20, 10), "red")
+def test_exif_turns_the_image_and_broken_exif_does_not_matter():
+    image = Image.new("RGB", (20, 10), "red")
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert load(url_of(file_of(picture, "JPEG", exif=exif), "jpeg"))[0].size == (10, 20)
-    assert load(url_of(file_of(picture, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), "jpeg"))[0].size == (20, 10)
+    assert load(url_of(file_of(image, "JPEG", exif=exif), "jpeg"))[0].size == (10, 20)
+    assert load(url_of(file_of(image, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), "jpeg"))[0].size == (20, 10)
 
 
 def test_the_limits_hold():
@@ -100,9 +100,9 @@ def test_100_mb_are_refused_before_they_are_decoded():
 
 
 def test_order_is_kept():
-    pictures = [draw(Scene((Thing(colour, "circle"),))) for colour in ("red", "green", "blue")]
-    loaded = load(*(url_of(file_of(picture)) for picture in pictures))
-    assert [picture.tobytes() for picture in loaded] == [picture.tobytes() for picture in pictures]
+    images = [draw(Scene((Thing(colour, "circle"),))) for colour in ("red", "green", "blue")]
+    loaded = load(*(url_of(file_of(image)) for image in images))
+    assert [image.tobytes() for image in loaded] == [image.tobytes() for image in images]
 
 
 def test_data_urls_may_be_written_in_capitals():

@@ -9,8 +9,8 @@ from lingbi.images.scenes import draw
 from lingbi.smoke.checks import turn
 from tests.client import CHAT, QUESTION, SCENES, body, fault, http, metric, question
 from tests.conftest import running_worker
-from tests.server.bad_pictures import file_of
-from tests.server.picture_hosts import folder_of, host, redirect, silent
+from tests.server.bad_images import file_of
+from tests.server.image_hosts import folder_of, host, redirect, silent
 
 FETCH_TIMEOUT_S = 12
 MANY = 48  # more than may fetch at once, and than may hold decoded pictures
@@ -23,7 +23,7 @@ def worker(tmp_path_factory):
         yield server
 
 
-def test_pictures_are_fetched_and_answered_by_content(worker):
+def test_images_are_fetched_and_answered_by_content(worker):
     files = {f"/{number}.png": file_of(draw(SCENES[number])) for number in range(4)}
     with folder_of(files) as url, http(worker) as client:
         for number in range(4):

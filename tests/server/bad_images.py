@@ -18,9 +18,9 @@ def url_of(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
-def file_of(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **options)
+    image.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 

@@ -39,7 +39,7 @@ BROKEN = (
 THREADS = ThreadPoolExecutor(2, "pictures")
 
 
-class PictureFault(Exception):
+class ImageFault(Exception):
     """A picture that cannot be used; `word` names the sentence that says why, `name` the file."""
 
     def __init__(self, word: str, name: str = ""):
@@ -52,31 +52,31 @@ async def aside(work, *arguments):
     return await asyncio.get_running_loop().run_in_executor(THREADS, work, *arguments)
 
 
-def check_picture(file: Path, max_mib: int) -> None:
+def check_image(file: Path, max_mib: int) -> None:
     """Raise PictureFault unless the file is a picture that the server will take."""
     try:
         if file.stat().st_size > max_mib * MIB:
-            raise PictureFault("picture_large", file.name)
-        with _open(file) as picture:
-            _check_shape(picture, file.name)
-            picture.load()
+            raise ImageFault("picture_large", file.name)
+        with _open(file) as image:
+            _check_shape(image, file.name)
+            image.load()
     except FileNotFoundError:
-        raise PictureFault("picture_gone", file.name) from None
+        raise ImageFault("picture_gone", file.name) from None
     except (UnidentifiedImageError, *BROKEN):
-        raise PictureFault(_kind_of(file), file.name) from None
+        raise ImageFault(_kind_of(file), file.name) from None
 
 
 def _open(source) -> Image.Image:
     return Image.open(source, formats=tuple(FORMATS))
 
 
-def _check_shape(picture: Image.Image, name: str) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise PictureFault("picture_pixels", name)
-    if max(picture.size) > MAX_ASPECT * min(picture.size):
-        raise PictureFault("picture_narrow", name)
-    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-        raise PictureFault("picture_animated", name)
+def _check_shape(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageFault("picture_pixels", name)
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ImageFault("picture_narrow", name)
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise ImageFault("picture_animated", name)
 
 
 def _kind_of(file: Path) -> str:
@@ -90,42 +90,42 @@ def _kind_of(file: Path) -> str:
     return "picture_unreadable"
 
 
-def data_url(file: Path, pictures: int = 1) -> str:
+def data_url(file: Path, images: int = 1) -> str:
     """The file as a data URL; made smaller where so many pictures like it would not fit a request.
 
     Raises PictureFault when it is no longer there, or no picture.
     """
     try:
         data = file.read_bytes()
-        with _open(io.BytesIO(data)) as picture:
-            kind, pixels, size = KINDS[picture.format], MAX_PIXELS // pictures, MAX_SENT_BYTES // pictures
-            if picture.width * picture.height > pixels or len(data) > size:
-                kind, data = KINDS["JPEG"], _smaller(picture, pixels, size)
+        with _open(io.BytesIO(data)) as image:
+            kind, pixels, size = KINDS[image.format], MAX_PIXELS // images, MAX_SENT_BYTES // images
+            if image.width * image.height > pixels or len(data) > size:
+                kind, data = KINDS["JPEG"], _smaller(image, pixels, size)
     except FileNotFoundError:
-        raise PictureFault("picture_gone", file.name) from None
+        raise ImageFault("picture_gone", file.name) from None
     except (UnidentifiedImageError, *BROKEN):
-        raise PictureFault("picture_unreadable", file.name) from None
+        raise ImageFault("picture_unreadable", file.name) from None
     return f"data:{kind};base64," + base64.b64encode(data).decode()
 
 
-def _smaller(picture: Image.Image, pixels: int, size: int) -> bytes:
+def _smaller(image: Image.Image, pixels: int, size: int) -> bytes:
     """A JPEG of at most so many pixels and bytes."""
-    picture = _on_paper(ImageOps.exif_transpose(picture))
+    image = _on_paper(ImageOps.exif_transpose(image))
     while True:
-        scale = min(1.0, (pixels / (picture.width * picture.height)) ** 0.5)
-        sides = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+        scale = min(1.0, (pixels / (image.width * image.height)) ** 0.5)
+        sides = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
         buffer = io.BytesIO()
-        picture.resize(sides, reducing_gap=2.0).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        image.resize(sides, reducing_gap=2.0).save(buffer, "JPEG", quality=JPEG_QUALITY)
         if buffer.tell() <= size:
             return buffer.getvalue()
         pixels = sides[0] * sides[1] // 2
 
 
-def _on_paper(picture: Image.Image) -> Image.Image:
+def _on_paper(image: Image.Image) -> Image.Image:
     """As RGB, as the server sees it: 16 bits scaled, what is transparent white."""
-    if picture.mode.startswith("I"):
-        return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        whole = picture.convert("RGBA")
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        whole = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
