@@ -15,7 +15,7 @@ import pytest
 from lingbi.errors import CheckError, ConfigurationError
 from lingbi.model.resolve import find_model
 from lingbi.settings import load_settings
-from lingbi.weights import marker
+from lingbi.weights import verification
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import read
 from lingbi.weights.progress import Progress
@@ -98,11 +98,11 @@ def test_an_update_names_changed_remote_code(hub, settings, caplog):
 def test_after_a_restart_of_the_machine_what_it_fetched_is_checked_once(hub, settings, monkeypatch):
     start(settings)
     folder = WeightsFolder(settings.models_dir / "lab--model")
-    monkeypatch.setattr(marker, "boot_id", lambda: "another boot")
-    assert "started anew" in marker.doubt(folder.marker_file, folder.path, folder.lock())
+    monkeypatch.setattr(verification, "boot_id", lambda: "another boot")
+    assert "started anew" in verification.find_doubt(folder.marker_file, folder.path, folder.lock())
     start(settings)
-    monkeypatch.setattr(marker, "boot_id", lambda: "a third boot")
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    monkeypatch.setattr(verification, "boot_id", lambda: "a third boot")
+    assert verification.find_doubt(folder.marker_file, folder.path, folder.lock()) is None
 
 
 def test_code_beside_the_locked_is_named_at_every_start(hub, settings, caplog):

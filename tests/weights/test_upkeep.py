@@ -9,11 +9,11 @@ import subprocess
 import pytest
 
 from lingbi.model.resolve import is_present
-from lingbi.weights import carrying, marker
-from lingbi.weights.carrying import export
-from lingbi.weights.folder import WeightsFolder
+from lingbi.weights import archive as archives
+from lingbi.weights.archive import export
+from lingbi.weights.folder import WeightsFolder, size_on_disk
 from lingbi.weights.progress import Progress
-from lingbi.weights.volume import size_on_disk
+from lingbi.weights.verification import find_doubt
 from tests.conftest import DEMO
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, model_files, run, same_files
 
@@ -53,10 +53,10 @@ def test_list_shows_sizes_last_use_and_state(weights, volume, tmp_path):
 def test_verify_says_what_is_wrong_and_renews_the_marker(weights, volume):
     folder = WeightsFolder(volume / "lab--model")
     os.utime(folder.path / "extra.dat")
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock())
+    assert find_doubt(folder.marker_file, folder.path, folder.lock())
     status, output = weights("verify", MODEL)
     assert status == 0 and "every file is right" in output
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    assert find_doubt(folder.marker_file, folder.path, folder.lock()) is None
     (folder.path / "extra.dat").write_bytes(bytes(3 * MIB))
     (folder.path / "hidden.py").write_text("import os")
     status, output = weights("verify", MODEL)
@@ -91,7 +91,7 @@ def test_export_and_import_carry_the_same_bytes(weights, volume, tmp_path, targe
     folder = WeightsFolder(tmp_path / "lab" / "lab--model")
     assert same_files(folder.path, volume / "lab--model")
     assert folder.lock() == WeightsFolder(volume / "lab--model").lock()
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    assert find_doubt(folder.marker_file, folder.path, folder.lock()) is None
 
 
 def test_an_archive_has_a_checksum_that_any_machine_can_check(weights, volume, tmp_path):
@@ -169,8 +169,8 @@ def test_an_import_that_goes_on_wants_no_room_for_what_is_proven(weights, volume
     assert weights("import", archive, models_dir=tmp_path / "lab")[0] == 1
     archive.write_bytes(whole)
     proven = {path.name for path in (tmp_path / "lab" / "lab--model" / ".lingbi" / "verified").iterdir()}
-    monkeypatch.setattr(carrying, "check_space", lambda folder, entries: asked.extend(entries))
-    carrying.import_from(archive, lambda lock: tmp_path / "lab" / "lab--model", Progress())
+    monkeypatch.setattr(archives, "check_space", lambda folder, entries: asked.extend(entries))
+    archives.import_from(archive, lambda lock: tmp_path / "lab" / "lab--model", Progress())
     assert proven and asked and not proven & {entry.sha256 for entry in asked}
     assert same_files(tmp_path / "lab" / "lab--model", volume / "lab--model")
 

@@ -10,7 +10,7 @@ from lingbi.model import catalogue
 from lingbi.model.resolve import find_model
 from lingbi.settings import Settings, load_settings
 from lingbi.signals import end_at_signals
-from lingbi.weights.fetching import Order, fetch
+from lingbi.weights.fetch import Order, fetch
 from lingbi.weights.progress import Progress, shown
 
 

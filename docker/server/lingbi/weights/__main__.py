@@ -2,20 +2,22 @@
 
 import argparse
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.model import catalogue
-from lingbi.model.resolve import find_model
+from lingbi.model.resolve import find_model, is_present
 from lingbi.settings import Settings, load_settings
 from lingbi.signals import end_at_signals
-from lingbi.weights.carrying import export, import_from
-from lingbi.weights.checking import told
-from lingbi.weights.folder import WeightsFolder
+from lingbi.weights.archive import export, import_from
+from lingbi.weights.folder import WeightsFolder, remove, size_on_disk
 from lingbi.weights.hub import read_token
+from lingbi.weights.lockfile import OWN_FOLDER
 from lingbi.weights.peer import Peer
 from lingbi.weights.progress import Progress, shown
-from lingbi.weights.volume import contents, remove, verify
+from lingbi.weights.verification import find_doubt, told, verify
 
 
 def main(arguments=None) -> int:
@@ -63,12 +65,50 @@ def _add(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     return parser
 
 
+@dataclass(frozen=True)
+class Held:
+    """One folder of a volume: its size on disk in bytes, its state, and when it was last used (epoch s)."""
+
+    path: Path
+    size: int
+    state: str
+    used_s: float | None
+
+    def line(self) -> str:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.used_s)) if self.used_s else "never"
+        return f"{self.path.name:<40} {self.size / 1e9:>7.2f} GB  last used {used:<16}  {self.state}"
+
+
 def run_list(options, settings: Settings) -> int:
     held = contents(settings.models_dir)
     for item in held:
         print(item.line())
     print(f"{len(held)} models, {sum(item.size for item in held) / 1e9:.2f} GB, in {settings.models_dir}")
     return 0
+
+
+def contents(models_dir: Path) -> list:
+    """Every model folder of a volume, also those that are not complete, by name."""
+    if not models_dir.is_dir():
+        return []
+    folders = [path for path in sorted(models_dir.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [_describe(path) for path in folders if is_present(path) or (path / OWN_FOLDER).is_dir()]
+
+
+def _describe(path: Path) -> Held:
+    folder = WeightsFolder(path)
+    used = folder.used_file.stat().st_mtime if folder.used_file.exists() else None
+    return Held(path, size_on_disk(path), _state(folder), used)
+
+
+def _state(folder: WeightsFolder) -> str:
+    if folder.path.is_symlink():
+        return f"shared, in {folder.path.resolve()}"
+    lock = folder.lock()
+    if lock is None:
+        return "not fetched by lingbi" if is_present(folder.path) else "not complete: fetch it again to go on"
+    doubt = find_doubt(folder.marker_file, folder.path, lock)
+    return f"{lock.model} at {lock.revision}, bytes {lock.digest[:12]}, {doubt or 'proven'}"
 
 
 def run_verify(options, settings: Settings) -> int:

@@ -8,15 +8,23 @@
 .lingbi/verified/      files that are proven and wait for the others
 """
 
+import contextlib
 import os
 import shutil
+import socket
 import tempfile
+import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lingbi.errors import ConfigurationError
+from lingbi.model.resolve import is_present
 from lingbi.weights import lockfile
-from lingbi.weights.entries import OWN_FOLDER, Entry
-from lingbi.weights.lockfile import Lock
+from lingbi.weights.lockfile import OWN_FOLDER, Entry, Lock
+from lingbi.weights.progress import Progress
+
+RETRY_S = 0.5
 
 
 class WeightsFolder:
@@ -108,3 +116,70 @@ class WeightsFolder:
 def _config_last(entry: Entry) -> tuple:
     """config.json makes a folder count as a model's: it comes when the rest is there."""
     return entry.path == "config.json", entry.path
+
+
+@contextlib.contextmanager
+def held(folder: WeightsFolder, progress: Progress):
+    """Hold the folder's lock; waits as long as another process does, and says for whom.
+
+    The kernel (or the NFS server) drops the lock when its holder dies.
+    """
+    lock = FileLock(folder.own / "mutex")
+    holder = folder.own / "holder"
+    while not _acquired(lock):
+        progress.begin(f"waiting for {_who(holder)}, who is at work on {folder.path}", 0)
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=RETRY_S)
+    except Timeout:
+        return False
+    return True
+
+
+def _who(holder) -> str:
+    try:
+        return holder.read_text()
+    except OSError:  # it has the lock and not yet said who it is
+        return "another process"
+
+
+def remove(path: Path) -> int:
+    """Remove a model folder, or the link to one; returns the bytes made free.
+
+    Raises ConfigurationError for anything that is not a model's folder, and while it is fetched.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return 0
+    folder = WeightsFolder(path)
+    if not is_present(path) and not folder.own.is_dir():
+        raise ConfigurationError(f"{path} is no model folder; scripts/weights list shows those that are here")
+    size = size_on_disk(path)
+    if folder.own.is_dir():
+        with held(folder, Progress()):
+            shutil.rmtree(path)
+    else:
+        shutil.rmtree(path)
+    return size
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes that a folder's files take; a link takes none."""
+    if folder.is_symlink():
+        return 0
+    return sum(_blocks(os.path.join(root, name)) for root, _, names in os.walk(folder) for name in names) * 512
+
+
+def _blocks(file: str) -> int:
+    """Blocks of 512 bytes; none where a fetch at work has just moved the file."""
+    try:
+        return os.lstat(file).st_blocks
+    except FileNotFoundError:
+        return 0

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lingbi.errors import ConfigurationError
-from lingbi.weights.failures import HubFailure, HubRefusal, Stopped
+from lingbi.errors import ConfigurationError, FetchError
+from lingbi.weights.lockfile import Entry, Lock, check_entries
 
 READ_TIMEOUT_S = 30
 MIN_RATE = 1024  # bytes a second and connection; a slower one is dropped and asked for again
@@ -24,6 +24,23 @@ LISTING_TIMEOUT_S = 600
 FOREVER_S = 30 * 24 * 3600  # patience.py ends a fetch, not the client's hour a file
 LISTING_LIMIT = 3000  # the hub cuts a folder's listing here and does not say so
 CHUNK_BYTES = 1 << 20
+MAX_SHOWN = 3
+
+
+class HubFailure(FetchError):
+    """The hub or the way to it failed; asking again may help. retry_after_s: what the hub asked for."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class HubRefusal(ConfigurationError):
+    """The hub understood and said no: unknown, private, or not allowed. Asking again does not help."""
+
+
+class Stopped(FetchError):
+    """The fetch was ended because another part of it failed."""
 
 
 class Hub:
@@ -52,6 +69,11 @@ class Hub:
         nowhere = Path(os.devnull) / "modelscope"  # no login of the user's is read, and nothing is written
         config = self._client.HubConfig(endpoint=endpoint, token=token, config_dir=nowhere, cache_dir=nowhere)
         return self._client.HubApi(config=config).legacy
+
+    def list_model(self, model: str, revision: str) -> Lock:
+        """What the hub says that the model is. Raises HubFailure, HubRefusal or ConfigurationError."""
+        files = self.list_files(model, revision)
+        return Lock(model, revision, entries_of(files, f"{self.endpoint}: {model} at {revision}"))
 
     def list_files(self, model: str, revision: str) -> list:
         """The hub's listing of a model's files, all of it. Raises HubFailure or HubRefusal."""
@@ -183,3 +205,22 @@ def read_token(file: Path | None) -> str | None:
     if not token or not token.isprintable() or " " in token:
         raise ConfigurationError(f"token file {file} holds no token; put the ModelScope token in its first line")
     return token
+
+
+def entries_of(files: list, where: str) -> tuple:
+    """Lock entries of a listing [{"Path", "Size", "Sha256", "Type"}].
+
+    Raises ConfigurationError for an empty listing and for entries that cannot be proven or placed.
+    """
+    blobs = [item for item in files if item.get("Type", "blob") != "tree"]
+    if not blobs:
+        raise ConfigurationError(f"{where} lists no files: there is no such revision, or nothing in it; check its name")
+    unproven = [str(item.get("Path")) for item in blobs if not item.get("Sha256")]
+    if unproven:
+        raise ConfigurationError(
+            f"{where} lists {len(unproven)} files without SHA-256 ({', '.join(unproven[:MAX_SHOWN])}), so their bytes "
+            "cannot be proven; use a mirror that gives hashes, or fetch with a lock file"
+        )
+    entries = tuple(Entry(str(item.get("Path")), item.get("Size"), str(item["Sha256"]).lower()) for item in blobs)
+    check_entries(entries, where)
+    return entries

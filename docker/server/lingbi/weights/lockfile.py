@@ -1,6 +1,7 @@
 """The lock: which bytes make a model. Path, size and SHA-256 of every file, and where they come from."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -8,9 +9,24 @@ from pathlib import Path
 
 from lingbi.errors import ConfigurationError
 from lingbi.files import write_text
-from lingbi.weights.entries import Entry, check_entries
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
+OWN_FOLDER = ".lingbi"  # where a model folder's fetch state lives
+CODE_SUFFIX = ".py"
 FORMAT = 1
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One file: path relative to the model folder with /, size in bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def is_code(self) -> bool:
+        return self.path.endswith(CODE_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -73,3 +89,37 @@ def changed_code(old: Lock | None, new: Lock) -> list:
         return []
     before, after = ({entry.path: entry.sha256 for entry in lock.entries if entry.is_code} for lock in (old, new))
     return sorted(path for path in before | after if before.get(path) != after.get(path))
+
+
+def check_entries(entries: tuple, where: str) -> None:
+    """Raise ConfigurationError for the first entry that is unsafe or contradicts another."""
+    seen = set()
+    for entry in entries:
+        fault = fault_of(entry) or ("is listed twice" if entry.path in seen else None)
+        if fault:
+            raise ConfigurationError(f"{where}: {entry.path!r} {fault}; nothing was fetched, tell the model's owner")
+        seen.add(entry.path)
+    for folder in {folder for path in seen for folder in _folders(path)} & seen:
+        raise ConfigurationError(f"{where}: {folder!r} is listed as a file and as a folder")
+
+
+def _folders(path: str) -> list:
+    """The folders above a file, within the model."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def fault_of(entry: Entry) -> str | None:
+    """Why an entry cannot be used, or None."""
+    if not isinstance(entry.path, str):
+        return "is no file name"
+    parts = entry.path.split("/")  # a start looks at all of them: pathlib takes ten times as long
+    if entry.path.startswith("/") or ".." in parts or "\\" in entry.path or "\0" in entry.path:
+        return "points outside the model folder"
+    if not {"", "."}.isdisjoint(parts) or parts[0] == OWN_FOLDER:
+        return "is no usable file name"
+    if not isinstance(entry.size, int) or isinstance(entry.size, bool) or entry.size < 0:
+        return f"has the size {entry.size!r}"
+    if not isinstance(entry.sha256, str) or not SHA256.fullmatch(entry.sha256):
+        return f"has the SHA-256 {entry.sha256!r}"
+    return None

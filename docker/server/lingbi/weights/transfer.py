@@ -6,21 +6,67 @@ while the rest arrives: what is hashed is what was written, read back.
 
 import contextlib
 import threading
+import time
 from collections import Counter, deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-from lingbi.errors import CheckError
-from lingbi.weights.arrival import STOP_CHECK_S, Arrival, Part
-from lingbi.weights.entries import Entry
-from lingbi.weights.failures import HubFailure, Stopped
+import tenacity
+
+from lingbi.errors import CheckError, FetchError
+from lingbi.weights.arrival import STOP_CHECK_S, Arrival, Part, Partial
 from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.hub import Hub
-from lingbi.weights.partial import Partial
-from lingbi.weights.patience import Patience
+from lingbi.weights.hub import Hub, HubFailure, Stopped
+from lingbi.weights.lockfile import Entry
 from lingbi.weights.progress import Progress
 
+LONGEST_WAIT_S = 8
+LONGEST_ASKED_WAIT_S = 120
+_backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT_S, jitter=0.5)
 HASHERS = 4
 ATTEMPTS = 2  # of a whole file whose hash was wrong
+
+
+class Patience:
+    """Ends a fetch when nothing has arrived, on any connection, for limit_s seconds.
+
+    Retries are not counted: a line that drops a thousand times still ends right, as long as each
+    time brings something.
+    """
+
+    def __init__(self, limit_s: float, stop: threading.Event):
+        self.limit_s = limit_s
+        self._stop = stop
+        self._last = time.monotonic()
+
+    def progress(self) -> None:
+        self._last = time.monotonic()
+
+    def is_over(self, _state=None) -> bool:
+        return self._stop.is_set() or time.monotonic() - self._last > self.limit_s
+
+    def call(self, function, *arguments):
+        """Call until it succeeds. Raises FetchError when patience is over, with the last failure."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(HubFailure),
+            stop=self.is_over,
+            wait=_wait,
+            sleep=self._stop.wait,
+            reraise=True,
+        )
+        try:
+            return retrying(function, *arguments)
+        except HubFailure as failure:
+            if self._stop.is_set():
+                raise Stopped("stopped, as another part of the fetch failed") from failure
+            raise FetchError(
+                f"{failure}; nothing new for {time.monotonic() - self._last:.0f} s (limit {self.limit_s} s). "
+                "What has arrived is kept: run the same command again to go on"
+            ) from failure
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    asked = state.outcome.exception().retry_after_s
+    return _backoff(state) if asked is None else min(max(asked, 0), LONGEST_ASKED_WAIT_S)
 
 
 class Transfer:

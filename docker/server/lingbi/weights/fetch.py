@@ -13,19 +13,14 @@ from pathlib import Path
 from lingbi.errors import ConfigurationError, FetchError
 from lingbi.model.folder import check_architecture, inspect, read_config
 from lingbi.settings import Settings
-from lingbi.weights import lockfile, marker
-from lingbi.weights.checking import find_faults
-from lingbi.weights.entries import Entry
-from lingbi.weights.failures import Stopped
-from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.hub import Hub, read_token
-from lingbi.weights.listing import entries_of
-from lingbi.weights.lockfile import Lock, changed_code
-from lingbi.weights.mutex import held
-from lingbi.weights.patience import Patience
+from lingbi.weights import lockfile
+from lingbi.weights.arrival import arrived_bytes, check_space
+from lingbi.weights.folder import WeightsFolder, held
+from lingbi.weights.hub import Hub, Stopped, read_token
+from lingbi.weights.lockfile import Entry, Lock, changed_code
 from lingbi.weights.progress import Progress
-from lingbi.weights.space import arrived_bytes, check_space
-from lingbi.weights.transfer import Transfer
+from lingbi.weights.transfer import Patience, Transfer
+from lingbi.weights.verification import find_doubt, find_faults, size_and_time, write_marker
 
 log = logging.getLogger("lingbi.weights")
 CONFIG = "config.json"
@@ -81,7 +76,7 @@ class _Fetch:
     def run(self, wanted: Lock | None) -> Lock:
         old = self.folder.lock()
         lock = choose(self.order, old, wanted)
-        if lock is not None and lock is old and marker.doubt(self.folder.marker_file, self.folder.path, lock) is None:
+        if lock is not None and lock is old and find_doubt(self.folder.marker_file, self.folder.path, lock) is None:
             return lock
         hub = hub_of(self.order.settings, self.stop)
         lock = lock or self._list(hub)
@@ -90,13 +85,13 @@ class _Fetch:
             log.warning("REMOTE CODE CHANGED: %s in %s; read it before you serve it", path, self.folder.path)
         is_new = self.folder.place(lock, old)
         inspect(self.folder.path)
-        marker.write(self.folder.marker_file, self.folder.path, lock, written_now=is_new)
+        write_marker(self.folder.marker_file, self.folder.path, lock, written_now=is_new)
         return lock
 
     def _list(self, hub: Hub) -> Lock:
         model, revision = self.order.model, self.order.settings.hub_revision
         self.progress.begin(f"asking {hub.endpoint} for the files of {model}", 0)
-        lock = self.patience.call(list_once, hub, model, revision)
+        lock = self.patience.call(hub.list_model, model, revision)
         if CONFIG not in {entry.path for entry in lock.entries}:
             raise ConfigurationError(f"{model} at {revision} holds no {CONFIG}: it is no model that lingbi serves")
         return lock
@@ -124,7 +119,7 @@ class _Fetch:
     def _missing(self, lock: Lock) -> list:
         """Entries whose bytes are neither proven in verified/ nor, by a check now, in their place."""
         rest = [entry for entry in lock.entries if not self._is_verified(entry)]
-        placed = [entry for entry in rest if (marker.state(self.folder.path, entry.path) or [None])[0] == entry.size]
+        placed = [entry for entry in rest if (size_and_time(self.folder.path, entry.path) or [None])[0] == entry.size]
         faults = find_faults(self.folder.path, placed, self.progress, self.stop)
         if self.stop.is_set():
             raise Stopped("stopped while the files that are there were checked")
@@ -146,12 +141,6 @@ class _Fetch:
 def hub_of(settings: Settings, stop: threading.Event | None = None) -> Hub:
     """The hub that the settings name."""
     return Hub(settings.hub_endpoint, read_token(settings.hub_token_file), stop, settings.fetch_patience_s)
-
-
-def list_once(hub: Hub, model: str, revision: str) -> Lock:
-    """What the hub says that the model is. Raises HubFailure, HubRefusal or ConfigurationError."""
-    files = hub.list_files(model, revision)
-    return Lock(model, revision, entries_of(files, f"{hub.endpoint}: {model} at {revision}"))
 
 
 def choose(order: Order, old: Lock | None, wanted: Lock | None) -> Lock | None:

@@ -15,14 +15,12 @@ from pathlib import Path
 from lingbi.errors import CheckError, ConfigurationError
 from lingbi.files import write_text
 from lingbi.model.folder import inspect
-from lingbi.weights import lockfile, marker
-from lingbi.weights.checking import find_faults, hash_file, told
-from lingbi.weights.entries import Entry
-from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.lockfile import Lock
-from lingbi.weights.mutex import held
+from lingbi.weights import lockfile
+from lingbi.weights.arrival import check_space
+from lingbi.weights.folder import WeightsFolder, held
+from lingbi.weights.lockfile import Entry, Lock
 from lingbi.weights.progress import Progress
-from lingbi.weights.space import check_space
+from lingbi.weights.verification import find_faults, hash_file, told, write_marker
 
 LOCK_NAME = "lock.json"
 COPY_BYTES = 1 << 20
@@ -117,7 +115,7 @@ def import_from(source: Path, place, progress: Progress, wanted: Path | None = N
             _take_in(folder, lock, files, source, progress)
             folder.place(lock, old)
             inspect(path)
-            marker.write(folder.marker_file, path, lock, written_now=True)
+            write_marker(folder.marker_file, path, lock, written_now=True)
     return lock, path
 
 
