@@ -162,6 +162,15 @@ def test_7_sigterm_ends_process_1_within_a_second_and_the_next_run_goes_on(hub, 
     assert same_files(to, hub.root / MODEL) and hub.sent["extra.dat"] - before < 3 * MIB
 
 
+def test_7_sigterm_ends_it_at_once_even_if_nobody_reads_its_output(hub, to, tmp_path):
+    hub.faults.rate = MIB // 2
+    process = command("fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url, state_dir=tmp_path / "s")
+    wait_for(lambda: hub.paths("extra.dat"))
+    process.stderr.close()
+    process.terminate()
+    assert process.wait(3) == 143
+
+
 def wait_for(predicate, timeout_s=30):
     deadline = time.monotonic() + timeout_s
     while not predicate():
