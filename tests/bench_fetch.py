@@ -25,7 +25,7 @@ from lingbi.weights.folder import WeightsFolder, size_on_disk
 from lingbi.weights.lockfile import Entry, Lock
 from lingbi.weights.progress import Progress
 from lingbi.weights.start import ensure
-from lingbi.weights.verification import THREADS, find_doubt, find_faults, hash_file, write_marker
+from lingbi.weights.verification import THREADS, find_faults, hash_file, reason_to_recheck, write_marker
 from tests.conftest import DEMO, ROOT
 from tests.hub import running_hub
 
@@ -210,14 +210,14 @@ class Bench:
         found = self._marked(models_dir, count)
         folder = WeightsFolder(found.path)
         lock = folder.lock()
-        looks = [timed(lambda: find_doubt(folder.marker_file, folder.path, lock)) for _ in range(7)]
+        looks = [timed(lambda: reason_to_recheck(folder.marker_file, folder.path, lock)) for _ in range(7)]
         starts = [timed(lambda: ensure(found, settings, Progress())) for _ in range(7)]
         self.goal(f"marker check of {count} files", 1000 * statistics.median(looks), 50, "ms")
         self.goal(f"start's look at {count} files, lock read", 1000 * statistics.median(starts), 50, "ms")
         shutil.rmtree(models_dir)
 
     def _marked(self, models_dir: Path, count: int):
-        """A model of so many files, empty ones most of them, that a fetch has proven."""
+        """A model of so many files, most of them empty, that a fetch has verified."""
         path = find_model(MODEL, models_dir).path
         shutil.copytree(DEMO, path, ignore=shutil.ignore_patterns("__pycache__"))
         for number in range(count - len(list(path.iterdir()))):
@@ -227,7 +227,7 @@ class Bench:
         folder.prepare()
         lock.write(folder.lock_file)
         write_marker(folder.marker_file, path, lock, written_now=False)
-        assert find_doubt(folder.marker_file, path, lock) is None
+        assert reason_to_recheck(folder.marker_file, path, lock) is None
         return find_model(MODEL, models_dir)
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ from lingbi.weights import arrival
 from lingbi.weights import hub as hub_module
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import read
-from lingbi.weights.verification import find_doubt
+from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import DEMO
 from tests.weights.conftest import (
     MIB,
@@ -44,7 +44,7 @@ LISTINGS = {
     "4 parent": (with_path("../outside"), "points outside"),
     "4 absolute": (with_path("/outside"), "points outside"),
     "4 backslash": (with_path("..\\outside"), "points outside"),
-    "own folder": (with_path(".lingbi/lock.json"), "no usable file name"),
+    "own folder": (with_path(".lingbi/lock.json"), "not a usable file name"),
     "twice": (lambda entries: [*entries, entries[-1]], "listed twice"),
     "file and folder": (with_path("config.json/x"), "as a file and as a folder"),
     "negative size": (lambda entries: [entry | {"Size": -1} for entry in entries], "has the size -1"),
@@ -134,7 +134,7 @@ def test_a_flipped_byte_once_is_fetched_again(hub, to):
 def test_a_flipped_byte_always_is_refused(hub, to, tmp_path):
     hub.faults.flips = -1
     status, _, errors = run("fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url, state_dir=tmp_path / "s")
-    assert status == 1 and "gave other bytes" in errors and left_behind(to) == []
+    assert status == 1 and "do not match SHA-256" in errors and left_behind(to) == []
 
 
 def test_a_hub_that_ignores_ranges_still_gives_all(hub, to, monkeypatch):
@@ -195,7 +195,7 @@ def test_a_repository_of_10000_files_comes_whole(hub, to):
     lock = fetch_from(hub, to)
     assert len(lock.entries) == 10000 + len(model_files(DEMO)) - _caches(DEMO) + 1 and same_files(to, hub.root / MODEL)
     start = time.monotonic()
-    assert find_doubt(WeightsFolder(to).marker_file, to, lock) is None
+    assert reason_to_recheck(WeightsFolder(to).marker_file, to, lock) is None
     assert time.monotonic() - start < 0.5
 
 

@@ -23,18 +23,18 @@ from lingbi.weights import arrival, transfer
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import Entry, read
 from lingbi.weights.progress import Progress
-from lingbi.weights.verification import find_doubt
+from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import clean_environment
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, left_behind, model_files, run, same_files
 
 FOREVER = [500] * 10000
 
 
-def test_a_fetch_brings_the_same_files_and_proves_them(hub, to):
+def test_a_fetch_brings_the_same_files_and_verifies_them(hub, to):
     lock = fetch_from(hub, to)
     assert same_files(to, hub.root / MODEL)
     assert read(WeightsFolder(to).lock_file) == lock and lock.total_bytes == sum(map(os.path.getsize, model_files(to)))
-    assert find_doubt(WeightsFolder(to).marker_file, to, lock) is None
+    assert reason_to_recheck(WeightsFolder(to).marker_file, to, lock) is None
     assert not WeightsFolder(to).partial.exists()
 
 
@@ -67,7 +67,7 @@ def test_3_what_was_written_is_hashed(hub, to, monkeypatch):
         write(self, offset, bytes(len(data)) if offset >= MIB else data)
 
     monkeypatch.setattr(arrival.Partial, "write", spoil)
-    with pytest.raises(CheckError, match="gave other bytes for lab/model "):
+    with pytest.raises(CheckError, match="sent bytes for lab/model .* that do not match SHA-256"):
         fetch_from(hub, to)
 
 

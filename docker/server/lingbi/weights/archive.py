@@ -1,8 +1,8 @@
-"""Carries a model to a machine without internet: an archive or folder with its lock, proven on arrival.
+"""Carries a model to a machine without internet: an archive or folder with its lock, verified on arrival.
 
-The archive is a plain tar of lock.json first and then the files, in the lock's order; a checksum
-file beside it lets any machine check it with `sha256sum -c`. Both ways go on where they stopped:
-an export keeps the bytes that it finds written already, an import the files that are proven.
+The archive is a plain tar: first lock.json, then the files in the lock's order. A checksum file
+beside it lets any machine check it with `sha256sum -c`. Both directions resume where they stopped:
+an export keeps the bytes that are already written, an import the files that are already verified.
 """
 
 import contextlib
@@ -10,69 +10,72 @@ import hashlib
 import os
 import shutil
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 from lingbi.errors import CheckError, ConfigurationError
 from lingbi.files import write_text
 from lingbi.model.folder import inspect
 from lingbi.weights import lockfile
 from lingbi.weights.arrival import check_space
-from lingbi.weights.folder import WeightsFolder, held
+from lingbi.weights.folder import WeightsFolder, exclusive
 from lingbi.weights.lockfile import Entry, Lock
 from lingbi.weights.progress import Progress
-from lingbi.weights.verification import find_faults, hash_file, told, write_marker
+from lingbi.weights.verification import describe, find_faults, hash_file, write_marker
 
 LOCK_NAME = "lock.json"
 COPY_BYTES = 1 << 20
 
 
 def export(path: Path, target: Path, progress: Progress) -> Lock:
-    """Write a fetched model as an archive (target ends in .tar) or a folder; returns its lock.
+    """Write a fetched model to an archive (if target ends in .tar) or a folder; returns its lock.
 
-    What an interrupted export left is checked and kept. Raises CheckError where the model's own
-    files are not right, ConfigurationError where it was not fetched or there is no room.
+    What an interrupted export left is checked and kept. Raises CheckError if the model's own files do
+    not match its lock, and ConfigurationError if it was not fetched by lingbi.
     """
     folder = WeightsFolder(path)
     lock = folder.lock()
     if lock is None:
-        raise ConfigurationError(f"{path} has no lock: export what scripts/fetch has fetched")
+        raise ConfigurationError(f"{path} has no lock: only what scripts/fetch has fetched can be exported")
     faults = find_faults(path, lock.entries, progress)
     if faults:
-        raise CheckError(f"{path} is not what its lock says: {told(faults)}; fetch it again before it is exported")
+        raise CheckError(f"{path} does not match its lock: {describe(faults)}; fetch it again before you export it")
     if target.suffix == ".tar":
-        _write_archive(path, folder.lock_file, lock, target, progress)
+        _write_archive(folder, lock, target, progress)
     else:
-        _write_folder(path, folder.lock_file, lock, target, progress)
+        _write_folder(folder, lock, target, progress)
     return lock
 
 
-def _write_archive(path: Path, lock_file: Path, lock: Lock, target: Path, progress: Progress) -> None:
-    """Write TARGET and TARGET.sha256; an archive that is there and right is left alone."""
+def _write_archive(folder: WeightsFolder, lock: Lock, target: Path, progress: Progress) -> None:
+    """Write TARGET and TARGET.sha256."""
     progress.begin(f"writing {target.name}", lock.total_bytes)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     partial.touch()
     with partial.open("r+b") as stream:
-        digest = _Resumed(stream)
-        with tarfile.open(fileobj=digest, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            archive.add(lock_file, LOCK_NAME)
+        writer = _ResumingWriter(stream)
+        file = cast("IO[bytes]", writer)  # all that tarfile does with it in this mode is to write
+        with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            archive.add(folder.lock_file, LOCK_NAME)
             for entry in sorted(lock.entries):
-                archive.add(path / entry.path, entry.path)
+                archive.add(folder.path / entry.path, entry.path)
                 progress.add(entry.size)
         stream.truncate()
         stream.flush()
         os.fsync(stream.fileno())
-    write_text(target.with_name(target.name + ".sha256"), f"{digest.hex()}  {target.name}\n")
+    write_text(target.with_name(target.name + ".sha256"), f"{writer.hex()}  {target.name}\n")
     os.replace(partial, target)
 
 
-class _Resumed:
-    """A file that hashes what it is given and writes only what an earlier run has not written."""
+class _ResumingWriter:
+    """Hashes what it is given, and writes only what an earlier run has not written yet."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: BinaryIO):
         self._stream, self._digest = stream, hashlib.sha256()
 
-    def write(self, data) -> int:
+    def write(self, data: bytes) -> int:
         self._digest.update(data)
         place = self._stream.tell()
         if self._stream.read(len(data)) != data:
@@ -85,44 +88,51 @@ class _Resumed:
         return self._digest.hexdigest()
 
 
-def _write_folder(path: Path, lock_file: Path, lock: Lock, target: Path, progress: Progress) -> None:
+def _write_folder(folder: WeightsFolder, lock: Lock, target: Path, progress: Progress) -> None:
     progress.begin(f"copying to {target}", lock.total_bytes)
     target.mkdir(parents=True, exist_ok=True)
     for entry in sorted(lock.entries):
         if not _is_right(target / entry.path, entry):
-            with (path / entry.path).open("rb") as stream:
+            with (folder.path / entry.path).open("rb") as stream:
                 _copy(stream, target / entry.path)
         progress.add(entry.size)
-    shutil.copyfile(lock_file, target / LOCK_NAME)
+    shutil.copyfile(folder.lock_file, target / LOCK_NAME)
 
 
-def import_from(source: Path, place, progress: Progress, wanted: Path | None = None) -> tuple:
-    """Bring an exported archive or folder into the folder place(lock); returns (lock, folder).
+def import_from(
+    source: Path, place: Callable[[Lock], Path], progress: Progress, required: Path | None = None
+) -> tuple[Lock, Path]:
+    """Import an exported archive or folder into the folder place(lock); returns (lock, folder).
 
-    Each file is proven before it counts, so an interrupted import goes on with the next one.
-    wanted: a lock file that the import must equal. Raises CheckError or ConfigurationError.
+    Each file is verified before it counts, so an interrupted import resumes with the next file.
+    required: a lock file that the import must equal. Raises CheckError or ConfigurationError.
     """
     with _opened(source) as (lock, files):
         path = place(lock)
         folder = WeightsFolder(path)
-        if wanted is not None and lockfile.read(wanted).digest != lock.digest:
-            raise ConfigurationError(f"{source} holds other bytes ({lock.digest[:12]}) than {wanted} asks for")
+        if required is not None and lockfile.read(required).digest != lock.digest:
+            raise ConfigurationError(
+                f"{source} holds other bytes (digest {lock.digest[:12]}) than {required} requires; import another "
+                "archive, or pass another --lock"
+            )
         folder.prepare()
-        with held(folder, progress):
+        with exclusive(folder, progress):
             old = folder.lock()
             if old is not None and old.digest != lock.digest:
-                raise ConfigurationError(f"{path} holds {old.model} at {old.revision} already; give another --to")
-            _take_in(folder, lock, files, source, progress)
+                raise ConfigurationError(f"{path} already holds {old.model} at {old.revision}; pass another --to")
+            _receive(folder, lock, files, source, progress)
             folder.place(lock, old)
             inspect(path)
             write_marker(folder.marker_file, path, lock, written_now=True)
     return lock, path
 
 
-def _take_in(folder: WeightsFolder, lock: Lock, files, source: Path, progress: Progress) -> None:
-    """Put every file of the source that is not there yet, and right, into verified/."""
+def _receive(
+    folder: WeightsFolder, lock: Lock, files: Iterator[tuple[str, IO[bytes]]], source: Path, progress: Progress
+) -> None:
+    """Bring every file of the source that is not yet in its place, and right, into verified/."""
     wrong = find_faults(folder.path, lock.entries, progress)
-    check_space(folder, [entry for entry in lock.entries if entry.path in wrong and not _is_verified(folder, entry)])
+    check_space(folder, [entry for entry in lock.entries if entry.path in wrong and not folder.is_verified(entry)])
     entries = {entry.path: entry for entry in lock.entries}
     progress.begin(f"importing {source.name}", lock.total_bytes)
     seen = set()
@@ -131,47 +141,49 @@ def _take_in(folder: WeightsFolder, lock: Lock, files, source: Path, progress: P
         if entry is None:
             continue
         seen.add(name)
-        if name in wrong and not _is_verified(folder, entry):
-            _prove_in(stream, entry, folder.partial / entry.sha256, folder.verified / entry.sha256, source)
+        if name in wrong and not folder.is_verified(entry):
+            _receive_file(stream, entry, folder, source)
         progress.add(entry.size)
     missing = {path: "is missing" for path in entries.keys() - seen if path in wrong}
     if missing:
-        raise CheckError(f"{source} is not complete: {told(missing)}; copy it here again, then import again to go on")
+        raise CheckError(f"{source} is not complete: {describe(missing)}; copy it here again, then import it to resume")
 
 
-def _is_verified(folder: WeightsFolder, entry: Entry) -> bool:
-    """Whether an earlier import has proven it: it takes no more of the disk."""
-    return (folder.verified / entry.sha256).exists()
-
-
-def _prove_in(stream, entry: Entry, partial: Path, target: Path, source: Path) -> None:
+def _receive_file(stream: IO[bytes], entry: Entry, folder: WeightsFolder, source: Path) -> None:
+    partial = folder.partial / entry.sha256
     try:
         _copy(stream, partial)
     except (tarfile.ReadError, EOFError) as error:
-        raise CheckError(f"{source} is cut short in {entry.path}; copy it here again, then import again") from error
+        raise CheckError(
+            f"{source} is truncated in {entry.path}; copy it here again, then import it to resume"
+        ) from error
     if hash_file(partial) != entry.sha256:
         partial.unlink()
-        raise CheckError(f"{source}: {entry.path} has other bytes than its SHA-256; copy it here again")
-    os.replace(partial, target)
+        raise CheckError(
+            f"{source}: {entry.path} does not match its SHA-256; copy it here again, then import it to resume"
+        )
+    os.replace(partial, folder.verified / entry.sha256)
 
 
 @contextlib.contextmanager
-def _opened(source: Path):
+def _opened(source: Path) -> Iterator[tuple[Lock, Iterator[tuple[str, IO[bytes]]]]]:
     """(lock, iterator of (path, stream)) of an exported archive or folder."""
     if source.is_dir():
         lock = lockfile.read(source / LOCK_NAME)
         yield lock, _files_of(source, lock)
         return
     try:
-        archive = tarfile.open(source, "r|")  # noqa: SIM115  closed below; what is raised in between is another matter
+        archive = tarfile.open(source, "r|")  # noqa: SIM115  closed below; this try is only about opening it
     except (OSError, tarfile.ReadError) as error:
-        raise ConfigurationError(f"{source} cannot be read as an exported archive: {error}") from error
+        raise ConfigurationError(
+            f"{source} cannot be read as an exported archive: {error}; give the .tar or folder that an export wrote"
+        ) from error
     with archive:
         lock = _lock_in(archive, source)
         yield lock, _members(archive, source)
 
 
-def _files_of(source: Path, lock: Lock):
+def _files_of(source: Path, lock: Lock) -> Iterator[tuple[str, IO[bytes]]]:
     for entry in lock.entries:
         if (source / entry.path).is_file():
             with (source / entry.path).open("rb") as stream:
@@ -180,29 +192,33 @@ def _files_of(source: Path, lock: Lock):
 
 def _lock_in(archive: tarfile.TarFile, source: Path) -> Lock:
     first = archive.next()
-    if first is None or first.name != LOCK_NAME or not first.isfile():
-        raise ConfigurationError(f"{source} does not begin with {LOCK_NAME}: it was not written by an export")
+    stream = archive.extractfile(first) if first and first.name == LOCK_NAME and first.isfile() else None
+    if stream is None:
+        raise ConfigurationError(
+            f"{source} does not start with {LOCK_NAME}, so it was not written by an export; give one that was"
+        )
     try:
-        text = archive.extractfile(first).read().decode()
+        text = stream.read().decode()
     except (tarfile.ReadError, UnicodeDecodeError) as error:
-        raise CheckError(f"{source} is cut short or spoiled in its {LOCK_NAME}; copy it here again") from error
+        raise CheckError(f"{source} is truncated or damaged in its {LOCK_NAME}; copy it here again") from error
     return lockfile.parse(text, f"{source} ({LOCK_NAME})")
 
 
-def _members(archive: tarfile.TarFile, source: Path):
+def _members(archive: tarfile.TarFile, source: Path) -> Iterator[tuple[str, IO[bytes]]]:
     try:
         for member in archive:
-            if member.isfile():
-                yield member.name, archive.extractfile(member)
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is not None:
+                yield member.name, stream
     except tarfile.ReadError as error:
-        raise CheckError(f"{source} is cut short; copy it here again, then import again to go on") from error
+        raise CheckError(f"{source} is truncated; copy it here again, then import it to resume") from error
 
 
 def _is_right(file: Path, entry: Entry) -> bool:
     return file.is_file() and file.stat().st_size == entry.size and hash_file(file) == entry.sha256
 
 
-def _copy(stream, target: Path) -> None:
+def _copy(stream: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as copy:
         shutil.copyfileobj(stream, copy, COPY_BYTES)

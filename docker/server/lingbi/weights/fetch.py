@@ -1,12 +1,13 @@
-"""Fetches a model into a folder: whole, proven and locked, or not at all.
+"""Fetches a model into a folder: every file verified and the folder locked, or nothing in place at all.
 
-One code for `scripts/fetch`, a server's start and deployments. Nothing is where the model's files
-belong before everything has arrived and its SHA-256 is right; what an ended fetch leaves in
-.lingbi/ is where the next one goes on.
+`scripts/fetch`, the start of a server and deployments all run this code. No file is put where the
+model's files belong before all have arrived with the right SHA-256; what an interrupted fetch leaves
+in .lingbi/ is where the next one resumes.
 """
 
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from lingbi.model.folder import check_architecture, inspect, read_config
 from lingbi.settings import Settings
 from lingbi.weights import lockfile
 from lingbi.weights.arrival import arrived_bytes, check_space
-from lingbi.weights.folder import WeightsFolder, held
-from lingbi.weights.hub import Hub, Stopped, read_token
+from lingbi.weights.folder import WeightsFolder, exclusive
+from lingbi.weights.hub import Aborted, Hub, read_token
 from lingbi.weights.lockfile import Entry, Lock, changed_code
 from lingbi.weights.progress import Progress
 from lingbi.weights.transfer import Patience, Transfer
-from lingbi.weights.verification import find_doubt, find_faults, size_and_time, write_marker
+from lingbi.weights.verification import find_faults, reason_to_recheck, size_and_time, write_marker
 
 log = logging.getLogger("lingbi.weights")
 CONFIG = "config.json"
@@ -28,64 +29,68 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Order:
-    """What to fetch, and whether a folder that holds another revision may be brought to this one."""
+    """What to fetch, where to, and whether a folder with another revision may be updated to this one."""
 
     model: str
     folder: Path
     settings: Settings
     update: bool = False
 
-    def wanted(self) -> Lock | None:
-        """The lock that the fetch is held to, or None where it is to be written."""
+    def required(self) -> Lock | None:
+        """The lock that the operator requires (LINGBI_WEIGHTS_LOCK), or None if it is still to be written.
+
+        Raises ConfigurationError for a lock of another model.
+        """
         file = self.settings.weights_lock
         if file is None or not file.exists():
             return None
         lock = lockfile.read(file)
         if lock.model.lower() != self.model.lower():
-            raise ConfigurationError(f"lock file {file} is for {lock.model}, not {self.model}; give the right one")
+            raise ConfigurationError(f"lock file {file} is for {lock.model}, not {self.model}; pass the right one")
         return lock
 
 
 def fetch(order: Order, progress: Progress, stop: threading.Event | None = None) -> Lock:
-    """Bring the folder to hold the model; returns its lock. Nothing is asked of the hub where all is right.
+    """Fetch what the folder lacks of the model; returns its lock. Makes no request if nothing is missing.
 
-    Raises ConfigurationError (exit 2), FetchError (3) or CheckError (1); a later fetch goes on.
+    Raises ConfigurationError (exit status 2), FetchError (3) or CheckError (1); a later fetch resumes.
     """
     folder, stop = WeightsFolder(order.folder), stop or threading.Event()
-    wanted = order.wanted()
+    required = order.required()
     folder.prepare()
     try:
-        with held(folder, progress):
-            lock = _Fetch(order, folder, progress, stop).run(wanted)
-        if order.settings.weights_lock and wanted is None:
+        with exclusive(folder, progress):
+            lock = _Fetch(order, folder, progress, stop).run(required)
+        if order.settings.weights_lock and required is None:
             lock.write(order.settings.weights_lock)
     except OSError as error:
         raise FetchError(
-            f"{order.folder}: {error.strerror or error}; free space or mend the disk, and run it again to go on"
+            f"{order.folder}: {error.strerror or error}; free space or repair the disk, then run it again to resume"
         ) from error
     return lock
 
 
 class _Fetch:
-    """One fetch under the folder's mutex."""
+    """One fetch, while the folder's mutex is held."""
 
     def __init__(self, order: Order, folder: WeightsFolder, progress: Progress, stop: threading.Event):
         self.order, self.folder, self.progress, self.stop = order, folder, progress, stop
         self.patience = Patience(order.settings.fetch_patience_s, stop)
 
-    def run(self, wanted: Lock | None) -> Lock:
+    def run(self, required: Lock | None) -> Lock:
         old = self.folder.lock()
-        lock = choose(self.order, old, wanted)
-        if lock is not None and lock is old and find_doubt(self.folder.marker_file, self.folder.path, lock) is None:
+        lock = choose(self.order, old, required)
+        marker = self.folder.marker_file
+        if lock is not None and lock is old and reason_to_recheck(marker, self.folder.path, lock) is None:
             return lock
         hub = hub_of(self.order.settings, self.stop)
         lock = lock or self._list(hub)
-        self._bring(hub, lock)
+        self._complete(hub, lock)
         for path in changed_code(old, lock):
             log.warning("REMOTE CODE CHANGED: %s in %s; read it before you serve it", path, self.folder.path)
         is_new = self.folder.place(lock, old)
         inspect(self.folder.path)
-        write_marker(self.folder.marker_file, self.folder.path, lock, written_now=is_new)
+        write_marker(marker, self.folder.path, lock, written_now=is_new)
         return lock
 
     def _list(self, hub: Hub) -> Lock:
@@ -93,43 +98,48 @@ class _Fetch:
         self.progress.begin(f"asking {hub.endpoint} for the files of {model}", 0)
         lock = self.patience.call(hub.list_model, model, revision)
         if CONFIG not in {entry.path for entry in lock.entries}:
-            raise ConfigurationError(f"{model} at {revision} holds no {CONFIG}: it is no model that lingbi serves")
+            raise ConfigurationError(
+                f"{model} at {revision} holds no {CONFIG}, so it is not a model that lingbi serves; "
+                "check the model's id and the name of the revision"
+            )
         return lock
 
-    def _bring(self, hub: Hub, lock: Lock) -> None:
-        """Have every file of the lock proven: in its place or in verified/."""
+    def _complete(self, hub: Hub, lock: Lock) -> None:
+        """Fetch until every file of the lock is verified, either in its place or in verified/."""
         missing = self._missing(lock)
         check_space(self.folder, missing)
         arrived = sum(arrived_bytes(self.folder, entry) for entry in missing)
-        there = lock.total_bytes - sum(entry.size for entry in missing)
-        self.progress.begin("fetching weights", lock.total_bytes, there + arrived)
+        present = lock.total_bytes - sum(entry.size for entry in missing)
+        self.progress.begin("fetching weights", lock.total_bytes, present + arrived)
         connections = self.order.settings.fetch_connections
         transfer = Transfer(hub, lock.model, lock.revision, connections, self.patience, self.progress)
-        self.patience.progress()  # what took long until now was the check of what is there
-        # The configuration alone first: another kind of model is refused before its weights come.
+        self.patience.progress()  # the time so far went into checking what was there
+        # The configuration comes first and alone, so that another kind of model is refused before its weights arrive.
         for entries in ([entry for entry in missing if entry.path == CONFIG], missing):
-            transfer.fetch([entry for entry in entries if not self._is_verified(entry)], self.folder)
+            transfer.fetch(self._unverified(entries), self.folder)
             self._check_config(lock)
-        unproven = [entry.path for entry in missing if not self._is_verified(entry)]
-        if unproven:  # another program has been in .lingbi/
-            raise FetchError(
-                f"{', '.join(unproven[:3])} did not arrive in {self.folder.verified}; run it again to go on"
-            )
+        lost = [entry.path for entry in self._unverified(missing)]
+        if lost:  # another program has changed .lingbi/
+            raise FetchError(f"{', '.join(lost[:3])} did not arrive in {self.folder.verified}; run it again to resume")
 
-    def _missing(self, lock: Lock) -> list:
-        """Entries whose bytes are neither proven in verified/ nor, by a check now, in their place."""
-        rest = [entry for entry in lock.entries if not self._is_verified(entry)]
-        placed = [entry for entry in rest if (size_and_time(self.folder.path, entry.path) or [None])[0] == entry.size]
+    def _missing(self, lock: Lock) -> list[Entry]:
+        """Entries whose files are neither in verified/ nor, checked now, in their places."""
+        rest = self._unverified(lock.entries)
+        placed = [entry for entry in rest if self._has_size(entry)]
         faults = find_faults(self.folder.path, placed, self.progress, self.stop)
         if self.stop.is_set():
-            raise Stopped("stopped while the files that are there were checked")
+            raise Aborted("aborted while the files that are already there were being checked")
         for path in faults:
-            log.warning("%s %s; it is replaced when the right one has come", self.folder.path / path, faults[path])
+            log.warning("%s %s; it is replaced once the right one has arrived", self.folder.path / path, faults[path])
         right = {entry.path for entry in placed} - set(faults)
         return [entry for entry in rest if entry.path not in right]
 
-    def _is_verified(self, entry: Entry) -> bool:
-        return (self.folder.verified / entry.sha256).exists()
+    def _has_size(self, entry: Entry) -> bool:
+        present = size_and_time(self.folder.path, entry.path)
+        return present is not None and present[0] == entry.size
+
+    def _unverified(self, entries: Iterable[Entry]) -> list[Entry]:
+        return [entry for entry in entries if not self.folder.is_verified(entry)]
 
     def _check_config(self, lock: Lock) -> None:
         (entry,) = (entry for entry in lock.entries if entry.path == CONFIG)
@@ -140,23 +150,24 @@ class _Fetch:
 
 def hub_of(settings: Settings, stop: threading.Event | None = None) -> Hub:
     """The hub that the settings name."""
-    return Hub(settings.hub_endpoint, read_token(settings.hub_token_file), stop, settings.fetch_patience_s)
+    token = read_token(settings.hub_token_file) if settings.hub_token_file else None
+    return Hub(settings.hub_endpoint, token, stop, settings.fetch_patience_s)
 
 
-def choose(order: Order, old: Lock | None, wanted: Lock | None) -> Lock | None:
-    """The lock to fetch by; None: ask the hub. Raises ConfigurationError where the folder holds another."""
-    if wanted is not None and old is not None and old.digest == wanted.digest:
+def choose(order: Order, old: Lock | None, required: Lock | None) -> Lock | None:
+    """The lock to fetch by, or None to ask the hub. Raises ConfigurationError if the folder holds another model."""
+    if required is not None and old is not None and old.digest == required.digest:
         return old
     if old is None or order.update:
-        return wanted
-    if wanted is not None:
+        return required
+    if required is not None:
         raise ConfigurationError(
-            f"{order.folder} holds other bytes ({old.digest[:12]}) than {order.settings.weights_lock} asks for "
-            f"({wanted.digest[:12]}); give --update to replace them, or another folder in --to"
+            f"{order.folder} holds other bytes (digest {old.digest[:12]}) than {order.settings.weights_lock} requires "
+            f"({required.digest[:12]}); pass --update to replace them, or another folder in --to"
         )
     if (old.model.lower(), old.revision) != (order.model.lower(), order.settings.hub_revision):
         raise ConfigurationError(
-            f"{order.folder} holds {old.model} at {old.revision}, and {order.model} at {order.settings.hub_revision} "
-            "was asked for; give --update to replace it, or another folder in --to"
+            f"{order.folder} holds {old.model} at {old.revision}, but {order.model} at {order.settings.hub_revision} "
+            "was requested; pass --update to replace it, or another folder in --to"
         )
     return old
