@@ -150,8 +150,6 @@ class Worker:
         settings = self.settings
         running = settings.cpu_sequences if is_cpu else self.readiness.fit.max_batch_size
         self.service.take_engine(engine, running, settings.cpu_kept_sessions if is_cpu else settings.kept_sessions)
-        if is_cpu:
-            engine.engine.on_turn = self.service.vitals.model.beat
         capacity = settings.cpu_sequences * engine.session_len if is_cpu else self.readiness.fit.cache_tokens
         self.service.metrics.kv_capacity.set(capacity)
         probe = await ask_probe(self.service, self.folder.is_demo)
