@@ -7,6 +7,7 @@ from lingbi.engine.progress import PromptProgress
 from lingbi.errors import StartError
 from lingbi.images import scenes
 from lingbi.images.messages import data_url, user_message
+from lingbi.model.host_memory import CpuFit
 from lingbi.model.sizing import Fit
 from lingbi.weights.progress import Progress
 
@@ -31,7 +32,7 @@ class Readiness:
     probe: dict | None = None
     error: str | None = None
     weights: Progress = field(default_factory=Progress)  # of fetching or checking them
-    fit: Fit | None = None  # settings and memory on a GPU
+    fit: Fit | CpuFit | None = None  # the engine's settings, and the memory that they take
     loaded: float = 0.0  # share of the language model that is on the GPU
     computed: float = 0.0  # share of the probe's prompt that a CPU has computed
 
@@ -61,7 +62,7 @@ class Readiness:
 
     def report(self) -> dict:
         """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error;
-        on a GPU `gpu`: the engine's settings there, and the memory that they take.
+        `gpu` or `cpu`: the engine's settings there, and the memory that they take.
 
         While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
         """
@@ -75,8 +76,8 @@ class Readiness:
             "engine_reason": self.reason,
         }
         weights = self.weights.report() if self.phase == PREPARING else None
-        gpu = self.fit and asdict(self.fit) | {"total_mib": self.fit.total_mib}
-        extra = {"gpu": gpu, "probe": self.probe, "error": self.error, "weights": weights}
+        fit = self.fit and {self.fit.device: asdict(self.fit) | {"total_mib": self.fit.total_mib}}
+        extra = (fit or {}) | {"probe": self.probe, "error": self.error, "weights": weights}
         return report | {key: value for key, value in extra.items() if value is not None}
 
 
