@@ -92,8 +92,8 @@ class Hub:
         truncated = truncated_folder(files)
         if truncated:
             raise ConfigurationError(
-                f"{model}: the folder {truncated!r} holds {LISTING_LIMIT} files or more, and the hub lists no more than "
-                "that of one folder; fetch with a lock file made from a complete copy"
+                f"{model}: the folder {truncated!r} holds {LISTING_LIMIT} files or more, and the hub lists no more "
+                "than that of one folder; fetch with a lock file made from a complete copy"
             )
         return files
 

@@ -119,7 +119,8 @@ def _required(settings: Settings, found: Found, lock: Lock | None) -> Lock | Non
         names = f" REMOTE CODE differs: {', '.join(code)}." if code else ""
         raise ConfigurationError(
             f"{found.path} holds other bytes (digest {lock.digest[:12]}) than {settings.weights_lock} requires "
-            f"({required.digest[:12]}).{names} Update it to the lock with scripts/fetch --update, or serve another folder"
+            f"({required.digest[:12]}).{names} Update it to the lock with scripts/fetch --update, "
+            "or serve another folder"
         )
     return required
 
