@@ -21,7 +21,6 @@ from lingbi.http.readiness import (
     READY,
     WEDGED,
     Readiness,
-    ask_probe,
 )
 from lingbi.logs import configure
 from lingbi.model.folder import ModelFolder, inspect
@@ -33,7 +32,6 @@ from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
 from lingbi.weights.start import check_may_fetch, ensure
 from lingbi.worker.restarts import Restarts
-from lingbi.worker.watchdog import Watchdog
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
@@ -154,6 +152,8 @@ class Worker:
         is_cpu, fit, kept_sessions = self.choice.engine == CPU, self.readiness.fit, self.settings.kept_sessions
         self.service.take_engine(engine, fit.max_batch_size, fit.kept_sessions if is_cpu else kept_sessions)
         self.service.metrics.kv_capacity.set(fit.cache_tokens)
+        from lingbi.worker.probe import ask_probe
+
         probe = await ask_probe(self.service, self.folder.is_demo)
         if not is_cpu:  # where the template's words cost as much as an answer to some, and sessions are few
             await self.service.generator.prime()
@@ -161,6 +161,8 @@ class Worker:
         return probe
 
     def _watch(self) -> None:
+        from lingbi.worker.watchdog import Watchdog
+
         self.watchdog = Watchdog(
             self.service,
             self.server.loop,
