@@ -9,7 +9,7 @@ import pytest
 from lingbi.settings import Settings
 from tests.conftest import ROOT
 
-CODE = ("docker", "host", "training", "tests")
+CODE = ("docker", "host", "settings", "training", "tests")
 
 
 def tracked_text(*patterns: str) -> dict:
