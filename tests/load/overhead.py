@@ -30,6 +30,8 @@ SIDES = ("lingbi", "bare")
 
 def load_service(model: Path, running: int, kept_sessions: int = 0):
     """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
+    from lingbi.engine.build import build_engine
+    from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
     from lingbi.http.auth import KeyRing, ensure_keys
     from lingbi.http.metrics import Metrics
@@ -39,13 +41,12 @@ def load_service(model: Path, running: int, kept_sessions: int = 0):
     from lingbi.model.gpus import choose_engine, find_gpus
     from lingbi.model.host_memory import available_mib, check_memory
     from lingbi.settings import load_settings
-    from lingbi.worker.main import build_engine
 
     settings, folder = load_settings(cpu_sequences=running, max_batch_size=running), inspect(model)
     gpus = find_gpus()
     choice = choose_engine(settings.engine, gpus)
-    fits = check_memory(folder, choice.engine, gpus, 1, available_mib(), settings)
-    engine = build_engine(folder, settings, *fits)
+    (fit,) = check_memory(folder, choice.engine, gpus, 1, available_mib(), settings)
+    engine = build_engine(EngineNeeds(folder, settings, fit))
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     readiness = Readiness(folder.served_name, choice.engine, choice.reason)
     service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())

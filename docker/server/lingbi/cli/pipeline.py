@@ -99,8 +99,10 @@ class Describer:
     """The loaded model, and the question."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
+        from lingbi.engine.build import build_engine
+        from lingbi.engine.local import EngineNeeds
         from lingbi.http.service import image_rules
-        from lingbi.model.gpus import choose_engine, find_gpus
+        from lingbi.model.gpus import TURBOMIND, choose_engine, find_gpus
 
         self.image_rules = image_rules(settings)
         gpus = find_gpus()
@@ -109,14 +111,13 @@ class Describer:
         check_may_fetch(found, settings)
         ensure(found, settings, Progress())
         folder = inspect(found.path)
-        fit = next(iter(check_memory(folder, engine, gpus, 1, available_mib(), settings)), None)
+        (fit,) = check_memory(folder, engine, gpus, 1, available_mib(), settings)
         self.options = options
-        self.batch = options.batch or (fit.max_batch_size if fit else CPU_BATCH)
-        os.environ["LINGBI_ENGINE"] = engine  # read by the patches that choose lmdeploy's engine
+        self.batch = options.batch or (fit.max_batch_size if engine == TURBOMIND else CPU_BATCH)
         self.sessions = 0
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.engine = _build(folder, settings, fit)
+        self.engine = build_engine(EngineNeeds(folder, settings, fit))
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""
@@ -155,12 +156,6 @@ class Describer:
         async for output in self.engine.generate(messages, self.sessions, gen_config=config):
             text += output.response
         return {"text": text} | {name: getattr(output, name) for name in COUNTS}
-
-
-def _build(folder, settings: Settings, fit):
-    from lingbi.worker.main import build_engine
-
-    return build_engine(folder, settings, fit)
 
 
 def _fields(answer) -> dict:

@@ -27,7 +27,7 @@ from lingbi.weights.progress import Progress
 from lingbi.weights.start import check_may_fetch, ensure
 
 log = logging.getLogger("lingbi.entrypoint")
-COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "weights")
+COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "verify-model", "weights")
 ALONE = argparse.Namespace(server_only=True)  # page and gateway have containers of their own
 GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
