@@ -1,6 +1,6 @@
 """Decisions of the playbooks: pure functions of the inventory."""
 
-import difflib
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +17,7 @@ INTERNAL = "lingbi_run_"  # what the playbooks themselves set
 def unknown_variables(names, known):
     """Sentences for variables with lingbi's prefix that are none of lingbi's."""
     wrong = sorted(name for name in names if name.startswith(PREFIX) and name not in known and not is_own(name))
-    return [f"{name}: there is no such variable; {_hint(name, known)}" for name in wrong]
+    return [f"{name}: there is no such variable; {schema.remedy(name, known)}" for name in wrong]
 
 
 def is_own(name):
@@ -25,19 +25,18 @@ def is_own(name):
     return name.startswith(INTERNAL)
 
 
-def _hint(name, known):
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else "remove it"
+def _beside(path):
+    """A module of this repository that Ansible's own path does not lead to."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).resolve().parents[2] / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-DECLARED = {  # where settings are declared, and with which prefix
-    "docker/server/lingbi/settings.py": (r"^    (\w+): [^=\n]+ = Field\(", "LINGBI_"),
-    "docker/gateway/lingbi_gateway/settings.py": (r"^    (\w+): [^=\n]+ = setting\(", "LINGBI_GATEWAY_"),
-    "docker/ui/lingbi_ui/settings.py": (r"^    (\w+): [^=\n]+ = \w+\(", "LINGBI_UI_"),
-}
-SETTINGS_OF = {  # variable: (files that declare them, services that get them, the role whose environment has the rest)
-    "lingbi_settings": (list(DECLARED)[:1], ["server", "weights"], "server"),
-    "lingbi_gateway_settings": (list(DECLARED)[1:], ["gateway", "ui"], "gateway"),
+schema = _beside("host/schema.py")
+SETTINGS_OF = {  # variable: (parts that declare them, services that get them, the role whose environment has the rest)
+    "lingbi_settings": (["server"], ["server", "weights"], "server"),
+    "lingbi_gateway_settings": (["gateway", "page"], ["gateway", "ui"], "gateway"),
 }
 
 
@@ -58,20 +57,15 @@ def key_place(path, is_check):
 
 def setting_faults(given, variable, repository):
     """Sentences for names in lingbi_settings or lingbi_gateway_settings that are no settings, or not an inventory's."""
-    files, services, role = SETTINGS_OF[variable]
-    declared = {name for file in files for name in declared_settings(Path(repository) / file, *DECLARED[file])}
+    parts, services, role = SETTINGS_OF[variable]
+    declared = {setting.name for setting in schema.declared(*parts)}
     fixed = fixed_settings(Path(repository), services, role)
     faults = [f"{name}: the playbooks set it; leave it out" for name in sorted(set(given) & fixed)]
     unknown = sorted(set(given) - declared - fixed)
     return [
         f"{variable}: {fault}"
-        for fault in faults + [f"{name}: no such setting; {_hint(name, declared)}" for name in unknown]
+        for fault in faults + [f"{name}: no such setting; {schema.remedy(name, declared)}" for name in unknown]
     ]
-
-
-def declared_settings(file, pattern, prefix):
-    """Names of the settings that a settings.py declares."""
-    return {prefix + name.upper() for name in re.findall(pattern, file.read_text(encoding="utf-8"), re.M)}
 
 
 def fixed_settings(repository, services, role):

@@ -56,14 +56,14 @@ def test_settings_that_are_misspelt_or_the_playbooks_own_are_refused_by_name(var
 def test_the_settings_that_are_known_are_those_of_the_programs():
     from lingbi.settings import Settings as Server
     from lingbi_gateway.settings import Settings as Gateway
+    from lingbi_ui.settings import Settings as Page
 
-    server, gateway, page = filters.DECLARED
-    known = {
-        file: filters.declared_settings(variables.ROOT / file, *filters.DECLARED[file]) for file in filters.DECLARED
-    }
-    assert known[server] == {f"LINGBI_{name.upper()}" for name in Server.model_fields}
-    assert known[gateway] == {f"LINGBI_GATEWAY_{item.name.upper()}" for item in dataclasses.fields(Gateway)}
-    assert {"LINGBI_UI_KEEP_FILES_H", "LINGBI_UI_API_KEY_FILE"} <= known[page]
+    server = {f"LINGBI_{name.upper()}" for name in Server.model_fields}
+    others = {f"LINGBI_GATEWAY_{item.name.upper()}" for item in dataclasses.fields(Gateway)}
+    others |= {f"LINGBI_UI_{name.upper()}" for name in Page.model_fields}
+    for variable, declared in (("lingbi_settings", server), ("lingbi_gateway_settings", others)):
+        parts = filters.SETTINGS_OF[variable][0]
+        assert {setting.name for setting in filters.schema.declared(*parts)} == declared
 
 
 @pytest.mark.parametrize(
