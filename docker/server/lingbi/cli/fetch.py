@@ -1,4 +1,4 @@
-"""scripts/fetch: fetch a model's weights into a folder, every file verified, or say why that failed."""
+"""scripts/fetch: fetch a model's weights into a folder and verify every file."""
 
 import argparse
 import sys
@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/fetch",
-        description="Fetch a model's weights into a folder, every file verified, or say why that failed.",
+        prog="scripts/fetch", description="Fetch a model's weights into a folder and verify every file."
     )
     parser.add_argument("--model", required=True, help=f"{', '.join(catalogue.names())}, or a ModelScope id owner/name")
     parser.add_argument("--to", type=Path, help="folder that will hold the model (default: models/MODEL)")

@@ -63,7 +63,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--to", type=Path, help="folder that will hold the model (default: models/MODEL)")
     command.add_argument("--lock", type=Path, help="accept only the bytes of this lock file")
     add("lock", run_lock, "print a model's lock, which says which bytes it has").add_argument("model", help=model)
-    command = add("share", run_share, "be a hub for other hosts (LINGBI_HUB_ENDPOINT) until interrupted")
+    command = add(
+        "share", run_share, "serve a model to other hosts as their hub (LINGBI_HUB_ENDPOINT), until interrupted"
+    )
     command.add_argument("model", help=model)
     command.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
     command.add_argument("--port", type=int, required=True, help="port to listen on")

@@ -54,6 +54,7 @@ class Progress:
                 self.done_bytes += count
 
     def report(self) -> Report:
+        """Its state now."""
         with self._lock:
             now = time.monotonic()
             self._seen.append((now, self.done_bytes))
