@@ -89,7 +89,7 @@ def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
     [
         ({"LINGBI_PORT": "none"}, "LINGBI_PORT='none'"),
         ({"LINGBI_PICTURE_NETWORKS": "10.0.0.300"}, "LINGBI_PICTURE_NETWORKS='10.0.0.300'"),
-        ({"LINGBI_MODEL": "vl-7b", "LINGBI_FETCH": "never"}, "LINGBI_FETCH=never forbids to fetch it"),
+        ({"LINGBI_MODEL": "vl-7b", "LINGBI_FETCH": "never"}, "LINGBI_FETCH=never forbids fetching it"),
         ({"LINGBI_GATEWAY_PROT": "1", "LINGBI_VERSION": "1.0"}, ""),
     ],
 )
