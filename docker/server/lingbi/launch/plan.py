@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError
+from lingbi.launch.addresses import url_host
 from lingbi.launch.edge import Front, decide_front
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
@@ -45,8 +46,7 @@ def resolved(plan: Plan) -> Settings:
 
 def worker_address(settings: Settings, worker: int) -> str:
     """HOST:PORT of a worker, as seen from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"[{host}]:{settings.port + worker}" if ":" in host else f"{host}:{settings.port + worker}"
+    return f"{url_host(settings.host)}:{settings.port + worker}"
 
 
 def page_key_file(settings: Settings) -> Path:
