@@ -1,4 +1,4 @@
-"""Whether a model fits the memory of a machine, told before anything is loaded; fit.py tells of a GPU."""
+"""Whether a model fits the host memory of a machine, told before anything is loaded; sizing.py tells of a GPU."""
 
 from pathlib import Path
 
@@ -6,8 +6,6 @@ import psutil
 
 from lingbi.errors import ConfigurationError
 from lingbi.model.folder import ModelFolder
-from lingbi.model.gpus import CPU
-from lingbi.model.sizing import fit_on
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
@@ -33,24 +31,33 @@ def needed_mib(folder: ModelFolder) -> int:
 
 def available_mib(cgroup: Path = CGROUP) -> int:
     """MiB of host memory that a new process can have, within the limit of its control group."""
-    free = psutil.virtual_memory().available // MIB
+    free, room = psutil.virtual_memory().available // MIB, _room_mib(cgroup)
+    return free if room is None else min(free, room)
+
+
+def whole_mib(cgroup: Path = CGROUP) -> int:
+    """MiB of the machine's memory, or what its control group leaves of it where that is less than what is free."""
+    memory, room = psutil.virtual_memory(), _room_mib(cgroup)
+    is_limited = room is not None and room < memory.available // MIB
+    return room if is_limited else memory.total // MIB
+
+
+def _room_mib(cgroup: Path) -> int | None:
+    """MiB that a control group may still take; None: it has no limit."""
     for names in CGROUP_FILES:
         try:
             limit, used = ((cgroup / name).read_text().strip() for name in names)
         except OSError:
             continue
-        return free if limit == "max" else min(free, (int(limit) - int(used)) // MIB)
-    return free
+        return None if limit == "max" else (int(limit) - int(used)) // MIB
+    return None
 
 
-def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int, settings) -> list:
-    """The Fit of each worker's GPU (none on the CPU). Raises ConfigurationError with both numbers for what does not fit."""
-    if engine != CPU:
-        return [fit_on(folder, gpu, settings) for gpu in gpus[:workers]]
-    needed = needed_mib(folder) * workers
+def check_host_memory(model, workers: int, host_mib: int) -> None:
+    """Raise ConfigurationError, with both numbers, where the CPU engine's workers need more host memory than there is."""
+    needed = needed_mib(model) * workers
     if needed > host_mib:
         raise ConfigurationError(
-            f"{folder.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "
+            f"{model.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "
             "free some, or use --model vl-1_8b or demo"
         )
-    return []
