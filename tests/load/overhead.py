@@ -30,6 +30,8 @@ SIDES = ("lingbi", "bare")
 
 def load_service(model: Path, running: int, kept_sessions: int = 0):
     """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
+    from lingbi.engine.build import build_engine
+    from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
     from lingbi.http.auth import KeyRing, ensure_keys
     from lingbi.http.metrics import Metrics
@@ -38,11 +40,10 @@ def load_service(model: Path, running: int, kept_sessions: int = 0):
     from lingbi.model.resources import find_resources
     from lingbi.planner import plan
     from lingbi.settings import load_settings
-    from lingbi.worker.main import build_engine
 
     settings = load_settings(model=str(model), workers=1, cpu_sequences=running, max_batch_size=running)
     placement = plan(settings, find_resources())
-    engine = build_engine(placement.model, settings, *placement.fits)
+    engine = build_engine(EngineNeeds(placement.model, settings, *placement.fits))
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     readiness = Readiness(placement.served_name, placement.choice.engine, placement.choice.reason)
     service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())

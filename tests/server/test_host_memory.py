@@ -7,7 +7,8 @@ import pytest
 
 from lingbi.errors import ConfigurationError
 from lingbi.model.folder import inspect
-from lingbi.model.host_memory import MIB, available_mib, check_host_memory, needed_mib, whole_mib
+from lingbi.model.host_memory import MIB, available_mib, check_memory, needed_mib, whole_mib
+from lingbi.settings import Settings
 from tests.conftest import DEMO
 
 
@@ -18,16 +19,16 @@ def big():
 
 def test_a_model_that_does_not_fit_is_refused_with_both_numbers(big):
     needed = needed_mib(big)
-    check_host_memory(big, 1, needed)
+    check_memory(big, "cpu", [], 1, needed, Settings())
     with pytest.raises(ConfigurationError, match=f"big needs {needed} MiB, and {needed - 1} MiB are"):
-        check_host_memory(big, 1, needed - 1)
+        check_memory(big, "cpu", [], 1, needed - 1, Settings())
 
 
 def test_every_worker_needs_its_own_memory(big):
     needed = 3 * needed_mib(big)
-    check_host_memory(big, 3, needed)
+    check_memory(big, "cpu", [], 3, needed, Settings())
     with pytest.raises(ConfigurationError, match=f"big needs {needed} MiB"):
-        check_host_memory(big, 3, needed - 1)
+        check_memory(big, "cpu", [], 3, needed - 1, Settings())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 from lingbi.model.folder import ModelFolder, inspect
 from lingbi.model.gpus import CPU, TURBOMIND, Choice, choose_engine
-from lingbi.model.host_memory import check_host_memory
+from lingbi.model.host_memory import check_memory
 from lingbi.model.resolve import Found, find_model, takes_any
 from lingbi.model.resources import Resources
 from lingbi.model.sizing import fit_on
@@ -23,8 +23,8 @@ from lingbi.weights.start import check_may_fetch
 class Placement:
     """Which engine serves which model on a machine, and with how many workers.
 
-    model: as identify tells it; fits: the Fit of each worker's GPU, none on the CPU and for a model that nothing is
-    known of yet.
+    model: as identify tells it; fits: each worker's, of its GPU (Fit) or of its share of the host's memory (CpuFit), none
+    for a model that nothing is known of yet.
     """
 
     choice: Choice
@@ -70,7 +70,8 @@ def fault_on(found: Found, settings: Settings, engine: str, gpus: list) -> str |
         return "is slow on the CPU and served there only when it is named"
     folder = inspect(found.path)
     try:
-        fit_on_each(folder, gpus[: count_workers(settings, engine, gpus)], settings)
+        for gpu in gpus[: count_workers(settings, engine, gpus)]:
+            fit_on(folder, gpu, settings)
     except ConfigurationError as error:
         return f"does not fit ({error})"
     return None
@@ -82,11 +83,9 @@ def place(choice: Choice, found: Found, settings: Settings, resources: Resources
     workers = count_workers(settings, choice.engine, resources.gpus)
     check_workers(workers, choice.engine, resources.gpus)
     fits = ()
-    if model and choice.engine == CPU:
-        check_host_memory(model, workers, resources.host_mib)
-    elif model:
-        fits = fit_on_each(model, resources.gpus[:workers], settings)
-    return Placement(choice, found, model, workers, fits)
+    if model:
+        fits = check_memory(model, choice.engine, resources.gpus, workers, resources.host_mib, settings)
+    return Placement(choice, found, model, workers, tuple(fits))
 
 
 def identify(found: Found) -> ModelFolder | catalogue.Model | None:
@@ -106,8 +105,3 @@ def check_workers(workers: int, engine: str, gpus: list) -> None:
     """Raise ConfigurationError for more workers than there are GPUs for them."""
     if engine == TURBOMIND and workers > len(gpus):
         raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
-
-
-def fit_on_each(model: ModelFolder | catalogue.Model, gpus: list, settings: Settings) -> tuple:
-    """The Fit of each of these GPUs. Raises ConfigurationError, with both numbers, where one has too little room."""
-    return tuple(fit_on(model, gpu, settings) for gpu in gpus)

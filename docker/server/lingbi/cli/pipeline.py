@@ -21,7 +21,7 @@ from lingbi import planner
 from lingbi.cli.rows import FORMATS, Rows
 from lingbi.errors import LingbiError
 from lingbi.images.sources import find_sources, load_source
-from lingbi.model.gpus import find_gpus
+from lingbi.model.gpus import TURBOMIND, find_gpus
 from lingbi.model.host_memory import available_mib
 from lingbi.model.resources import Resources
 from lingbi.settings import Settings, load_settings
@@ -101,6 +101,8 @@ class Describer:
     """The loaded model, and the question."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
+        from lingbi.engine.build import build_engine
+        from lingbi.engine.local import EngineNeeds
         from lingbi.http.service import image_rules
 
         self.image_rules = image_rules(settings)
@@ -108,14 +110,13 @@ class Describer:
         choice, found = planner.choose(settings, gpus)
         ensure(found, settings, Progress())
         placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
-        fit = next(iter(placement.fits), None)
+        (fit,) = placement.fits
         self.options = options
-        self.batch = options.batch or (fit.max_batch_size if fit else CPU_BATCH)
-        os.environ["LINGBI_ENGINE"] = choice.engine  # read by the patches that choose lmdeploy's engine
+        self.batch = options.batch or (fit.max_batch_size if choice.engine == TURBOMIND else CPU_BATCH)
         self.sessions = 0
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.engine = _build(placement.model, settings, fit)
+        self.engine = build_engine(EngineNeeds(placement.model, settings, fit))
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""
@@ -154,12 +155,6 @@ class Describer:
         async for output in self.engine.generate(messages, self.sessions, gen_config=config):
             text += output.response
         return {"text": text} | {name: getattr(output, name) for name in COUNTS}
-
-
-def _build(folder, settings: Settings, fit):
-    from lingbi.worker.main import build_engine
-
-    return build_engine(folder, settings, fit)
 
 
 def _fields(answer) -> dict:

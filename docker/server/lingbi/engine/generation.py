@@ -16,6 +16,7 @@ from lmdeploy.messages import EngineGenerationConfig
 from lmdeploy.tokenizer import DetokenizeState
 
 from lingbi.api_errors import EngineFault
+from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt, answer_room, assemble, check_characters, plain, render, tokenise
 from lingbi.engine.sessions import Sessions
 from lingbi.engine.stop_words import StopWords
@@ -28,12 +29,16 @@ ENCODER_REQUESTS = 16  # requests whose decoded pictures are in memory at once
 
 @dataclass
 class Step:
-    """What an answer has become: its new text and tokens, and why it ended, if it did."""
+    """What an answer has become: its new text and tokens, and why it ended, if it did.
+
+    prompt: how far the prompt is, in steps before the first token.
+    """
 
     text: str
     token_ids: list
-    logprobs: list | None
-    finish_reason: str | None
+    logprobs: list | None = None
+    finish_reason: str | None = None
+    prompt: PromptProgress | None = None
 
 
 class Generator:
@@ -139,9 +144,13 @@ class Generator:
 
 @dataclass
 class Progress:
-    """The newest output of the engine; outputs hold the whole answer so far, so older ones can go."""
+    """The newest output of the engine; outputs hold the whole answer so far, so older ones can go.
+
+    prompt: how far the prompt is, until that has been told.
+    """
 
     output: object = None
+    prompt: PromptProgress | None = None
     error: Exception | None = None
     is_done: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,9 +187,13 @@ class Answer:
                     stream_output=True,
                     sequence_start=self.place.step == 0,
                     sequence_end=self.generator.sessions.limit == 0,
+                    with_progress=True,
                 ):
                     pulse.beat()
-                    progress.output = output
+                    if isinstance(output, PromptProgress):
+                        progress.prompt = output
+                    else:
+                        progress.output, progress.prompt = output, None
                     progress.changed.set()
         except Exception as error:  # whatever the engine raises belongs to this request
             log.exception("the engine failed on session %s", self.place.session_id)
@@ -204,6 +217,10 @@ class Answer:
             if self.progress.error:
                 raise EngineFault("the engine failed on this request; the server's log has the details")
             is_done, output = self.progress.is_done, self.progress.output
+            if self.progress.prompt:
+                told, self.progress.prompt = self.progress.prompt, None
+                yield Step("", [], prompt=told)
+                continue
             seen = len(self.token_ids)
             new_ids = output.token_ids[seen : self.config.max_new_tokens] if output else []
             if not new_ids and not is_done:

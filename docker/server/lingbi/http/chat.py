@@ -6,7 +6,7 @@ import re
 from starlette.requests import Request
 
 from lingbi.api_errors import BadRequest, UnknownModel
-from lingbi.http.exchange import Events, Exchange, first_and_rest, read_body, unless_gone
+from lingbi.http.exchange import Events, Exchange, first_and_rest, prompt_comment, read_body, unless_gone
 from lingbi.http.protocol import (
     ChatChoice,
     ChatChunk,
@@ -104,6 +104,8 @@ class ChatExchange(Exchange):
         chunk = self.chunks(ChatChunk)
         yield chunk([ChunkChoice(delta=Delta(role="assistant", content=""))])
         async for step in steps:
+            if step.prompt:
+                yield prompt_comment(step.prompt)
             if step.text or (self.body.logprobs and step.token_ids):
                 logprobs = Logprobs(content=self.logprobs(step)) if self.body.logprobs else None
                 yield chunk([ChunkChoice(delta=Delta(content=step.text), logprobs=logprobs)])

@@ -295,9 +295,22 @@ class OnGpu(BaseModel):
     total_mib: int
 
 
+class OnCpu(BaseModel):
+    """The CPU engine's settings, in tokens, answers and sessions, and the most memory that they take, in MiB."""
+
+    session_len: int
+    max_batch_size: int
+    kept_sessions: int
+    prefill_tokens: int
+    weights_mib: int
+    runtime_mib: int
+    cache_mib: int
+    total_mib: int
+
+
 class Ready(BaseModel):
     """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked;
-    gpu: where the engine is on one."""
+    gpu, cpu: what the engine takes there."""
 
     status: Literal["ready", "not ready"]
     phase: str
@@ -307,6 +320,7 @@ class Ready(BaseModel):
     engine: str
     engine_reason: str
     gpu: OnGpu | None = None
+    cpu: OnCpu | None = None
     weights: Weights | None = None
     probe: dict[str, float] | None = None
     error: str | None = None

@@ -3,9 +3,11 @@
 import time
 from dataclasses import asdict, dataclass, field
 
+from lingbi.engine.progress import PromptProgress
 from lingbi.errors import StartError
 from lingbi.images import scenes
 from lingbi.images.messages import data_url, user_message
+from lingbi.model.host_memory import CpuFit
 from lingbi.model.sizing import Fit
 from lingbi.weights.progress import Progress
 
@@ -30,8 +32,9 @@ class Readiness:
     probe: dict | None = None
     error: str | None = None
     weights: Progress = field(default_factory=Progress)  # of fetching or checking them
-    fit: Fit | None = None  # settings and memory on a GPU
+    fit: Fit | CpuFit | None = None  # the engine's settings, and the memory that they take
     loaded: float = 0.0  # share of the language model that is on the GPU
+    computed: float = 0.0  # share of the probe's prompt that a CPU has computed
 
     @property
     def is_ready(self) -> bool:
@@ -44,14 +47,22 @@ class Readiness:
         """So much of the language model has been loaded."""
         self.loaded = done_bytes / all_bytes
 
+    def probe_computed(self, prompt: PromptProgress) -> None:
+        """So much of the probe's prompt has been computed."""
+        self.computed = prompt.done_tokens / prompt.all_tokens
+
     def progress(self) -> float:
         """How far a start is, from 0 to 1."""
         begun = PROGRESS.get(self.phase, 1.0)
-        return begun + (PROGRESS[PROBING] - begun) * self.loaded if self.phase == LOADING_MODEL else begun
+        if self.phase == LOADING_MODEL:
+            return begun + (PROGRESS[PROBING] - begun) * self.loaded
+        if self.phase == PROBING:
+            return begun + (1.0 - begun) * self.computed
+        return begun
 
     def report(self) -> dict:
         """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error;
-        on a GPU `gpu`: the engine's settings there, and the memory that they take.
+        `gpu` or `cpu`: the engine's settings there, and the memory that they take.
 
         While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
         """
@@ -65,8 +76,8 @@ class Readiness:
             "engine_reason": self.reason,
         }
         weights = self.weights.report() if self.phase == PREPARING else None
-        gpu = self.fit and asdict(self.fit) | {"total_mib": self.fit.total_mib}
-        extra = {"gpu": gpu, "probe": self.probe, "error": self.error, "weights": weights}
+        fit = self.fit and {self.fit.device: asdict(self.fit) | {"total_mib": self.fit.total_mib}}
+        extra = (fit or {}) | {"probe": self.probe, "error": self.error, "weights": weights}
         return report | {key: value for key, value in extra.items() if value is not None}
 
 
@@ -95,6 +106,8 @@ async def ask_probe(service, is_demo: bool) -> dict:
     answer = await generator.start(prompt, engine_options(request, PROBE_TOKENS, generator.engine.stop_words, None))
     try:
         async for step in answer:
+            if step.prompt:
+                service.readiness.probe_computed(step.prompt)
             text += step.text
     finally:
         answer.close()

@@ -1,4 +1,4 @@
-"""Which engine a machine gets, and why."""
+"""The GPUs of a machine, and which engine it gets for them."""
 
 import os
 from dataclasses import dataclass, replace

@@ -77,6 +77,8 @@ class Fit:
     runtime_mib: int
     cache_mib: int
 
+    device = "gpu"
+
     @property
     def cache_tokens(self) -> int:
         return self.blocks * BLOCK_TOKENS
