@@ -12,7 +12,7 @@ from lingbi.launch.plan import decide, resolved
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
 from lingbi.model.gpus import Gpu
-from lingbi.model.host_memory import needed_mib
+from lingbi.model.host_memory import fit_on_cpu, needed_mib
 from lingbi.model.resources import Resources
 from lingbi.model.sizing import fit, least_mib
 from lingbi.settings import Settings
@@ -41,7 +41,8 @@ def test_a_placement_tells_engine_model_workers_and_room(tmp_path):
     assert placement.model == inspect(DEMO) and placement.served_name == catalogue.DEMO_SERVED_NAME
     assert placement.fits == tuple(fit(placement.model, card.free_mib) for card in cards)
     alone = planner.plan(settings_for(tmp_path, model="demo"), NO_GPU)
-    assert (alone.choice.engine, alone.workers, alone.fits) == ("cpu", 1, ())
+    assert (alone.choice.engine, alone.workers) == ("cpu", 1)
+    assert alone.fits == (fit_on_cpu(alone.model, PLENTY_MIB, Settings()),)
 
 
 def test_a_model_that_is_to_be_fetched_is_judged_by_the_catalogue_or_not_at_all(tmp_path):
