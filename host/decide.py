@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from host import env_file
+from host.addresses import url_host
 from host.env_file import PREFIX_FILE, ROOT
 from host.machine import Machine
 from host.schema import declared, default_of
@@ -88,9 +89,8 @@ def is_tls(values: dict[str, str]) -> bool:
 
 def url(values: dict[str, str]) -> str:
     """The gateway's address, as seen from this machine."""
-    address = values["LINGBI_PUBLISH_ADDRESS"]
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, address)
-    return f"{'https' if is_tls(values) else 'http'}://{address}:{values['LINGBI_GATEWAY_PORT']}"
+    host = url_host(values["LINGBI_PUBLISH_ADDRESS"])
+    return f"{'https' if is_tls(values) else 'http'}://{host}:{values['LINGBI_GATEWAY_PORT']}"
 
 
 def why_engine(values: dict[str, str], machine: Machine) -> str:
