@@ -1,6 +1,5 @@
 """Decisions of the playbooks: pure functions of the inventory."""
 
-import difflib
 import json
 import os
 import re
@@ -10,78 +9,10 @@ import yaml
 
 from ansible.errors import AnsibleFilterError
 
-PREFIX = "lingbi_"
-INTERNAL = "lingbi_run_"  # what the playbooks themselves set
-
-
-def unknown_variables(names, known):
-    """Sentences for variables with lingbi's prefix that are none of lingbi's."""
-    wrong = sorted(name for name in names if name.startswith(PREFIX) and name not in known and not is_own(name))
-    return [f"{name}: there is no such variable; {_hint(name, known)}" for name in wrong]
-
-
-def is_own(name):
-    """Whether a variable is set by the playbooks."""
-    return name.startswith(INTERNAL)
-
-
-def _hint(name, known):
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else "remove it"
-
-
-DECLARED = {  # where settings are declared, and with which prefix
-    "docker/server/lingbi/settings.py": (r"^    (\w+): [^=\n]+ = Field\(", "LINGBI_"),
-    "docker/gateway/lingbi_gateway/settings.py": (r"^    (\w+): [^=\n]+ = setting\(", "LINGBI_GATEWAY_"),
-    "docker/ui/lingbi_ui/settings.py": (r"^    (\w+): [^=\n]+ = \w+\(", "LINGBI_UI_"),
-}
-SETTINGS_OF = {  # variable: (files that declare them, services that get them, the role whose environment has the rest)
-    "lingbi_settings": (list(DECLARED)[:1], ["server", "weights"], "server"),
-    "lingbi_gateway_settings": (list(DECLARED)[1:], ["gateway", "ui"], "gateway"),
-}
-
-
-def value_faults(values):
-    """Sentences for values that no type tells from right ones."""
-    faults = []
-    if not isinstance(values["version"], str):
-        faults.append(f"lingbi_version: {values['version']} is a number, and 1.10 would be 1.1; put it in quotes")
-    if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|100%", str(values["serial"])):
-        faults.append(f"lingbi_serial: {values['serial']} is neither a number of hosts nor a part, as in 2 or 10%")
-    return faults
-
 
 def key_place(path, is_check):
     """Where the password lookup looks for a key; in check mode a new one is kept nowhere."""
     return path if os.path.exists(path) or not is_check else os.devnull
-
-
-def setting_faults(given, variable, repository):
-    """Sentences for names in lingbi_settings or lingbi_gateway_settings that are no settings, or not an inventory's."""
-    files, services, role = SETTINGS_OF[variable]
-    declared = {name for file in files for name in declared_settings(Path(repository) / file, *DECLARED[file])}
-    fixed = fixed_settings(Path(repository), services, role)
-    faults = [f"{name}: the playbooks set it; leave it out" for name in sorted(set(given) & fixed)]
-    unknown = sorted(set(given) - declared - fixed)
-    return [
-        f"{variable}: {fault}"
-        for fault in faults + [f"{name}: no such setting; {_hint(name, declared)}" for name in unknown]
-    ]
-
-
-def declared_settings(file, pattern, prefix):
-    """Names of the settings that a settings.py declares."""
-    return {prefix + name.upper() for name in re.findall(pattern, file.read_text(encoding="utf-8"), re.M)}
-
-
-def fixed_settings(repository, services, role):
-    """Names whose values the compose file or the role gives; another one would be lost, or two would stand there."""
-    compose = yaml.safe_load((repository / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    rendered = yaml.safe_load((repository / f"ansible/roles/{role}/vars/main.yml").read_text(encoding="utf-8"))
-    given = {
-        name: str(value) for service in services for name, value in compose[service].get("environment", {}).items()
-    }
-    return {name for name, value in given.items() if f"${{{name}" not in value} | set(rendered[f"{role}_environment"])
 
 
 def endpoints(host):
@@ -252,7 +183,6 @@ class FilterModule:
 
     def filters(self):
         return {
-            "lingbi_unknown_variables": unknown_variables,
             "lingbi_endpoints": endpoints,
             "lingbi_worker_count": worker_count,
             "lingbi_gateway_place": gateway_place,
@@ -267,8 +197,6 @@ class FilterModule:
             "lingbi_key_file": key_file,
             "lingbi_key_secret": key_secret,
             "lingbi_fault": fault,
-            "lingbi_setting_faults": setting_faults,
-            "lingbi_value_faults": value_faults,
             "lingbi_key_place": key_place,
             "lingbi_last_words": last_words,
             "lingbi_first_line": first_line,

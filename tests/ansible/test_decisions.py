@@ -9,6 +9,7 @@ from tests.ansible import fleet_simulation, variables
 from tests.ansible.plugins import load
 
 filters = load("filter_plugins/lingbi.py")
+settings = load("filter_plugins/settings.py")
 lock = load("library/rollout_lock.py")
 summary = load("callback_plugins/rollout_summary.py")
 
@@ -23,13 +24,13 @@ summary = load("callback_plugins/rollout_summary.py")
     ],
 )
 def test_values_that_no_type_tells_from_right_ones_are_refused(version, serial, word):
-    (fault,) = filters.value_faults({"version": version, "serial": serial})
+    (fault,) = settings.value_faults({"version": version, "serial": serial})
     assert word in fault
 
 
 @pytest.mark.parametrize("serial", [1, "3", "10%", "100%"])
 def test_numbers_and_parts_of_hosts_are_right(serial):
-    assert filters.value_faults({"version": "1.10", "serial": serial}) == []
+    assert settings.value_faults({"version": "1.10", "serial": serial}) == []
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_numbers_and_parts_of_hosts_are_right(serial):
     ],
 )
 def test_settings_that_are_misspelt_or_the_playbooks_own_are_refused_by_name(variable, given, words):
-    faults = filters.setting_faults(given, variable, variables.ROOT)
+    faults = settings.setting_faults(given, variable, variables.ROOT)
     assert len(faults) == len(words) and all(word in fault for word, fault in zip(words, faults, strict=True)), faults
 
 
@@ -57,9 +58,9 @@ def test_the_settings_that_are_known_are_those_of_the_programs():
     from lingbi.settings import Settings as Server
     from lingbi_gateway.settings import Settings as Gateway
 
-    server, gateway, page = filters.DECLARED
+    server, gateway, page = settings.DECLARED
     known = {
-        file: filters.declared_settings(variables.ROOT / file, *filters.DECLARED[file]) for file in filters.DECLARED
+        file: settings.declared_settings(variables.ROOT / file, *settings.DECLARED[file]) for file in settings.DECLARED
     }
     assert known[server] == {f"LINGBI_{name.upper()}" for name in Server.model_fields}
     assert known[gateway] == {f"LINGBI_GATEWAY_{item.name.upper()}" for item in dataclasses.fields(Gateway)}
@@ -88,7 +89,7 @@ def test_check_mode_makes_no_key(tmp_path):
 
 def test_a_misspelt_variable_is_named_with_the_right_one():
     known = ["lingbi_version", "lingbi_serial"]
-    assert filters.unknown_variables(["lingbi_seriall", "lingbi_run_port", "ansible_host", *known], known) == [
+    assert settings.unknown_variables(["lingbi_seriall", "lingbi_run_port", "ansible_host", *known], known) == [
         "lingbi_seriall: there is no such variable; did you mean lingbi_serial?"
     ]
 

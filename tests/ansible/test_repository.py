@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.ansible import variables
-from tests.ansible.plugins import load
+from tests.ansible.plugins import load_filters
 
 ANSIBLE = variables.ROOT / "ansible"
 
@@ -85,7 +85,7 @@ def test_every_variable_that_is_used_is_declared_and_the_other_way_round():
     text = "\n".join(file.read_text() for file in ANSIBLE.rglob("*.yml") if "argument_specs" not in file.name)
     text += "\n".join(file.read_text() for file in ANSIBLE.rglob("*.j2"))
     used = set(re.findall(r"\blingbi_[a-z_]+\b", text))
-    filters = set(load("filter_plugins/lingbi.py").FilterModule().filters())
+    filters = set(load_filters())
     groups = {"lingbi_servers", "lingbi_gateways"}
     others = {name for name in used if name.startswith("lingbi_run_")} | groups | filters
     assert used - others == set(variables.options())
