@@ -180,7 +180,7 @@ def places(docker):
 
 
 def worker_ports(wanted, gpus):
-    """Ports of this host's workers; filter_plugins/lingbi.py counts workers in the same way."""
+    """Ports of this host's workers; filter_plugins/hosts.py counts workers in the same way."""
     if not wanted["first_port"]:
         return []
     asked = len(gpus) if wanted["gpus"] == "all" else len(wanted["gpus"])
