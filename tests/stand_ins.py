@@ -21,8 +21,12 @@ ROTATION_BY_LENGTH = """        tokens = inputs_embeds.shape[1]
 ROTATION_BY_OTHER_RULE = (
     "        cos, sin = rotary_table(2 * position_ids, self.head_dim, self.theta, inputs_embeds.dtype)\n"
 )
-MODEL_INIT = "        self.theta = config.rope_theta\n        self.head_dim = config.hidden_size // config.num_attention_heads\n        self.tok"
-FLASH = """        if config.attn_implementation == "flash_attention_2":
+CONFIG_END = "        super().__init__(\n            pad_token_id=pad_token_id,\n"
+KEPT_ATTENTION = '        self.attn_implementation = kwargs.get("attn_implementation")\n'
+THETA = "        self.theta = config.rope_theta\n        self.head_dim = config.hidden_size // config.num_attention_heads\n        self.tok"
+ATTENTION = "        self.attention = config.attn_implementation\n"
+FORWARD = "        batch, tokens, _ = inputs_embeds.shape\n        n_past = "
+FLASH = """        if self.attention == "flash_attention_2":
             import flash_attn  # noqa: F401 - CUDA only
 """
 ATTENDED = "        out = F.scaled_dot_product_attention(\n"
@@ -76,7 +80,10 @@ def as_published_vl(to: Path) -> Path:
 def as_published_4khd(to: Path) -> Path:
     """As 4khd-7b: rotation by position, and a config that asks for flash attention, which is CUDA only."""
     shutil.copytree(DEMO, to)
-    edit(to / "modeling_internlm2.py", MODEL_INIT, FLASH + MODEL_INIT)
+    language = to / "modeling_internlm2.py"
+    edit(to / "configuration_internlm_xcomposer2.py", CONFIG_END, KEPT_ATTENTION + CONFIG_END)
+    edit(language, THETA, ATTENTION + THETA)
+    edit(language, FORWARD, FLASH + FORWARD)
     edit_json(to / "config.json", attn_implementation="flash_attention_2")
     return to
 

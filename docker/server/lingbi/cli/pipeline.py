@@ -17,16 +17,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lingbi import planner
 from lingbi.cli.rows import FORMATS, Rows
 from lingbi.errors import LingbiError
 from lingbi.images.sources import find_sources, load_source
-from lingbi.model.folder import inspect
-from lingbi.model.host_memory import available_mib, check_memory
-from lingbi.model.resolve import choose_model
+from lingbi.model.gpus import TURBOMIND, find_gpus
+from lingbi.model.host_memory import available_mib
+from lingbi.model.resources import Resources
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
 from lingbi.weights.progress import Progress
-from lingbi.weights.start import check_may_fetch, ensure
+from lingbi.weights.start import ensure
 
 PROMPT = "请描述图中内容"
 CPU_BATCH = 8
@@ -68,8 +69,9 @@ def parse(arguments=None) -> argparse.Namespace:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
+    """The environment's settings and the command line's; this process is the only worker."""
     settings = load_settings(model=options.model, engine=options.engine)
-    return settings.model_copy(update={"models_dir": settings.models_dir.absolute()})
+    return settings.model_copy(update={"models_dir": settings.models_dir.absolute(), "workers": 1})
 
 
 def describe_all(options: argparse.Namespace, settings: Settings) -> int:
@@ -102,22 +104,19 @@ class Describer:
         from lingbi.engine.build import build_engine
         from lingbi.engine.local import EngineNeeds
         from lingbi.http.service import image_rules
-        from lingbi.model.gpus import TURBOMIND, choose_engine, find_gpus
 
         self.image_rules = image_rules(settings)
         gpus = find_gpus()
-        engine = choose_engine(settings.engine, gpus).engine
-        found = choose_model(settings, engine, gpus)
-        check_may_fetch(found, settings)
+        choice, found = planner.choose(settings, gpus)
         ensure(found, settings, Progress())
-        folder = inspect(found.path)
-        (fit,) = check_memory(folder, engine, gpus, 1, available_mib(), settings)
+        placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
+        (fit,) = placement.fits
         self.options = options
-        self.batch = options.batch or (fit.max_batch_size if engine == TURBOMIND else CPU_BATCH)
+        self.batch = options.batch or (fit.max_batch_size if choice.engine == TURBOMIND else CPU_BATCH)
         self.sessions = 0
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.engine = build_engine(EngineNeeds(folder, settings, fit))
+        self.engine = build_engine(EngineNeeds(placement.model, settings, fit))
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""

@@ -1,4 +1,4 @@
-"""Whether a model fits the memory of a machine, told before anything is loaded; fit.py tells of a GPU."""
+"""Whether a model fits the host memory of a machine, told before anything is loaded; sizing.py tells of a GPU."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,8 @@ def _fit(model, session_len: int, at_once: int, kept: int, prefill_tokens: int) 
 
 def fit_of_worker(folder: ModelFolder, engine: str, gpus: list, host_mib: int, settings) -> Fit | CpuFit:
     """The fit of one worker that sees these GPUs. Raises ConfigurationError for what does not fit."""
-    return fit_on(folder, gpus[0], settings) if engine != CPU else fit_on_cpu(folder, host_mib, settings)
+    (fit,) = check_memory(folder, engine, gpus, 1, host_mib, settings)
+    return fit
 
 
 def uses_float32(model) -> bool:
@@ -129,14 +130,26 @@ def uses_float32(model) -> bool:
 
 def available_mib(cgroup: Path = CGROUP) -> int:
     """MiB of host memory that a new process can have, within the limit of its control group."""
-    free = psutil.virtual_memory().available // MIB
+    free, room = psutil.virtual_memory().available // MIB, _room_mib(cgroup)
+    return free if room is None else min(free, room)
+
+
+def whole_mib(cgroup: Path = CGROUP) -> int:
+    """MiB of the machine's memory, or what its control group leaves of it where that is less than what is free."""
+    memory, room = psutil.virtual_memory(), _room_mib(cgroup)
+    is_limited = room is not None and room < memory.available // MIB
+    return room if is_limited else memory.total // MIB
+
+
+def _room_mib(cgroup: Path) -> int | None:
+    """MiB that a control group may still take; None: it has no limit."""
     for names in CGROUP_FILES:
         try:
             limit, used = ((cgroup / name).read_text().strip() for name in names)
         except OSError:
             continue
-        return free if limit == "max" else min(free, (int(limit) - int(used)) // MIB)
-    return free
+        return None if limit == "max" else (int(limit) - int(used)) // MIB
+    return None
 
 
 def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int, settings) -> list:

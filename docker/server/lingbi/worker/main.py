@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
+from lingbi import planner
 from lingbi.engine.turbomind.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
 from lingbi.garbage import keep_from_collector, uncollected
@@ -21,19 +23,16 @@ from lingbi.http.readiness import (
     READY,
     WEDGED,
     Readiness,
-    ask_probe,
 )
 from lingbi.logs import configure
 from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import CPU, TURBOMIND, choose_engine, emptied, find_gpus
+from lingbi.model.gpus import CPU, TURBOMIND, emptied, find_gpus, look_at
 from lingbi.model.host_memory import available_mib, fit_on_cpu
-from lingbi.model.resolve import choose_model
 from lingbi.model.sizing import fit_when_free
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
-from lingbi.weights.start import check_may_fetch, ensure
+from lingbi.weights.start import ensure
 from lingbi.worker.restarts import Restarts
-from lingbi.worker.watchdog import Watchdog
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
@@ -66,16 +65,15 @@ class Worker:
 
         gpus = find_gpus()
         self.settings = settings
-        self.choice = choose_engine(settings.engine, gpus)
         # By what the cards hold at all: what is on one just now may be a worker that ends.
-        self.found = choose_model(settings, self.choice.engine, emptied(gpus), settings.workers or len(gpus))
-        check_may_fetch(self.found, settings)
-        name = self.found.served_name if self.found.is_to_come else inspect(self.found.path).served_name
+        self.choice, self.found = planner.choose(settings, emptied(gpus))
+        name = (planner.identify(self.found) or self.found).served_name
         ensure_keys(settings.hashed_key_file(), settings.key_file())
         self.exit_status = 0
         if self.choice.engine == TURBOMIND:
             # lmdeploy's encoder is fixed to cuda:0, so a worker sees its own GPU only.
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[settings.worker % len(gpus)].device
+            self.device = gpus[settings.worker % len(gpus)].device
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.device
             share_one_heap()
         readiness = Readiness(name, self.choice.engine, self.choice.reason)
         self.service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
@@ -124,7 +122,7 @@ class Worker:
         ensure(self.found, self.settings, self.readiness.weights)
         self.folder: ModelFolder = inspect(self.found.path)
         if self.choice.engine == TURBOMIND:
-            self.readiness.fit = fit_when_free(self.folder, lambda: find_gpus()[0], self.settings)
+            self.readiness.fit = fit_when_free(self.folder, partial(look_at, self.device), self.settings)
         else:
             self.readiness.fit = fit_on_cpu(self.folder, available_mib(), self.settings)
         log.info("memory: %s", self.readiness.fit)
@@ -154,6 +152,8 @@ class Worker:
         is_cpu, fit, kept_sessions = self.choice.engine == CPU, self.readiness.fit, self.settings.kept_sessions
         self.service.take_engine(engine, fit.max_batch_size, fit.kept_sessions if is_cpu else kept_sessions)
         self.service.metrics.kv_capacity.set(fit.cache_tokens)
+        from lingbi.worker.probe import ask_probe
+
         probe = await ask_probe(self.service, self.folder.is_demo)
         if not is_cpu:  # where the template's words cost as much as an answer to some, and sessions are few
             await self.service.generator.prime()
@@ -161,6 +161,8 @@ class Worker:
         return probe
 
     def _watch(self) -> None:
+        from lingbi.worker.watchdog import Watchdog
+
         self.watchdog = Watchdog(
             self.service,
             self.server.loop,
