@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
 import os
 import re
+import runpy
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from host.errors import Refusal
+
+if TYPE_CHECKING:
+    from lingbi.deployment import Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: what stands before the names of its images
@@ -31,21 +34,21 @@ FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_
 WHOLE = {"LINGBI_DRAIN_TIMEOUT_S": "60", "LINGBI_WORKERS": "0", "LINGBI_LOAD_TIMEOUT_S": "1800"}
 
 
-def deployment_settings() -> Iterable:
-    """The machine's own settings, from where they are declared."""
-    spec = importlib.util.spec_from_file_location("deployment", str(ROOT / "docker/server/lingbi/deployment.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.SETTINGS
+def deployment_settings() -> tuple[Setting, ...]:
+    """The machine's own settings from where they are declared."""
+    file = ROOT / "docker/server/lingbi/deployment.py"
+    settings: tuple[Setting, ...] = runpy.run_path(str(file))["SETTINGS"]
+    return settings
 
 
-def known_names(root: Path = ROOT) -> set:
+def known_names(root: Path = ROOT) -> set[str]:
     """Every setting that may stand in .env, from the classes that declare them."""
     names = {f"LINGBI_{setting.name}" for setting in deployment_settings()}
     for prefix, file in DECLARED.items():
         tree = ast.parse((root / file).read_text(encoding="utf-8"))
         fields = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings").body
-        found = [node.target.id.upper() for node in fields if isinstance(node, ast.AnnAssign)]
+        targets = [node.target for node in fields if isinstance(node, ast.AnnAssign)]
+        found = [target.id.upper() for target in targets if isinstance(target, ast.Name)]
         names |= {prefix + name for name in found if prefix != "LINGBI_" or name not in FIXED}
     return names
 
@@ -80,7 +83,7 @@ def quoted(value: str) -> str:
     return written
 
 
-def check(values: dict[str, str], known: set) -> None:
+def check(values: dict[str, str], known: set[str]) -> None:
     """Raise Refusal for an unknown name, a secret, an image without a version, or a number that is none."""
     for name, value in values.items():
         if SECRET.search(name) and name not in known or LOOKS_SECRET.fullmatch(value):

@@ -9,12 +9,15 @@ import ipaddress
 import os
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 PREFIX = "LINGBI_GATEWAY_"
 ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 TLS = ("off", "generated", "given")
+Value = TypeVar("Value")
 
 
 class GatewayError(Exception):
@@ -29,7 +32,7 @@ class ConfigurationError(GatewayError):
     exit_status = 2
 
 
-def words(text: str) -> tuple:
+def words(text: str) -> tuple[str, ...]:
     """The parts of a list with commas or spaces."""
     return tuple(part for part in re.split(r"[,\s]+", text) if part)
 
@@ -42,15 +45,15 @@ def endpoint(text: str) -> str:
     return text
 
 
-def endpoints(text: str) -> tuple:
+def endpoints(text: str) -> tuple[str, ...]:
     return tuple(endpoint(part) for part in words(text))
 
 
-def networks(text: str) -> tuple:
+def networks(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part)) for part in words(text))
 
 
-def names(text: str) -> tuple:
+def names(text: str) -> tuple[str, ...]:
     found = words(text)
     if not found or any(not re.fullmatch(r"[A-Za-z0-9.:-]+", name) for name in found):
         raise ValueError("give host names or addresses, with commas")
@@ -71,7 +74,7 @@ def optional_endpoint(text: str) -> str:
     return text and endpoint(text)
 
 
-def whole(least: int, most: int):
+def whole(least: int, most: int) -> Callable[[str], int]:
     """A reader of whole numbers between two bounds."""
 
     def read(text: str) -> int:
@@ -82,7 +85,7 @@ def whole(least: int, most: int):
     return read
 
 
-def setting(default: str, read, text: str):
+def setting(default: str, read: Callable[[str], Value], text: str) -> Value:
     """A field of the settings: its default as it would stand in the environment, its reader, its help."""
     return field(default=read(default), metadata={"read": read, "help": text})
 
@@ -95,7 +98,7 @@ class Settings:
     port: int = setting("6006", whole(1, 65535), "port that the gateway listens on")
     inner_host: str = setting("127.0.0.1", address, "address of the page's own way to the servers; never publish it")
     inner_port: int = setting("6007", whole(1, 65535), "port of the page's own way to the servers")
-    servers: tuple = setting(
+    servers: tuple[str, ...] = setting(
         "127.0.0.1:23333",
         endpoints,
         "the servers, HOST:PORT with commas; empty: the servers folder is filled otherwise",
@@ -119,10 +122,12 @@ class Settings:
         "50", whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
     )
     address_connections: int = setting("256", whole(1, 65535), "requests of one address at once")
-    allow: tuple = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
-    trusted_proxies: tuple = setting("", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed")
+    allow: tuple[str, ...] = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
+    trusted_proxies: tuple[str, ...] = setting(
+        "", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed"
+    )
     tls: str = setting("off", tls, "off, generated (a certificate signed by itself) or given (two files)")
-    tls_names: tuple = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
+    tls_names: tuple[str, ...] = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
     tls_certificate_file: Path = setting("", Path, "file with the given certificate and its chain, PEM")
     tls_key_file: Path = setting("", Path, "file with the given certificate's key, PEM")
 
@@ -132,7 +137,7 @@ class Settings:
         return self.servers_dir or self.dir / "servers"
 
 
-def load_settings(environment=os.environ) -> Settings:
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ConfigurationError that names the setting, the value seen and the remedy."""
     known = {PREFIX + item.name.upper(): item for item in fields(Settings)}
     given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
@@ -146,7 +151,7 @@ def load_settings(environment=os.environ) -> Settings:
     return settings
 
 
-def _read(key: str, value: str, metadata):
+def _read(key: str, value: str, metadata: Mapping[str, Any]) -> Any:
     try:
         return metadata["read"](value)
     except ValueError as error:

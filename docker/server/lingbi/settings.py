@@ -7,10 +7,11 @@ the program before it does anything, with the name, the value seen and the remed
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lingbi.deployment import is_another_parts
@@ -125,7 +126,7 @@ class Settings(BaseSettings):
         return self.keys_file or self.state_dir / "keys"
 
 
-def load_settings(**overrides) -> Settings:
+def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment; ``overrides`` (field names) win.
 
     Raises ConfigurationError that names the setting, the value seen and the remedy.
@@ -143,7 +144,7 @@ def load_settings(**overrides) -> Settings:
         raise ConfigurationError("; ".join(_sentence(item) for item in error.errors())) from None
 
 
-def _sentence(item: dict) -> str:
+def _sentence(item: ErrorDetails) -> str:
     name = str(item["loc"][0])
     help_text = Settings.model_fields[name].description
     return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({help_text})"

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import psutil
@@ -9,9 +10,7 @@ import psutil
 from lingbi.errors import LingbiError
 from lingbi.launch.entrypoint import ALONE, check_readable, check_writable
 from lingbi.launch.health import find_fault
-from lingbi.launch.plan import count_workers, decide
-from lingbi.model import catalogue
-from lingbi.model.folder import inspect
+from lingbi.launch.plan import count_workers, decide, facts_of
 from lingbi.model.gpus import choose_engine, emptied, find_gpus
 from lingbi.model.host_memory import MIB, available_mib, check_memory
 from lingbi.model.resolve import choose_model, find_model
@@ -21,7 +20,7 @@ from lingbi.weights.start import check_may_fetch
 MARGIN_MIB = 64  # between two looks at what is free
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 all is right, 2 something is not."""
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
     parser.add_argument(
@@ -34,7 +33,7 @@ def main(arguments=None) -> int:
     return 0 if all([run(name, check) for name, check in checks.items()]) else 2
 
 
-def run(name: str, check) -> bool:
+def run(name: str, check: Callable[[], str]) -> bool:
     """Make a check and say what came of it."""
     try:
         print(f"ok    {name:<10} {check()}")
@@ -78,7 +77,7 @@ def replacement() -> str:
     choice = choose_engine(settings.engine, cards)
     found = choose_model(settings, choice.engine, cards, settings.workers or len(cards))
     check_may_fetch(found, settings)
-    model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
+    model = facts_of(found)
     workers = count_workers(settings, choice.engine, cards)
     if model:
         check_memory(model, choice.engine, cards, workers, host_mib(), settings)
@@ -88,10 +87,10 @@ def replacement() -> str:
 def host_mib() -> int:
     """The machine's memory, or this container's share of it."""
     is_limited = available_mib() < psutil.virtual_memory().available // MIB - MARGIN_MIB
-    return available_mib() if is_limited else psutil.virtual_memory().total // MIB
+    return available_mib() if is_limited else int(psutil.virtual_memory().total) // MIB
 
 
-CHECKS = {"settings": settings, "folders": folders, "engine": engine, "start": start}
+CHECKS: dict[str, Callable[[], str]] = {"settings": settings, "folders": folders, "engine": engine, "start": start}
 
 if __name__ == "__main__":
     sys.exit(main())

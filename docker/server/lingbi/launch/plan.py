@@ -8,10 +8,12 @@ from pathlib import Path
 from lingbi.errors import ConfigurationError
 from lingbi.launch.edge import Front, decide_front
 from lingbi.model import catalogue
+from lingbi.model.catalogue import ModelFacts
 from lingbi.model.folder import inspect
-from lingbi.model.gpus import TURBOMIND, Choice, choose_engine, find_gpus
+from lingbi.model.gpus import TURBOMIND, Choice, Gpu, choose_engine, find_gpus
 from lingbi.model.host_memory import available_mib, check_memory
 from lingbi.model.resolve import Found, choose_model
+from lingbi.model.sizing import Fit
 from lingbi.settings import Settings
 from lingbi.weights.start import check_may_fetch
 
@@ -26,7 +28,7 @@ class Plan:
     choice: Choice
     workers: int
     front: Front | None
-    fits: list  # of each worker, on GPUs
+    fits: list[Fit]  # of each worker, on GPUs
 
     @property
     def url(self) -> str:
@@ -60,12 +62,9 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     choice = choose_engine(settings.engine, gpus)
     found = choose_model(settings, choice.engine, gpus, settings.workers or len(gpus))
     check_may_fetch(found, settings)
-    # What is not fetched yet is known from the catalogue, or not at all.
-    model = catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
+    model = facts_of(found)
     workers = count_workers(settings, choice.engine, gpus)
-    fits = []
-    if model:
-        fits = check_memory(model, choice.engine, gpus, workers, available_mib(), settings)
+    fits = check_memory(model, choice.engine, gpus, workers, available_mib(), settings) if model else []
     front = None
     if not options.server_only:
         servers = [worker_address(settings, worker) for worker in range(workers)]
@@ -77,7 +76,12 @@ def decide(settings: Settings, options: argparse.Namespace) -> Plan:
     return Plan(settings, found, model.served_name if model else found.served_name, choice, workers, front, fits)
 
 
-def count_workers(settings: Settings, engine: str, gpus: list) -> int:
+def facts_of(found: Found) -> ModelFacts | None:
+    """What is known of a model. One that is not fetched yet is known from the catalogue, or not at all (None)."""
+    return catalogue.find(found.hub_id or "") if found.is_to_come else inspect(found.path)
+
+
+def count_workers(settings: Settings, engine: str, gpus: list[Gpu]) -> int:
     """How many a start has. Raises ConfigurationError for more than there are GPUs for them."""
     workers = settings.workers or (len(gpus) if engine == TURBOMIND else 1)
     if engine == TURBOMIND and workers > len(gpus):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 
-def read_mapped(shard: Path) -> dict:
+def read_mapped(shard: Path) -> dict[str, torch.Tensor]:
     """Tensors of a shard by name, mapped from the file; nothing but tensors comes out of a pickle."""
     if shard.suffix == ".safetensors":
         return load_file(shard)

@@ -1,13 +1,17 @@
 """Whether a model fits the memory of a machine, told before anything is loaded; fit.py tells of a GPU."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from lingbi.errors import ConfigurationError
-from lingbi.model.folder import ModelFolder
-from lingbi.model.gpus import CPU
-from lingbi.model.sizing import fit_on
+from lingbi.model.catalogue import ModelFacts
+from lingbi.model.gpus import CPU, Gpu
+from lingbi.model.sizing import Fit, fit_on
+
+if TYPE_CHECKING:
+    from lingbi.settings import Settings
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
@@ -20,20 +24,20 @@ CGROUP_FILES = (
 )
 
 
-def uses_float32(folder: ModelFolder) -> bool:
+def uses_float32(model: ModelFacts) -> bool:
     """Whether the CPU engine computes in float32 rather than bfloat16."""
-    return folder.weight_bytes <= FLOAT32_LIMIT_BYTES
+    return model.weight_bytes <= FLOAT32_LIMIT_BYTES
 
 
-def needed_mib(folder: ModelFolder) -> int:
+def needed_mib(model: ModelFacts) -> int:
     """MiB of host memory that the CPU engine takes."""
-    weights = folder.weight_bytes // MIB
-    return weights * (2 if uses_float32(folder) else 1) + CPU_RUNTIME_MIB
+    weights = model.weight_bytes // MIB
+    return weights * (2 if uses_float32(model) else 1) + CPU_RUNTIME_MIB
 
 
 def available_mib(cgroup: Path = CGROUP) -> int:
     """MiB of host memory that a new process can have, within the limit of its control group."""
-    free = psutil.virtual_memory().available // MIB
+    free = int(psutil.virtual_memory().available) // MIB
     for names in CGROUP_FILES:
         try:
             limit, used = ((cgroup / name).read_text().strip() for name in names)
@@ -43,14 +47,16 @@ def available_mib(cgroup: Path = CGROUP) -> int:
     return free
 
 
-def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int, settings) -> list:
+def check_memory(
+    model: ModelFacts, engine: str, gpus: list[Gpu], workers: int, host_mib: int, settings: "Settings"
+) -> list[Fit]:
     """The Fit of each worker's GPU (none on the CPU). Raises ConfigurationError with both numbers for what does not fit."""
     if engine != CPU:
-        return [fit_on(folder, gpu, settings) for gpu in gpus[:workers]]
-    needed = needed_mib(folder) * workers
+        return [fit_on(model, gpu, settings) for gpu in gpus[:workers]]
+    needed = needed_mib(model) * workers
     if needed > host_mib:
         raise ConfigurationError(
-            f"{folder.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "
+            f"{model.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "
             "free some, or use --model vl-1_8b or demo"
         )
     return []

@@ -1,11 +1,17 @@
 """Turns what people name a model by into a model folder, or into where it can be fetched from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
+
+if TYPE_CHECKING:
+    from lingbi.model.gpus import Gpu
+    from lingbi.settings import Settings
 
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
@@ -37,18 +43,21 @@ class Found:
         return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
 
 
+FaultOf = Callable[[Found], str | None]  # why a model that is there is not for auto
+
+
 def is_present(folder: Path) -> bool:
     """Whether a folder holds a model's files; a fetch puts them there only when all have arrived."""
     return (folder / "config.json").exists()
 
 
-def choose_model(settings, engine: str, gpus: list, workers: int = 1) -> Found:
+def choose_model(settings: "Settings", engine: str, gpus: list["Gpu"], workers: int = 1) -> Found:
     """As find_model, where auto takes what this engine serves on this machine: see fault_on."""
     fault_of = partial(fault_on, settings=settings, engine=engine, gpus=gpus, workers=workers)
     return find_model(settings.model, settings.models_dir, fault_of)
 
 
-def fault_on(found: Found, settings, engine: str, gpus: list, workers: int) -> str | None:
+def fault_on(found: Found, settings: "Settings", engine: str, gpus: list["Gpu"], workers: int) -> str | None:
     """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
     # Here, since the small environment of scripts/fetch has neither.
     from lingbi.model.folder import inspect
@@ -65,7 +74,7 @@ def fault_on(found: Found, settings, engine: str, gpus: list, workers: int) -> s
     return None
 
 
-def find_model(name: str, models_dir: Path, fault_of=lambda found: None) -> Found:
+def find_model(name: str, models_dir: Path, fault_of: FaultOf = lambda found: None) -> Found:
     """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
     fault_of: why a model that is there is not for auto, or None. Raises ConfigurationError for a name
@@ -99,8 +108,8 @@ def _in(folder: Path, hub_id: str, name: str, models_dir: Path) -> Found:
     return Found(folder, there if is_present(folder) else f"{name}, to be fetched from ModelScope ({hub_id})", hub_id)
 
 
-def _best_present(models_dir: Path, fault_of) -> Found:
-    passed = []
+def _best_present(models_dir: Path, fault_of: FaultOf) -> Found:
+    passed: list[str] = []
     for model in catalogue.MODELS:
         found = _published(model, models_dir)
         fault = fault_of(found) if found.is_present else None

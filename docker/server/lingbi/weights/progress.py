@@ -18,7 +18,7 @@ RATE_WINDOW_S = 15
 class Progress:
     """Bytes done of a total, and what is being done; add() may be called from any thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self.begin("", 0)
 
