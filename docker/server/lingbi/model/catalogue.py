@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 TEMPLATE = "internlm-xcomposer2"
 TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
@@ -29,10 +30,16 @@ class Geometry:
     vocabulary: int = 92544
 
     @classmethod
-    def of(cls, config: dict) -> "Geometry":
+    def of(cls, config: dict[str, Any]) -> "Geometry":
         """The shape that a config.json tells."""
-        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-        return cls(*(config[name] for name in names), config["vocab_size"])
+        return cls(
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            kv_heads=config["num_key_value_heads"],
+            vocabulary=config["vocab_size"],
+        )
 
     @property
     def kv_bytes(self) -> int:
@@ -41,6 +48,21 @@ class Geometry:
 
 GEOMETRY_7B = Geometry(4096, 14336, 32, 32, 8)
 GEOMETRY_1_8B = Geometry(2048, 8192, 24, 16, 8)
+
+
+class ModelFacts(Protocol):
+    """What the memory of a model follows from: a Model here and a folder that was looked at (folder.ModelFolder) have it."""
+
+    @property
+    def served_name(self) -> str: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def image_side(self) -> int | None: ...
+    @property
+    def session_len(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -63,8 +85,8 @@ class Model:
     card_gb: int
     purpose: str
     purpose_zh: str
+    hub_id: str
     template: str = TEMPLATE
-    hub_id: str | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -75,7 +97,7 @@ class Model:
         return image_tokens(self.image_side, width, height)
 
 
-def _published(name: str, **facts) -> Model:
+def _published(name: str, **facts: Any) -> Model:
     served_name = f"internlm-xcomposer2-{name}"
     return Model(name, served_name, hub_id=f"Shanghai_AI_Laboratory/{served_name}", **facts)
 
@@ -132,7 +154,7 @@ DEMO_SERVED_NAME = "internlm-xcomposer2-demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def names() -> list:
+def names() -> list[str]:
     """Every name that people can type for a model."""
     return [*(model.name for model in MODELS), DEMO]
 
@@ -146,7 +168,7 @@ def find(name: str) -> Model | None:
     )
 
 
-def recognise(config: dict) -> Model | None:
+def recognise(config: dict[str, Any]) -> Model | None:
     """The published model with the geometry of a config.json, or None."""
     side = image_side(config)
     for model in MODELS:
@@ -155,14 +177,14 @@ def recognise(config: dict) -> Model | None:
     return None
 
 
-def image_side(config: dict) -> int | None:
+def image_side(config: dict[str, Any]) -> int | None:
     """Pixels of the square that a picture is resized to; None: tiles."""
     return None if is_4khd(config) else config.get("img_size")
 
 
-def is_4khd(config: dict) -> bool:
+def is_4khd(config: dict[str, Any]) -> bool:
     """Whether lmdeploy 0.4.1 takes this config for the tiled 4khd model in its vision part."""
-    return config["architectures"][0] == "InternLM2ForCausalLM"
+    return bool(config["architectures"][0] == "InternLM2ForCausalLM")
 
 
 def image_tokens(side: int | None, width: int, height: int) -> int:
