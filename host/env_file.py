@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from host.errors import Refusal
 from host.schema import declared, default_of, remedy
 
 if TYPE_CHECKING:
-    from lingbi.deployment import Setting
+    pass
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: what stands before the names of its images

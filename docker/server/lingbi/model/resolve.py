@@ -9,8 +9,7 @@ from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 
 if TYPE_CHECKING:
-    from lingbi.model.gpus import Gpu
-    from lingbi.settings import Settings
+    pass
 
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
