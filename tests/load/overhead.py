@@ -30,6 +30,7 @@ SIDES = ("lingbi", "bare")
 
 def load_service(model: Path, running: int, kept_sessions: int = 0):
     """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
+    from lingbi.engine.prompt_forms import form_of
     from lingbi.heartbeat import Vitals
     from lingbi.http.auth import KeyRing, ensure_keys
     from lingbi.http.metrics import Metrics
@@ -49,7 +50,8 @@ def load_service(model: Path, running: int, kept_sessions: int = 0):
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     readiness = Readiness(folder.served_name, choice.engine, choice.reason)
     service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
-    service.take_engine(engine, running, kept_sessions)
+    form = form_of(settings.prompt_form, folder, engine.chat_template)
+    service.take_engine(engine, form, running, kept_sessions)
     readiness.enter(READY)
     return service
 

@@ -200,4 +200,4 @@ def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path)
 )
 def test_tiled_image_tokens(size, tokens):
     """640x480 gives the 3232 prompt tokens measured on a GPU: 147 of text and 3085."""
-    assert catalogue.tiled_image_tokens(*size) == tokens
+    assert catalogue.tiled_image_tokens(*size, catalogue.HD_NUM) == tokens

@@ -11,6 +11,7 @@ import torch
 
 from lingbi.engine.turbomind import uploads as uploading
 from lingbi.http.openapi import describe
+from lingbi.http.protocol import Prompts
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
@@ -83,6 +84,19 @@ def test_ready_tells_what_the_engine_takes_of_a_gpu_as_the_document_says(client,
     assert set(described["required"]) == described["properties"].keys() and "MiB" in described["description"]
     kinds = {"integer": int, "string": str}
     assert all(type(told[name]) is kinds[schema["type"]] for name, schema in described["properties"].items())
+
+
+def test_ready_tells_how_prompts_are_made_as_the_document_says(client, readiness):
+    assert "prompt" not in client.get("/ready").json()
+    for told in (
+        {"form": "published", "template_tokens": 144},
+        {"form": "lmdeploy", "template_tokens": 143, "hd_num": 55},
+    ):
+        readiness.prompt = told
+        assert client.get("/ready").json()["prompt"] == told
+        assert Prompts(**told).model_dump(exclude_none=True) == told
+    schemas = describe("model")["components"]["schemas"]
+    assert {"$ref": "#/components/schemas/Prompts"} in schemas["Ready"]["properties"]["prompt"]["anyOf"]
 
 
 def test_a_workers_threads_take_short_turns_and_its_reserves_are_small_on_a_gpu_only(monkeypatch):

@@ -82,7 +82,7 @@ def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
         f"{model.weight_bytes / 1e9:.1f} GB",
         f"{geometry.layers}x{geometry.hidden_size}",
         str(geometry.kv_bytes),
-        model.image_range,
+        model.image_range(settings.hd_num),
         str(model.session_len),
         model.template,
         f"{model.card_gb} GB",
@@ -126,7 +126,8 @@ def state(model: catalogue.Model, settings: Settings, engine: str) -> str:
     here = "present" if find_model(model.name, settings.models_dir).is_present else "to be fetched"
     if engine == TURBOMIND:
         return here
-    return f"{here}, {'fits' if needed_mib(model) <= available_mib() else f'needs {needed_mib(model)} MiB'}"
+    needed = needed_mib(model, settings.hd_num)
+    return f"{here}, {'fits' if needed <= available_mib() else f'needs {needed} MiB'}"
 
 
 def table(rows: list) -> str:

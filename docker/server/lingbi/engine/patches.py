@@ -36,16 +36,17 @@ def build_encoder(model_path: str):
     from lingbi.vision.cache import FeatureCache
     from lingbi.vision.encoder import ImageEncoder
 
-    cache_bytes = load_settings().picture_cache_mib << 20
+    settings = load_settings()
+    cache_bytes = settings.picture_cache_mib << 20
     if _choice().engine == "turbomind":
         from lingbi.vision.tower import GpuVisionModel
 
-        model = GpuVisionModel(model_path)
+        model = GpuVisionModel(model_path, settings.hd_num)
         model.pin_ahead(cache_bytes)
     else:
         from lingbi.engine.cpu.checkpoint import CpuVisionModel
 
-        model = CpuVisionModel(model_path, device="cpu")
+        model = CpuVisionModel(model_path, settings.hd_num)
     after_vision()
     return ImageEncoder(model, FeatureCache(cache_bytes))
 

@@ -295,9 +295,18 @@ class OnGpu(BaseModel):
     total_mib: int
 
 
+class Prompts(BaseModel):
+    """How prompts are made: their form, the tokens that it puts around one picture and a question, and the most tiles of
+    a picture, where the model has tiles."""
+
+    form: Literal["lmdeploy", "published"]
+    template_tokens: int
+    hd_num: int | None = None
+
+
 class Ready(BaseModel):
     """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked;
-    gpu: where the engine is on one."""
+    gpu: where the engine is on one; prompt: once the model is loaded."""
 
     status: Literal["ready", "not ready"]
     phase: str
@@ -307,6 +316,7 @@ class Ready(BaseModel):
     engine: str
     engine_reason: str
     gpu: OnGpu | None = None
+    prompt: Prompts | None = None
     weights: Weights | None = None
     probe: dict[str, float] | None = None
     error: str | None = None

@@ -34,6 +34,7 @@ class Readiness:
     fit: Fit | None = None  # settings and memory on a GPU
     loaded: float = 0.0  # share of the language model that is on the GPU
     computed: float = 0.0  # share of the probe's prompt that a CPU has computed
+    prompt: dict | None = None  # how prompts are made, as protocol.Prompts
 
     @property
     def is_ready(self) -> bool:
@@ -61,7 +62,7 @@ class Readiness:
 
     def report(self) -> dict:
         """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error;
-        on a GPU `gpu`: the engine's settings there, and the memory that they take.
+        on a GPU `gpu`: the engine's settings there, and the memory that they take; `prompt`: how prompts are made.
 
         While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
         """
@@ -76,7 +77,7 @@ class Readiness:
         }
         weights = self.weights.report() if self.phase == PREPARING else None
         gpu = self.fit and asdict(self.fit) | {"total_mib": self.fit.total_mib}
-        extra = {"gpu": gpu, "probe": self.probe, "error": self.error, "weights": weights}
+        extra = {"gpu": gpu, "prompt": self.prompt, "probe": self.probe, "error": self.error, "weights": weights}
         return report | {key: value for key, value in extra.items() if value is not None}
 
 

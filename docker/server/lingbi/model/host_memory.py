@@ -7,12 +7,15 @@ import psutil
 from lingbi.errors import ConfigurationError
 from lingbi.model.folder import ModelFolder
 from lingbi.model.gpus import CPU
-from lingbi.model.sizing import fit_on
+from lingbi.model.sizing import MEASURED_TILES, fit_on
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
 FLOAT32_LIMIT_BYTES = 1 << 30
 CPU_RUNTIME_MIB = 1024  # libraries, a picture's activations, KV cache of a few answers
+# Of each tile above those that it covers: CLIP's scores of 577 tokens in 16 heads, three times at once in bfloat16.
+# Counted, and still to be measured.
+CPU_TILE_MIB = 32
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     ("memory.max", "memory.current"),
@@ -25,10 +28,11 @@ def uses_float32(folder: ModelFolder) -> bool:
     return folder.weight_bytes <= FLOAT32_LIMIT_BYTES
 
 
-def needed_mib(folder: ModelFolder) -> int:
-    """MiB of host memory that the CPU engine takes."""
+def needed_mib(folder: ModelFolder, hd_num: int) -> int:
+    """MiB of host memory that the CPU engine takes; hd_num: tiles of an image, where the model has tiles."""
     weights = folder.weight_bytes // MIB
-    return weights * (2 if uses_float32(folder) else 1) + CPU_RUNTIME_MIB
+    tiles = max(0, hd_num - MEASURED_TILES) if folder.image_side is None else 0
+    return weights * (2 if uses_float32(folder) else 1) + CPU_RUNTIME_MIB + tiles * CPU_TILE_MIB
 
 
 def available_mib(cgroup: Path = CGROUP) -> int:
@@ -47,7 +51,7 @@ def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, hos
     """The Fit of each worker's GPU (none on the CPU). Raises ConfigurationError with both numbers for what does not fit."""
     if engine != CPU:
         return [fit_on(folder, gpu, settings) for gpu in gpus[:workers]]
-    needed = needed_mib(folder) * workers
+    needed = needed_mib(folder, settings.hd_num) * workers
     if needed > host_mib:
         raise ConfigurationError(
             f"{folder.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from lingbi.engine.prompt_forms import PUBLISHED
 from lingbi.http.readiness import PROBE_QUESTION
 from lingbi.images.messages import data_url as url_of
 from lingbi.images.messages import user_message as turn
@@ -148,11 +149,20 @@ def image(target: Target) -> str:
 
 @check("prompt-tokens", applies=lambda target: published(target.model) is not None)
 def prompt_tokens(target: Target) -> str:
-    model = published(target.model)
-    expected = catalogue.TEMPLATE_TOKENS + QUESTION_TOKENS + model.image_tokens(ONE.width, ONE.height)
+    told = target.client.get("/ready").json().get("prompt", {})
+    expected = expected_tokens(published(target.model), told)
     seen = target.ask([turn(PROBE_QUESTION, data_url(ONE))], max_tokens=1)["usage"]["prompt_tokens"]
     expect(seen == expected, f"{seen} prompt tokens, expected {expected}")
     return f"{seen}"
+
+
+def expected_tokens(model: catalogue.Model, told: dict) -> int:
+    """Prompt tokens of PROBE_QUESTION about ONE; told: how a server says that it makes prompts, if it does."""
+    # The published form's words are the model folder's own, so only the server knows how many tokens they are.
+    is_own = told.get("form") == PUBLISHED
+    around = told["template_tokens"] if is_own else catalogue.TEMPLATE_TOKENS
+    hd_num = told.get("hd_num") or catalogue.HD_NUM
+    return around + QUESTION_TOKENS + model.image_tokens(ONE.width, ONE.height, hd_num)
 
 
 def published(served_name: str):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+from lingbi.engine.prompt_forms import form_of
 from lingbi.engine.turbomind.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
 from lingbi.http.auth import ensure_keys
@@ -149,7 +150,12 @@ class Worker:
         is_cpu = self.choice.engine == CPU
         settings = self.settings
         running = settings.cpu_sequences if is_cpu else self.readiness.fit.max_batch_size
-        self.service.take_engine(engine, running, settings.cpu_kept_sessions if is_cpu else settings.kept_sessions)
+        kept_sessions = settings.cpu_kept_sessions if is_cpu else settings.kept_sessions
+        form = form_of(settings.prompt_form, self.folder, engine.chat_template)
+        self.service.take_engine(engine, form, running, kept_sessions)
+        hd_num = settings.hd_num if self.folder.is_tiled else None
+        self.readiness.prompt = self.service.generator.prompt_facts() | {"hd_num": hd_num}
+        log.info("prompts in the form %(form)s, %(template_tokens)d tokens around a picture", self.readiness.prompt)
         capacity = settings.cpu_sequences * engine.session_len if is_cpu else self.readiness.fit.cache_tokens
         self.service.metrics.kv_capacity.set(capacity)
         probe = await ask_probe(self.service, self.folder.is_demo)
