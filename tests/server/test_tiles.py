@@ -136,9 +136,8 @@ def test_the_tower_takes_memory_by_the_batch_above_what_was_measured():
     at = {hd_num: sizing.tower_bytes(None, hd_num) for hd_num in HD_NUMS}
     assert {at[hd_num] for hd_num in HD_NUMS if hd_num <= MEASURED_TILES} == {at[MEASURED_TILES]}
     assert at[55] == pytest.approx(at[25] * 56 / 26) and at[25] < at[40] < at[55]
-    assert needed_mib(TILED, 55) - needed_mib(TILED, 25) == 30 * CPU_TILE_MIB and needed_mib(TILED, 1) == needed_mib(
-        TILED, 25
-    )
+    on_cpu = {hd_num: needed_mib(TILED, hd_num) for hd_num in (1, 25, 55)}
+    assert on_cpu[1] == on_cpu[25] == on_cpu[55] - 30 * CPU_TILE_MIB
 
 
 def test_a_card_too_small_for_so_many_tiles_is_told_to_take_fewer():
