@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from lingbi.settings import Settings
 from tests.conftest import ROOT
 
-CODE = ("docker", "host", "training", "tests")
+CODE = ("docker", "host", "settings", "training", "tests")
 
 
 def tracked_text(*patterns: str) -> dict:
@@ -39,18 +38,28 @@ def test_lock_files_name_no_host():
         assert re.search(r"--hash=sha256:", text), file
 
 
-def test_readmes_have_the_same_shape():
-    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
-    for pattern in (r"^#+ ", r"^```", r"^\|"):
+@pytest.mark.parametrize("name", ["README", "docs/operations"])
+def test_both_languages_have_the_same_shape_and_commands(name):
+    english, chinese = ((ROOT / f"{name}{language}.md").read_text() for language in ("", ".zh-CN"))
+    for pattern in (r"^#+ ", r"^```", r"^\|", r"^- "):
         assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
+    assert commands(english) == commands(chinese) != []
 
 
-def test_readmes_name_every_setting():
-    for name in ("README.md", "README.zh-CN.md"):
-        text = (ROOT / name).read_text()
-        assert [
-            field for field in Settings.model_fields if field != "worker" and f"LINGBI_{field.upper()}" not in text
-        ] == []
+def commands(text: str) -> list:
+    """The commands of a document, without their comments and what they ask."""
+    lines = [line for block in re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
+    return [re.sub(r"\s+# .*", "", line) for line in lines if '"text":' not in line]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_a_readme_is_short_and_says_how_to_start_and_test(name):
+    lines = (ROOT / name).read_text().splitlines()
+    assert len(lines) <= 120
+    assert [line.split("#")[0].strip() for line in lines if line.startswith("scripts/")] == [
+        "scripts/up",
+        "scripts/test",
+    ]
 
 
 def test_committed_demo_weights_are_small():

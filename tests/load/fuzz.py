@@ -262,7 +262,8 @@ def fuzz_messages(count: int) -> Counter:
 
 async def _application(state_dir: Path):
     """The real application with the demo model on the CPU engine, and a key."""
-    from lingbi.engine.prompt_forms import form_of
+    from lingbi.engine.build import build_engine
+    from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
     from lingbi.http.app import create_app
     from lingbi.http.auth import KeyRing, ensure_keys
@@ -270,16 +271,16 @@ async def _application(state_dir: Path):
     from lingbi.http.readiness import READY, Readiness
     from lingbi.http.service import Service
     from lingbi.model.folder import inspect
+    from lingbi.model.host_memory import available_mib, fit_on_cpu
     from lingbi.settings import load_settings
-    from lingbi.worker.main import build_engine
 
     options = load_settings(state_dir=state_dir, engine="cpu", picture_urls=False)
     folder = inspect(DEMO)
-    engine = build_engine(folder, options)
+    engine = build_engine(EngineNeeds(folder, options, fit_on_cpu(folder, available_mib(), options)))
     ensure_keys(options.hashed_key_file(), options.key_file())
     service = Service(options, Readiness(MODEL, "cpu", "fuzz"), KeyRing(options.hashed_key_file()), Metrics(), Vitals())
     app = create_app(service)
-    service.take_engine(engine, form_of(options.prompt_form, folder, engine.chat_template), 4)
+    service.take_engine(engine, 4)
     service.readiness.enter(READY)
     return app, options.key_file().read_text().strip()
 

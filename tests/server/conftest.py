@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
-from lingbi.engine.prompt_forms import published_form
 from lingbi.heartbeat import Pulse
 from lingbi.http.auth import Key, KeyRing, digest, save_keys
 from lingbi.http.readiness import READY, Readiness
@@ -18,7 +17,7 @@ KEY = {"Authorization": "Bearer secret"}
 class NoEngine:
     """As much of lmdeploy's engine as a generator needs before it is asked anything."""
 
-    gens_set, session_len, tokenizer = {1}, 4096, None
+    gens_set, session_len, prompt_form, tokenizer = {1}, 4096, None, None
     vl_encoder = SimpleNamespace(pulse=Pulse(), cache=FeatureCache(0))
 
 
@@ -43,6 +42,6 @@ def client(service):
 @pytest.fixture
 def ready(client, service):
     """The client of a worker that is ready, though its engine answers nothing."""
-    service.take_engine(NoEngine(), published_form("You are asked nothing."), 1)
+    service.take_engine(NoEngine(), 1)
     service.readiness.enter(READY)
     return client

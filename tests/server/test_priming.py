@@ -44,9 +44,10 @@ def generator_of(instances: list, kept: int, form=LMDEPLOY) -> Generator:
         gens_set=instances,
         session_len=4096,
         tokenizer=Tokenizer(str(DEMO)),
+        prompt_form=form,
         vl_encoder=SimpleNamespace(pulse=Pulse(), cache=FeatureCache(0)),
     )
-    return Generator(engine, form, len(instances), Vitals(), kept)
+    return Generator(engine, len(instances), Vitals(), kept)
 
 
 def primed(kept: int, form=LMDEPLOY):

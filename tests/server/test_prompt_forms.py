@@ -26,6 +26,7 @@ from lingbi.model.random import with_own_code
 from lingbi.smoke.checks import ONE, QUESTION_TOKENS, expected_tokens
 from tests.conftest import DEMO
 from tests.geometries import PUBLISHED as PUBLISHED_FILES
+from tests.stand_ins import as_published_vl, edit
 
 START, END_OF_TURN, BEGIN_OF_TURN = 1, 92542, 92543
 LINE_BREAK, BLANK_LINE = 364, 402  # "\n" and "\n\n", each one token
@@ -105,10 +106,10 @@ def generator_of(name: str, model: catalogue.Model, tokenizer) -> Generator:
         gens_set=[None],
         session_len=1 << 16,
         tokenizer=tokenizer,
+        prompt_form=form_of(name, model_folder(model), TEMPLATES.get(model.template)()),
         vl_encoder=SimpleNamespace(pulse=Pulse(), encode=encode),
     )
-    form = form_of(name, model_folder(model), TEMPLATES.get(model.template)())
-    return Generator(engine, form, 1, Vitals())
+    return Generator(engine, 1, Vitals())
 
 
 def prompt_of(generator: Generator, messages: list):
@@ -280,20 +281,19 @@ def test_code_without_one_has_none(code):
     assert own_instruction(code, "Model") is None
 
 
-@pytest.mark.parametrize(
-    ("own", "expected"),
-    [(repr("Own."), "Own."), ("SOMEWHERE_ELSE", catalogue.INSTRUCTION)],
-    ids=["a literal", "a name"],
-)
-def test_the_folders_code_wins_over_the_catalogue(tmp_path, own, expected):
-    folder = shutil.copytree(DEMO, tmp_path / "model")
-    code = folder / "modeling_internlm_xcomposer2.py"
-    method = f"    def chat(self, tokenizer, query, meta_instruction={own}): ...\n"
-    head = "class InternLMXComposer2ForCausalLM(PreTrainedModel):\n"
-    assert head in code.read_text()
-    code.write_text(code.read_text().replace(head, head + method))
+def system_prompt(folder) -> str:
+    """What the published form of a folder begins a conversation with."""
     text = form_of(PUBLISHED, inspect(folder), None).write([{"role": "user", "content": "?"}])
-    assert text == (
-        f"[UNUSED_TOKEN_146]system\n{expected}[UNUSED_TOKEN_145]\n"
-        "[UNUSED_TOKEN_146]user\n?[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]assistant\n"
+    head, tail = "[UNUSED_TOKEN_146]system\n", "[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]user\n?[UNUSED_TOKEN_145]\n"
+    assert text.startswith(head) and text.endswith(f"{tail}[UNUSED_TOKEN_146]assistant\n")
+    return text.removeprefix(head).split(tail)[0]
+
+
+def test_the_folders_code_wins_over_the_catalogue(tmp_path):
+    folder = as_published_vl(tmp_path / "model")
+    assert system_prompt(folder) == (
+        "You are an AI assistant whose name is Stand-in.\n- Stand-in tells what is in an image."
     )
+    code = folder / "modeling_internlm_xcomposer2.py"
+    edit(code, "meta_instruction: str = ", "meta_instruction: str = SOMEWHERE_ELSE + ")
+    assert system_prompt(folder) == catalogue.INSTRUCTION

@@ -13,7 +13,8 @@ from PIL import Image
 from lingbi.cli import plan
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue, sizing
-from lingbi.model.host_memory import CPU_TILE_MIB, needed_mib
+from lingbi.model.host_memory import TILED_TOWER_MIB, fit_on_cpu, needed_mib
+from lingbi.model.resources import Resources
 from lingbi.model.sizing import MEASURED_TILES, Wanted, least_mib
 from lingbi.settings import Settings, load_settings
 from lingbi.smoke.checks import ONE, QUESTION_TOKENS, expected_tokens
@@ -136,8 +137,9 @@ def test_the_tower_takes_memory_by_the_batch_above_what_was_measured():
     at = {hd_num: sizing.tower_bytes(None, hd_num) for hd_num in HD_NUMS}
     assert {at[hd_num] for hd_num in HD_NUMS if hd_num <= MEASURED_TILES} == {at[MEASURED_TILES]}
     assert at[55] == pytest.approx(at[25] * 56 / 26) and at[25] < at[40] < at[55]
-    on_cpu = {hd_num: needed_mib(TILED, hd_num) for hd_num in (1, 25, 55)}
-    assert on_cpu[1] == on_cpu[25] == on_cpu[55] - 30 * CPU_TILE_MIB
+    on_cpu = {hd_num: fit_on_cpu(TILED, 1 << 20, Settings(hd_num=hd_num)).runtime_mib for hd_num in (1, 25, 55)}
+    assert on_cpu[1] == on_cpu[25] == on_cpu[55] - TILED_TOWER_MIB * 30 // 26
+    assert needed_mib(TILED, 1) < needed_mib(TILED, 25) < needed_mib(TILED, 55)
 
 
 def test_a_card_too_small_for_so_many_tiles_is_told_to_take_fewer():
@@ -149,11 +151,8 @@ def test_a_card_too_small_for_so_many_tiles_is_told_to_take_fewer():
     assert found.session_len >= 8737 + catalogue.TEMPLATE_TOKENS + sizing.LEAST_ANSWER_TOKENS
 
 
-def test_plan_counts_them(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("LINGBI_MODELS_DIR", str(tmp_path))
-    monkeypatch.setattr(plan, "find_gpus", list)
-    monkeypatch.setenv("LINGBI_HD_NUM", "55")
-    assert plan.main(["--gpu-mib", "40000"]) == 0
+def test_plan_counts_them(capsys, tmp_path):
+    plan.show(Settings(hd_num=55, models_dir=tmp_path), Resources([], 0), [40_000])
     shown = capsys.readouterr().out
     assert "4057-8737" in shown and "1897-4057" not in shown
     found = sizing.fit(TILED, 40_000, Wanted(hd_num=55))

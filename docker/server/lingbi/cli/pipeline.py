@@ -18,16 +18,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lingbi import planner
 from lingbi.cli.rows import FORMATS, Rows
 from lingbi.errors import LingbiError
 from lingbi.images.sources import find_sources, load_source
-from lingbi.model.folder import inspect
-from lingbi.model.host_memory import available_mib, check_memory
-from lingbi.model.resolve import choose_model
+from lingbi.model.gpus import TURBOMIND, find_gpus
+from lingbi.model.host_memory import available_mib
+from lingbi.model.resources import Resources
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
 from lingbi.weights.progress import Progress
-from lingbi.weights.start import check_may_fetch, ensure
+from lingbi.weights.start import ensure
 
 PROMPT = "请描述图中内容"
 CPU_BATCH = 8
@@ -69,8 +70,9 @@ def parse(arguments=None) -> argparse.Namespace:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
+    """The environment's settings and the command line's; this process is the only worker."""
     settings = load_settings(model=options.model, engine=options.engine)
-    return settings.model_copy(update={"models_dir": settings.models_dir.absolute()})
+    return settings.model_copy(update={"models_dir": settings.models_dir.absolute(), "workers": 1})
 
 
 def describe_all(options: argparse.Namespace, settings: Settings) -> int:
@@ -100,23 +102,24 @@ class Describer:
     """The loaded model, and the question."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
+        from lingbi.engine.build import build_engine
+        from lingbi.engine.generation import Generator
+        from lingbi.engine.local import EngineNeeds
+        from lingbi.heartbeat import Vitals
         from lingbi.http.service import image_rules
-        from lingbi.model.gpus import choose_engine, find_gpus
 
         self.image_rules = image_rules(settings)
         gpus = find_gpus()
-        engine = choose_engine(settings.engine, gpus).engine
-        found = choose_model(settings, engine, gpus)
-        check_may_fetch(found, settings)
+        choice, found = planner.choose(settings, gpus)
         ensure(found, settings, Progress())
-        folder = inspect(found.path)
-        fit = next(iter(check_memory(folder, engine, gpus, 1, available_mib(), settings)), None)
+        placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
+        (fit,) = placement.fits
         self.options = options
-        self.batch = options.batch or (fit.max_batch_size if fit else CPU_BATCH)
-        os.environ["LINGBI_ENGINE"] = engine  # read by the patches that choose lmdeploy's engine
+        self.batch = options.batch or (fit.max_batch_size if choice.engine == TURBOMIND else CPU_BATCH)
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.generator = _generator(folder, settings, fit, self.batch)
+        engine = build_engine(EngineNeeds(placement.model, settings, fit))
+        self.generator = Generator(engine, self.batch, Vitals())
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""
@@ -162,11 +165,11 @@ class Describer:
         room = min(question.max_tokens, answer_room(len(prompt.ids), None, generator.session_len))
         answer = await generator.start(prompt, engine_options(question, room, generator.engine.stop_words, None))
         try:
-            steps = [step async for step in answer]
+            text = "".join([step.text async for step in answer])
         finally:
             answer.close()
         counts = (len(prompt.ids), len(answer.token_ids), answer.finish_reason)
-        return {"text": "".join(step.text for step in steps)} | dict(zip(COUNTS, counts, strict=True))
+        return {"text": text} | dict(zip(COUNTS, counts, strict=True))
 
 
 @contextlib.asynccontextmanager
@@ -177,17 +180,6 @@ async def _decoded(image):
         return [image]
 
     yield images
-
-
-def _generator(folder, settings: Settings, fit, running: int):
-    from lingbi.engine.generation import Generator
-    from lingbi.engine.prompt_forms import form_of
-    from lingbi.heartbeat import Vitals
-    from lingbi.worker.main import build_engine
-
-    engine = build_engine(folder, settings, fit)
-    form = form_of(settings.prompt_form, folder, engine.chat_template)
-    return Generator(engine, form, running, Vitals())
 
 
 def _fields(answer) -> dict:

@@ -17,7 +17,6 @@ from lmdeploy.tokenizer import DetokenizeState
 
 from lingbi.api_errors import EngineFault
 from lingbi.engine.progress import PromptProgress
-from lingbi.engine.prompt_forms import PromptForm
 from lingbi.engine.prompts import (
     Prompt,
     answer_room,
@@ -52,12 +51,12 @@ class Step:
 
 
 class Generator:
-    """The engine's instances, shared by all requests of this worker; form: of the prompts of conversations."""
+    """The engine's instances, shared by all requests of this worker."""
 
-    def __init__(self, engine, form: PromptForm, running: int, vitals: Vitals, kept_sessions: int = 0):
-        self.engine, self.form, self.vitals = engine, form, vitals
+    def __init__(self, engine, running: int, vitals: Vitals, kept_sessions: int = 0):
+        self.engine, self.vitals = engine, vitals
         vitals.encoder = engine.vl_encoder.pulse
-        self.tokenizer, self.session_len = engine.tokenizer, engine.session_len
+        self.tokenizer, self.form, self.session_len = engine.tokenizer, engine.prompt_form, engine.session_len
         # The one that answered last answers next: an instance's first answer begins 2 ms later (docs/performance).
         self.free = list(itertools.islice(engine.gens_set, running))
         self.size = len(self.free)

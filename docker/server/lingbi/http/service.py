@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from lingbi.engine.generation import Generator
-from lingbi.engine.prompt_forms import PromptForm
 from lingbi.errors import ConfigurationError
 from lingbi.heartbeat import Vitals
 from lingbi.http.admission import Admission
@@ -37,12 +36,12 @@ class Service:
         self.generator: Generator | None = None
         metrics.ready.set_function(lambda: readiness.is_ready)
 
-    def take_engine(self, engine, form: PromptForm, running: int, kept_sessions: int = 0) -> None:
+    def take_engine(self, engine, running: int, kept_sessions: int = 0) -> None:
         """Serve with this engine, so many answers at once; call it on the server's event loop.
 
-        form: of the prompts of conversations; kept_sessions: sessions that stay for who goes on (see sessions.py).
+        kept_sessions: sessions that stay for who goes on (see sessions.py).
         """
-        self.generator = Generator(engine, form, running, self.vitals, kept_sessions)
+        self.generator = Generator(engine, running, self.vitals, kept_sessions)
         self.admission.limit = self.generator.size + self.settings.queue_limit
         self.metrics.watch(self.admission, self.generator)
 

@@ -1,4 +1,4 @@
-"""Which engine a machine gets, and why."""
+"""The GPUs of a machine, and which engine it gets for them."""
 
 import os
 from dataclasses import dataclass, replace
@@ -61,6 +61,15 @@ def _describe(device: str) -> Gpu:
     name = pynvml.nvmlDeviceGetName(handle)
     name = name.decode() if isinstance(name, bytes) else name
     return Gpu(device, name, memory.total >> 20, memory.free >> 20)
+
+
+def look_at(device: str) -> Gpu:
+    """A device as it is now. Raises pynvml.NVMLError where the driver cannot reach it."""
+    pynvml.nvmlInit()
+    try:
+        return _describe(device)
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def emptied(gpus: list) -> list:

@@ -78,6 +78,8 @@ class Fit:
     runtime_mib: int
     cache_mib: int
 
+    device = "gpu"
+
     @property
     def cache_tokens(self) -> int:
         return self.blocks * BLOCK_TOKENS
@@ -258,5 +260,12 @@ def tower_bytes(side: int | None, hd_num: int) -> int:
     """Bytes of the tower's activations for an image of this side, or (None) of up to hd_num tiles."""
     if side is not None:
         return (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
-    # Above what was measured it is taken to grow with the batch; that is still to be measured.
-    return TILED_TOWER_MIB * MIB * (max(hd_num, MEASURED_TILES) + 1) // (MEASURED_TILES + 1)
+    return for_tiles(TILED_TOWER_MIB * MIB, hd_num)
+
+
+def for_tiles(measured: int, hd_num: int) -> int:
+    """What an overview and hd_num tiles take, of what was measured with MEASURED_TILES.
+
+    More are taken to need more in proportion, as all go through the tower in one batch. That is still to be measured.
+    """
+    return measured * (max(hd_num, MEASURED_TILES) + 1) // (MEASURED_TILES + 1)

@@ -65,9 +65,10 @@ class CpuEngine:
     def __init__(self, model_path: str, stop_words: list, threads: int, sequences: int, prefill_tokens: int):
         torch.set_num_threads(threads or torch.get_num_threads())
         self.model = load_checkpoint(model_path)
-        self.decoder = Decoder(self.model, inspect(model_path).is_tiled)
+        folder = inspect(model_path)
+        self.decoder = Decoder(self.model, folder.is_tiled)
         with torch.inference_mode():
-            check_agreement(self.model, self.decoder, model_path)
+            check_agreement(self.model, self.decoder, str(folder.path))
         self.tokenizer = Tokenizer(model_path)
         self.stop_ids = [token for word in stop_words for token in self.tokenizer.indexes_containing_token(word)]
         self.prefill_tokens = prefill_tokens
