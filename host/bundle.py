@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import IO
 
 from host import stack
 from host.env_file import PREFIX_FILE, ROOT
@@ -41,7 +42,7 @@ echo "loaded; now: scripts/up --docker{model}"
 """
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 made, 2 refused, 3 the images could not be saved."""
     options = parse(arguments)
     try:
@@ -54,7 +55,7 @@ def main(arguments=None) -> int:
     return 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bundle", description=__doc__.split(": ", 1)[1].capitalize())
     parser.add_argument("--to", type=Path, help="the archive (default: lingbi-VERSION.tar)")
     parser.add_argument("--weights", type=Path, help="a model folder to take along")
@@ -93,6 +94,7 @@ def write(archive: Archive, tags: list[str], options: argparse.Namespace) -> Non
     """All members, the checksums of all of them last."""
     weights = options.weights
     with subprocess.Popen(["docker", "save", *tags], stdout=subprocess.PIPE) as save:
+        assert save.stdout is not None  # it is a pipe
         archive.stream("images.tar", save.stdout)
     if save.returncode:
         raise StartFailed("docker save failed; see the lines above")
@@ -119,7 +121,7 @@ def files() -> list[Path]:
 class Archive:
     """A tar file written in one pass: what comes from a pipe too, whose size is known at its end."""
 
-    def __init__(self, stream, folder: str):
+    def __init__(self, stream: IO[bytes], folder: str):
         self.stream_to, self.folder = stream, folder
         self.digests: dict[str, str] = {}
 
@@ -130,7 +132,7 @@ class Archive:
         with file.open("rb") as source:
             self.stream(name, source, file.stat().st_mode & 0o755)
 
-    def stream(self, name: str, source, mode: int = 0o644) -> None:
+    def stream(self, name: str, source: IO[bytes], mode: int = 0o644) -> None:
         """Add what a stream holds: its header is written when its size is known."""
         header_at, size, digest = self.stream_to.tell(), 0, hashlib.sha256()
         self.stream_to.write(bytes(BLOCK_BYTES))

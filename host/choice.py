@@ -12,7 +12,7 @@ from host.preflight import check_engine, check_runtime
 NATIVE, DOCKER = 1, 0
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 for containers, 1 for native; the reason goes to standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     way, reason = choose("--docker" in arguments)

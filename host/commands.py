@@ -16,7 +16,7 @@ ENV, LOGINS = ROOT / ".env", ROOT / "secrets/logins"
 OVERRIDE = "compose.logins.yaml"
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status of the command; 2 refused, 3 where it needs containers that run."""
     name, *rest = sys.argv[1:] if arguments is None else arguments
     try:

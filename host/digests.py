@@ -17,7 +17,7 @@ REFERENCE = re.compile(
 NOT_YET = re.compile(r"^\s*# No digest yet: .*\n", re.M)
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 all are as published, 1 (with --check) some are not, 2 a digest could not be looked up."""
     parser = argparse.ArgumentParser(prog="scripts/digests", description=__doc__.split(": ", 1)[1].capitalize())
     parser.add_argument(

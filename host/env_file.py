@@ -6,9 +6,13 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from host.errors import Refusal
 from host.schema import declared, default_of, remedy
+
+if TYPE_CHECKING:
+    pass
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: what stands before the names of its images
@@ -57,7 +61,7 @@ def quoted(value: str) -> str:
     return written
 
 
-def check(values: dict[str, str], known: set) -> None:
+def check(values: dict[str, str], known: set[str]) -> None:
     """Raise Refusal for an unknown name, a secret, an image without a version, or a number that is none."""
     for name, value in values.items():
         if SECRET.search(name) and name not in known or LOOKS_SECRET.fullmatch(value):

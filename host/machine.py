@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Any
 
 OLDEST_ENGINE, OLDEST_COMPOSE = (25, 0), (2, 24)  # start intervals of health checks; !reset and !override
 
@@ -35,7 +36,7 @@ def look() -> Machine:
     return Machine(version, fault, found, has_nvidia(facts), find_gpus())
 
 
-def has_nvidia(info: dict) -> bool:
+def has_nvidia(info: dict[str, Any]) -> bool:
     """Whether the engine can give GPUs to containers, by `docker info`'s facts or the hook on its PATH."""
     devices = " ".join(map(str, info.get("DiscoveredDevices") or [])) + " ".join(info.get("CDISpecDirs") or [])
     return (
@@ -59,7 +60,7 @@ def numbers(version: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in match.groups() if part) if match else None
 
 
-def run(*command: str, **options) -> subprocess.CompletedProcess:
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program and keep what it says; status 127 where it is not there, as in a shell."""
     try:
         return subprocess.run(command, capture_output=True, text=True, **options)

@@ -100,5 +100,5 @@ def check_subnet(text: str) -> None:
         raise Refusal(f"LINGBI_SUBNET={text!r}: give the first three numbers of a private network, as in 172.30.76")
 
 
-def told(version) -> str:
-    return ".".join(map(str, version))
+def told(version: tuple[int, ...] | None) -> str:
+    return ".".join(map(str, version)) if version else "none"

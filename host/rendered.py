@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from host import stack
 from host.env_file import ROOT
 from host.errors import Refusal
 from host.machine import run
 
+Service = dict[str, Any]  # what `docker compose config` says of one
 ASK_PAGE = """\
 import sys
 from lingbi_ui.settings import ConfigurationError, load_settings
@@ -21,7 +23,7 @@ except ConfigurationError as error:
 """
 
 
-def services(text: str) -> dict:
+def services(text: str) -> dict[str, Service]:
     """{service: what Compose makes of it} with this text as .env. Raises Refusal with Compose's words."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, ".env")
@@ -30,10 +32,11 @@ def services(text: str) -> dict:
         done = stack.compose("config", "--format", "json", folder=folder, env_file=file, shown=False)
     if done.returncode:
         raise Refusal(f"Compose refuses these settings: {last_line(done.stderr)}")
-    return json.loads(done.stdout.replace(folder, str(ROOT)).replace("$$", "$"))["services"]
+    found: dict[str, Service] = json.loads(done.stdout.replace(folder, str(ROOT)).replace("$$", "$"))["services"]
+    return found
 
 
-def ask_all(found: dict, project: str, is_running: bool) -> None:
+def ask_all(found: dict[str, Service], project: str, is_running: bool) -> None:
     """Have each image judge its settings; the server's also the model and the memory. Raises Refusal."""
     with tempfile.TemporaryDirectory() as folder:
         for name, (options, asked) in questions(is_running).items():
@@ -44,7 +47,7 @@ def ask_all(found: dict, project: str, is_running: bool) -> None:
             ask(command)
 
 
-def questions(is_running: bool) -> dict:
+def questions(is_running: bool) -> dict[str, tuple[list[str], list[str]]]:
     """{service: (options of docker run, command of the image)}."""
     return {
         "server": ([], ["doctor", *(["--replacing"] if is_running else [])]),
@@ -53,7 +56,7 @@ def questions(is_running: bool) -> dict:
     }
 
 
-def options_of(service: dict, project: str) -> list[str]:
+def options_of(service: Service, project: str) -> list[str]:
     """`docker run` with what a service has: mounts, memory, GPUs; no network but Docker's own for the gateway's names."""
     network = "bridge" if "edge" in service.get("networks", {}) else "none"
     command = ["docker", "run", "--rm", f"--network={network}", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp"]
@@ -64,7 +67,7 @@ def options_of(service: dict, project: str) -> list[str]:
     return command + gpu_options(service)
 
 
-def mount_options(mount: dict, project: str) -> list[str]:
+def mount_options(mount: dict[str, Any], project: str) -> list[str]:
     """A mount as it will be: a volume that is not there yet is an empty one of the image's user."""
     target, is_read_only = mount["target"], ":ro" if mount.get("read_only") else ""
     if mount["type"] == "bind":
@@ -75,7 +78,7 @@ def mount_options(mount: dict, project: str) -> list[str]:
     return [f"--tmpfs={target}:uid=10001,gid=10001"]
 
 
-def gpu_options(service: dict) -> list[str]:
+def gpu_options(service: Service) -> list[str]:
     """docker run's options for a service's GPUs."""
     devices = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
     if not devices:
@@ -85,7 +88,7 @@ def gpu_options(service: dict) -> list[str]:
     return ["--gpus", f'"device={ids}"' if ids else ("all" if count == -1 else str(count))]
 
 
-def environment(found: dict, name: str) -> dict[str, str]:
+def environment(found: dict[str, Service], name: str) -> dict[str, str]:
     """A service's environment; the server's with the fetching of `weights`, which goes before it."""
     values = {key: value for key, value in (found[name].get("environment") or {}).items() if value is not None}
     if name == "server" and "weights" in found:

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from host import stack
 from host.addresses import reached_at
@@ -24,12 +25,12 @@ def smoke_over_tls(arguments: list[str], values: dict[str, str]) -> int:
             certificate.write_text(ssl.get_server_certificate((address, int(port))))
         except OSError as error:
             raise StartFailed(f"no certificate comes from {address}:{port}: {error}") from None
-        told = ssl._ssl._test_decode_cert(str(certificate))
+        told = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]  # nothing public does it
         (folder / "hosts").write_text(f"127.0.0.1 localhost {name_of(told)}\n")
         return subprocess.run([*command(folder, told, values), *arguments]).returncode
 
 
-def command(folder: Path, told: dict, values: dict[str, str]) -> list[str]:
+def command(folder: Path, told: dict[str, Any], values: dict[str, str]) -> list[str]:
     """`docker run` in the gateway's own network, where its names can be given its address."""
     gateway = stack.compose("ps", "--quiet", "gateway", shown=False).stdout.strip()
     shut = ["--read-only", "--tmpfs=/tmp", "--tmpfs=/var/lib/lingbi:uid=10001,gid=10001", "--cap-drop=ALL"]
@@ -49,7 +50,7 @@ def command(folder: Path, told: dict, values: dict[str, str]) -> list[str]:
     ]
 
 
-def name_of(told: dict) -> str:
+def name_of(told: dict[str, Any]) -> str:
     """A host name of a certificate."""
     names = [value for kind, value in told.get("subjectAltName", ()) if kind == "DNS" and "*" not in value]
     return names[0] if names else "localhost"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from host.env_file import ROOT
 from host.errors import StartFailed
@@ -14,7 +16,9 @@ from host.machine import run
 SERVICES = ("server", "ui", "gateway")
 
 
-def compose(*arguments: str, shown: bool = True, folder: str = str(ROOT), env_file: Path = None, **options):
+def compose(
+    *arguments: str, shown: bool = True, folder: str = str(ROOT), env_file: Path | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run docker compose on the stack. What stands in this shell's environment does not count: .env alone does."""
     options.update({} if shown else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE})
     return subprocess.run(
@@ -26,7 +30,7 @@ def compose(*arguments: str, shown: bool = True, folder: str = str(ROOT), env_fi
     )
 
 
-def compose_command(*arguments: str, folder: str = str(ROOT), env_file: Path = None) -> list[str]:
+def compose_command(*arguments: str, folder: str = str(ROOT), env_file: Path | None = None) -> list[str]:
     given = [f"--env-file={env_file}"] if env_file else []
     return ["docker", "compose", "--project-directory", folder, *given, *arguments]
 
@@ -44,7 +48,7 @@ def image(values: dict[str, str], name: str) -> str:
     return f"{values['LINGBI_IMAGE_PREFIX']}{name}:{values['LINGBI_VERSION']}"
 
 
-def have_images(values: dict[str, str], say) -> None:
+def have_images(values: dict[str, str], say: Callable[[str], None]) -> None:
     """Have all images here: those that are, else from the registry of the prefix, else built. Raises StartFailed."""
     missing = [name for name in SERVICES if run("docker", "image", "inspect", image(values, name)).returncode]
     for name in missing:

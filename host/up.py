@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from host import decide, env_file, inside, preflight, rendered, stack, waiting
 from host.env_file import ROOT
@@ -21,7 +22,7 @@ TARGETS = ROOT / "monitoring/prometheus/targets/servers.yml"
 DRAWN = "docs/red-circle.png"
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 up, 2 refused before anything was changed, 3 could not start."""
     options = parse(arguments)
     try:
@@ -36,7 +37,7 @@ def main(arguments=None) -> int:
     return 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in containers.")
     parser.add_argument("--docker", action="store_true", help="in containers (the default where an engine is usable)")
     parser.add_argument("--model", help="vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or a folder of this machine")
@@ -47,7 +48,7 @@ def parse(arguments=None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def bring_up(options: argparse.Namespace) -> dict:
+def bring_up(options: argparse.Namespace) -> dict[str, Any]:
     start = time.monotonic()
     machine = look()
     preflight.check_engine(machine)
@@ -131,7 +132,7 @@ def make_secrets(folder: Path) -> None:
             os.chmod(str(file), 0o644)
 
 
-def how_to_call(report: dict) -> str:
+def how_to_call(report: dict[str, Any]) -> str:
     """What people read at the end."""
     key = Path(report["api_key_file"]).read_text().split()[0]
     picture = f"data:image/png;base64,'\"$(base64 -w0 {DRAWN})\"'"

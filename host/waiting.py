@@ -9,8 +9,11 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from typing import Any
 
 from host import stack
+from host.env_file import ROOT
 from host.errors import StartFailed
 from host.machine import run
 
@@ -20,14 +23,16 @@ CRASHES_S = 30  # so many restarts of what crashes at once take less
 BESIDE_LOADING_S = 120  # page and gateway, and what Compose does itself
 LOG_LINE = re.compile(r"^(\S+) +\|", re.M)
 SERVICE, PHASE = "com.docker.compose.service", "weights"
+Container = dict[str, Any]  # what `docker inspect` says of one
+Say = Callable[[str], None]
 
 
-def bring_up(load_timeout_s: int, say) -> None:
+def bring_up(load_timeout_s: int, say: Say) -> None:
     """`docker compose up --wait`, ended where a service begins again and again. Raises StartFailed with all logs."""
     before = {container["Id"]: container["RestartCount"] for container in containers()}
     up = subprocess.Popen(
         stack.compose_command("up", "--detach", "--wait", "--no-build", "--remove-orphans"),
-        cwd=str(stack.ROOT),
+        cwd=str(ROOT),
         env=stack.clean_environment(),
     )
     try:
@@ -40,7 +45,7 @@ def bring_up(load_timeout_s: int, say) -> None:
         raise failure(ends_again(before) or "the containers did not come up")
 
 
-def watch(up: subprocess.Popen, before: dict, limit_s: float, say) -> None:
+def watch(up: subprocess.Popen[bytes], before: dict[str, int], limit_s: float, say: Say) -> None:
     """Return when Compose ends. Raises StartFailed where that cannot be waited for."""
     deadline, told_at, told = time.monotonic() + limit_s, time.monotonic(), ""
     while up.poll() is None:
@@ -61,7 +66,7 @@ def failure(fault: str) -> StartFailed:
     return StartFailed(f"{fault}; scripts/down ends them all; the ends of all logs:\n{log_tail()}")
 
 
-def ends_again(before: dict) -> str:
+def ends_again(before: dict[str, int]) -> str:
     """Which service ends again and again, where Compose happened to look at one of its ends and gave up; or nothing."""
     deadline = time.monotonic() + CRASHES_S
     while time.monotonic() < deadline:
@@ -73,13 +78,14 @@ def ends_again(before: dict) -> str:
     return ""
 
 
-def containers() -> list[dict]:
+def containers() -> list[Container]:
     """What Docker knows of the stack's containers."""
     names = stack.compose("ps", "--all", "--quiet", shown=False).stdout.split()
-    return json.loads(run("docker", "inspect", *names).stdout or "[]") if names else []
+    found: list[Container] = json.loads(run("docker", "inspect", *names).stdout or "[]") if names else []
+    return found
 
 
-def restarting(found: list[dict], before: dict) -> str:
+def restarting(found: list[Container], before: dict[str, int]) -> str:
     """Which service ends again and again, or nothing."""
     for container in found:
         if restarts(container, before) >= MOST_RESTARTS:
@@ -87,16 +93,16 @@ def restarting(found: list[dict], before: dict) -> str:
     return ""
 
 
-def restarts(container: dict, before: dict) -> int:
+def restarts(container: Container, before: dict[str, int]) -> int:
     """How often Docker has started a container anew since then."""
-    return container["RestartCount"] - before.get(container["Id"], 0)
+    return int(container["RestartCount"]) - before.get(container["Id"], 0)
 
 
-def is_fetching(found: list[dict]) -> bool:
+def is_fetching(found: list[Container]) -> bool:
     return any(name_of(item) == PHASE and item["State"]["Status"] in ("running", "restarting") for item in found)
 
 
-def tell(found: list[dict], told: str, say) -> str:
+def tell(found: list[Container], told: str, say: Say) -> str:
     """Pass on what the fetch said last."""
     [container] = [item for item in found if name_of(item) == PHASE]
     done = run("docker", "logs", "--tail=1", container["Id"])
@@ -106,11 +112,11 @@ def tell(found: list[dict], told: str, say) -> str:
     return line
 
 
-def name_of(container: dict) -> str:
-    return container["Config"]["Labels"][SERVICE]
+def name_of(container: Container) -> str:
+    return str(container["Config"]["Labels"][SERVICE])
 
 
-def wait_answer(url: str, servers: str) -> dict:
+def wait_answer(url: str, servers: str) -> dict[str, str]:
     """A server is ready behind the gateway; what it says of itself. Raises StartFailed with what the gateway said."""
     deadline = time.monotonic() + ANSWER_S
     while True:
@@ -125,7 +131,7 @@ def wait_answer(url: str, servers: str) -> dict:
         time.sleep(POLL_S)
 
 
-def ask(url: str) -> tuple[dict | None, str]:
+def ask(url: str) -> tuple[dict[str, str] | None, str]:
     """The JSON of a GET that is answered with 200, else why it is not. The certificate's names are for those outside."""
     context = ssl._create_unverified_context() if url.startswith("https") else None
     opener = urllib.request.build_opener(

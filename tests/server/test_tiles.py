@@ -164,12 +164,12 @@ def test_plan_counts_them(capsys, tmp_path):
 def test_smoke_expects_what_the_server_says(hd_num):
     told = {"form": "lmdeploy", "template_tokens": 0, "hd_num": hd_num}
     image = catalogue.tiled_image_tokens(ONE.width, ONE.height, hd_num)
-    assert expected_tokens(TILED, told) == catalogue.TEMPLATE_TOKENS + QUESTION_TOKENS + image
+    assert expected_tokens(TILED.served_name, told) == catalogue.TEMPLATE_TOKENS + QUESTION_TOKENS + image
 
 
 def test_the_default_is_lmdeploys():
     assert Settings().hd_num == catalogue.HD_NUM
-    assert expected_tokens(TILED, {}) == 3232  # of a server that does not say
+    assert expected_tokens(TILED.served_name, {}) == 3232  # of a server that does not say
 
 
 @pytest.mark.parametrize("value", ["0", "56", "many"])

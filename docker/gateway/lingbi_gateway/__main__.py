@@ -14,7 +14,7 @@ from lingbi_gateway.configuration import render, servers_file, write
 from lingbi_gateway.settings import GatewayError, Settings, load_settings
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 2 for a bad configuration, 3 where nginx cannot start; else nginx's own."""
     parser = argparse.ArgumentParser(prog="lingbi_gateway", description=__doc__)
     parser.add_argument("action", nargs="?", choices=("run", "render", "test", "reload"), default="run")

@@ -10,7 +10,7 @@ from lingbi_gateway.settings import GatewayError
 DAYS = 825  # the longest that Apple's systems take
 
 
-def generate(folder: Path, names: tuple) -> tuple:
+def generate(folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
     """(certificate file, key file) for these names; made once, and anew when the names change."""
     certificate, key, made_for = folder / "certificate.pem", folder / "key.pem", folder / "names"
     wanted = ",".join(map(_entry, names))

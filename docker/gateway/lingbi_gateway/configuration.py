@@ -3,6 +3,7 @@
 import ipaddress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lingbi_gateway import errors
 from lingbi_gateway.settings import Settings
@@ -22,12 +23,12 @@ class Machine:
     that a process may open; version: nginx's.
     """
 
-    user: tuple | None
+    user: tuple[str, str] | None
     open_files: int
-    version: tuple
+    version: tuple[int, ...]
 
 
-def render(settings: Settings, machine: Machine, certificate: tuple | None) -> dict:
+def render(settings: Settings, machine: Machine, certificate: tuple[Path, Path] | None) -> dict[str, str]:
     """{path within settings.dir: text} of every file but the servers' own."""
     values = _values(settings, machine)
     if certificate:
@@ -52,7 +53,7 @@ def servers_file(settings: Settings, machine: Machine) -> str | None:
     return "".join(f"server {server}{_again(server, settings, machine)};\n" for server in settings.servers)
 
 
-def _values(settings: Settings, machine: Machine) -> dict:
+def _values(settings: Settings, machine: Machine) -> dict[str, Any]:
     follows = settings.resolver and machine.version >= RESOLVES_AGAIN
     return asdict(settings) | {
         "user": f"user {' '.join(machine.user)};" if machine.user else "",
@@ -87,18 +88,18 @@ def _again(endpoint: str, settings: Settings, machine: Machine) -> str:
         return " resolve" if settings.resolver and machine.version >= RESOLVES_AGAIN else ""
 
 
-def _trusted(networks: tuple) -> str:
+def _trusted(networks: tuple[str, ...]) -> str:
     if not networks:
         return ""
     lines = _lines("    set_real_ip_from {};", networks)
     return f"{lines}\n    real_ip_header X-Forwarded-For;\n    real_ip_recursive on;"
 
 
-def _lines(form: str, items: tuple) -> str:
+def _lines(form: str, items: tuple[str, ...]) -> str:
     return "\n".join(form.format(item) for item in items)
 
 
-def write(folder: Path, files: dict) -> None:
+def write(folder: Path, files: dict[str, str]) -> None:
     """Write rendered files below a folder."""
     for name, text in files.items():
         file = folder / name

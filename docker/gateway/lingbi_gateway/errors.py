@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from lingbi_gateway.templates import fill
 
@@ -75,7 +76,7 @@ def directives(folder: str) -> str:
     return "\n".join([*lines, location, ""])
 
 
-def files(page: str, numbers: dict) -> dict:
+def files(page: str, numbers: dict[str, Any]) -> dict[str, str]:
     """{file name: content} of all answers. page: the page's template, with {{names}}."""
     made = {}
     for fault in FAULTS:

@@ -22,7 +22,8 @@ def main() -> int:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        status = f"{type(error).__name__}: {error}"
+        print(f"{type(error).__name__}: {error}")
+        return 1
     print(status)
     return 0 if status == 200 else 1
 

@@ -27,7 +27,7 @@ def machine(settings: Settings) -> Machine:
 
 
 @functools.cache  # asked several times in a reload, which a rollout waits for
-def version(program: str) -> tuple:
+def version(program: str) -> tuple[int, ...]:
     """nginx's version as numbers. Raises ConfigurationError where it is not there."""
     try:
         said = subprocess.run([program, "-v"], capture_output=True, text=True).stderr
@@ -41,7 +41,7 @@ def version(program: str) -> tuple:
     return tuple(map(int, found.groups()))
 
 
-def command(settings: Settings, *options: str) -> list:
+def command(settings: Settings, *options: str) -> list[str]:
     """The command line of nginx with the rendered configuration."""
     log = ["-e", "stderr"] if version(settings.nginx) >= LOG_OPTION_SINCE else []
     return [settings.nginx, "-p", str(settings.dir), "-c", str(settings.dir / "nginx.conf"), *log, *options]

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class ConfigurationError(GatewayError):
     exit_status = 2
 
 
-def words(text: str) -> tuple:
+def words(text: str) -> tuple[str, ...]:
     """The parts of a list with commas or spaces."""
     return tuple(part for part in re.split(r"[,\s]+", text) if part)
 
@@ -41,15 +42,15 @@ def endpoint(text: str) -> str:
     return text
 
 
-def endpoints(text: str) -> tuple:
+def endpoints(text: str) -> tuple[str, ...]:
     return tuple(endpoint(part) for part in words(text))
 
 
-def networks(text: str) -> tuple:
+def networks(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part)) for part in words(text))
 
 
-def names(text: str) -> tuple:
+def names(text: str) -> tuple[str, ...]:
     found = words(text)
     if not found or any(not re.fullmatch(r"[A-Za-z0-9.:-]+", name) for name in found):
         raise ValueError("give host names or addresses, with commas")
@@ -157,7 +158,7 @@ class Settings:
         return self.servers_dir or self.dir / "servers"
 
 
-def load_settings(environment=os.environ) -> Settings:
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ConfigurationError that names the setting, the value seen and the remedy."""
     known = {PREFIX + item.name.upper(): item for item in fields(Settings)}
     given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}

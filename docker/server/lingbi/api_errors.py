@@ -1,5 +1,7 @@
 """The refusals of the API: each knows its HTTP status, its code and its sentence for the client."""
 
+from typing import Any
+
 
 class Refusal(Exception):
     """A request that is not answered.
@@ -8,13 +10,20 @@ class Refusal(Exception):
     reason: a short name for metrics and logs.
     """
 
-    status, kind, code = 400, "invalid_request_error", None
+    status, kind = 400, "invalid_request_error"
+    code: str | None = None
 
-    def __init__(self, message: str, param: str | None = None, reason: str | None = None, headers: dict | None = None):
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        reason: str | None = None,
+        headers: dict[str, str] | None = None,
+    ):
         super().__init__(message)
         self.param, self.reason, self.headers = param, reason or self.code, headers
 
-    def body(self) -> dict:
+    def body(self) -> dict[str, Any]:
         """The error in the OpenAI form."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 
 
 class Pulse:
@@ -10,11 +11,11 @@ class Pulse:
     One thread at a time may begin and end work.
     """
 
-    def __init__(self, clock=time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
         self.pending, self.last, self.done, self._clock = 0, clock(), clock(), clock
 
     @contextlib.contextmanager
-    def working(self):
+    def working(self) -> Iterator[None]:
         """Work is under way in this part."""
         self.begin()
         is_done = False
@@ -52,7 +53,7 @@ class Vitals:
     The encoder's pulse is the encoder's own (PictureEncoder.pulse), taken over when a model is loaded.
     """
 
-    def __init__(self, clock=time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self.encoder, self.model = Pulse(clock), Pulse(clock)
         self.proven = clock()

@@ -33,7 +33,7 @@ def register() -> None:
     for key, value in OFFLINE.items():
         os.environ.setdefault(key, value)
     # httpx's own command line would bring rich and pygments, a third of what most of our commands take to start.
-    sys.modules.setdefault("httpx._main", None)
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: an import of it fails
     for module, patches in PATCHES.items() if STOCK not in os.environ else ():
         for patch in patches:
             wrapt.register_post_import_hook(f"lingbi.{patch}", module)

@@ -7,7 +7,7 @@ the program before it does anything, with the name, the value seen and the remed
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         return self.keys_file or self.state_dir / "keys"
 
 
-def load_settings(**overrides) -> Settings:
+def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment; ``overrides`` (field names) win.
 
     Raises ConfigurationError that names the setting, the value seen and the remedy.

@@ -7,9 +7,11 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -17,7 +19,7 @@ from lingbi.bench.client import Target
 from lingbi.bench.questions import KINDS
 from lingbi.bench.report import MEMORY, machine, medians, table
 from lingbi.bench.rounds import Askers
-from lingbi.bench.sides import gpu_free_mib, gpu_used_mib, serving
+from lingbi.bench.sides import Server, gpu_free_mib, gpu_used_mib, serving
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
 from lingbi.model.folder import inspect
 from lingbi.model.resolve import find_model
@@ -26,6 +28,7 @@ from lingbi.settings import PREFIX, Settings, load_settings
 from lingbi.smoke.main import served_model
 
 SIDES = ("stock", "lingbi")
+Sides = dict[str, dict[str, Any]]  # by name: the figures of its starts, its memory and its rounds
 # Share of the free memory that stock takes for its KV cache where lingbi is to have as much on the same card.
 SHARED_CARD = 0.3
 OWN_CARD, MOST_CACHE = 0.8, 0.95
@@ -38,14 +41,14 @@ INTERRUPTED = 128 + signal.SIGINT
 LEAST_TALKS = 8  # of a round: one question has no median
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 measured, 1 some requests failed, 2 configuration, 3 a server did not start, 130 interrupted.
 
     What was measured until it ends is written, however it ends.
     """
     options = parse(arguments)
     measure = measure_url if options.url else measure_variants if options.variants else measure_sides
-    sides = {}
+    sides: Sides = {}
     try:
         options.to.mkdir(parents=True, exist_ok=True)
         measure(options, sides)
@@ -61,7 +64,7 @@ def main(arguments=None) -> int:
     return status
 
 
-def report(found: dict, options) -> None:
+def report(found: dict[str, Any], options: argparse.Namespace) -> None:
     """Write what was found into the results' folder, and print its table."""
     (options.to / "rounds.json").write_text(json.dumps(found, indent=1))
     (options.to / "medians.json").write_text(json.dumps(medians(found), indent=1))
@@ -73,7 +76,7 @@ def report(found: dict, options) -> None:
     print(f"results: {options.to}")
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(":")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--url", help="base URL of a server that runs, without /v1")
@@ -119,7 +122,7 @@ def parse(arguments=None) -> argparse.Namespace:
     return options
 
 
-def series(text: str) -> tuple:
+def series(text: str) -> tuple[str, list[int]]:
     """(kind, numbers of people) of KIND:PEOPLE,…"""
     kind, _, people = text.partition(":")
     if kind not in KINDS:
@@ -127,7 +130,7 @@ def series(text: str) -> tuple:
     return kind, [int(number) for number in people.split(",")] if people else PEOPLE
 
 
-def environment(text: str) -> dict:
+def environment(text: str) -> dict[str, str]:
     """Settings of lingbi as environment variables, of NAME=VALUE with spaces between; none: its own choice.
 
     All are looked at before the first is measured.
@@ -146,7 +149,7 @@ def environment(text: str) -> dict:
     return {PREFIX + name: value for name, value in values.items()}
 
 
-def measure_variants(options, sides: dict) -> None:
+def measure_variants(options: argparse.Namespace, sides: Sides) -> None:
     """lingbi with each of the variants' settings, one after the other on the first GPU: memory, then rounds, into sides."""
     settings, gpu = load_settings(), options.gpus[0]
     folder = inspect(find_model(options.model, settings.models_dir).path)
@@ -161,12 +164,12 @@ def measure_variants(options, sides: dict) -> None:
             rounds = list(_rounds(server.target, options, fixed_length=True, gpu=gpu))
         sides[name] = {figure: [value] for figure, value in server.figures().items()} | {
             "gpu_planned_mib": server.planned_mib,
-            "gpu_peak_mib": peak.mib - server.before_mib,
+            "gpu_peak_mib": peak.most_mib - server.before_mib,
             "rounds": rounds,
         }
 
 
-def measure_url(options, sides: dict) -> None:
+def measure_url(options: argparse.Namespace, sides: Sides) -> None:
     """One server that runs, into sides. Answers end where they end: not every server takes ignore_eos."""
     key = options.api_key_file.read_text().strip() if options.api_key_file else None
     url = options.url.rstrip("/").removesuffix("/v1")
@@ -177,7 +180,7 @@ def measure_url(options, sides: dict) -> None:
     sides["server"]["rounds"].extend(_rounds(target, options, fixed_length=False))
 
 
-def measure_sides(options, sides: dict) -> None:
+def measure_sides(options: argparse.Namespace, sides: Sides) -> None:
     """Starts, memory, then rounds of all sides in turn (on one card), or at once (on a card each), into sides."""
     settings = load_settings()
     folder = inspect(find_model(options.model, settings.models_dir).path)
@@ -210,14 +213,14 @@ def measure_sides(options, sides: dict) -> None:
         run(servers, options, sides, gpus)
 
 
-def _in_turn(servers: dict, options, sides: dict, gpus: dict) -> None:
+def _in_turn(servers: dict[str, Server], options: argparse.Namespace, sides: Sides, gpus: dict[str, int]) -> None:
     steps = {side: _rounds(server.target, options, fixed_length=True) for side, server in servers.items()}
     for figures in zip(*steps.values(), strict=True):
         for side, one in zip(steps, figures, strict=True):
             sides[side]["rounds"].append(one)
 
 
-def _at_once(servers: dict, options, sides: dict, gpus: dict) -> None:
+def _at_once(servers: dict[str, Server], options: argparse.Namespace, sides: Sides, gpus: dict[str, int]) -> None:
     def measure(side: str) -> None:
         sides[side]["rounds"].extend(_rounds(servers[side].target, options, True, gpus[side]))
 
@@ -225,7 +228,9 @@ def _at_once(servers: dict, options, sides: dict, gpus: dict) -> None:
         list(pool.map(measure, servers))
 
 
-def _rounds(target: Target, options, fixed_length: bool, gpu: int | None = None):
+def _rounds(
+    target: Target, options: argparse.Namespace, fixed_length: bool, gpu: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Figures of every round; a few questions of each kind before it are not reported."""
     with Askers() as askers:
         for kind, crowds in options.ask:
@@ -245,23 +250,26 @@ def _rounds(target: Target, options, fixed_length: bool, gpu: int | None = None)
 
 
 class Peak:
-    """The most memory in use on a GPU while this is open, MiB; None without a GPU."""
+    """The most memory in use on a GPU while this is open: most_mib, 0 without a GPU; mib, None without one."""
 
     def __init__(self, gpu: int | None):
-        self.gpu, self.mib, self._stop = gpu, None, threading.Event()
+        self.gpu, self.most_mib, self._stop = gpu, 0, threading.Event()
 
-    def __enter__(self):
+    @property
+    def mib(self) -> int | None:
+        return None if self.gpu is None else self.most_mib
+
+    def __enter__(self) -> "Peak":
         if self.gpu is not None:
-            self.mib = 0
-            self._thread = threading.Thread(target=self._look)
+            self._thread = threading.Thread(target=self._look, args=(self.gpu,))
             self._thread.start()
         return self
 
-    def _look(self) -> None:
+    def _look(self, gpu: int) -> None:
         while not self._stop.wait(PEAK_LOOK_S):
-            self.mib = max(self.mib, gpu_used_mib(self.gpu))
+            self.most_mib = max(self.most_mib, gpu_used_mib(gpu))
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self.gpu is not None:
             self._thread.join()

@@ -1,6 +1,7 @@
 """The curves of a benchmark."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -10,7 +11,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend is chosen before
 
 
-def draw(found: dict, file: Path) -> None:
+def draw(found: dict[str, Any], file: Path) -> None:
     """Requests a second over the number of people, with confidence intervals: a panel for each kind."""
     sides = {side: with_intervals(figures) for side, figures in found["sides"].items()}
     kinds = list(dict.fromkeys(kind for groups in sides.values() for kind, _ in groups))

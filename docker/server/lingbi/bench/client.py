@@ -4,10 +4,12 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
+from threading import Barrier
+from typing import Any
 
 import httpx
 
-from lingbi.bench.questions import Questions
+from lingbi.bench.questions import Questions, Turn
 
 TIMEOUT_S = 600
 HEAD, END = "data: ", "[DONE]"
@@ -28,12 +30,14 @@ class Answer:
 
     first_s: float = 0.0
     total_s: float = 0.0
-    gaps_s: list = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
     text: str = ""
     error: str | None = None
 
 
-def ask_all(target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool, begin):
+def ask_all(
+    target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool, begin: Barrier
+) -> tuple[float, float, list[Answer]]:
     """(start, end, answers) of `people` who have `talks` each; in a process of its own.
 
     `begin` is waited for when all is ready. Times are of the monotonic clock, one for all processes.
@@ -60,7 +64,9 @@ def _client(target: Target) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=target.url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False)
 
 
-async def _ask_together(target: Target, questions: list, prepared: list, begin) -> tuple:
+async def _ask_together(
+    target: Target, questions: list[Questions], prepared: list[list[list[Turn]]], begin: Barrier
+) -> tuple[float, float, list[Answer]]:
     async with _client(target) as client:
         # What is not timed: connections, imports, and the first look at a picture that is asked about again.
         await asyncio.gather(*(client.get("/v1/models") for _ in questions))
@@ -74,10 +80,10 @@ async def _ask_together(target: Target, questions: list, prepared: list, begin) 
         return start, time.monotonic(), answers
 
 
-async def _talk(client: httpx.AsyncClient, questions: Questions, talks: list) -> list:
-    answers = []
+async def _talk(client: httpx.AsyncClient, questions: Questions, talks: list[list[Turn]]) -> list[Answer]:
+    answers: list[Answer] = []
     for turns in talks:
-        messages = []
+        messages: list[dict[str, Any]] = []
         for turn in turns:
             messages.append(user(turn))
             answers.append(await ask(client, questions.body(messages)))
@@ -85,12 +91,12 @@ async def _talk(client: httpx.AsyncClient, questions: Questions, talks: list) ->
     return answers
 
 
-def user(content) -> dict:
+def user(content: Turn) -> dict[str, Any]:
     """A message of a person."""
     return {"role": "user", "content": content}
 
 
-async def ask(client: httpx.AsyncClient, body: dict) -> Answer:
+async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
     """One streamed question."""
     answer, start = Answer(), time.monotonic()
     last = None

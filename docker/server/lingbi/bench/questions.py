@@ -3,6 +3,7 @@
 import base64
 import io
 import random
+from typing import Any
 
 from PIL import Image
 
@@ -20,6 +21,7 @@ TEXT = (
 )
 FOLLOW_UPS = ("What is in the foreground?", "Which colours are there?", "请再说一遍")
 KINDS = ("image", "repeat", "text", "chat")
+Turn = str | list[dict[str, Any]]  # what a person says: a text, or its parts with a picture
 
 
 class Questions:
@@ -27,21 +29,21 @@ class Questions:
 
     def __init__(self, kind: str, model: str, tokens: int, seed: int, fixed_length: bool):
         self.kind, self.random, self.number = kind, random.Random(seed), 0
-        self.options = {"model": model, "max_tokens": tokens, "temperature": 0, "stream": True}
+        self.options: dict[str, Any] = {"model": model, "max_tokens": tokens, "temperature": 0, "stream": True}
         if fixed_length:
             self.options["ignore_eos"] = True
         self.one_image = image_url(self.random)
 
-    def next_talk(self) -> list:
+    def next_talk(self) -> list[Turn]:
         """The user's turns of one talk: one turn, or several about one picture (chat)."""
         self.number += 1
         if self.kind == "text":
             return [TEXT.format(number=self.random.randrange(10**9))]
         url = self.one_image if self.kind == "repeat" else image_url(self.random)
-        first = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": PROMPT}]
+        first: Turn = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": PROMPT}]
         return [first, *FOLLOW_UPS] if self.kind == "chat" else [first]
 
-    def body(self, messages: list) -> dict:
+    def body(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """A request that goes on with these messages."""
         return self.options | {"messages": messages}
 

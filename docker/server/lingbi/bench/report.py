@@ -2,28 +2,37 @@
 
 import platform
 import re
+from collections.abc import Callable
+from typing import Any
 
-from lingbi.bench.rounds import interval
+from lingbi.bench.rounds import PERCENTILES, interval
 from lingbi.model.gpus import find_gpus
 
-FIGURES = {"req_s": lambda one: one["req_s"], "tokens_s": lambda one: one["tokens_s"]} | {
-    f"{name}_{part}": (lambda one, name=name, part=part: one[f"{name}_ms"][part])
-    for name in ("ttft", "gap")
-    for part in ("p50", "p95", "p99")
-}
+Figures = dict[str, Any]  # of a round, or of a side
+Groups = dict[tuple[str, int], Figures]  # by kind and people
+
+
+def _part_of(name: str, part: str) -> Callable[[Figures], float]:
+    return lambda one: float(one[f"{name}_ms"][part])
+
+
+FIGURES: dict[str, Callable[[Figures], float]] = {
+    "req_s": lambda one: float(one["req_s"]),
+    "tokens_s": lambda one: float(one["tokens_s"]),
+} | {f"{name}_{part}": _part_of(name, part) for name in ("ttft", "gap") for part in PERCENTILES}
 # GPU memory besides KV cache, MiB: right after the start, and when a first picture question was answered.
 MEMORY = ("gpu_mib_without_cache", "gpu_mib_after_first")
 HEAD = f"{'req/s':>18}{'TTFT p50':>12}{'gap p95':>12}"
 
 
-def machine() -> dict:
+def machine() -> dict[str, Any]:
     """What was measured on."""
     return {"gpus": [gpu.name for gpu in find_gpus()], "cpu": platform.processor() or platform.machine()}
 
 
-def with_intervals(side: dict) -> dict:
+def with_intervals(side: Figures) -> Groups:
     """{(kind, people): {figure: {median, ci95, values}}} of one side's rounds."""
-    groups: dict = {}
+    groups: dict[tuple[str, int], list[Figures]] = {}
     for one in side["rounds"]:
         groups.setdefault((one["kind"], one["people"]), []).append(one)
     return {
@@ -35,7 +44,7 @@ def with_intervals(side: dict) -> dict:
     }
 
 
-def medians(found: dict) -> dict:
+def medians(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Per side: keys such as vl_7b_image_c32_req_s, vl_7b_ttft_c1_ms, vl_7b_start_s."""
     prefix = re.sub(r"\W+", "_", found["model"].removeprefix("internlm-xcomposer2-"))
     result = {}
@@ -54,7 +63,7 @@ def medians(found: dict) -> dict:
     return result
 
 
-def table(found: dict) -> str:
+def table(found: dict[str, Any]) -> str:
     """Rows of kind and people: requests/s and times of each side, with the ratio where there are two; and memory."""
     sides = {side: with_intervals(figures) for side, figures in found["sides"].items()}
     lines = _beside(sides) if len(sides) <= 2 else _below(sides)
@@ -68,7 +77,7 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _beside(sides: dict) -> list:
+def _beside(sides: dict[str, Groups]) -> list[str]:
     lines = [f"{'':18}" + "".join(f"{side:>42}" for side in sides)]
     lines.append(f"{'kind':10}{'people':>8}" + HEAD * len(sides))
     for kind, people in next(iter(sides.values())):
@@ -82,7 +91,7 @@ def _beside(sides: dict) -> list:
     return lines
 
 
-def _below(sides: dict) -> list:
+def _below(sides: dict[str, Groups]) -> list[str]:
     lines = [f"{'kind':10}{'people':>8}{HEAD}"]
     for kind, people in next(iter(sides.values())):
         for side, groups in sides.items():
@@ -90,7 +99,7 @@ def _below(sides: dict) -> list:
     return lines
 
 
-def _figures(values: dict) -> str:
+def _figures(values: Figures) -> str:
     spread = f" ±{values['req_s']['ci95']:.2f}" if values["req_s"]["ci95"] is not None else ""
     figures = f"{values['req_s']['median']:>12.2f}{spread:>6}{values['ttft_p50']['median']:>10.1f}ms"
     return figures + f"{values['gap_p95']['median']:>10.1f}ms"

@@ -6,8 +6,9 @@ import os
 import signal
 import statistics
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
-from lingbi.bench.client import Target, ask_all
+from lingbi.bench.client import Answer, Target, ask_all
 
 # One Python process reads some thousand events a second; the asker must not be what is measured.
 PEOPLE_PER_PROCESS = 16
@@ -19,22 +20,25 @@ STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365
 class Askers:
     """Processes that ask, kept from round to round: their start takes longer than a round."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._size = max(1, (os.cpu_count() or 2) // 2)
         self._manager = spawn.Manager()
         # a terminal's Ctrl-C reaches them too; the round that is asked then is waited for
-        ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-        self._pool = ProcessPoolExecutor(self._size, mp_context=spawn, **ignore)
+        self._pool = ProcessPoolExecutor(
+            self._size, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        )
 
-    def __enter__(self):
+    def __enter__(self) -> "Askers":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
         self._manager.shutdown()
 
-    def ask_round(self, target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool):
+    def ask_round(
+        self, target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool
+    ) -> dict[str, Any]:
         """One round: requests and tokens a second, times to the first token and between tokens, failures."""
         processes = min(math.ceil(people / PEOPLE_PER_PROCESS), self._size)
         shares = [people // processes + (index < people % processes) for index in range(processes)]
@@ -48,11 +52,11 @@ class Askers:
         return summarise([answer for _, _, answers in results for answer in answers], seconds, tokens, fixed_length)
 
 
-def summarise(answers: list, seconds: float, tokens: int, fixed_length: bool) -> dict:
+def summarise(answers: list[Answer], seconds: float, tokens: int, fixed_length: bool) -> dict[str, Any]:
     """The figures of one round. tokens_s counts pieces of text where answers have no fixed length."""
     good = [answer for answer in answers if not answer.error]
     pieces = sum(1 + len(answer.gaps_s) for answer in good)
-    figures = {
+    figures: dict[str, Any] = {
         "requests": len(answers),
         "failed": len(answers) - len(good),
         "seconds": round(seconds, 3),
@@ -67,13 +71,13 @@ def summarise(answers: list, seconds: float, tokens: int, fixed_length: bool) ->
     return figures
 
 
-def percentiles(values_s: list) -> dict:
+def percentiles(values_s: list[float]) -> dict[str, float]:
     """p50, p95 and p99 of seconds, in milliseconds."""
     ordered = sorted(values_s)
     return {name: round(ordered[math.ceil(share * len(ordered)) - 1] * 1000, 2) for name, share in PERCENTILES.items()}
 
 
-def interval(values: list) -> dict:
+def interval(values: list[float]) -> dict[str, Any]:
     """Median of rounds, and half the width of the 95 % confidence interval of their mean (None for one round)."""
     half = None
     if len(values) in STUDENT:

@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pynvml
@@ -24,6 +26,7 @@ START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 60
 LOOK_TIMEOUT_S = 2
 MIB = 1 << 20
+STOCK_FRACTION = 0.8  # lmdeploy 0.4.1's own choice (TurbomindEngineConfig.cache_max_entry_count)
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Server:
     before_mib: int
     planned_mib: int | None
 
-    def figures(self) -> dict:
+    def figures(self) -> dict[str, float]:
         """What its start is reported with."""
         memory = dict(zip(MEMORY, (self.gpu_mib, self.asked_mib), strict=True))
         return {"starts_s": round(self.start_s, 2)} | memory
@@ -51,20 +54,20 @@ class Server:
 
 def gpu_used_mib(gpu: int) -> int:
     """MiB in use on a GPU, by all processes."""
-    return _memory(gpu).used // MIB
+    return int(_memory(gpu).used) // MIB
 
 
 def gpu_free_mib(gpu: int) -> int:
     """MiB that nobody uses on a GPU."""
-    return _memory(gpu).free // MIB
+    return int(_memory(gpu).free) // MIB
 
 
 def gpu_total_mib(gpu: int) -> int:
     """MiB that a GPU has."""
-    return _memory(gpu).total // MIB
+    return int(_memory(gpu).total) // MIB
 
 
-def _memory(gpu: int):
+def _memory(gpu: int) -> Any:
     pynvml.nvmlInit()
     try:
         return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(gpu))
@@ -80,17 +83,21 @@ def without_cache(used_mib: int, before_mib: int, gpu: int, cache_fraction: floa
 @contextmanager
 def serving(
     side: str, folder: ModelFolder, work_dir: Path, port: int, gpu: int, cache_fraction: float | None, **extra: str
-):
+) -> Iterator[Server]:
     """Run one side; yields a Server, ends it afterwards.
 
-    cache_fraction: share of what is left free that holds KV cache, None for lingbi's own choice; extra: environment
+    cache_fraction: share of what is left free that holds KV cache, None for the side's own choice; extra: environment
     for lingbi's side.
 
     Raises StartError with the end of the server's log, or with why its first question was not answered.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     log_file = work_dir / "log"
-    command, environment = (_stock if side == "stock" else _lingbi)(folder, work_dir, port, cache_fraction)
+    stock_fraction = STOCK_FRACTION if cache_fraction is None else cache_fraction
+    if side == "stock":
+        command, environment = _stock(folder, work_dir, port, stock_fraction)
+    else:
+        command, environment = _lingbi(folder, work_dir, port, cache_fraction)
     environment = os.environ | environment | {"CUDA_VISIBLE_DEVICES": str(gpu)} | (extra if side != "stock" else {})
     before_mib, start = gpu_used_mib(gpu), time.monotonic()
     with log_file.open("wb") as log:
@@ -107,7 +114,7 @@ def serving(
         # stock calls a model by the name of its template
         target = Target(url, key, folder.template if side == "stock" else folder.served_name)
         if side == "stock":
-            gpu_mib, planned_mib = without_cache(used_mib, before_mib, gpu, cache_fraction), None
+            gpu_mib, planned_mib = without_cache(used_mib, before_mib, gpu, stock_fraction), None
         else:
             plan = httpx.get(url + path, trust_env=False).json()["gpu"]
             gpu_mib, planned_mib = used_mib - before_mib - plan["cache_mib"], plan["total_mib"]
@@ -132,7 +139,7 @@ def _answers(client: httpx.Client, url: str) -> bool:
         return False
 
 
-def _stock(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float) -> tuple:
+def _stock(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float) -> tuple[list[str], dict[str, str]]:
     """lmdeploy's own server, unpatched, with its defaults; CLIP's config where it looks for it without a network."""
     clip = work_dir / CLIP_NAME
     shutil.copytree(CLIP_CONFIG, clip, dirs_exist_ok=True)
@@ -143,7 +150,9 @@ def _stock(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float
     return command, {STOCK: "1"}
 
 
-def _lingbi(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float | None) -> tuple:
+def _lingbi(
+    folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float | None
+) -> tuple[list[str], dict[str, str]]:
     """lingbi's worker with its defaults."""
     environment = {
         "LINGBI_MODEL": str(folder.path),

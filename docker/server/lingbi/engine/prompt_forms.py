@@ -3,13 +3,15 @@
 What differs, and what is known of either: docs/server.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from lingbi.model.folder import ModelFolder
 from lingbi.model.instruction import instruction_of
 
+Turn = Mapping[str, str]  # role and content
 LMDEPLOY, PUBLISHED = "lmdeploy", "published"
 BEGIN, END = "[UNUSED_TOKEN_146]", "[UNUSED_TOKEN_145]\n"  # around every turn of the published form
 
@@ -18,22 +20,22 @@ BEGIN, END = "[UNUSED_TOKEN_146]", "[UNUSED_TOKEN_145]\n"  # around every turn o
 class PromptForm:
     """How a conversation becomes a prompt.
 
-    write: the prompt as text, of turns as {"role", "content"}; between_images: text between two images of a message;
+    write: the prompt as text, of the turns; between_images: text between two images of a message;
     starts_after_images: whether text after an image begins with the start token, as all text does at the front.
     """
 
     name: str
-    write: Callable[[list], str]
+    write: Callable[[Sequence[Turn]], str]
     between_images: str
     starts_after_images: bool
 
 
-def form_of(name: str, folder: ModelFolder, template) -> PromptForm:
+def form_of(name: str, folder: ModelFolder, template: Any) -> PromptForm:
     """The form of this name for a model; template: lmdeploy's chat template for it."""
     return published_form(instruction_of(folder)) if name == PUBLISHED else lmdeploy_form(template)
 
 
-def lmdeploy_form(template) -> PromptForm:
+def lmdeploy_form(template: Any) -> PromptForm:
     """As lmdeploy 0.4.1 does with its chat template: a space between images, and a blank line after every answer."""
     return PromptForm(LMDEPLOY, template.messages2prompt, between_images=" ", starts_after_images=False)
 
@@ -43,7 +45,7 @@ def published_form(instruction: str) -> PromptForm:
     return PromptForm(PUBLISHED, partial(_published, instruction), between_images="", starts_after_images=True)
 
 
-def _published(instruction: str, turns: list) -> str:
+def _published(instruction: str, turns: Sequence[Turn]) -> str:
     """An empty system prompt is none, as in chat()."""
     if turns[0]["role"] != "system":
         turns = [{"role": "system", "content": instruction}, *turns]

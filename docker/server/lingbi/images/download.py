@@ -7,15 +7,18 @@ over all hops together. Proxies of the environment are not used, since they woul
 
 import asyncio
 import socket
+import ssl
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import httpcore
 import httpx
 
 from lingbi.api_errors import ImageError
-from lingbi.images.addresses import is_allowed
+from lingbi.images.addresses import Network, is_allowed
 
 MAX_HOPS = 5
 SCHEMES = ("http", "https")
@@ -35,8 +38,8 @@ class FetchRules:
     """
 
     is_on: bool = True
-    hosts: tuple = ()
-    networks: tuple = ()
+    hosts: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
     timeout_s: float = 10
     max_bytes: int = 20 << 20
 
@@ -44,10 +47,17 @@ class FetchRules:
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
     """Connects to checked addresses only."""
 
-    def __init__(self, networks: tuple):
+    def __init__(self, networks: tuple[Network, ...]):
         self._networks, self._inner = networks, httpcore.AnyIOBackend()
 
-    async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
         """Look the name up, refuse unless every address is allowed, connect to the first that answers."""
         loop = asyncio.get_running_loop()
         look_up = partial(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -55,7 +65,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
             found = await loop.run_in_executor(NAMES, look_up)
         except (OSError, UnicodeError):
             raise ImageError(f"the picture's host {host[:100]!r} has no address", reason="url") from None
-        addresses = list(dict.fromkeys(entry[4][0] for entry in found))
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         refused = [address for address in addresses if not is_allowed(address, self._networks)]
         if refused:
             raise ImageError(
@@ -64,7 +74,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
             )
         return await self._connect_any(addresses, port, timeout, local_address, socket_options)
 
-    async def _connect_any(self, addresses, port, *options):
+    async def _connect_any(self, addresses: list[str], port: int, *options: Any) -> httpcore.AsyncNetworkStream:
         for address in addresses[:-1]:
             try:
                 return await self._inner.connect_tcp(address, port, *options)
@@ -72,10 +82,15 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
                 continue
         return await self._inner.connect_tcp(addresses[-1], port, *options)
 
-    async def connect_unix_socket(self, path, timeout=None, socket_options=None):
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
         raise ImageError("a picture's URL must name a host", reason="url")
 
-    async def sleep(self, seconds):
+    async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
 
 
@@ -119,7 +134,7 @@ def _checked_url(url: str, base: httpx.URL | None, rules: FetchRules) -> httpx.U
 
 
 @lru_cache(maxsize=1)
-def _tls():
+def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -128,16 +143,16 @@ def _for_httpcore(target: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
 
 
-def _headers(target: httpx.URL) -> dict:
-    return {"Host": target.netloc.decode("ascii")} | HEADERS
+def _headers(target: httpx.URL) -> list[tuple[bytes | str, bytes | str]]:
+    return [("Host", target.netloc), *HEADERS.items()]
 
 
-def _header(response, name: bytes) -> str:
+def _header(response: httpcore.Response, name: bytes) -> str:
     value = next((value for key, value in response.headers if key.lower() == name), b"")
     return value.decode("latin-1")
 
 
-async def _read(response, rules: FetchRules) -> bytes:
+async def _read(response: httpcore.Response, rules: FetchRules) -> bytes:
     if response.status != 200:
         raise ImageError(f"the picture's host answered with status {response.status}", reason="fetch")
     size = _header(response, b"content-length")

@@ -12,10 +12,12 @@ import io
 import struct
 import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lingbi.api_errors import ImageError
 from lingbi.images.download import FetchRules, fetch, too_large
@@ -30,6 +32,8 @@ ORIENTATION = 0x0112
 DECODERS = 4
 # Requests that fetch pictures, or hold fetched ones until they are decoded: what bounds their memory.
 FETCHING_REQUESTS = 32
+Observe = Callable[[float], None]  # is told the seconds of each decoding
+Done = TypeVar("Done")
 # What Pillow's readers raise on broken files, besides what they mean to.
 BROKEN = (
     OSError,
@@ -82,16 +86,18 @@ class ImageDoor:
         self._threads = ThreadPoolExecutor(DECODERS, "pictures")
         self._fetching = asyncio.Semaphore(FETCHING_REQUESTS)
 
-    async def load(self, urls: list, observe=lambda seconds: None) -> list:
+    async def load(self, urls: list[str], observe: Observe = lambda seconds: None) -> list[Image.Image]:
         """PIL pictures of URLs, in order. Raises as `fetched` and what that yields."""
         async with self.fetched(urls, observe) as decode_all:
             return await decode_all()
 
     @contextlib.asynccontextmanager
-    async def fetched(self, urls: list, observe=lambda seconds: None):
+    async def fetched(
+        self, urls: list[str], observe: Observe = lambda seconds: None
+    ) -> AsyncIterator[Callable[[], Awaitable[list[Image.Image]]]]:
         """Fetch what is elsewhere; yields a coroutine function that gives PIL pictures of all URLs, in order.
 
-        Whoever sends pictures along waits here for nobody. `observe` gets the seconds of each decoding.
+        Whoever sends pictures along waits here for nobody.
         Both raise PictureError for the first picture that cannot be used.
         """
         if len(urls) > self.rules.max_pictures:
@@ -103,7 +109,7 @@ class ImageDoor:
             budget = PixelBudget(self.rules.max_pixels)
             yield lambda: _all(self._decode_one(source, budget, observe) for source in sources)
 
-    async def _fetch_one(self, url: str):
+    async def _fetch_one(self, url: str) -> str | bytes:
         """The bytes of a picture, or its data URL as it is."""
         if is_elsewhere(url):
             return await fetch(url, self.rules.fetch)
@@ -113,13 +119,13 @@ class ImageDoor:
             )
         return url
 
-    async def _decode_one(self, source, budget: PixelBudget, observe) -> Image.Image:
+    async def _decode_one(self, source: str | bytes, budget: PixelBudget, observe: Observe) -> Image.Image:
         loop = asyncio.get_running_loop()
         image, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
         observe(seconds)
         return image
 
-    def _decode(self, source, budget: PixelBudget) -> tuple:
+    def _decode(self, source: str | bytes, budget: PixelBudget) -> tuple[Image.Image, float]:
         """A picture of its bytes or data URL, and the seconds that its decoding took."""
         data = decode_data_url(source, self.rules.max_bytes) if isinstance(source, str) else source
         start = time.monotonic()
@@ -134,7 +140,7 @@ def is_elsewhere(url: str) -> bool:
     return url[:8].lower().startswith(("http://", "https://"))
 
 
-async def _all(work) -> list:
+async def _all(work: Iterable[Awaitable[Done]]) -> list[Done]:
     """The results of coroutines, in order; the first error ends the others."""
     tasks = [asyncio.ensure_future(item) for item in work]
     try:
@@ -144,8 +150,8 @@ async def _all(work) -> list:
             task.cancel()
 
 
-def image_urls(messages) -> list:
-    """The URLs of all pictures of a conversation, in order."""
+def image_urls(messages: Iterable[Any]) -> list[str]:
+    """The URLs of all pictures of a conversation (messages as the API's protocol has them), in order."""
     return [
         part.image_url.url
         for message in messages
@@ -179,7 +185,7 @@ def decode(data: bytes, budget: PixelBudget) -> Image.Image:
             return to_rgb(upright(image))
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(
             f"the picture cannot be decoded: it is no {', '.join(FORMATS)} file", reason="format"
         ) from None
@@ -213,7 +219,7 @@ def upright(image: Image.Image) -> Image.Image:
     image.load()
     if orientation not in range(2, 9):
         return image
-    return ImageOps.exif_transpose(image)
+    return cast(Image.Image, ImageOps.exif_transpose(image))  # None only where it works in place
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -2,11 +2,12 @@
 
 import base64
 import io
+from typing import Any
 
 from PIL.Image import Image
 
 
-def user_message(text: str, *urls: str) -> dict:
+def user_message(text: str, *urls: str) -> dict[str, Any]:
     """A user's message: text, and pictures by URL."""
     images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     return {"role": "user", "content": [{"type": "text", "text": text}, *images]}

@@ -18,6 +18,7 @@ from itertools import permutations
 from PIL import Image, ImageDraw
 
 RGB = tuple[int, int, int]
+Point = tuple[float, float]
 
 COLOURS = {
     "red": (220, 20, 20),
@@ -101,7 +102,7 @@ class Thing:
     rgb: RGB | None = None
     outline: tuple[RGB, float] | None = None
     is_hollow: bool = False
-    corners: tuple[tuple[float, float], ...] | None = None
+    corners: tuple[Point, ...] | None = None
 
     @property
     def position(self) -> str:
@@ -124,7 +125,7 @@ def _third(part: float) -> int:
     return min(2, max(0, int(part * 3)))
 
 
-def star_corners(points: int = 5, inner: float = 0.4) -> tuple[tuple[float, float], ...]:
+def star_corners(points: int = 5, inner: float = 0.4) -> tuple[Point, ...]:
     """Corners of a star with one point up; `inner` is the radius of its dents."""
     return tuple(
         (r * math.sin(a), -r * math.cos(a))
@@ -138,13 +139,12 @@ CORNERS = {
     "triangle": ((0.0, -1.0), (0.87, 0.5), (-0.87, 0.5)),
     "star": star_corners(),
 }
+ROUND = tuple((math.cos(i * math.pi / 60), math.sin(i * math.pi / 60)) for i in range(120))
 
 
-def outline_points(thing: Thing, width: float, height: float):
+def outline_points(thing: Thing, width: float, height: float) -> list[Point]:
     """The corners of a thing in pixels of a picture of this size; a circle is a polygon of many corners."""
-    corners = thing.corners or CORNERS.get(thing.shape)
-    if corners is None:
-        corners = [(math.cos(i * math.pi / 60), math.sin(i * math.pi / 60)) for i in range(120)]
+    corners = thing.corners or CORNERS.get(thing.shape, ROUND)
     radius = thing.size * min(width, height) / 2
     turn = math.radians(thing.angle)
     cos, sin = math.cos(turn) * radius, math.sin(turn) * radius
@@ -169,12 +169,12 @@ def draw(scene: Scene, smooth: int = 3) -> Image.Image:
     return image.reduce(smooth) if smooth > 1 else image
 
 
-def named(words: dict, text: str) -> Counter:
+def named(words: dict[str, str], text: str) -> Counter[str]:
     """How often each name of a vocabulary stands in a text, English or Chinese."""
     return Counter({name: len(_find(pattern, text)) for name, pattern in words.items() if _find(pattern, text)})
 
 
-def _find(pattern: str, text: str):
+def _find(pattern: str, text: str) -> list[str]:
     # English words stand alone, Chinese ones anywhere
     return re.findall(rf"(?<![a-z])(?:{pattern})(?![a-z])", text.lower())
 
@@ -188,7 +188,7 @@ def named_number(text: str) -> int | None:
     return found[0] if found else None
 
 
-def named_positions(text: str):
+def named_positions(text: str) -> list[tuple[int, int]]:
     """(row, column) of each position in a text, in its order."""
     found = []
     for words in _find(POSITION_PATTERN, text):
@@ -206,7 +206,7 @@ def is_at(thing: Thing, position: tuple[int, int]) -> bool:
     )
 
 
-def named_things(text: str):
+def named_things(text: str) -> list[tuple[str | None, str]]:
     """(colour, shape) of each "red circle" or "红色的圆形" in a text, in its order; shapes without a colour have None."""
     colours = "|".join(f"(?P<{name}>{words})" for name, words in COLOUR_WORDS.items())
     shapes = "|".join(f"(?P<{name}>{words})" for name, words in SHAPE_WORDS.items())
@@ -250,17 +250,17 @@ def is_answer_right(kind: str, scene: Scene, answer: str, about: Sequence[Thing]
     return find_fault(kind, scene, answer, about) is None
 
 
-def _differs(what, seen, expected):
+def _differs(what: str, seen: object, expected: object) -> str | None:
     return None if seen == expected else f"{what}: the answer has {seen}, the picture {expected}"
 
 
-def _fault_in_yes_no(kind, answer):
+def _fault_in_yes_no(kind: str, answer: str) -> str | None:
     is_no = bool(_find("no|not|没|不", answer))
     is_yes = not is_no and bool(_find("yes|right|correct|是|有|对", answer))
     return None if (is_yes if kind == "yes" else is_no) else f"expected {kind}, the answer is {answer!r}"
 
 
-def _fault_in_positions(about, answer):
+def _fault_in_positions(about: Sequence[Thing], answer: str) -> str | None:
     positions = named_positions(answer)
     orders = permutations(about) if len(positions) == len(about) else ()
     if any(all(is_at(t, p) for t, p in zip(order, positions, strict=True)) for order in orders):
@@ -268,7 +268,7 @@ def _fault_in_positions(about, answer):
     return f"positions: the answer has {positions}, the picture {[thing.position for thing in about]}"
 
 
-def _fault_in_description(kind, scene, answer, about):
+def _fault_in_description(kind: str, scene: Scene, answer: str, about: Sequence[Thing]) -> str | None:
     answer, background = _split_background(answer)
     if background and background != {scene.background}:
         return f"background: the answer has {background}, the picture {scene.background}"
@@ -284,7 +284,7 @@ def _fault_in_description(kind, scene, answer, about):
     return _fault_in_places(seen, about, answer)
 
 
-def _fault_in_places(seen, about, answer):
+def _fault_in_places(seen: list[tuple[str | None, str]], about: Sequence[Thing], answer: str) -> str | None:
     """Where a description gives as many positions as objects, they must belong together."""
     positions = named_positions(answer)
     if not positions:
@@ -296,7 +296,7 @@ def _fault_in_places(seen, about, answer):
     return f"positions: the answer has {positions}, the picture {[thing.position for thing in about]}"
 
 
-def _split_background(answer):
+def _split_background(answer: str) -> tuple[str, set[str]]:
     """The answer without its words about the background, and the colours these name."""
     pattern = r"(?:[,.]? (?:on|against) (?:an?|the) [a-z ]*background|(?:the )?background is [a-z ]*|[,\uff0c]?背景[是为][^,\uff0c。]*)"
     found = re.findall(pattern, answer, flags=re.IGNORECASE)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx
+from PIL import Image
 
 from lingbi.api_errors import ImageError
 from lingbi.errors import ConfigurationError
@@ -12,12 +13,12 @@ from lingbi.images.loader import ImageRules, PixelBudget, decode
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
 
-def find_sources(names: list) -> list:
+def find_sources(names: list[str]) -> list[str]:
     """Every picture once, in order: URLs and files as named, a folder's pictures by path.
 
     Raises ConfigurationError for a name that is nothing, and where there is no picture at all.
     """
-    found = {}
+    found: dict[str, None] = {}
     for name in names:
         found |= dict.fromkeys([name] if is_url(name) else _files(Path(name)))
     if not found:
@@ -29,7 +30,7 @@ def is_url(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
-def _files(path: Path) -> list:
+def _files(path: Path) -> list[str]:
     if path.is_dir():
         return sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not path.exists():
@@ -37,7 +38,7 @@ def _files(path: Path) -> list:
     return [str(path)]
 
 
-def load_source(source: str, rules: ImageRules):
+def load_source(source: str, rules: ImageRules) -> Image.Image | ImageError | OSError:
     """The picture of a source, RGB and upright, or the PictureError or OSError in its place.
 
     Files are decoded as a request's pictures are, so the same limits hold.

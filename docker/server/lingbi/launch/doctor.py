@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from lingbi import planner
@@ -15,7 +16,7 @@ from lingbi.model.resources import Resources, find_resources, unoccupied
 from lingbi.settings import load_settings
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 all is right, 2 something is not."""
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
     parser.add_argument(
@@ -34,7 +35,7 @@ def main(arguments=None) -> int:
     return 0 if all([run(name, check) for name, check in checks.items()]) else 2
 
 
-def run(name: str, check) -> bool:
+def run(name: str, check: Callable[[], str]) -> bool:
     """Make a check and say what came of it."""
     try:
         print(f"ok    {name:<10} {check()}")

@@ -8,7 +8,7 @@ from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, only_one, recor
 from lingbi.settings import load_settings
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, whether or not anything ran; 2 for a bad configuration."""
     argparse.ArgumentParser(prog="scripts/down", description=__doc__).parse_args(arguments)
     try:

@@ -10,6 +10,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,9 +31,9 @@ EVERYWHERE = ":/usr/sbin:/usr/local/sbin"  # where nginx is and ordinary users d
 class Front:
     """Page and gateway as they will run: their environment, the gateway's settings, ports by setting."""
 
-    values: dict
-    gateway: object
-    ports: dict
+    values: dict[str, str]
+    gateway: Any  # lingbi_gateway's Settings
+    ports: dict[str, tuple[str, int]]
 
     @property
     def url(self) -> str:
@@ -46,7 +47,7 @@ class Front:
         return str(self.gateway.dir / "tls" / "certificate.pem") if self.gateway.tls == "generated" else None
 
 
-def decide_front(state_dir: Path, servers: list, ui_key_file: Path, host: str | None, port: int | None) -> Front:
+def decide_front(state_dir: Path, servers: list[str], ui_key_file: Path, host: str | None, port: int | None) -> Front:
     """What page and gateway get to know. Raises ConfigurationError for a bad setting or a missing part.
 
     servers: HOST:PORT of each worker; host, port: what the command line says the gateway listens on.
@@ -75,7 +76,7 @@ def decide_front(state_dir: Path, servers: list, ui_key_file: Path, host: str | 
     return Front(values, gateway, ports)
 
 
-def gateway_settings(values: dict):
+def gateway_settings(values: dict[str, str]) -> Any:
     """The gateway's settings, and that its nginx is there. Raises ConfigurationError."""
     settings, nginx = (importlib.import_module(f"lingbi_gateway.{name}") for name in ("settings", "nginx"))
     try:
@@ -86,7 +87,7 @@ def gateway_settings(values: dict):
     return found
 
 
-def ui_settings(values: dict):
+def ui_settings(values: dict[str, str]) -> Any:
     """The page's settings. Raises ConfigurationError."""
     settings = importlib.import_module("lingbi_ui.settings")
     try:
@@ -107,7 +108,7 @@ def gateway_folder(state_dir: Path) -> Path:
     return folder
 
 
-def wait_front(front: Front, supervisor: Supervisor, failed_states: set) -> None:
+def wait_front(front: Front, supervisor: Supervisor, failed_states: set[str]) -> None:
     """Until the page comes through the gateway. Raises StartError with the log's end of what failed."""
     deadline = time.monotonic() + PAGE_TIMEOUT_S
     while not _page_comes(front):

@@ -11,7 +11,9 @@ import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lingbi import planner
 from lingbi.commands import MODULES
@@ -33,7 +35,7 @@ ALONE = argparse.Namespace(server_only=True)  # page and gateway have containers
 GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
 
-def main(arguments: list) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status of the command; 2 for a bad configuration, 3 where the server could not start."""
     name, *rest = arguments or ["serve"]
     os.environ.update(slices(os.environ))
@@ -106,7 +108,7 @@ def become_supervisord(plan: Plan) -> None:
     os.execve(command[0], command, os.environ | values)
 
 
-def record(plan: Plan) -> dict:
+def record(plan: Plan) -> dict[str, Any]:
     """What the health check and scripts/smoke read of a start."""
     return {
         "url": plan.url,
@@ -117,7 +119,7 @@ def record(plan: Plan) -> dict:
     }
 
 
-def slices(given: dict) -> dict:
+def slices(given: Mapping[str, str]) -> dict[str, str]:
     """CUDA's name for the slices (MIG) of a container: the driver shows their whole card beside them."""
     devices = given.get(GIVEN_GPUS, "")
     return {CUDA_GPUS: devices} if devices.startswith("MIG-") and CUDA_GPUS not in given else {}

@@ -22,7 +22,7 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def find_fault(port: int):
+def find_fault(port: int) -> str | None:
     """Why the worker on a port is not ready, or None."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:

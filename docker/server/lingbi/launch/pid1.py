@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from typing import Any
 
 from supervisor import events
 from supervisor.medusa.asyncore_25 import ExitNow
@@ -15,26 +16,27 @@ from lingbi.errors import StartError
 PAUSE_S = 300  # a card that fell off, or memory that somebody else took, needs longer than supervisord's few trials
 
 
-class Keeper(Supervisor):
+class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
     """supervisord that starts a worker that it gave up again after a pause, and gives up itself, with status 3,
     when every worker has failed."""
 
     exit_status = 0
     pause_s = PAUSE_S
 
-    def __init__(self, options):
+    def __init__(self, options: ServerOptions):
         super().__init__(options)
-        self.given_up, self.trials = {}, {}  # {worker: when}, {worker: how often it was tried again}
+        self.given_up: dict[str, float] = {}  # {worker: when}
+        self.trials: dict[str, int] = {}  # {worker: how often it was tried again}
 
-    def runforever(self):
+    def runforever(self) -> None:
         events.subscribe(events.ProcessStateFatalEvent, self._on_fatal)
         events.subscribe(events.Tick5Event, lambda event: self.try_again(time.monotonic()))
         super().runforever()
 
-    def _processes(self) -> list:
+    def _processes(self) -> list[Any]:
         return [process for group in self.process_groups.values() for process in group.processes.values()]
 
-    def _on_fatal(self, event) -> None:
+    def _on_fatal(self, event: events.ProcessStateFatalEvent) -> None:
         if all(process.get_state() == ProcessStates.FATAL for process in self._processes()):
             self.options.logger.critical("no worker can be kept up; their last lines say why")
             self.exit_status = StartError.exit_status
@@ -62,7 +64,7 @@ class Keeper(Supervisor):
                 process.spawn()
 
 
-def main(arguments: list) -> int:
+def main(arguments: list[str]) -> int:
     """Run until SIGTERM (0), or until no worker is left (3)."""
     options = ServerOptions()
     options.realize(arguments, doc=__doc__)

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
@@ -25,7 +27,7 @@ POLL_S = 0.2
 WORKER, SUPERVISORD, PAGE = "lingbi.worker", "supervisor.supervisord", "lingbi_ui"
 
 
-def wait_until(predicate, timeout_s: float, poll_s: float = POLL_S) -> bool:
+def wait_until(predicate: Callable[[], object], timeout_s: float, poll_s: float = POLL_S) -> bool:
     """Poll until the predicate holds; False when the time is up."""
     deadline = time.monotonic() + timeout_s
     while not predicate():
@@ -50,7 +52,7 @@ def record_file(state_dir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def only_one(state_dir: Path):
+def only_one(state_dir: Path) -> Iterator[None]:
     """Hold the lock of a state folder, so that two starts do not meet."""
     (state_dir / "run").mkdir(parents=True, exist_ok=True)
     with (state_dir / "run" / "up.lock").open("w") as lock:
@@ -61,15 +63,17 @@ def only_one(state_dir: Path):
         yield
 
 
-def gateway_folders(state_dir: Path) -> tuple:
+def gateway_folders(state_dir: Path) -> tuple[Path, Path]:
     """Where a gateway of this state folder may render: in it, or among the temporary files (see lingbi/front.py)."""
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
     return state_dir / "gateway", Path(tempfile.gettempdir()) / f"lingbi-gateway-{digest}"
 
 
-def environment(settings: Settings, workers: int) -> dict:
+def environment(settings: Settings, workers: int) -> dict[str, str]:
     """The environment of supervisord and the workers: every setting, and what its file expands."""
-    values = {PREFIX + name.upper(): value for name, value in settings.model_dump().items() if value is not None}
+    values: dict[str, Any] = {
+        PREFIX + name.upper(): value for name, value in settings.model_dump().items() if value is not None
+    }
     values[f"{PREFIX}WORKERS"] = workers
     values["HF_HOME"] = settings.state_dir / "cache" / "huggingface"
     values["SERVER_PYTHON"] = sys.executable
@@ -86,9 +90,9 @@ class Supervisor:
         self.state_dir = state_dir
         self.pid_file = state_dir / "run" / "supervisord.pid"
         transport = SupervisorTransport(None, None, f"unix://{socket_path(state_dir)}")
-        self.rpc = xmlrpc.client.ServerProxy("http://localhost", transport)
+        self.rpc: Any = xmlrpc.client.ServerProxy("http://localhost", transport)
 
-    def process(self):
+    def process(self) -> psutil.Process | None:
         """supervisord's process, or None."""
         try:
             process = psutil.Process(int(self.pid_file.read_text()))
@@ -96,15 +100,15 @@ class Supervisor:
         except (OSError, ValueError, psutil.Error):
             return None
 
-    def workers_left(self) -> list:
+    def workers_left(self) -> list[psutil.Process]:
         """Worker processes of this state folder, whoever their parent is."""
         return [process for process in psutil.process_iter() if self._is_ours(process, WORKER)]
 
-    def supervisors_left(self) -> list:
+    def supervisors_left(self) -> list[psutil.Process]:
         """supervisord of this state folder, even where its process file is not written yet."""
         return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD)]
 
-    def front_left(self) -> list:
+    def front_left(self) -> list[psutil.Process]:
         """The page's server and nginx's master of this state folder, whoever their parent is."""
         return [item for item in psutil.process_iter() if self._is_ours(item, PAGE) or self._is_nginx(item)]
 
@@ -123,7 +127,7 @@ class Supervisor:
         except psutil.Error:
             return False
 
-    def start(self, values: dict) -> None:
+    def start(self, values: dict[str, str]) -> None:
         """Start supervisord in the background with this environment added to ours."""
         for folder in ("logs", "run"):
             (self.state_dir / folder).mkdir(parents=True, exist_ok=True)
@@ -132,7 +136,7 @@ class Supervisor:
         if done.returncode or not wait_until(lambda: self.process(), 10):
             raise StartError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}")
 
-    def states(self) -> dict:
+    def states(self) -> dict[str, str]:
         """{worker name: supervisor's state name}; empty when supervisord does not answer."""
         try:
             return {item["name"]: item["statename"] for item in self.rpc.supervisor.getAllProcessInfo()}
@@ -154,14 +158,14 @@ class Supervisor:
         psutil.wait_procs(leftovers, timeout=10)
         return bool(running)
 
-    def left(self) -> list:
+    def left(self) -> list[psutil.Process]:
         """Workers, page and gateway, which nobody restarts where there is no supervisord."""
         return self.workers_left() + self.front_left()
 
 
-def _children(process: psutil.Process) -> list:
+def _children(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 

@@ -7,6 +7,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from urllib.request import getproxies
 
 import httpx
@@ -38,7 +40,7 @@ class Interrupted(BaseException):
         self.number = number
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 up, 2 configuration or already up, 3 could not start, 130, 143 or 129 interrupted."""
     options = parse(arguments)
     interrupt_at_signals()
@@ -64,7 +66,7 @@ def interrupt_at_signals() -> None:
             signal.signal(number, _interrupt)
 
 
-def _interrupt(number: int, _frame) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
     hold_signals()
     raise Interrupted(number)
 
@@ -75,7 +77,7 @@ def hold_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in the background.")
     parser.add_argument("--model", help="folder, vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or auto (default)")
     parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
@@ -96,7 +98,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
-def bring_up(settings: Settings, options: argparse.Namespace) -> dict:
+def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     """Start everything; returns what scripts/up reports, and "ca_file"."""
     start = time.monotonic()
     supervisor = Supervisor(settings.state_dir)
@@ -177,14 +179,14 @@ def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor)
             time.sleep(POLL_S)
 
 
-def find_fault(phase: str, state: str):
+def find_fault(phase: str, state: str) -> str | None:
     """Why a worker in this phase and supervisor state will not become ready, or None."""
     if state in FAILED_STATES:
         return f"ended ({state})"
     return "could not load the model" if phase == FAILED else None
 
 
-def ask_ready(client: httpx.Client, url: str) -> tuple:
+def ask_ready(client: httpx.Client, url: str) -> tuple[int | None, str, dict[str, Any] | None]:
     """(HTTP status or None, phase, progress of its weights or None) of a worker."""
     try:
         response = client.get(url)
@@ -194,7 +196,7 @@ def ask_ready(client: httpx.Client, url: str) -> tuple:
         return None, "starting", None
 
 
-def how_to_call(report: dict, is_alone: bool) -> str:
+def how_to_call(report: dict[str, Any], is_alone: bool) -> str:
     file = Path(report["api_key_file"])
     key = file.read_text().split()[0] if file.exists() else "YOUR_KEY"
     return "\n".join(

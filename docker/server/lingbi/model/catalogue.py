@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 TEMPLATE = "internlm-xcomposer2"
 TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
@@ -39,10 +40,16 @@ class Geometry:
     vocabulary: int = 92544
 
     @classmethod
-    def of(cls, config: dict) -> "Geometry":
+    def of(cls, config: dict[str, Any]) -> "Geometry":
         """The shape that a config.json tells."""
-        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-        return cls(*(config[name] for name in names), config["vocab_size"])
+        return cls(
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            kv_heads=config["num_key_value_heads"],
+            vocabulary=config["vocab_size"],
+        )
 
     @property
     def kv_bytes(self) -> int:
@@ -51,6 +58,21 @@ class Geometry:
 
 GEOMETRY_7B = Geometry(4096, 14336, 32, 32, 8)
 GEOMETRY_1_8B = Geometry(2048, 8192, 24, 16, 8)
+
+
+class ModelFacts(Protocol):
+    """What the memory of a model follows from: a Model here and a folder that was looked at (folder.ModelFolder) have it."""
+
+    @property
+    def served_name(self) -> str: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def image_side(self) -> int | None: ...
+    @property
+    def session_len(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -72,8 +94,8 @@ class Model:
     card_gb: int
     purpose: str
     purpose_zh: str
+    hub_id: str
     template: str = TEMPLATE
-    hub_id: str | None = None
     instruction: str = INSTRUCTION
 
     @property
@@ -90,7 +112,7 @@ class Model:
         return "-".join(map(str, sorted({min(tokens), max(tokens)})))
 
 
-def _published(name: str, **facts) -> Model:
+def _published(name: str, **facts: Any) -> Model:
     served_name = f"internlm-xcomposer2-{name}"
     return Model(name, served_name, hub_id=f"Shanghai_AI_Laboratory/{served_name}", **facts)
 
@@ -144,7 +166,7 @@ DEMO_SERVED_NAME = "internlm-xcomposer2-demo"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def names() -> list:
+def names() -> list[str]:
     """Every name that people can type for a model."""
     return [*(model.name for model in MODELS), DEMO]
 
@@ -158,7 +180,7 @@ def find(name: str) -> Model | None:
     )
 
 
-def recognise(config: dict) -> Model | None:
+def recognise(config: dict[str, Any]) -> Model | None:
     """The published model with the geometry of a config.json, or None."""
     side = image_side(config)
     for model in MODELS:
@@ -167,20 +189,20 @@ def recognise(config: dict) -> Model | None:
     return None
 
 
-def instruction(config: dict) -> str:
+def instruction(config: dict[str, Any]) -> str:
     """The system prompt of the published model with the geometry of a config.json, or most models' where it is none."""
     known = recognise(config)
     return known.instruction if known else INSTRUCTION
 
 
-def image_side(config: dict) -> int | None:
+def image_side(config: dict[str, Any]) -> int | None:
     """Pixels of the square that a picture is resized to; None: tiles."""
     return None if is_4khd(config) else config.get("img_size")
 
 
-def is_4khd(config: dict) -> bool:
+def is_4khd(config: dict[str, Any]) -> bool:
     """Whether lmdeploy 0.4.1 takes this config for the tiled 4khd model in its vision part."""
-    return config["architectures"][0] == "InternLM2ForCausalLM"
+    return bool(config["architectures"][0] == "InternLM2ForCausalLM")
 
 
 def image_tokens(side: int | None, width: int, height: int, hd_num: int) -> int:
@@ -200,12 +222,12 @@ def tiled_image_tokens(width: int, height: int, hd_num: int) -> int:
     return (long_side * short_side + 1) * TILE_TOKENS + 1 + (rows + 1) * ROW_TOKENS
 
 
-def largest_image(hd_num: int) -> tuple:
+def largest_image(hd_num: int) -> tuple[int, int]:
     """(width, height) of a picture that costs the most tokens on 4khd-7b: all its tiles below each other."""
     return TILE, TILE * hd_num
 
 
-def _whole_tiles(hd_num: int) -> list:
+def _whole_tiles(hd_num: int) -> list[tuple[int, int]]:
     """(width, height) of the pictures that at most hd_num tiles fill exactly, in every number of columns and rows."""
     counts = range(1, hd_num + 1)
     return [(columns * TILE, rows * TILE) for columns in counts for rows in range(1, hd_num // columns + 1)]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
 
 
-def read_mapped(shard: Path) -> dict:
+def read_mapped(shard: Path) -> dict[str, torch.Tensor]:
     """Tensors of a shard by name, mapped from the file; nothing but tensors comes out of a pickle."""
     if shard.suffix == ".safetensors":
         return load_file(shard)

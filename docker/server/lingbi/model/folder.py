@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
@@ -26,11 +27,11 @@ class ModelFolder:
     """
 
     path: Path
-    config: dict
+    config: dict[str, Any]
     served_name: str
     template: str
     session_len: int
-    shards: tuple
+    shards: tuple[Path, ...]
     weight_bytes: int
 
     @property
@@ -64,7 +65,7 @@ class ModelFolder:
         return link
 
 
-def inspect(path) -> ModelFolder:
+def inspect(path: str | Path) -> ModelFolder:
     """Check a model folder without loading it.
 
     Raises ConfigurationError that says what is missing or wrong, where, and what to do.
@@ -94,7 +95,7 @@ def inspect(path) -> ModelFolder:
     )
 
 
-def read_config(file: Path) -> dict:
+def read_config(file: Path) -> dict[str, Any]:
     """A config.json. Raises ConfigurationError where it cannot be one."""
     try:
         config = json.loads(file.read_text())
@@ -109,7 +110,7 @@ def read_config(file: Path) -> dict:
     return config
 
 
-def check_architecture(folder, config: dict) -> None:
+def check_architecture(folder: Path | str, config: dict[str, Any]) -> None:
     """Raise ConfigurationError for a config of another kind of model; folder (or model id) is for people."""
     remote_classes = [value for value in config.get("auto_map", {}).values() if isinstance(value, str)]
     if not any(value.endswith(ARCHITECTURE) for value in remote_classes):
@@ -126,7 +127,7 @@ def check_architecture(folder, config: dict) -> None:
         )
 
 
-def _shards(folder: Path) -> tuple:
+def _shards(folder: Path) -> tuple[Path, ...]:
     """Checkpoint shards in the order in which lmdeploy reads them (safetensors win).
 
     An index that names absent shards counts only beside other numbered shards: vl-1_8b is
@@ -135,7 +136,7 @@ def _shards(folder: Path) -> tuple:
     shards = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not shards:
         raise ConfigurationError(f"{folder} holds no weights (pytorch_model*.bin); fetch the model again")
-    named = set().union(*map(_indexed, folder.glob("*.index.json")), *map(_siblings, shards))
+    named: set[str] = set().union(*map(_indexed, folder.glob("*.index.json")), *map(_siblings, shards))
     missing = sorted(name for name in named if not (folder / name).exists())
     if missing and shards != [folder / "pytorch_model.bin"]:
         raise ConfigurationError(
@@ -144,7 +145,7 @@ def _shards(folder: Path) -> tuple:
     return tuple(shards)
 
 
-def _indexed(index: Path) -> set:
+def _indexed(index: Path) -> set[str]:
     """The shards that an index names."""
     try:
         return set(map(str, json.loads(index.read_text())["weight_map"].values()))
@@ -152,7 +153,7 @@ def _indexed(index: Path) -> set:
         raise ConfigurationError(f"{index} is cut short or no index of shards ({error!r}); fetch it again") from None
 
 
-def _siblings(shard: Path) -> set:
+def _siblings(shard: Path) -> set[str]:
     """The names of all shards, by the name of one: X-00001-of-00002.bin."""
     numbered = NUMBERED.fullmatch(shard.name)
     if not numbered:
@@ -189,7 +190,8 @@ def _read_tokenizer_config(folder: Path) -> dict:
 
 def _imported(folder: Path, code: set) -> set:
     """These files of remote code and those that they import from beside them, and so on."""
-    seen, left = set(), set(code)
+    seen: set[str] = set()
+    left = set(code)
     while left:
         name = left.pop()
         seen.add(name)
@@ -232,6 +234,6 @@ def _is_safetensors(shard: Path) -> bool:
             (length,) = struct.unpack("<Q", file.read(8))
             tensors = json.loads(file.read(length)) if length < size else {}
         ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        return 8 + length + max(ends) == size
+        return bool(8 + length + max(ends) == size)
     except (struct.error, ValueError, LookupError, TypeError, AttributeError):
         return False

@@ -29,7 +29,7 @@ class Choice:
     reason: str
 
 
-def find_gpus() -> list:
+def find_gpus() -> list[Gpu]:
     """The GPUs that NVIDIA's driver reports and CUDA_VISIBLE_DEVICES admits (indices or UUIDs)."""
     try:
         pynvml.nvmlInit()
@@ -42,7 +42,7 @@ def find_gpus() -> list:
         pynvml.nvmlShutdown()
 
 
-def admitted(every: list, visible: str = None) -> list:
+def admitted(every: list[str], visible: str | None = None) -> list[str]:
     """Devices that CUDA shows for a value of CUDA_VISIBLE_DEVICES (None: not set).
 
     As CUDA does, the list ends at the first index that does not exist, and is empty where one stands twice.
@@ -77,7 +77,7 @@ def emptied(gpus: list) -> list:
     return [replace(gpu, free_mib=gpu.total_mib) for gpu in gpus]
 
 
-def choose_engine(requested: str, gpus: list) -> Choice:
+def choose_engine(requested: str, gpus: list[Gpu]) -> Choice:
     """Decide by what the machine has, unless the operator said.
 
     Raises ConfigurationError for TurboMind without a GPU.

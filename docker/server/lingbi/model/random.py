@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,10 +21,12 @@ from lingbi.model.resolve import DEMO_FOLDER
 
 WEIGHT_STD = 0.02
 COPIED = ("generation_config.json", "special_tokens_map.json")
+Tensors = dict[str, dict[str, Any]]  # by name: "shape" and "file"
+Config = dict[str, Any]
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 made, 2 bad arguments."""
     options = parse(arguments)
     start = time.monotonic()
@@ -36,7 +39,7 @@ def main(arguments=None) -> int:
     return 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/make-model", description=__doc__.split("\n")[0])
     parser.add_argument("geometry", type=Path, help="folder with tensors.json, config.json and tokenizer_config.json")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.model of the published models")
@@ -80,7 +83,7 @@ def make(
     return write_shards(tensors, to, seed)
 
 
-def with_layers(tensors: dict, config: dict, layers: int) -> tuple:
+def with_layers(tensors: Tensors, config: Config, layers: int) -> tuple[Tensors, Config]:
     """Tensor list and config with only the first layers of the language model. Raises ConfigurationError."""
     published = config["num_hidden_layers"]
     if not 1 <= layers <= published:
@@ -98,7 +101,7 @@ def read(file: Path) -> str:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def with_own_code(config: dict) -> dict:
+def with_own_code(config: Config) -> Config:
     """The config with its remote code taken from lingbi's demo repository, whatever it named."""
     own = json.loads((DEMO_FOLDER / "config.json").read_text())["auto_map"]
     own |= json.loads((DEMO_FOLDER / "tokenizer_config.json").read_text())["auto_map"]
@@ -107,7 +110,7 @@ def with_own_code(config: dict) -> dict:
     return config | replaced | {"auto_map": mapped}
 
 
-def write_shards(tensors: dict, to: Path, seed: int) -> int:
+def write_shards(tensors: Tensors, to: Path, seed: int) -> int:
     generator = torch.Generator(device()).manual_seed(seed)
     names = sorted({entry["file"] for entry in tensors.values()})
     size = 0
@@ -133,7 +136,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def random_tensor(name: str, shape: list, generator: torch.Generator) -> torch.Tensor:
+def random_tensor(name: str, shape: list[int], generator: torch.Generator) -> torch.Tensor:
     """Norm weights are ones; the others are normal, small enough for activations to stay finite."""
     if "norm" in name and name.endswith("weight") and len(shape) == 1:
         return torch.ones(shape, dtype=torch.bfloat16)

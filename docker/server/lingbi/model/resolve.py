@@ -1,10 +1,15 @@
 """Turns what people name a model by into a model folder, or into where it can be fetched from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
+
+if TYPE_CHECKING:
+    pass
 
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
@@ -34,6 +39,9 @@ class Found:
         """The model's id in the API where its folder cannot tell yet."""
         model = catalogue.find(self.hub_id or "")
         return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
+
+
+FaultOf = Callable[[Found], str | None]  # why a model that is there is not for auto
 
 
 def is_present(folder: Path) -> bool:
@@ -79,8 +87,8 @@ def _in(folder: Path, hub_id: str, name: str, models_dir: Path) -> Found:
     return Found(folder, there if is_present(folder) else f"{name}, to be fetched from ModelScope ({hub_id})", hub_id)
 
 
-def _best_present(models_dir: Path, fault_of) -> Found:
-    passed = []
+def _best_present(models_dir: Path, fault_of: FaultOf) -> Found:
+    passed: list[str] = []
     for model in catalogue.MODELS:
         found = _published(model, models_dir)
         fault = fault_of(found) if found.is_present else None

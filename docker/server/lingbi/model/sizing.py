@@ -8,11 +8,18 @@ measurements that they come from, and tests/gpu/test_fit.py takes them again.
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
+from lingbi.model.catalogue import ModelFacts
+
+if TYPE_CHECKING:
+    from lingbi.model.gpus import Gpu
+    from lingbi.settings import Settings
 
 log = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -53,7 +60,7 @@ class Wanted:
     hd_num: int = catalogue.HD_NUM
 
     @classmethod
-    def of(cls, settings) -> "Wanted":
+    def of(cls, settings: "Settings") -> "Wanted":
         """The operator's part of the server's settings."""
         return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
@@ -97,7 +104,7 @@ class Fit:
         )
 
 
-def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") -> Fit:
+def fit(model: ModelFacts, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") -> Fit:
     """The settings of a model (catalogue.Model or ModelFolder) for a card with so much free memory.
 
     card: its name, for people.
@@ -119,7 +126,7 @@ def fit(model, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") ->
     )
 
 
-def _widened(model, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
+def _widened(model: ModelFacts, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
     """With WIDE_BATCH where no answers had to give way and the cache is large enough for it, else as found."""
     if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
         return found
@@ -130,7 +137,7 @@ def _widened(model, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
     return wide if wide.cache_tokens >= needed_tokens else found
 
 
-def _remedy(model, free_mib: int, room_mib: int, wanted: Wanted) -> str:
+def _remedy(model: ModelFacts, free_mib: int, room_mib: int, wanted: Wanted) -> str:
     said = [f"LINGBI_{name.upper()}" for name in CHOSEN if getattr(wanted, name) is not None]
     if said and least_mib(model, Wanted(hd_num=wanted.hd_num)) <= room_mib:
         return f"leave {', '.join(said)} to be chosen for it"
@@ -141,7 +148,7 @@ def _remedy(model, free_mib: int, room_mib: int, wanted: Wanted) -> str:
     return "end what else uses the GPU (`nvidia-smi`)"
 
 
-def least_mib(model, wanted: Wanted = ANYTHING) -> int:
+def least_mib(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
     """The least free memory with which fit finds settings."""
     *_, smallest = _candidates(model, wanted)
     blocks = -(-least_session(model, wanted) // BLOCK_TOKENS)
@@ -149,12 +156,12 @@ def least_mib(model, wanted: Wanted = ANYTHING) -> int:
     return smallest.total_mib + math.ceil(cache / _share(wanted.cache_fraction))
 
 
-def fit_on(model, gpu, settings) -> Fit:
+def fit_on(model: ModelFacts, gpu: "Gpu", settings: "Settings") -> Fit:
     """As fit, for a card as it is now (gpus.Gpu) and the server's settings."""
     return fit(model, gpu.free_mib, Wanted.of(settings), f"GPU {gpu.device} ({gpu.name})")
 
 
-def fit_when_free(model, look, settings) -> Fit:
+def fit_when_free(model: ModelFacts, look: Callable[[], "Gpu"], settings: "Settings") -> Fit:
     """As fit_on, for a card that others may be leaving: look() gives the card as it is.
 
     Waits as long as its memory is being freed, at most SETTLE_S; logs what others leave no room for.
@@ -176,16 +183,16 @@ def fit_when_free(model, look, settings) -> Fit:
     return found
 
 
-def _others_mib(gpu) -> int:
+def _others_mib(gpu: "Gpu") -> int:
     return gpu.total_mib - gpu.free_mib
 
 
-def least_session(model, wanted: Wanted = ANYTHING) -> int:
+def least_session(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
     """Tokens of the session asked for, or of picture_session."""
     return wanted.session_len or image_session(model, wanted.hd_num)
 
 
-def image_session(model, hd_num: int) -> int:
+def image_session(model: ModelFacts, hd_num: int) -> int:
     """Tokens of the shortest session that holds the largest picture, a question and an answer.
 
     The published form of the prompt has one token more than lmdeploy's, which is the answer's loss.
@@ -194,7 +201,7 @@ def image_session(model, hd_num: int) -> int:
     return image + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
 
 
-def _candidates(model, wanted: Wanted):
+def _candidates(model: ModelFacts, wanted: Wanted) -> Iterator[Fit]:
     """Fits without cache: the best first, then those that take less."""
     batches = BATCHES if wanted.max_batch_size is None else (wanted.max_batch_size,)
     for batch in batches:
@@ -215,7 +222,7 @@ def _candidates(model, wanted: Wanted):
             )
 
 
-def _filled(model, candidate: Fit, room_mib: int, cache_fraction: float | None) -> Fit:
+def _filled(model: ModelFacts, candidate: Fit, room_mib: int, cache_fraction: float | None) -> Fit:
     """The candidate with as large a cache as the rest has room for."""
     left_mib = max(0, room_mib - candidate.total_mib)
     blocks = math.floor(left_mib * MIB * _share(cache_fraction) / block_bytes(model, candidate.quant_policy))
@@ -227,17 +234,17 @@ def _share(cache_fraction: float | None) -> Fraction:
     return Fraction(cache_fraction or DEFAULT_SHARE)
 
 
-def cache_room_mib(model, free_mib: int, hd_num: int) -> int:
+def cache_room_mib(model: ModelFacts, free_mib: int, hd_num: int) -> int:
     """MiB that a model with its own choice of settings, but for hd_num, leaves for KV cache."""
     found = fit(model, free_mib, Wanted(hd_num=hd_num))
     return free_mib - found.weights_mib - found.runtime_mib
 
 
-def _cache_mib(model, blocks: int, quant_policy: str) -> int:
+def _cache_mib(model: ModelFacts, blocks: int, quant_policy: str) -> int:
     return -(-blocks * block_bytes(model, quant_policy) // MIB)
 
 
-def block_bytes(model, quant_policy: str) -> int:
+def block_bytes(model: ModelFacts, quant_policy: str) -> int:
     """Bytes of a block of KV cache."""
     shape = model.geometry
     at_16 = shape.kv_bytes
@@ -246,7 +253,7 @@ def block_bytes(model, quant_policy: str) -> int:
     return BLOCK_TOKENS * (at_16 * BITS[quant_policy] // 16 + extra)
 
 
-def runtime_mib(model, batch: int, prefill_tokens: int, session_len: int, hd_num: int) -> int:
+def runtime_mib(model: ModelFacts, batch: int, prefill_tokens: int, session_len: int, hd_num: int) -> int:
     """MiB beside weights and cache: libraries, the tower at work, and the engine's buffers."""
     shape = model.geometry
     width = HIDDEN_WIDTHS * shape.hidden_size + FEED_FORWARD_WIDTHS * shape.intermediate_size

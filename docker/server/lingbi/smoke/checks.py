@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -50,43 +51,47 @@ class Target:
         return self.model == catalogue.DEMO_SERVED_NAME
 
     @property
-    def greedy(self) -> dict:
+    def greedy(self) -> dict[str, int]:
         """Options of a greedy answer, long enough to judge."""
         return {"max_tokens": DEMO_ANSWER_TOKENS if self.is_demo else ANSWER_TOKENS, "top_k": 1, "temperature": 0}
 
-    def post(self, path: str, body: dict) -> httpx.Response:
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return self.client.post(path, json={"model": self.model} | body, headers=self.headers)
 
     @property
-    def headers(self) -> dict:
+    def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
 
-    def ask(self, messages: list, **options) -> dict:
+    def ask(self, messages: list[Any], **options: Any) -> dict[str, Any]:
         """The body of a greedy chat completion; raises CheckFailed unless it is a 200."""
         response = self.post("/v1/chat/completions", {"messages": messages} | self.greedy | options)
         expect(response.status_code == 200, f"status {response.status_code}: {response.text[:200]}")
-        return response.json()
+        body: dict[str, Any] = response.json()
+        return body
 
-    def answer(self, messages: list) -> str:
-        return self.ask(messages)["choices"][0]["message"]["content"]
+    def answer(self, messages: list[Any]) -> str:
+        return str(self.ask(messages)["choices"][0]["message"]["content"])
+
+
+Run = Callable[[Target], str]  # returns what it saw, or raises CheckFailed
 
 
 @dataclass(frozen=True)
 class Check:
-    """A named check; `run` returns what it saw, or raises CheckFailed."""
+    """A named check."""
 
     name: str
-    run: Callable[[Target], str]
+    run: Run
     applies: Callable[[Target], bool]
 
 
-CHECKS = []
+CHECKS: list[Check] = []
 
 
-def check(name: str, applies: Callable[[Target], bool] = lambda target: True):
+def check(name: str, applies: Callable[[Target], bool] = lambda target: True) -> Callable[[Run], Run]:
     """Put a function on the list of checks."""
 
-    def add(run):
+    def add(run: Run) -> Run:
         CHECKS.append(Check(name, run, applies))
         return run
 
@@ -97,7 +102,7 @@ def is_demo(target: Target) -> bool:
     return target.is_demo
 
 
-def expect(condition, message: str) -> None:
+def expect(condition: object, message: str) -> None:
     if not condition:
         raise CheckFailed(message)
 
@@ -144,28 +149,33 @@ def image(target: Target) -> str:
     expect(choice["finish_reason"] in ("stop", "length"), f"finish_reason {choice['finish_reason']!r}")
     usage = body["usage"]
     expect(usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"], f"usage {usage}")
-    return choice["message"]["content"]
+    return str(choice["message"]["content"])
 
 
 @check("prompt-tokens", applies=lambda target: published(target.model) is not None)
 def prompt_tokens(target: Target) -> str:
     told = target.client.get("/ready").json().get("prompt", {})
-    expected = expected_tokens(published(target.model), told)
+    expected = expected_tokens(target.model, told)
     seen = target.ask([turn(PROBE_QUESTION, data_url(ONE))], max_tokens=1)["usage"]["prompt_tokens"]
     expect(seen == expected, f"{seen} prompt tokens, expected {expected}")
     return f"{seen}"
 
 
-def expected_tokens(model: catalogue.Model, told: dict) -> int:
-    """Prompt tokens of PROBE_QUESTION about ONE; told: how a server says that it makes prompts, if it does."""
+def expected_tokens(served_name: str, told: dict[str, Any]) -> int:
+    """Prompt tokens of PROBE_QUESTION about ONE; told: how a server says that it makes prompts, if it does.
+
+    Raises CheckFailed for a model that is not published.
+    """
+    model = published(served_name)
+    if model is None:
+        raise CheckFailed(f"{served_name} is not in the catalogue")
     # The published form's words are the model folder's own, so only the server knows how many tokens they are.
-    is_own = told.get("form") == PUBLISHED
-    around = told["template_tokens"] if is_own else catalogue.TEMPLATE_TOKENS
+    around: int = told["template_tokens"] if told.get("form") == PUBLISHED else catalogue.TEMPLATE_TOKENS
     hd_num = told.get("hd_num") or catalogue.HD_NUM
     return around + QUESTION_TOKENS + model.image_tokens(ONE.width, ONE.height, hd_num)
 
 
-def published(served_name: str):
+def published(served_name: str) -> catalogue.Model | None:
     return next((model for model in catalogue.MODELS if model.served_name == served_name), None)
 
 
@@ -231,7 +241,7 @@ def inner_url(target: Target) -> str:
     for url in ("http://127.0.0.1:9/picture.png", "http://169.254.169.254/latest/meta-data/"):
         response = target.post("/v1/chat/completions", {"messages": [turn(PROBE_QUESTION, url)]})
         expect(response.status_code == 400, f"{url}: status {response.status_code}")
-    return response.json()["error"]["message"]
+    return str(response.json()["error"]["message"])
 
 
 @check("bad-picture")
@@ -240,6 +250,6 @@ def bad_image(target: Target) -> str:
     for url in ("data:image/png;base64,bm90IGEgcGljdHVyZQ==", "/etc/hostname", "file:///etc/hostname"):
         response = target.post("/v1/chat/completions", {"messages": [turn(PROBE_QUESTION, url)]})
         expect(response.status_code == 400, f"{url}: status {response.status_code}")
-        message = response.json()["error"]["message"]
+        message = str(response.json()["error"]["message"])
     expect(target.answer([turn(PROBE_QUESTION, data_url(ONE))]), "no answer after a bad picture")
     return message

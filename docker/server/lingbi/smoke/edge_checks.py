@@ -20,7 +20,7 @@ def gateway(target: Target) -> str:
     expect(response.headers.get("x-content-type-options") == "nosniff", "no security headers")
     refused = target.client.get("/v1/..%2fmetrics")
     expect(refused.status_code == 400, f"/v1/..%2fmetrics: status {refused.status_code}")
-    return refused.json()["error"]["message"]
+    return str(refused.json()["error"]["message"])
 
 
 @check("page", applies=has_gateway)

@@ -9,12 +9,13 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.smoke import edge_checks  # noqa: F401 - it adds its checks
-from lingbi.smoke.checks import CHECKS, CheckFailed, Target
+from lingbi.smoke.checks import CHECKS, Check, CheckFailed, Target
 
 GATEWAY_HEALTH = "/healthz"
 # What a rollout waits for before it gives a server requests again; the rest is asked afterwards.
@@ -24,7 +25,7 @@ READY_ANSWER_S = 5
 TIMEOUT_S = 300  # a picture question on the CPU engine with the 1.8B model takes minutes
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 all passed, 1 a check failed, 2 could not run."""
     options = parse(arguments)
     try:
@@ -45,7 +46,7 @@ def main(arguments=None) -> int:
     return 1 if failed else 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/smoke", description="Check a running lingbi server.")
     parser.add_argument("url", nargs="?", help="base URL (default: what scripts/up started)")
     parser.add_argument("--api-key-file", type=Path, help="file with the API key in its first line")
@@ -105,7 +106,7 @@ def find_target(options: argparse.Namespace) -> Target:
     return Target(url, client, key, model=served_model(client, key), has_gateway=is_gateway(client))
 
 
-def started_here() -> dict:
+def started_here() -> dict[str, Any]:
     """What scripts/up has written of the server that it started. Raises ConfigurationError where there is none."""
     # Imported here alone: who gives a URL need not wait for what a start needs.
     from lingbi.launch.supervision import record_file
@@ -114,10 +115,11 @@ def started_here() -> dict:
     record = record_file(load_settings().state_dir)
     if not record.exists():
         raise ConfigurationError(f"nothing was started here ({record} is not there); run scripts/up, or give a URL")
-    return json.loads(record.read_text())
+    report: dict[str, Any] = json.loads(record.read_text())
+    return report
 
 
-def make_client(url: str, timeout_s: float, ca_file) -> httpx.Client:
+def make_client(url: str, timeout_s: float, ca_file: str | Path | None) -> httpx.Client:
     """A client for this base URL. Raises ConfigurationError for a URL or certificate that cannot be used."""
     if ca_file and not Path(ca_file).is_file():
         raise ConfigurationError(f"certificate {ca_file} is not there; give the server's own in --ca-file")
@@ -139,11 +141,11 @@ def is_gateway(client: httpx.Client) -> bool:
     return client.get(GATEWAY_HEALTH).status_code == 200
 
 
-def served_model(client: httpx.Client, key: str) -> str:
+def served_model(client: httpx.Client, key: str | None) -> str:
     try:
-        response = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+        response = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"} if key else {})
         response.raise_for_status()
-        return response.json()["data"][0]["id"]
+        return str(response.json()["data"][0]["id"])
     except httpx.HTTPStatusError as error:
         raise ConfigurationError(
             f"{error.request.url} answered {error.response.status_code}: {error.response.text[:200]}"
@@ -154,7 +156,7 @@ def served_model(client: httpx.Client, key: str) -> str:
         ) from None
 
 
-def run_check(check, target: Target) -> dict:
+def run_check(check: Check, target: Target) -> dict[str, Any]:
     start = time.monotonic()
     try:
         detail, passed = check.run(target), True

@@ -3,6 +3,10 @@
 They serve whatever remote code builds a CLIPVisionModel, published or ours: two replace code, two arrange a loaded tower's weights.
 """
 
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import wrapt
@@ -13,11 +17,10 @@ QUICK_GELU = 1.702
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
-def fused_attention(module) -> None:
+def fused_attention(module: ModuleType) -> None:
     """Attention in one kernel: transformers 4.40 writes all scores [heads, tokens, tokens] to memory four times."""
 
-    @wrapt.patch_function_wrapper(module, "CLIPAttention.forward")
-    def forward(wrapped, instance, args, kwargs):
+    def forward(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
         if not hidden.is_cuda or len(args) > 1 or any(v is not None and v is not False for v in _masks(kwargs)):
             return wrapped(*args, **kwargs)
@@ -31,19 +34,20 @@ def fused_attention(module) -> None:
         )
         return instance.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width)), None
 
+    wrapt.wrap_function_wrapper(module, "CLIPAttention.forward", forward)
 
-def _masks(kwargs: dict):
+
+def _masks(kwargs: dict[str, Any]) -> Iterator[Any]:
     return (value for name, value in kwargs.items() if name != "hidden_states")
 
 
-def patches_by_matrix(module) -> None:
+def patches_by_matrix(module: ModuleType) -> None:
     """Patch embedding as one matrix product, which it is: kernel and stride of the convolution are equal.
 
     So cuDNN is never loaded for it, nor its memory taken.
     """
 
-    @wrapt.patch_function_wrapper(module, "CLIPVisionEmbeddings.forward")
-    def forward(wrapped, instance, args, kwargs):
+    def forward(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         pixels = args[0] if args else kwargs["pixel_values"]
         if not pixels.is_cuda:
             return wrapped(*args, **kwargs)
@@ -53,8 +57,10 @@ def patches_by_matrix(module) -> None:
         first = instance.class_embedding.expand(len(pixels), 1, -1)
         return torch.cat((first, embedded), dim=1) + instance.position_embedding(instance.position_ids)
 
+    wrapt.wrap_function_wrapper(module, "CLIPVisionEmbeddings.forward", forward)
 
-def packed_projections(layers) -> None:
+
+def packed_projections(layers: Iterable[Any]) -> None:
     """Let query, key and value of each layer be computed as one product, which keeps more of a GPU busy than three."""
     for attention in (layer.self_attn for layer in layers):
         parts = [getattr(attention, name) for name in PROJECTIONS]
@@ -68,7 +74,7 @@ def packed_projections(layers) -> None:
             delattr(attention, name)
 
 
-def folded_activation(layers) -> None:
+def folded_activation(layers: Iterable[Any]) -> None:
     """Let one kernel compute the activation, for which transformers needs three that each go through memory.
 
     x * sigmoid(c * x) is silu(c * x) / c: the factor goes into the weights before it and out of those behind.

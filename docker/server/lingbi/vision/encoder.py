@@ -12,8 +12,10 @@ import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from PIL import Image
 
 from lingbi.heartbeat import Pulse
 from lingbi.vision.cache import FeatureCache, content_hash
@@ -21,6 +23,19 @@ from lingbi.vision.cache import FeatureCache, content_hash
 log = logging.getLogger(__name__)
 MAX_PREPARERS = 8
 FRESH_BYTES = 16  # a key of a picture that is encoded anew and not kept; a content hash has 32
+Features = Future[torch.Tensor]  # [tokens, hidden] on the CPU
+
+
+class VisionModel(Protocol):
+    """What makes features of pictures: at most `max_batch` at once."""
+
+    max_batch: int
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The picture as `forward` takes it; called from any thread."""
+
+    def forward(self, prepared: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Features [tokens, hidden], on the CPU, of what `prepare` gave."""
 
 
 @dataclass
@@ -29,46 +44,45 @@ class Work:
 
     key: bytes
     pixels: torch.Tensor
-    done: Future
+    done: Features
 
 
 class ImageEncoder:
     """One thread that encodes for a whole process.
 
-    model: has `prepare(picture) -> tensor`, `forward([tensor, …]) -> [features [tokens, hidden] on the CPU, …]`
-    and `max_batch`; cache: features of pictures seen before; pulse: told of the work, for the watchdog.
+    cache: features of pictures seen before; pulse: told of the work, for the watchdog.
     """
 
-    def __init__(self, model, cache: FeatureCache):
+    def __init__(self, model: VisionModel, cache: FeatureCache):
         self.model, self.cache, self.pulse = model, cache, Pulse()
         self._preparing = ThreadPoolExecutor(min(MAX_PREPARERS, os.cpu_count() or 1), "prepare")
-        self._waiting: queue.SimpleQueue = queue.SimpleQueue()
-        self._under_way: dict[bytes, Future] = {}
+        self._waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._under_way: dict[bytes, Features] = {}
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="encoder", daemon=True).start()
 
-    def submit(self, image, is_fresh: bool = False) -> Future:
+    def submit(self, image: Image.Image, is_fresh: bool = False) -> Features:
         """Features of one PIL picture, encoded anew if is_fresh; raises what the model raised for it."""
-        done = Future()
+        done = Features()
         self._preparing.submit(self._prepare, image, is_fresh, done)
         return done
 
-    async def encode(self, images: list, is_fresh: bool = False) -> list:
+    async def encode(self, images: list[Image.Image], is_fresh: bool = False) -> list[torch.Tensor]:
         """Features of pictures, in order, as the engine takes them. Raises ValueError for one that cannot be encoded."""
         jobs = [self.submit(image, is_fresh) for image in images]
         # wait, not gather: a caller that leaves must not cancel what others may wait for too.
         await asyncio.wait([asyncio.wrap_future(job) for job in jobs])
         return [_result(job) for job in jobs]
 
-    async def async_infer(self, images: list) -> list:
+    async def async_infer(self, images: list[Image.Image]) -> list[torch.Tensor]:
         """As `encode`, for lmdeploy's own callers, who make numpy arrays of it."""
         return [_for_numpy(features) for features in await self.encode(images)]
 
-    def infer(self, images: list) -> list:
+    def infer(self, images: list[Image.Image]) -> list[torch.Tensor]:
         """As `async_infer`, without an event loop."""
         return [_for_numpy(_result(job)) for job in [self.submit(image) for image in images]]
 
-    def _prepare(self, image, is_fresh: bool, done: Future) -> None:
+    def _prepare(self, image: Image.Image, is_fresh: bool, done: Features) -> None:
         try:
             key = os.urandom(FRESH_BYTES) if is_fresh else content_hash(image)
         except Exception as error:  # whatever a picture does to Pillow is its own fault
@@ -81,9 +95,9 @@ class ImageEncoder:
             try:
                 self._waiting.put(Work(key, self.model.prepare(image), done))
             except Exception as error:  # the same, and to the model's code
-                self._settle(key, done, error=error)
+                self._settle(key, done, error)
 
-    def _joins(self, key: bytes, done: Future) -> bool:
+    def _joins(self, key: bytes, done: Features) -> bool:
         """Whether the same picture is under way already; `done` then ends with it."""
         with self._lock:
             first = self._under_way.setdefault(key, done)
@@ -100,12 +114,12 @@ class ImageEncoder:
                 batch.append(self._waiting.get())
             self._encode(batch)
 
-    def _encode(self, batch: list) -> None:
+    def _encode(self, batch: list[Work]) -> None:
         try:
             features = self.model.forward([work.pixels for work in batch])
         except Exception as error:  # of one picture: its own; of several: each is tried alone
             if len(batch) == 1:
-                self._settle(batch[0].key, batch[0].done, error=error)
+                self._settle(batch[0].key, batch[0].done, error)
             else:
                 for work in batch:
                     self._encode([work])
@@ -115,26 +129,29 @@ class ImageEncoder:
                 self.cache.put(work.key, found)
             self._settle(work.key, work.done, found)
 
-    def _settle(self, key: bytes, done: Future, features=None, error=None) -> None:
+    def _settle(self, key: bytes, done: Features, found: torch.Tensor | Exception) -> None:
+        is_done = not isinstance(found, Exception)
         with self._lock:
             self._under_way.pop(key, None)
-            self.pulse.end(is_done=error is None)
-        if error:
-            done.set_exception(error)
+            self.pulse.end(is_done)
+        if isinstance(found, Exception):
+            done.set_exception(found)
         else:
-            done.set_result(features)
+            done.set_result(found)
 
 
-def _copy(job: Future, other: Future) -> None:
-    if job.exception():
-        other.set_exception(job.exception())
+def _copy(job: Features, other: Features) -> None:
+    error = job.exception()
+    if error:
+        other.set_exception(error)
     else:
         other.set_result(job.result())
 
 
-def _result(job: Future):
-    if job.exception():
-        raise ValueError(f"a picture could not be encoded: {job.exception()}") from job.exception()
+def _result(job: Features) -> torch.Tensor:
+    error = job.exception()
+    if error:
+        raise ValueError(f"a picture could not be encoded: {error}") from error
     return job.result()
 
 

@@ -5,6 +5,8 @@ Pillow itself in several threads. Normalising is a look-up on the GPU: a byte ha
 table holds exactly what the model's own code gives.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -25,7 +27,12 @@ class Pixels:
     arrange: what comes before that (4khd's tiles), from picture to picture.
     """
 
-    def __init__(self, processor, side: int | None, arrange=lambda image: image):
+    def __init__(
+        self,
+        processor: Callable[[Image.Image], torch.Tensor],
+        side: int | None,
+        arrange: Callable[[Image.Image], Image.Image] = lambda image: image,
+    ):
         self.processor, self.side, self.arrange = processor, side, arrange
         self.table = normalised_bytes()
         self.is_known = True

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 PRECISION_BITS = 22
 BICUBIC_SUPPORT, BICUBIC_A = 2.0, -0.5
@@ -31,11 +32,11 @@ def _resized_along(axis: int, pixels: torch.Tensor, side: int) -> torch.Tensor:
     sums = torch.full((), 1 << (PRECISION_BITS - 1), dtype=torch.int32, device=pixels.device)
     for place, share in coefficients(pixels.shape[axis], side, axis, pixels.device):
         sums = torch.addcmul(sums, pixels.index_select(axis, place), share)
-    return (sums >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)
+    return (sums >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)  # type: ignore[attr-defined]  # it is a tensor
 
 
 @lru_cache(maxsize=KEPT_TABLES)
-def coefficients(size: int, new_size: int, axis: int, device) -> list:
+def coefficients(size: int, new_size: int, axis: int, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(places int64 [new_size], shares int32 [new_size, 1, 1] or [1, new_size, 1] by axis) for each old pixel of a new one.
 
     shares: what the old pixel at a place gives to the new one, times 2**22, rounded; 0 beyond its last.
@@ -55,7 +56,7 @@ def coefficients(size: int, new_size: int, axis: int, device) -> list:
     return list(zip(places, shares[:, :, None, None] if axis == 0 else shares[:, None, :, None], strict=True))
 
 
-def _bicubic(x: np.ndarray) -> np.ndarray:
+def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     x, a = np.abs(x), BICUBIC_A
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a

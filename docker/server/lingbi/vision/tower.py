@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import accelerate
 import torch
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel
+from PIL import Image
 from transformers.modeling_utils import no_init_weights
 
 from lingbi.errors import StartError
@@ -22,7 +24,7 @@ WARM_UPS = 2  # cuBLAS picks its kernels and workspaces in the first runs, which
 UNUSED = ("post_layernorm", "position_ids")
 
 
-class GpuVisionModel(Xcomposer2VisionModel):
+class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy has no types
     """lmdeploy's vision model with another way to load, prepare and run it; features are on the CPU.
 
     hd_num: tiles that 4khd cuts an image into at most; feature_dtype: of the features, as the language model's look-up
@@ -47,12 +49,12 @@ class GpuVisionModel(Xcomposer2VisionModel):
         if not self.pixels.is_known:
             log.warning("this model prepares pictures in a way of its own: its code runs on the CPU, more slowly")
         self.stream = torch.cuda.Stream(self.device, priority=-1)  # short work, and somebody waits for his first word
-        self.graph = None if self.is_tiled or not self.pixels.is_known else self._capture(side)
+        self.graph = None if side is None or not self.pixels.is_known else self._capture(side)
 
     def pin_ahead(self, limit_bytes: int) -> None:
         """Have pinned host memory for so many bytes of features, from a thread: pinning 10 MB as a picture waits takes
         milliseconds. torch keeps what is freed, for features of the same size."""
-        if not self.feature_bytes:
+        if not self.graph:
             return
         shape = self.graph.features.shape[1:]
         count = limit_bytes // self.feature_bytes
@@ -68,12 +70,12 @@ class GpuVisionModel(Xcomposer2VisionModel):
         """Bytes of a picture's features; 0 where pictures differ in that."""
         return self.graph.features.nbytes if self.graph else 0
 
-    def prepare(self, image) -> torch.Tensor:
+    def prepare(self, image: Image.Image) -> torch.Tensor:
         """The picture as the tower takes it; runs in any thread."""
         return self.pixels.prepare(image)
 
     @torch.no_grad()
-    def forward(self, prepared: list) -> list:
+    def forward(self, prepared: list[torch.Tensor]) -> list[torch.Tensor]:
         """Features [tokens, hidden], on the CPU, of what `prepare` gave."""
         with torch.device(self.device), torch.cuda.stream(self.stream):
             pixels = [self.pixels.fit(item.to(self.device)) for item in prepared]
@@ -120,7 +122,7 @@ class Graph:
     50 to 370 MiB more that their graphs hold, which small cards do not have to spare (docs/performance).
     """
 
-    def __init__(self, features, side: int, stream):
+    def __init__(self, features: Callable[[torch.Tensor], torch.Tensor], side: int, stream: torch.cuda.Stream):
         self.pixels = torch.zeros(1, side, side, 3, dtype=torch.uint8)
         self._graph = torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
@@ -138,7 +140,7 @@ class Graph:
 
 
 @contextmanager
-def mapped_loading():
+def mapped_loading() -> Iterator[None]:
     """Within: accelerate's loader, which lmdeploy calls, takes the tower from mapped files and leaves it in half."""
     load, accelerate.load_checkpoint_in_model = accelerate.load_checkpoint_in_model, load_half
     try:
@@ -158,9 +160,9 @@ def load_half(model: torch.nn.Module, model_path: str) -> None:
         found = {name: tensors[name] for name in absent & set(tensors)}
         model.load_state_dict(found, strict=False)
         absent -= set(found)
-    absent = sorted(name for name in absent if not any(part in name for part in UNUSED))
-    if absent:
-        raise StartError(f"{model_path} lacks {len(absent)} vision tensors, {absent[0]} first; fetch the model again")
+    needed = sorted(name for name in absent if not any(part in name for part in UNUSED))
+    if needed:
+        raise StartError(f"{model_path} lacks {len(needed)} vision tensors, {needed[0]} first; fetch the model again")
     model.half()
     layers = model.vit.vision_tower.vision_model.encoder.layers
     packed_projections(layers)

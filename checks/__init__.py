@@ -1,0 +1,1 @@
+"""What scripts/check asks of this repository beside the tools that everybody has."""
