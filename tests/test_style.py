@@ -57,10 +57,36 @@ def test_lock_files_name_no_host():
         assert re.search(r"--hash=sha256:", text), file
 
 
-def test_readmes_have_the_same_shape():
-    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
-    for pattern in (r"^#+ ", r"^```", r"^\|"):
+def test_text_is_as_editors_are_told():
+    """What .editorconfig says of every file but those of a model, which the libraries wrote."""
+    for file, text in tracked_text(":!docker/server/models").items():
+        assert not text or text.endswith("\n"), file
+        assert not re.search(r"[ \t\r]$", text, re.M), file
+
+
+@pytest.mark.parametrize("name", ["README", "CONTRIBUTING", "CHANGELOG"])
+def test_both_languages_have_the_same_shape(name):
+    english, chinese = ((ROOT / f"{name}{language}.md").read_text() for language in ("", ".zh-CN"))
+    for pattern in (r"^#+ ", r"^ *```", r"^\|", r"^- "):
         assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
+
+
+def test_contributing_has_the_same_commands_in_both_languages():
+    english, chinese = (commands_of(ROOT / f"CONTRIBUTING{language}.md") for language in ("", ".zh-CN"))
+    assert english == chinese and len(english) > 20
+
+
+def commands_of(document) -> list:
+    """The lines of all blocks of commands, without their comments."""
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", document.read_text(), re.M | re.S)
+    return [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+
+
+def test_both_changelogs_tell_of_the_version():
+    version = (ROOT / "VERSION").read_text().strip()
+    for name in ("CHANGELOG.md", "CHANGELOG.zh-CN.md"):
+        found = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", (ROOT / name).read_text(), re.M)
+        assert found[0] == version, name
 
 
 def test_readmes_name_every_setting():
