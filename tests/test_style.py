@@ -56,18 +56,27 @@ def test_lock_files_name_no_host():
         assert re.search(r"--hash=sha256:", text), file
 
 
-@pytest.mark.parametrize("name", ["README", "docs/operations"])
+def test_text_is_as_editors_are_told():
+    """What .editorconfig says of every file but those of a model, which the libraries wrote."""
+    for file, text in tracked_text(":!docker/server/models").items():
+        assert not text or text.endswith("\n"), file
+        assert not re.search(r"[ \t\r]$", text, re.M), file
+
+
+@pytest.mark.parametrize("name", ["README", "CONTRIBUTING", "CHANGELOG", "docs/operations"])
 def test_both_languages_have_the_same_shape_and_commands(name):
     english, chinese = ((ROOT / f"{name}{language}.md").read_text() for language in ("", ".zh-CN"))
-    for pattern in (r"^#+ ", r"^```", r"^\|", r"^- "):
+    for pattern in (r"^#+ ", r"^ *```", r"^\|", r"^- "):
         assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
-    assert commands(english) == commands(chinese) != []
+    assert commands(english) == commands(chinese)
+    assert commands(english) or name == "CHANGELOG"
 
 
 def commands(text: str) -> list:
     """The commands of a document, without their comments and what they ask."""
-    lines = [line for block in re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
-    return [re.sub(r"\s+# .*", "", line) for line in lines if '"text":' not in line]
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", text, re.M | re.S)
+    lines = [line.strip() for block in blocks for line in block.splitlines() if '"text":' not in line]
+    return [re.sub(r"\s+# .*", "", line) for line in lines]
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
@@ -78,6 +87,13 @@ def test_a_readme_is_short_and_says_how_to_start_and_test(name):
         "scripts/up",
         "scripts/test",
     ]
+
+
+def test_both_changelogs_tell_of_the_version():
+    version = (ROOT / "VERSION").read_text().strip()
+    for name in ("CHANGELOG.md", "CHANGELOG.zh-CN.md"):
+        found = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", (ROOT / name).read_text(), re.M)
+        assert found[0] == version, name
 
 
 def test_committed_demo_weights_are_small():

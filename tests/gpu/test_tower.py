@@ -47,7 +47,7 @@ def least_cosine(folder: Path, work_dir: Path) -> float:
     env = os.environ | {STOCK: "1", "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
     found = work_dir / "features.pt"
     subprocess.run([sys.executable, "-c", SEE_AS_STOCK, str(folder), str(found)], cwd=work_dir, env=env, check=True)
-    model = GpuVisionModel(str(folder), device="cuda:0")
+    model = GpuVisionModel(str(folder), catalogue.HD_NUM)
     ours = [model.forward([model.prepare(image)])[0].float() for image in images()]
     pairs = zip(torch.load(found), ours, strict=True)
     return min(torch.cosine_similarity(stock, own, dim=-1).min().item() for stock, own in pairs)

@@ -18,14 +18,14 @@ def big():
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_numbers(big):
-    needed = needed_mib(big)
+    needed = needed_mib(big, Settings().hd_num)
     check_memory(big, "cpu", [], 1, needed, Settings())
     with pytest.raises(ConfigurationError, match=f"big needs {needed} MiB, and {needed - 1} MiB are"):
         check_memory(big, "cpu", [], 1, needed - 1, Settings())
 
 
 def test_every_worker_needs_its_own_memory(big):
-    needed = 3 * needed_mib(big)
+    needed = 3 * needed_mib(big, Settings().hd_num)
     check_memory(big, "cpu", [], 3, needed, Settings())
     with pytest.raises(ConfigurationError, match=f"big needs {needed} MiB"):
         check_memory(big, "cpu", [], 3, needed - 1, Settings())

@@ -142,4 +142,4 @@ def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
 )
 def test_tiled_image_tokens(size, tokens):
     """640x480 gives the 3232 prompt tokens measured on a GPU: 147 of text and 3085."""
-    assert catalogue.tiled_image_tokens(*size) == tokens
+    assert catalogue.tiled_image_tokens(*size, catalogue.HD_NUM) == tokens

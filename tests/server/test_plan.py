@@ -91,7 +91,7 @@ def test_the_cards_that_are_here_unless_others_are_asked_about(capsys):
 
 
 def test_on_the_cpu_the_host_memory_tells_what_fits(capsys):
-    needed = {name: needed_mib(catalogue.find(name)) for name in NAMES}
+    needed = {name: needed_mib(catalogue.find(name), catalogue.HD_NUM) for name in NAMES}
     plan.show(load_settings(), Resources([], needed["vl-1_8b"]), [])
     rows = capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]
     said = {row.split()[0]: row.split("  ")[-1].strip() for row in rows}

@@ -46,7 +46,7 @@ def test_a_placement_tells_engine_model_workers_and_room(tmp_path):
 
 
 def test_a_model_that_is_to_be_fetched_is_judged_by_the_catalogue_or_not_at_all(tmp_path):
-    known, needed = catalogue.find("7b"), needed_mib(catalogue.find("7b"))
+    known, needed = catalogue.find("7b"), needed_mib(catalogue.find("7b"), Settings().hd_num)
     placement = planner.plan(settings_for(tmp_path, model="7b"), Resources([], needed))
     assert (placement.model, placement.served_name) == (known, known.served_name)
     assert f"needs {needed} MiB" in refusal(settings_for(tmp_path, model="7b"), Resources([], needed - 1))

@@ -13,6 +13,7 @@ from lingbi.engine.local import EngineNeeds
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.turbomind import uploads as uploading
 from lingbi.http.openapi import describe
+from lingbi.http.protocol import Prompts
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
@@ -92,6 +93,19 @@ def test_a_cpu_tells_what_its_engine_takes_and_how_far_the_probe_is(client, read
     begun = readiness.progress()
     readiness.probe_computed(PromptProgress(256, 1372))
     assert begun == PROGRESS[PROBING] < readiness.progress() < 1
+
+
+def test_ready_tells_how_prompts_are_made_as_the_document_says(client, readiness):
+    assert "prompt" not in client.get("/ready").json()
+    for told in (
+        {"form": "published", "template_tokens": 144},
+        {"form": "lmdeploy", "template_tokens": 143, "hd_num": 55},
+    ):
+        readiness.prompt = told
+        assert client.get("/ready").json()["prompt"] == told
+        assert Prompts(**told).model_dump(exclude_none=True) == told
+    schemas = describe("model")["components"]["schemas"]
+    assert {"$ref": "#/components/schemas/Prompts"} in schemas["Ready"]["properties"]["prompt"]["anyOf"]
 
 
 def test_a_workers_threads_take_short_turns_and_its_reserves_are_small_on_a_gpu_only(monkeypatch):

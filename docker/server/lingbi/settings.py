@@ -50,6 +50,16 @@ class Settings(BaseSettings):
     engine: Literal["auto", "turbomind", "cpu"] = Field(
         "auto", description="inference engine", json_schema_extra={"x-option": "--engine"}
     )
+    prompt_form: Literal["lmdeploy", "published"] = Field(
+        "lmdeploy",
+        description="how a conversation becomes a prompt: as lmdeploy writes it, or as the published models' own chat()",
+    )
+    hd_num: int = Field(
+        25,
+        ge=1,
+        le=55,
+        description="most tiles that 4khd-7b cuts a picture into; more show finer details and take more tokens and memory",
+    )
     host: str = Field("127.0.0.1", description="address the workers listen on")
     port: int = Field(23333, ge=1, le=65000, description="port of worker 0; worker i adds i")
     state_dir: Path = Field(

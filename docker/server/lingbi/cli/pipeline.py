@@ -7,6 +7,7 @@ was interrupted goes on after the rows that are there.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -102,7 +103,9 @@ class Describer:
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
         from lingbi.engine.build import build_engine
+        from lingbi.engine.generation import Generator
         from lingbi.engine.local import EngineNeeds
+        from lingbi.heartbeat import Vitals
         from lingbi.http.service import image_rules
 
         self.image_rules = image_rules(settings)
@@ -113,10 +116,10 @@ class Describer:
         (fit,) = placement.fits
         self.options = options
         self.batch = options.batch or (fit.max_batch_size if choice.engine == TURBOMIND else CPU_BATCH)
-        self.sessions = 0
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.engine = build_engine(EngineNeeds(placement.model, settings, fit))
+        engine = build_engine(EngineNeeds(placement.model, settings, fit))
+        self.generator = Generator(engine, self.batch, Vitals())
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""
@@ -141,20 +144,42 @@ class Describer:
 
     def _ask(self, images: list) -> list:
         """The answer's fields, or the exception in their place, for every picture."""
-        questions = asyncio.gather(*map(self._ask_one, images), return_exceptions=True)
-        return self.loop.run_until_complete(questions) if images else []
+        return self.loop.run_until_complete(self._ask_all(images)) if images else []
 
-    async def _ask_one(self, image) -> dict:
-        """As lmdeploy's pipeline asks, with a session of its own, so that one failure is one picture's."""
-        from lmdeploy.messages import GenerationConfig
+    async def _ask_all(self, images: list) -> list:
+        from lingbi.http.protocol import ChatRequest
+        from lingbi.images.messages import user_message
 
-        messages = self.engine.vl_prompt_template.prompt_to_messages((self.options.prompt, image))
-        config = GenerationConfig(max_new_tokens=self.options.max_tokens)
-        self.sessions += 1
-        text = ""
-        async for output in self.engine.generate(messages, self.sessions, gen_config=config):
-            text += output.response
-        return {"text": text} | {name: getattr(output, name) for name in COUNTS}
+        # Which picture it is does not matter to the prompt: it is decoded already.
+        message = user_message(self.options.prompt, "")
+        question = ChatRequest(model="", messages=[message], temperature=0, max_tokens=self.options.max_tokens)
+        return await asyncio.gather(*(self._ask_one(question, image) for image in images), return_exceptions=True)
+
+    async def _ask_one(self, question, image) -> dict:
+        """The greedy answer to the same question about a picture, on the way that a server's requests take."""
+        from lingbi.engine.prompts import answer_room
+        from lingbi.http.sampling_options import engine_options
+
+        generator = self.generator
+        prompt = await generator.chat_prompt(question.messages, _decoded(image))
+        room = min(question.max_tokens, answer_room(len(prompt.ids), None, generator.session_len))
+        answer = await generator.start(prompt, engine_options(question, room, generator.engine.stop_words, None))
+        try:
+            text = "".join([step.text async for step in answer])
+        finally:
+            answer.close()
+        counts = (len(prompt.ids), len(answer.token_ids), answer.finish_reason)
+        return {"text": text} | dict(zip(COUNTS, counts, strict=True))
+
+
+@contextlib.asynccontextmanager
+async def _decoded(image):
+    """A picture that is loaded, as Generator.chat_prompt takes a request's pictures."""
+
+    async def images() -> list:
+        return [image]
+
+    yield images
 
 
 def _fields(answer) -> dict:

@@ -45,7 +45,7 @@ def show(settings: Settings, here: Resources, asked_mib: list) -> None:
     """Print the models, then what fits each card. Raises ConfigurationError, after all, for one with room for none."""
     engine = choose_engine(settings.engine, here.gpus).engine
     print(f"engine {engine}; models in {settings.models_dir}\n")
-    rows = [row(model, state(model, settings, engine, here.host_mib)) for model in catalogue.MODELS]
+    rows = [row(model, settings.hd_num, state(model, settings, engine, here.host_mib)) for model in catalogue.MODELS]
     print(table([HEAD, *rows, demo_row()]))
     print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
     for model in catalogue.MODELS:
@@ -78,8 +78,8 @@ def show_cards(cards: dict, wanted: Wanted) -> None:
         raise ConfigurationError(f"no model fits {'; '.join(too_small)}: {needs}")
 
 
-def row(model: catalogue.Model, state: str) -> tuple:
-    """One model's facts, and whether it is here and fits."""
+def row(model: catalogue.Model, hd_num: int, state: str) -> tuple:
+    """One model's facts, and whether it is here and fits; hd_num: most tiles of a picture."""
     geometry = model.geometry
     return (
         model.name,
@@ -87,7 +87,7 @@ def row(model: catalogue.Model, state: str) -> tuple:
         f"{model.weight_bytes / 1e9:.1f} GB",
         f"{geometry.layers}x{geometry.hidden_size}",
         str(geometry.kv_bytes),
-        model.image_range,
+        model.image_range(hd_num),
         str(model.session_len),
         model.template,
         f"{model.card_gb} GB",
@@ -131,7 +131,7 @@ def state(model: catalogue.Model, settings: Settings, engine: str, host_mib: int
     here = "present" if find_model(model.name, settings.models_dir).is_present else "to be fetched"
     if engine == TURBOMIND:
         return here
-    needed = needed_mib(model)
+    needed = needed_mib(model, settings.hd_num)
     return f"{here}, {'fits' if needed <= host_mib else f'needs {needed} MiB'}"
 
 

@@ -82,8 +82,9 @@ def lines(folder: ModelFolder, choice: Choice, settings: Settings, fit):
     engine = Asked(folder, settings, fit)
     yield engine.about_an_image()
     spare_mib = available_mib()
-    if choice.engine != "cpu" and needed_mib(folder) > spare_mib:
-        reason = f"needs {needed_mib(folder)} MiB of host memory, and {spare_mib} MiB are available"
+    needed = needed_mib(folder, settings.hd_num)
+    if choice.engine != "cpu" and needed > spare_mib:
+        reason = f"needs {needed} MiB of host memory, and {spare_mib} MiB are available"
         yield Line("skip", "conventions", reason)
         yield Line("skip", "tokens", reason)
         return

@@ -11,6 +11,7 @@ from lmdeploy.serve.async_engine import AsyncEngine
 from lmdeploy.serve.vl_async_engine import VLAsyncEngine as PatchedEngine
 from lmdeploy.vl.templates import get_vl_prompt_template
 
+from lingbi.engine.prompt_forms import form_of
 from lingbi.model.folder import ModelFolder
 from lingbi.model.gpus import CPU, TURBOMIND
 from lingbi.model.host_memory import CpuFit
@@ -62,7 +63,10 @@ class EngineNeeds:
 
 
 class LocalEngine(VLAsyncEngine):
-    """The engine that serves. Encoder and model come from the needs, not from what lmdeploy reads in a path."""
+    """The engine that serves. Encoder and model come from the needs, not from what lmdeploy reads in a path.
+
+    prompt_form: of the prompts that lingbi makes for it; lmdeploy's own commands make theirs with vl_prompt_template.
+    """
 
     def __init__(self, needs: EngineNeeds, config: TurbomindEngineConfig | None = None, **options):
         self.needs = needs
@@ -77,6 +81,7 @@ class LocalEngine(VLAsyncEngine):
         config.session_len = config.session_len or folder.session_len
         AsyncEngine.__init__(self, path, backend_config=config, chat_template_config=template, **options)
         self.vl_prompt_template = get_vl_prompt_template(path, self.chat_template, self.model_name)
+        self.prompt_form = form_of(needs.settings.prompt_form, folder, self.chat_template)
 
     def _build_turbomind(self, model_path, backend_config, chat_template_config, tp=1, **options) -> None:
         """Called by lmdeploy for its default backend; on a CPU the CPU engine takes its place."""
@@ -110,10 +115,10 @@ def build_encoder(needs: EngineNeeds, path: str) -> ImageEncoder:
     if needs.engine == TURBOMIND:
         from lingbi.vision.tower import GpuVisionModel
 
-        model = GpuVisionModel(path)
+        model = GpuVisionModel(path, needs.settings.hd_num)
         model.pin_ahead(cache_bytes)
     else:
         from lingbi.engine.cpu.checkpoint import CpuVisionModel
 
-        model = CpuVisionModel(path, device="cpu")
+        model = CpuVisionModel(path, needs.settings.hd_num)
     return ImageEncoder(model, FeatureCache(cache_bytes))

@@ -308,9 +308,18 @@ class OnCpu(BaseModel):
     total_mib: int
 
 
+class Prompts(BaseModel):
+    """How prompts are made: their form, the tokens that it puts around one picture and a question, and the most tiles of
+    a picture, where the model has tiles."""
+
+    form: Literal["lmdeploy", "published"]
+    template_tokens: int
+    hd_num: int | None = None
+
+
 class Ready(BaseModel):
     """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked;
-    gpu, cpu: what the engine takes there."""
+    gpu, cpu: what the engine takes there; prompt: once the model is loaded."""
 
     status: Literal["ready", "not ready"]
     phase: str
@@ -321,6 +330,7 @@ class Ready(BaseModel):
     engine_reason: str
     gpu: OnGpu | None = None
     cpu: OnCpu | None = None
+    prompt: Prompts | None = None
     weights: Weights | None = None
     probe: dict[str, float] | None = None
     error: str | None = None

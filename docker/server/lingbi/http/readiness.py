@@ -31,6 +31,7 @@ class Readiness:
     fit: Fit | CpuFit | None = None  # the engine's settings, and the memory that they take
     loaded: float = 0.0  # share of the language model that is on the GPU
     computed: float = 0.0  # share of the probe's prompt that a CPU has computed
+    prompt: dict | None = None  # how prompts are made, as protocol.Prompts
 
     @property
     def is_ready(self) -> bool:
@@ -58,7 +59,7 @@ class Readiness:
 
     def report(self) -> dict:
         """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error;
-        `gpu` or `cpu`: the engine's settings there, and the memory that they take.
+        `gpu` or `cpu`: the engine's settings there, and the memory that they take; `prompt`: how prompts are made.
 
         While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
         """
@@ -73,7 +74,7 @@ class Readiness:
         }
         weights = self.weights.report() if self.phase == PREPARING else None
         fit = self.fit and {self.fit.device: asdict(self.fit) | {"total_mib": self.fit.total_mib}}
-        extra = (fit or {}) | {"probe": self.probe, "error": self.error, "weights": weights}
+        extra = {"prompt": self.prompt, "probe": self.probe, "error": self.error, "weights": weights} | (fit or {})
         return report | {key: value for key, value in extra.items() if value is not None}
 
 

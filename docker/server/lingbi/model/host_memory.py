@@ -1,6 +1,7 @@
 """Whether a model fits the host memory of a machine, told before anything is loaded; sizing.py tells of a GPU."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -8,7 +9,7 @@ import psutil
 from lingbi.errors import ConfigurationError
 from lingbi.model.folder import ModelFolder
 from lingbi.model.gpus import CPU
-from lingbi.model.sizing import Fit, fit_on, image_session
+from lingbi.model.sizing import Fit, fit_on, for_tiles, image_session
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
@@ -77,25 +78,26 @@ def fit_on_cpu(model, host_mib: int, settings, workers: int = 1) -> CpuFit:
     )
 
 
-def needed_mib(model) -> int:
-    """MiB of host memory that the CPU engine takes at least, with sessions that hold one image."""
-    return _fit(model, image_session(model), 1, 0, LEAST_PREFILL_TOKENS).total_mib
+def needed_mib(model, hd_num: int) -> int:
+    """MiB of host memory that the CPU engine takes at least, with sessions that hold one image of at most hd_num tiles."""
+    return _fit(model, hd_num, image_session(model, hd_num), 1, 0, LEAST_PREFILL_TOKENS).total_mib
 
 
 def _candidates(model, settings):
     """Fits from the best to the least."""
     full = settings.session_len or model.session_len
-    least = full if settings.session_len else min(full, image_session(model))
+    least = full if settings.session_len else min(full, image_session(model, settings.hd_num))
     at_once, kept = settings.cpu_sequences, settings.cpu_kept_sessions
     chunks = list(_halved(min(settings.cpu_prefill_tokens, full)))
     fair = [chunk for chunk in chunks if chunk >= FAIR_PREFILL_TOKENS] or chunks[:1]
-    yield from (_fit(model, full, at_once, kept, chunk) for chunk in fair)
-    yield from (_fit(model, full, at_once, count, fair[-1]) for count in range(kept - 1, 0, -1))
+    fit = partial(_fit, model, settings.hd_num)
+    yield from (fit(full, at_once, kept, chunk) for chunk in fair)
+    yield from (fit(full, at_once, count, fair[-1]) for count in range(kept - 1, 0, -1))
     kept = min(kept, 1)
-    yield from (_fit(model, full, count, kept, fair[-1]) for count in range(at_once - 1, 0, -1))
-    yield from (_fit(model, full, 1, kept, chunk) for chunk in chunks)
-    yield _fit(model, full, 1, 0, chunks[-1])
-    yield _fit(model, least, 1, 0, chunks[-1])
+    yield from (fit(full, count, kept, fair[-1]) for count in range(at_once - 1, 0, -1))
+    yield from (fit(full, 1, kept, chunk) for chunk in chunks)
+    yield fit(full, 1, 0, chunks[-1])
+    yield fit(least, 1, 0, chunks[-1])
 
 
 def _halved(tokens: int):
@@ -106,14 +108,15 @@ def _halved(tokens: int):
         yield tokens
 
 
-def _fit(model, session_len: int, at_once: int, kept: int, prefill_tokens: int) -> CpuFit:
+def _fit(model, hd_num: int, session_len: int, at_once: int, kept: int, prefill_tokens: int) -> CpuFit:
     width = 4 if uses_float32(model) else 2  # bytes of a number
     shape = model.geometry
     weights = model.weight_bytes // MIB * width // 2
     # A step's attention scores of a layer: as computed, and as float32 before and after the softmax.
     scores = shape.heads * prefill_tokens * session_len * (width + 8)
     cache = (at_once + kept) * session_len * shape.kv_bytes * width // 2
-    runtime = CPU_RUNTIME_MIB + (TILED_TOWER_MIB if model.image_side is None else 0) + scores // MIB
+    tiles = for_tiles(TILED_TOWER_MIB, hd_num) if model.image_side is None else 0
+    runtime = CPU_RUNTIME_MIB + tiles + scores // MIB
     return CpuFit(session_len, at_once, kept, prefill_tokens, weights, runtime, -(-cache // MIB))
 
 

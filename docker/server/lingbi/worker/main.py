@@ -152,6 +152,9 @@ class Worker:
         is_cpu, fit, kept_sessions = self.choice.engine == CPU, self.readiness.fit, self.settings.kept_sessions
         self.service.take_engine(engine, fit.max_batch_size, fit.kept_sessions if is_cpu else kept_sessions)
         self.service.metrics.kv_capacity.set(fit.cache_tokens)
+        hd_num = self.settings.hd_num if self.folder.is_tiled else None
+        self.readiness.prompt = self.service.generator.prompt_facts() | {"hd_num": hd_num}
+        log.info("prompts in the form %(form)s, %(template_tokens)d tokens around a picture", self.readiness.prompt)
         from lingbi.worker.probe import ask_probe
 
         probe = await ask_probe(self.service, self.folder.is_demo)

@@ -1,0 +1,132 @@
+"""scripts/release: a version of what is committed: VERSION, both changelogs, a commit and a tag. It pushes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import subprocess
+import sys
+
+from host.env_file import ROOT
+from host.errors import Refusal
+from host.machine import run
+
+BRANCH = "main"
+VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+UNRELEASED = {"CHANGELOG.md": "## [Unreleased]", "CHANGELOG.zh-CN.md": "## [未发布]"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 released (or, with --dry-run, it could be), 2 refused, and nothing was changed."""
+    options = parse(arguments)
+    tag = f"v{options.version}"
+    try:
+        check_version(options.version, known_versions())
+        check_repository(tag)
+        files = written(options.version, datetime.date.today())
+        check_style()
+        if not options.dry_run:
+            release(files, options.version, tag)
+    except Refusal as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    print(told(list(files), tag, options.dry_run))
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/release", description=__doc__.split(": ", 1)[1].capitalize())
+    parser.add_argument("version", help="the new version, as in 1.2.0")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, and change nothing")
+    return parser.parse_args(arguments)
+
+
+def check_version(version: str, known: list[str]) -> None:
+    """Raise Refusal unless it is a version that is greater than all that are known."""
+    if not VERSION.fullmatch(version):
+        raise Refusal(f"{version!r} is no version; give three numbers, as in 1.2.0")
+    last = max(known, key=numbers)
+    if numbers(version) <= numbers(last):
+        raise Refusal(f"{version} is not greater than {last}, the last version; give a greater one")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def known_versions() -> list[str]:
+    """The version in VERSION, and those that are tagged."""
+    tags = git("tag", "--list", "v*").split()
+    return [(ROOT / "VERSION").read_text(encoding="utf-8").strip()] + [
+        tag[1:] for tag in tags if VERSION.fullmatch(tag[1:])
+    ]
+
+
+def check_repository(tag: str) -> None:
+    """Raise Refusal unless all is committed, on the branch that versions are made of."""
+    branch = git("branch", "--show-current").strip()
+    if branch != BRANCH:
+        raise Refusal(
+            f"this is the branch {branch or '(none)'!r}, and versions are made of {BRANCH}: git switch {BRANCH}"
+        )
+    changed = git("status", "--porcelain").splitlines()
+    if changed:
+        raise Refusal(f"{changed[0][3:]} is not committed ({len(changed)} in all); commit or stash what you changed")
+
+
+def written(version: str, today: datetime.date) -> dict[str, str]:
+    """{file: its text as it will be}, without files that stay as they are. Raises Refusal."""
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in UNRELEASED}
+    after = {name: with_section(text, name, version, today) for name, text in texts.items()}
+    return {"VERSION": f"{version}\n", **{name: text for name, text in after.items() if text != texts[name]}}
+
+
+def with_section(text: str, name: str, version: str, today: datetime.date) -> str:
+    """A changelog with a section of the version: the one that it has, or the unreleased one. Raises Refusal."""
+    if re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", text, re.M):
+        return text
+    heading = UNRELEASED[name]
+    before, found, after = text.partition(f"\n{heading}\n")
+    if not re.search(r"^- ", after.partition("\n## ")[0], re.M):
+        raise Refusal(f"{name} has nothing under {heading!r}; write there what is new in {version}")
+    return f"{before}{found}\n## [{version}] - {today.isoformat()}\n{after}"
+
+
+def check_style() -> None:
+    """Raise Refusal unless scripts/check passes, which prints what is wrong."""
+    if subprocess.run([str(ROOT / "scripts/check")], stdout=sys.stderr).returncode:
+        raise Refusal("scripts/check does not pass; see the lines above, and commit what mends it")
+
+
+def release(files: dict[str, str], version: str, tag: str) -> None:
+    """Write the files, commit them and tag the commit. Raises Refusal where git refuses; the files are as they were then."""
+    for name, text in files.items():
+        (ROOT / name).write_text(text, encoding="utf-8")
+    try:
+        git("commit", "--quiet", "--message", f"Version {version}", "--", *files)
+    except Refusal:
+        git("restore", "--staged", "--worktree", "--", *files)
+        raise
+    git("tag", "--annotate", "--message", f"lingbi {version}", tag)
+
+
+def git(*arguments: str) -> str:
+    """What git prints here. Raises Refusal with its own reason."""
+    done = run("git", "-C", str(ROOT), *arguments)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise Refusal(f"git {arguments[0]} failed: {said or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+def told(files: list[str], tag: str, is_dry: bool) -> str:
+    """What was done, or would be, and what is left to do."""
+    names = ", ".join(files)
+    if is_dry:
+        return f"{tag} can be made: it would write {names}, commit them and tag the commit; nothing was changed"
+    return f"{tag} is committed and tagged ({names}); look at it with `git show {tag}`, then: git push origin {BRANCH} {tag}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
