@@ -70,7 +70,9 @@ class Layer:
         flat = query.reshape(shape.kv_heads, shape.group * tokens, shape.head_dim)
         scores = torch.matmul(flat, keys.transpose(1, 2)) * shape.head_dim**-0.5
         if mask is not None:
-            scores.view(shape.kv_heads, shape.group, tokens, -1).masked_fill_(mask, float("-inf"))
+            # The tokens before are seen by all: only the new ones among themselves are masked.
+            new = scores.view(shape.kv_heads, shape.group, tokens, -1)[..., -tokens:]
+            new.masked_fill_(mask, float("-inf"))
         weights = scores.softmax(-1, dtype=torch.float32).to(x.dtype)
         out = torch.matmul(weights, values).view(shape.kv_heads * shape.group, tokens, shape.head_dim)
         return self.wo(out.transpose(0, 1).reshape(tokens, -1), image_rows)
@@ -127,7 +129,7 @@ class Decoder:
         tokens, dtype = embeddings.shape[0], embeddings.dtype
         rotation = Rotation(cache.tokens, tokens, self.shape.head_dim, self.theta, dtype)
         image_rows = image_mask.nonzero().squeeze(1) if bool(image_mask.any()) else None
-        mask = hidden_tokens(cache.tokens, tokens) if tokens > 1 else None
+        mask = later_tokens(tokens) if tokens > 1 else None
         x = embeddings
         for number, layer in enumerate(self.layers):
             x = layer(x, rotation, mask, image_rows, cache, number)
@@ -135,7 +137,7 @@ class Decoder:
         return self.output(self.norm(x[-1:]))[0]
 
 
-def hidden_tokens(cached: int, tokens: int) -> torch.Tensor:
-    """Bool [tokens, cached + tokens], True where a new token may not look: at those after it."""
-    columns = torch.arange(cached + tokens)
-    return columns[None] > columns[cached:, None]
+def later_tokens(tokens: int) -> torch.Tensor:
+    """Bool [tokens, tokens], True where a new token may not look: at those after it."""
+    columns = torch.arange(tokens)
+    return columns[None] > columns[:, None]
