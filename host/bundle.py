@@ -27,6 +27,7 @@ PARTS = (
     "host",
     "monitoring",
     "scripts",
+    "settings/schema.json",
 )
 LEFT_OUT = ("__pycache__", ".lingbi", "targets")
 BLOCK_BYTES, CHUNK_BYTES = 512, 1 << 20

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 
 from host import env_file
+from host.addresses import url_host
 from host.env_file import PREFIX_FILE, ROOT
 from host.machine import Machine
+from host.schema import declared, default_of
 
 FIRST_WORKER_PORT = 23333  # compose.yaml's
 OWN_SERVERS = re.compile(r"(?P<host>[0-9]+(\.[0-9]+){2}\.200):[0-9]+(,(?P=host):[0-9]+)*")
@@ -17,8 +19,8 @@ OWN_SERVERS = re.compile(r"(?P<host>[0-9]+(\.[0-9]+){2}\.200):[0-9]+(,(?P=host):
 
 def missing_from(values: dict[str, str]) -> dict[str, str]:
     """Settings that a newer version has and an older .env has not, as they come."""
-    names = {f"LINGBI_{setting.name}": setting.default for setting in env_file.deployment_settings()}
-    names["LINGBI_GATEWAY_PORT"] = "6006"
+    names = {setting.name: setting.default for setting in declared("deployment")}
+    names["LINGBI_GATEWAY_PORT"] = default_of("LINGBI_GATEWAY_PORT")
     return {name: default for name, default in names.items() if default is not None and name not in values}
 
 
@@ -87,9 +89,8 @@ def is_tls(values: dict[str, str]) -> bool:
 
 def url(values: dict[str, str]) -> str:
     """The gateway's address, as seen from this machine."""
-    address = values["LINGBI_PUBLISH_ADDRESS"]
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, address)
-    return f"{'https' if is_tls(values) else 'http'}://{address}:{values['LINGBI_GATEWAY_PORT']}"
+    host = url_host(values["LINGBI_PUBLISH_ADDRESS"])
+    return f"{'https' if is_tls(values) else 'http'}://{host}:{values['LINGBI_GATEWAY_PORT']}"
 
 
 def why_engine(values: dict[str, str], machine: Machine) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
 import os
 import re
-import runpy
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host.errors import Refusal
+from host.schema import declared, default_of, remedy
 
 if TYPE_CHECKING:
-    from lingbi.deployment import Setting
+    pass
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: what stands before the names of its images
@@ -22,35 +20,15 @@ LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 # One meaning, for this program and for Compose: nothing is put in for a $, and nothing is escaped.
 VALUE = re.compile(r"""'(?P<single>[^']*)'(\s+\#.*)?|"(?P<double>[^"$\\]*)"(\s+\#.*)?|(?P<bare>[^'"$][^$]*|)""")
 PLAIN = re.compile(r"[A-Za-z0-9_./:@,+=%^~*-]*")
-DECLARED = {
-    "LINGBI_": "docker/server/lingbi/settings.py",
-    "LINGBI_UI_": "docker/ui/lingbi_ui/settings.py",
-    "LINGBI_GATEWAY_": "docker/gateway/lingbi_gateway/settings.py",
-}
 OF_OTHERS = re.compile(r"COMPOSE_[A-Z_]+|DOCKER_[A-Z_]+|TZ|(?i:https?|no|all)_proxy")
 SECRET = re.compile(r"(KEY|TOKEN|PASSWORD|PASSWD|SECRET)(?!.*_(FILE|DIR|FOLDER)$)")
 LOOKS_SECRET = re.compile(r"(lb-|ms-|sk-)[A-Za-z0-9_-]{16,}")
-FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_DIR", "WORKER")
-WHOLE = {"LINGBI_DRAIN_TIMEOUT_S": "60", "LINGBI_WORKERS": "0", "LINGBI_LOAD_TIMEOUT_S": "1800"}
+WHOLE = ("LINGBI_DRAIN_TIMEOUT_S", "LINGBI_WORKERS", "LINGBI_LOAD_TIMEOUT_S")
 
 
-def deployment_settings() -> tuple[Setting, ...]:
-    """The machine's own settings from where they are declared."""
-    file = ROOT / "docker/server/lingbi/deployment.py"
-    settings: tuple[Setting, ...] = runpy.run_path(str(file))["SETTINGS"]
-    return settings
-
-
-def known_names(root: Path = ROOT) -> set[str]:
-    """Every setting that may stand in .env, from the classes that declare them."""
-    names = {f"LINGBI_{setting.name}" for setting in deployment_settings()}
-    for prefix, file in DECLARED.items():
-        tree = ast.parse((root / file).read_text(encoding="utf-8"))
-        fields = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings").body
-        targets = [node.target for node in fields if isinstance(node, ast.AnnAssign)]
-        found = [target.id.upper() for target in targets if isinstance(target, ast.Name)]
-        names |= {prefix + name for name in found if prefix != "LINGBI_" or name not in FIXED}
-    return names
+def known_names() -> set:
+    """Every setting that may stand in .env."""
+    return {setting.name for setting in declared() if not setting.is_fixed}
 
 
 def parse(text: str, where: str = ".env") -> dict[str, str]:
@@ -89,9 +67,7 @@ def check(values: dict[str, str], known: set[str]) -> None:
         if SECRET.search(name) and name not in known or LOOKS_SECRET.fullmatch(value):
             raise Refusal(f"{name} in .env looks like a secret; put it into a file under secrets/ and name the file")
         if name not in known and not OF_OTHERS.fullmatch(name):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
-            raise Refusal(f"{name}={value!r} in .env: there is no such setting; {hint}")
+            raise Refusal(f"{name}={value!r} in .env: there is no such setting; {remedy(name, known)}")
     version = values.get("LINGBI_VERSION", "")
     if not re.fullmatch(r"[0-9][A-Za-z0-9_.-]{0,127}", version):
         raise Refusal(f"LINGBI_VERSION={version!r} in .env: give a version, as in 1.2.0; `latest` says nothing")
@@ -102,7 +78,7 @@ def check(values: dict[str, str], known: set[str]) -> None:
 
 def whole(values: dict[str, str], name: str) -> int:
     """A setting that is a whole number, where it is not set its default. Raises Refusal."""
-    value = values.get(name) or WHOLE[name]
+    value = values.get(name) or default_of(name)
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise Refusal(f"{name}={value!r} in .env: give a whole number")
     return int(value)
@@ -140,16 +116,16 @@ def compose_files(values: dict[str, str], has_gpus: bool, kept: str = "") -> str
 
 def render(values: dict[str, str]) -> str:
     """The text of a new .env: each value with its meaning; other settings may be added."""
-    helps = {f"LINGBI_{setting.name}": setting.help for setting in deployment_settings()}
+    machine = declared("deployment")
+    helps = {setting.name: setting.help for setting in machine}
     helps["COMPOSE_FILE"] = "the files that make up the stack; scripts/up chooses them by the other values"
     helps["LINGBI_GATEWAY_SERVERS"] = "the workers behind the gateway, HOST:PORT with commas; scripts/up keeps its own"
     helps["LINGBI_GATEWAY_PORT"] = "port on which the gateway is published"
     helps["LINGBI_MODEL"] = "which model is served (scripts/plan)"
-    lines = ["# Written by scripts/up, then yours. Every setting of README.md may stand here; secrets may not."]
+    lines = ["# Written by scripts/up, then yours. Every setting of docs/settings.md may stand here; secrets may not."]
     for name, value in values.items():
         lines += ([f"# {helps[name]}"] if name in helps else []) + [f"{name}={quoted(value)}"]
-    unset = [setting for setting in deployment_settings() if f"LINGBI_{setting.name}" not in values]
-    lines += [f"# LINGBI_{setting.name}=    {setting.help}" for setting in unset]
+    lines += [f"# {setting.name}=    {setting.help}" for setting in machine if setting.name not in values]
     return "\n".join(lines) + "\n"
 
 

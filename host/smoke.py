@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from host import stack
+from host.addresses import reached_at
 from host.env_file import ROOT
 from host.errors import StartFailed
 
 
 def smoke_over_tls(arguments: list[str], values: dict[str, str]) -> int:
     """Exit status of the smoke test."""
-    address, port = values["LINGBI_PUBLISH_ADDRESS"], values["LINGBI_GATEWAY_PORT"]
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address.strip("[]"))
+    address, port = reached_at(values["LINGBI_PUBLISH_ADDRESS"]), values["LINGBI_GATEWAY_PORT"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

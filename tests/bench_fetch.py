@@ -21,14 +21,11 @@ import psutil
 
 from lingbi.model.resolve import find_model
 from lingbi.settings import load_settings
-from lingbi.weights import marker
-from lingbi.weights.checking import THREADS, find_faults, hash_file
-from lingbi.weights.entries import Entry
-from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.lockfile import Lock
+from lingbi.weights.folder import WeightsFolder, size_on_disk
+from lingbi.weights.lockfile import Entry, Lock
 from lingbi.weights.progress import Progress
 from lingbi.weights.start import ensure
-from lingbi.weights.volume import size_on_disk
+from lingbi.weights.verification import THREADS, find_faults, hash_file, reason_to_recheck, write_marker
 from tests.conftest import DEMO, ROOT
 from tests.hub import running_hub
 
@@ -213,14 +210,14 @@ class Bench:
         found = self._marked(models_dir, count)
         folder = WeightsFolder(found.path)
         lock = folder.lock()
-        looks = [timed(lambda: marker.doubt(folder.marker_file, folder.path, lock)) for _ in range(7)]
+        looks = [timed(lambda: reason_to_recheck(folder.marker_file, folder.path, lock)) for _ in range(7)]
         starts = [timed(lambda: ensure(found, settings, Progress())) for _ in range(7)]
         self.goal(f"marker check of {count} files", 1000 * statistics.median(looks), 50, "ms")
         self.goal(f"start's look at {count} files, lock read", 1000 * statistics.median(starts), 50, "ms")
         shutil.rmtree(models_dir)
 
     def _marked(self, models_dir: Path, count: int):
-        """A model of so many files, empty ones most of them, that a fetch has proven."""
+        """A model of so many files, most of them empty, that a fetch has verified."""
         path = find_model(MODEL, models_dir).path
         shutil.copytree(DEMO, path, ignore=shutil.ignore_patterns("__pycache__"))
         for number in range(count - len(list(path.iterdir()))):
@@ -229,8 +226,8 @@ class Bench:
         folder, lock = WeightsFolder(path), Lock(MODEL, "master", entries)
         folder.prepare()
         lock.write(folder.lock_file)
-        marker.write(folder.marker_file, path, lock, written_now=False)
-        assert marker.doubt(folder.marker_file, path, lock) is None
+        write_marker(folder.marker_file, path, lock, written_now=False)
+        assert reason_to_recheck(folder.marker_file, path, lock) is None
         return find_model(MODEL, models_dir)
 
     def check(self) -> None:

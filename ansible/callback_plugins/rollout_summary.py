@@ -14,11 +14,11 @@ options:
 author: lingbi
 """
 
-import json  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
+import json
+import time
+from pathlib import Path
 
-from ansible.plugins.callback import CallbackBase  # noqa: E402
+from ansible.plugins.callback import CallbackBase
 
 COLUMNS = (
     "host",

@@ -22,13 +22,13 @@ seconds: {type: float, returned: always, description: how long it took}
 log: {type: list, returned: when it failed, description: the last lines of the containers}
 """
 
-import contextlib  # noqa: E402
-import json  # noqa: E402
-import time  # noqa: E402
+import contextlib
+import json
+import time
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 HELPER = "lingbi-gateway-handover"
 HELPER_DIR = "/tmp/lingbi-gateway"  # in the container

@@ -24,14 +24,14 @@ servers: {type: dict, returned: always, description: the list}
 at: {type: float, returned: always, description: when the gateway took it, seconds since the epoch}
 """
 
-import os  # noqa: E402
-import re  # noqa: E402
-import syslog  # noqa: E402
-import time  # noqa: E402
+import os
+import re
+import syslog
+import time
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 FILE = "servers.conf"
 HEAD = "# Written by Ansible; each line is a worker, with its server's name.\n"

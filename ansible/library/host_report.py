@@ -34,17 +34,17 @@ docker: {type: str, returned: always, description: version of the engine, empty 
 has_toolkit: {type: bool, returned: always, description: whether the NVIDIA container toolkit is there}
 """
 
-import ipaddress  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import platform  # noqa: E402
-import re  # noqa: E402
-import shutil  # noqa: E402
-import socket  # noqa: E402
-import subprocess  # noqa: E402
-import time  # noqa: E402
+import ipaddress
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import time
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
 SYSTEMS = {"debian": ("12",), "ubuntu": ("22.04", "24.04")}
 COMMAND_TIMEOUT_S = 20
@@ -180,7 +180,7 @@ def places(docker):
 
 
 def worker_ports(wanted, gpus):
-    """Ports of this host's workers; filter_plugins/lingbi.py counts workers in the same way."""
+    """Ports of this host's workers; filter_plugins/hosts.py counts workers in the same way."""
     if not wanted["first_port"]:
         return []
     asked = len(gpus) if wanted["gpus"] == "all" else len(wanted["gpus"])

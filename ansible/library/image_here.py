@@ -16,13 +16,13 @@ id: {type: str, returned: when the image is there, description: the image's own 
 pinned: {type: str, returned: when the image is there, description: a reference that names these bytes only}
 """
 
-import json  # noqa: E402
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
-import tarfile  # noqa: E402
+import json
+import shutil
+import subprocess
+import tarfile
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils.basic import AnsibleModule
 
 LOAD_WAIT_S = 1800
 

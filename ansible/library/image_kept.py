@@ -16,11 +16,11 @@ RETURN = r"""
 removed: {type: list, returned: always, description: ids of the images that were removed}
 """
 
-import os  # noqa: E402
+import os
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 VERSIONS = 2  # a rollback finds its images here
 

@@ -20,12 +20,12 @@ RETURN = r"""
 holder: {type: dict, returned: always, description: who had it before}
 """
 
-import json  # noqa: E402
-import os  # noqa: E402
-import time  # noqa: E402
+import json
+import os
+import time
 
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 IDENTITY = ("controller", "boot", "process", "started")
 

@@ -13,9 +13,9 @@ RETURN = r"""
 seconds: {type: float, returned: always, description: how long the wait was}
 """
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_server as server  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_server as server
+from ansible.module_utils.basic import AnsibleModule
 
 
 def main():

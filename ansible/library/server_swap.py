@@ -30,13 +30,13 @@ seconds: {type: dict, returned: always, description: 'how long drain, stop, star
 log: {type: list, returned: when a start failed, description: the last lines of the containers}
 """
 
-import contextlib  # noqa: E402
-import time  # noqa: E402
+import contextlib
+import time
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_server as server  # noqa: E402
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_server as server
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 SERVICE = "server"
 WAITS = ("drain_wait_s", "stop_wait_s", "gpu_wait_s", "ready_wait_s", "smoke_wait_s")

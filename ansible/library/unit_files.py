@@ -20,13 +20,13 @@ running: {type: dict, returned: always, description: what was last proven to run
 history: {type: list, returned: always, description: the record's last entries}
 """
 
-import hashlib  # noqa: E402
-import os  # noqa: E402
-import shutil  # noqa: E402
+import hashlib
+import os
+import shutil
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 CHECK = "checking"
 LOCK_WAIT_S = 900  # for a module whose controller was killed: it ends a host's start

@@ -20,13 +20,13 @@ is_restored: {type: bool, returned: after restore, description: whether there wa
 log: {type: list, returned: when a start failed, description: the last lines of the failing containers}
 """
 
-import os  # noqa: E402
-import shutil  # noqa: E402
-import time  # noqa: E402
+import os
+import shutil
+import time
 
-from ansible.module_utils import lingbi_docker as docker  # noqa: E402
-from ansible.module_utils import lingbi_unit as unit  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_unit as unit
+from ansible.module_utils.basic import AnsibleModule
 
 
 def restore(directory, services, params):

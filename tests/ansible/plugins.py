@@ -25,6 +25,16 @@ def load(path: str):
     return _load(f"playbook_{Path(path).stem}", ANSIBLE / path)
 
 
+def load_filters() -> dict:
+    """{name in the playbooks: function} of all filter plugins; a name that stands in two of them is an error."""
+    filters = {}
+    for file in sorted((ANSIBLE / "filter_plugins").glob("*.py")):
+        for name, function in load(f"filter_plugins/{file.name}").FilterModule().filters().items():
+            assert name not in filters, f"{name} stands in two filter plugins"
+            filters[name] = function
+    return filters
+
+
 def _stub(name: str, cls: str) -> None:
     module = sys.modules.setdefault(name, types.ModuleType(name))
     if not hasattr(module, cls):

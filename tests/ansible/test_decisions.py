@@ -8,7 +8,13 @@ import pytest
 from tests.ansible import fleet_simulation, variables
 from tests.ansible.plugins import load
 
-filters = load("filter_plugins/lingbi.py")
+compose = load("filter_plugins/compose.py")
+failures = load("filter_plugins/failures.py")
+hosts = load("filter_plugins/hosts.py")
+keys = load("filter_plugins/keys.py")
+rollout = load("filter_plugins/rollout.py")
+settings = load("filter_plugins/settings.py")
+weights = load("filter_plugins/weights.py")
 lock = load("library/rollout_lock.py")
 summary = load("callback_plugins/rollout_summary.py")
 
@@ -23,13 +29,13 @@ summary = load("callback_plugins/rollout_summary.py")
     ],
 )
 def test_values_that_no_type_tells_from_right_ones_are_refused(version, serial, word):
-    (fault,) = filters.value_faults({"version": version, "serial": serial})
+    (fault,) = settings.value_faults({"version": version, "serial": serial})
     assert word in fault
 
 
 @pytest.mark.parametrize("serial", [1, "3", "10%", "100%"])
 def test_numbers_and_parts_of_hosts_are_right(serial):
-    assert filters.value_faults({"version": "1.10", "serial": serial}) == []
+    assert settings.value_faults({"version": "1.10", "serial": serial}) == []
 
 
 @pytest.mark.parametrize(
@@ -49,21 +55,21 @@ def test_numbers_and_parts_of_hosts_are_right(serial):
     ],
 )
 def test_settings_that_are_misspelt_or_the_playbooks_own_are_refused_by_name(variable, given, words):
-    faults = filters.setting_faults(given, variable, variables.ROOT)
+    faults = settings.setting_faults(given, variable, variables.ROOT)
     assert len(faults) == len(words) and all(word in fault for word, fault in zip(words, faults, strict=True)), faults
 
 
 def test_the_settings_that_are_known_are_those_of_the_programs():
     from lingbi.settings import Settings as Server
     from lingbi_gateway.settings import Settings as Gateway
+    from lingbi_ui.settings import Settings as Page
 
-    server, gateway, page = filters.DECLARED
-    known = {
-        file: filters.declared_settings(variables.ROOT / file, *filters.DECLARED[file]) for file in filters.DECLARED
-    }
-    assert known[server] == {f"LINGBI_{name.upper()}" for name in Server.model_fields}
-    assert known[gateway] == {f"LINGBI_GATEWAY_{item.name.upper()}" for item in dataclasses.fields(Gateway)}
-    assert {"LINGBI_UI_KEEP_FILES_H", "LINGBI_UI_API_KEY_FILE"} <= known[page]
+    server = {f"LINGBI_{name.upper()}" for name in Server.model_fields}
+    others = {f"LINGBI_GATEWAY_{item.name.upper()}" for item in dataclasses.fields(Gateway)}
+    others |= {f"LINGBI_UI_{name.upper()}" for name in Page.model_fields}
+    for variable, declared in (("lingbi_settings", server), ("lingbi_gateway_settings", others)):
+        parts = settings.SETTINGS_OF[variable][0]
+        assert {setting.name for setting in settings.schema.declared(*parts)} == declared
 
 
 @pytest.mark.parametrize(
@@ -76,19 +82,19 @@ def test_the_settings_that_are_known_are_those_of_the_programs():
     ],
 )
 def test_a_gateway_is_asked_where_it_listens_and_by_its_certificates_name(listens, tls, url, options):
-    place = filters.gateway_place({"address": "10.0.0.9", "port": 6006} | listens, *tls)
+    place = hosts.gateway_place({"address": "10.0.0.9", "port": 6006} | listens, *tls)
     assert place == {"url": url, "options": options}
 
 
 def test_check_mode_makes_no_key(tmp_path):
     missing, there = str(tmp_path / "missing"), str(tmp_path)
-    assert filters.key_place(missing, True) == "/dev/null" and filters.key_place(missing, False) == missing
-    assert filters.key_place(there, True) == there
+    assert keys.key_place(missing, True) == "/dev/null" and keys.key_place(missing, False) == missing
+    assert keys.key_place(there, True) == there
 
 
 def test_a_misspelt_variable_is_named_with_the_right_one():
     known = ["lingbi_version", "lingbi_serial"]
-    assert filters.unknown_variables(["lingbi_seriall", "lingbi_run_port", "ansible_host", *known], known) == [
+    assert settings.unknown_variables(["lingbi_seriall", "lingbi_run_port", "ansible_host", *known], known) == [
         "lingbi_seriall: there is no such variable; did you mean lingbi_serial?"
     ]
 
@@ -122,47 +128,65 @@ def entry(version, at, result="rolled", is_rollback=False, **images):
 def test_a_rollback_goes_to_what_ran_before_by_its_digests():
     server = entry("1", "a", server="s1") + entry("2", "c", server="s2") + entry("3", "e", "returned", server="s3")
     gateway = entry("1", "b", gateway="g1") + entry("2", "d", gateway="g2")
-    assert filters.rollback_plan([server, gateway], "") == {"version": "1", "images": {"server": "s1", "gateway": "g1"}}
-    assert filters.rollback_plan([server, gateway], "2")["images"] == {"server": "s2", "gateway": "g2"}
+    assert rollout.rollback_plan([server, gateway], "") == {"version": "1", "images": {"server": "s1", "gateway": "g1"}}
+    assert rollout.rollback_plan([server, gateway], "2")["images"] == {"server": "s2", "gateway": "g2"}
     with pytest.raises(Exception, match="never ran here"):
-        filters.rollback_plan([server], "3")
+        rollout.rollback_plan([server], "3")
     with pytest.raises(Exception, match="no version before"):
-        filters.rollback_plan([entry("1", "a", server="s1")], "")
+        rollout.rollback_plan([entry("1", "a", server="s1")], "")
 
 
 def test_a_second_rollback_goes_one_version_further_and_not_forward_to_the_bad_one():
     record = entry("1", "a", server="s1") + entry("2", "b", server="s2") + entry("3", "c", server="s3")
     record += entry("2", "d", is_rollback=True, server="s2")
-    assert filters.rollback_plan([record], "")["version"] == "1"
-    assert filters.rollback_plan([record], "3")["version"] == "3"
+    assert rollout.rollback_plan([record], "")["version"] == "1"
+    assert rollout.rollback_plan([record], "3")["version"] == "3"
     again = record + entry("3", "e", server="s3")  # deployed once more
-    assert filters.rollback_plan([again], "")["version"] == "2"
+    assert rollout.rollback_plan([again], "")["version"] == "2"
     last = record + entry("1", "e", is_rollback=True, server="s1")
     with pytest.raises(Exception, match="no version before"):
-        filters.rollback_plan([last], "")
+        rollout.rollback_plan([last], "")
 
 
 @pytest.mark.parametrize("fan_out", [1, 2, 3])
 def test_weights_reach_every_host_once_from_one_that_has_them(fan_out):
-    places = [filters.spread_parent(place, fan_out) for place in range(200)]
+    places = [weights.spread_parent(place, fan_out) for place in range(200)]
     for place, found in enumerate(places[1:], 1):
         assert found["parent"] < place and places[found["parent"]]["round"] < found["round"]
     served = [(found["round"], found["parent"]) for found in places[1:]]
     assert max(served.count(item) for item in served) <= fan_out
     assert max(found["round"] for found in places) == fleet_simulation.rounds_until(200, fan_out)
-    assert filters.spread_rounds(200, fan_out) == fleet_simulation.rounds_until(200, fan_out)
+    assert weights.spread_rounds(200, fan_out) == fleet_simulation.rounds_until(200, fan_out)
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(True, "true"), (3, "3"), ("a b$c", "'a b$c'"), ("http://h:1/x", "http://h:1/x"), ("", "")]
 )
 def test_values_stand_in_an_env_file_as_they_are(value, text):
-    assert filters.env_value(value) == text
+    assert compose.env_value(value) == text
 
 
 def test_a_value_that_an_env_file_cannot_hold_is_refused():
     with pytest.raises(Exception, match="quote or a line break"):
-        filters.env_value("it's $5")
+        compose.env_value("it's $5")
+
+
+@pytest.mark.parametrize(
+    ("result", "fault", "words"),
+    [
+        ({"msg": "no such folder"}, "no such folder", []),
+        ({"msg": "it failed", "log": ["last", "lines"]}, "it failed", ["last", "lines"]),
+        ({"msg": "rc 1", "stderr_lines": ["noise", "FAIL  ready"]}, "FAIL  ready", ["noise", "FAIL  ready"]),
+        ({"results": [{"msg": "well"}, {"failed": True, "msg": "second", "log": ["x"]}]}, "second", ["x"]),
+        ({}, "a task failed", []),
+    ],
+)
+def test_a_failed_task_is_told_in_a_sentence_and_by_its_last_lines(result, fault, words):
+    assert failures.fault(result) == fault and failures.last_words(result) == words
+
+
+def test_the_first_line_of_a_text_is_the_first_that_says_anything():
+    assert failures.first_line("\n  \n one \ntwo") == "one" and failures.first_line("") == ""
 
 
 def test_the_simulated_fleet_adds_up():

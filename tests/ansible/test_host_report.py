@@ -7,7 +7,7 @@ import pytest
 
 from tests.ansible.plugins import load
 
-filters = load("filter_plugins/lingbi.py")
+hosts = load("filter_plugins/hosts.py")
 report = load("library/host_report.py")
 report_action = load("action_plugins/host_report.py")
 
@@ -111,7 +111,7 @@ def test_a_host_that_serves_needs_less_disk_than_for_a_first_start():
 )
 def test_the_ports_of_all_workers_are_looked_at(wanted, found, ports):
     assert report.worker_ports(wanted | {"first_port": 23333}, [{}] * found) == ports
-    assert len(ports) == filters.worker_count(wanted["workers"], wanted["gpus"], [{}] * found)
+    assert len(ports) == hosts.worker_count(wanted["workers"], wanted["gpus"], [{}] * found)
     assert report.worker_ports(wanted | {"first_port": 0}, []) == []
 
 

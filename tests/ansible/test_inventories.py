@@ -27,7 +27,7 @@ def refused(controller, tmp_path):
             list(map(str, program)), env=path | environment, capture_output=True, text=True, timeout=120
         )
         said = " ".join((done.stdout + done.stderr).split())
-        assert done.returncode != 0 and "Ask the host" not in said, said
+        assert done.returncode != 0 and "Examine the host" not in said, said
         assert not (tmp_path / "secrets").exists()
         return said
 

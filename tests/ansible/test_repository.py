@@ -7,10 +7,10 @@ import subprocess
 import pytest
 import yaml
 
-from tests.ansible import variables
-from tests.ansible.plugins import load
+from tests.ansible import roles, variables
+from tests.ansible.plugins import load_filters
 
-ANSIBLE = variables.ROOT / "ansible"
+ANSIBLE = roles.ANSIBLE
 
 
 def test_ansible_lint_is_content(controller):
@@ -27,13 +27,6 @@ def test_ansible_lint_is_content(controller):
         },
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def tasks_of(items):
-    """Every task of a list of plays or tasks, those within blocks too."""
-    for item in items or []:
-        lists = [item[name] for name in ("tasks", "block", "rescue", "always") if name in item]
-        yield from [item] if not lists else (task for part in lists for task in tasks_of(part))
 
 
 def known_options(controller, modules):
@@ -56,21 +49,21 @@ def known_options(controller, modules):
 def test_every_module_gets_only_what_the_locked_ansible_and_our_modules_know(controller):
     """An option of a later Ansible, or one that a module of ours has lost, fails on a host at its first run only."""
     own = {file.stem for file in (ANSIBLE / "library").glob("*.py")}
-    files = [*ANSIBLE.glob("*.yml"), *(ANSIBLE / "playbooks").glob("*.yml"), *ANSIBLE.glob("roles/*/tasks/*.yml")]
     used = [
-        (file.relative_to(ANSIBLE), name, task)
-        for file in files
-        for task in tasks_of(yaml.safe_load(file.read_text()))
-        for name in task
+        (file.relative_to(ANSIBLE), name, given[name])
+        for file in roles.task_files()
+        for task in roles.tasks_in([file])
+        for given in (task, task.get("module_defaults", {}))
+        for name in given
         if (name in own or name.startswith("ansible.builtin.")) and "import_playbook" not in name
     ]
     assert len(used) > 100
     known = known_options(controller, sorted({name for _, name, _ in used}))
     wrong = [
         f"{file}: {name}: {sorted(unknown)}"
-        for file, name, task in used
-        if isinstance(task[name], dict) and name != "ansible.builtin.set_fact"
-        if (unknown := set(task[name]) - known[name])
+        for file, name, arguments in used
+        if isinstance(arguments, dict) and name != "ansible.builtin.set_fact"
+        if (unknown := set(arguments) - known[name])
     ]
     assert wrong == []
 
@@ -85,7 +78,7 @@ def test_every_variable_that_is_used_is_declared_and_the_other_way_round():
     text = "\n".join(file.read_text() for file in ANSIBLE.rglob("*.yml") if "argument_specs" not in file.name)
     text += "\n".join(file.read_text() for file in ANSIBLE.rglob("*.j2"))
     used = set(re.findall(r"\blingbi_[a-z_]+\b", text))
-    filters = set(load("filter_plugins/lingbi.py").FilterModule().filters())
+    filters = set(load_filters())
     groups = {"lingbi_servers", "lingbi_gateways"}
     others = {name for name in used if name.startswith("lingbi_run_")} | groups | filters
     assert used - others == set(variables.options())

@@ -1,4 +1,4 @@
-"""The tables of variables in docs/rollout.md, made of the argument specs. `python -m tests.ansible.variables` writes them."""
+"""The tables of variables in docs/rollout.md, made from the argument specs. `python -m tests.ansible.variables` writes them."""
 
 import re
 import sys
@@ -35,7 +35,7 @@ def shown(spec: dict) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, list):
         return f"`[{', '.join(value)}]`"
-    return f"`{value}`" if value != "" else "`''`"
+    return f"`{value}`".replace("|", r"\|") if value != "" else "`''`"
 
 
 def written(text: str, language: int) -> str:

@@ -20,7 +20,7 @@ from tests.images.conftest import logs
 from tests.weights.conftest import MIB, MODEL, make_model
 
 SERVICES = ("weights", "server", "ui", "gateway")
-COPIED = ("docker", "host", "scripts", "docs", "monitoring")
+COPIED = ("docker", "host", "scripts", "settings", "docs", "monitoring")
 # The hub of the tests listens on this machine's own loopback.
 AT_THE_HUB = """\
 services:

@@ -138,6 +138,11 @@ def test_all_killed_at_once_come_back(stack, tmp_path):
     assert smoke(stack, tmp_path).returncode == 0
 
 
+def block(file: str, heading: str) -> str:
+    """The commands under a heading of a document."""
+    return (ROOT / "docs" / file).read_text().split(f"\n## {heading}\n")[1].split("```bash\n")[1].split("```")[0]
+
+
 def test_keys_are_added_while_it_runs_and_come_back_from_the_documented_backup(stack):
     made = stack.compose("exec", "-T", "server", "lingbi", "key", "add", "alice").stdout.strip()
     headers = {"Authorization": f"Bearer {made}"}
@@ -146,8 +151,9 @@ def test_keys_are_added_while_it_runs_and_come_back_from_the_documented_backup(s
         return httpx.get(f"{stack.url}/v1/models", headers=headers).status_code
 
     assert wait_until(lambda: status() == 200, 10)
-    block = (ROOT / "README.md").read_text().split("Uninstall: the last.")[1].split("```")[1].removeprefix("bash\n")
-    keys, lock, fetch, up, restore, _ = block.replace("vl-7b ", f"{MODEL} ").strip().splitlines()
+    backup, restoring = (block("operations.md", heading) for heading in ("Backup", "Restore"))
+    keys, lock = backup.replace("vl-7b ", f"{MODEL} ").splitlines()
+    fetch, up, restore = restoring.replace("vl-7b ", f"{MODEL} ").splitlines()
     assert up == "scripts/up --docker"
     remove = "docker compose exec -T server lingbi key remove alice"
     for commands, expected in (((keys, lock, fetch, remove), 401), ((restore,), 200)):
@@ -184,13 +190,13 @@ def test_the_printed_lines_work_when_pasted(stack, again):
 
 def documented(file: str, heading: str) -> str:
     """The commands under a heading, with the tests' own image, model and pictures."""
-    block = (ROOT / "docs" / file).read_text().split(f"## {heading}\n")[1].split("```")[1].removeprefix("bash\n")
+    commands = block(file, heading)
     version = (ROOT / "VERSION").read_text().strip()
     known = {f"lingbi/server:{version}": images.tag("server"), "vl-7b": MODEL, "$PWD/photos": "$PWD/docs"}
     for name, own in known.items():
-        assert name in block, f"{name} is not in\n{block}"
-        block = block.replace(name, own)
-    return block
+        assert name in commands, f"{name} is not in\n{commands}"
+        commands = commands.replace(name, own)
+    return commands
 
 
 def test_the_documented_commands_work_beside_what_runs(stack):

@@ -19,8 +19,8 @@ from lingbi.launch.supervision import wait_until
 from lingbi_gateway import errors, nginx
 from lingbi_gateway.__main__ import main as gateway_command
 from lingbi_gateway.configuration import Machine, render, servers_file, write
-from lingbi_gateway.settings import ConfigurationError, Settings, load_settings
-from tests.conftest import ROOT, answers
+from lingbi_gateway.settings import ConfigurationError, load_settings
+from tests.conftest import answers
 from tests.gateway.conftest import Gateway, running_gateway
 
 
@@ -139,10 +139,3 @@ def gixy(file: Path) -> list:
 def test_its_errors_are_the_apis_own():
     codes = {fault.code: fault.status for fault in errors.FAULTS}
     assert codes[BodyTooLarge.code] == BodyTooLarge.status and codes[NotReady.code] == NotReady.status
-
-
-def test_docs_name_every_setting():
-    for name in ("docs/gateway.md", "docs/gateway.zh-CN.md"):
-        text = (ROOT / name).read_text()
-        missing = [item for item in Settings.__dataclass_fields__ if f"LINGBI_GATEWAY_{item.upper()}`" not in text]
-        assert missing == [], name

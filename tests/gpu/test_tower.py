@@ -22,7 +22,7 @@ SIZES = [(640, 480), (490, 490), (200, 900)]
 SEE_AS_STOCK = """
 import sys, torch
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel
-from tests.gpu.test_tower import pictures
+from tests.gpu.test_tower import images
 model = Xcomposer2VisionModel(sys.argv[1], device="cuda:0")
 with torch.device("cuda:0"):
     features = [model.forward([picture])[0].float().cpu() for picture in pictures()]
@@ -47,7 +47,7 @@ def least_cosine(folder: Path, work_dir: Path) -> float:
     env = os.environ | {STOCK: "1", "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
     found = work_dir / "features.pt"
     subprocess.run([sys.executable, "-c", SEE_AS_STOCK, str(folder), str(found)], cwd=work_dir, env=env, check=True)
-    model = GpuVisionModel(str(folder), device="cuda:0")
+    model = GpuVisionModel(str(folder), catalogue.HD_NUM)
     ours = [model.forward([model.prepare(image)])[0].float() for image in images()]
     pairs = zip(torch.load(found), ours, strict=True)
     return min(torch.cosine_similarity(stock, own, dim=-1).min().item() for stock, own in pairs)

@@ -40,7 +40,7 @@ def test_it_loads_elsewhere_and_a_spoiled_one_does_not(small_images, tmp_path):
         "compose.yaml",
         "scripts/up",
         "host/up.py",
-        "docker/server/lingbi/deployment.py",
+        "settings/schema.json",
         "models/tiny/config.json",
     ):
         assert (folder / file).is_file(), file

@@ -16,6 +16,7 @@ from tests.containers.images import docker
 
 MACHINE = Machine((26, 1), "", (2, 26), True, [])
 TWO_GPUS = Machine((26, 1), "", (2, 26), True, ["GPU 0: NVIDIA L4 (UUID: GPU-a)", "GPU 1: NVIDIA L4 (UUID: GPU-b)"])
+FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_DIR", "WORKER")
 GOOD = {"LINGBI_VERSION": "1.0.0", "LINGBI_STOP_GRACE": "90s", "COMPOSE_FILE": "compose.yaml"}
 
 
@@ -24,7 +25,7 @@ def test_every_declared_setting_is_known_and_the_fixed_ones_are_not():
 
     known = known_names()
     server = {f"LINGBI_{name.upper()}" for name in Settings.model_fields}
-    assert server - known == {f"LINGBI_{name}" for name in env_file.FIXED}
+    assert server - known == {f"LINGBI_{name}" for name in FIXED}
     assert known >= deployment.NAMES
     assert {f"LINGBI_GATEWAY_{name.upper()}" for name in GatewaySettings.__dataclass_fields__} <= known
     assert "LINGBI_UI_LOGIN_FILE" in known
@@ -72,7 +73,7 @@ def test_no_known_name_looks_like_a_secret(name):
 def test_numbers_that_are_none(name):
     with pytest.raises(Refusal, match=f"{name}='x' in .env: give a whole number"):
         check(GOOD | {name: "x"}, known_names())
-    assert env_file.WHOLE[name] == str(Settings.model_fields[name[len("LINGBI_") :].lower()].default)
+    assert env_file.whole({}, name) == Settings.model_fields[name[len("LINGBI_") :].lower()].default
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.weights.conftest import MIB, MODEL, hub, make_model  # noqa: F401 - h
 ON_HOST = ("--network=host",)
 FOLDER = "/models/lab--model"
 # What a fetch says of what these tests did to it, each with its reason.
-OF_FETCHES = {"extra.dat": "a shard that was spoiled is told, and comes again"}
+OF_FETCHES = {"extra.dat": "a damaged shard is reported and fetched again"}
 
 
 @contextlib.contextmanager
@@ -86,7 +86,9 @@ def test_a_spoiled_shard_comes_again(server_image, hub, volume):  # noqa: F811
 def test_a_hub_that_is_gone_stops_a_first_start_only(server_image, hub, volume):  # noqa: F811
     hub.faults.is_gone = True
     done = fetch(server_image, hub, volume)
-    assert done.returncode == 3 and "nothing new for" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert (
+        done.returncode == 3 and "no new byte has arrived for" in done.stderr and "Traceback" not in done.stderr
+    ), done.stderr
     hub.faults.is_gone = False
     assert fetch(server_image, hub, volume).returncode == 0
     hub.faults.is_gone = True

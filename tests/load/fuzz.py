@@ -262,6 +262,8 @@ def fuzz_messages(count: int) -> Counter:
 
 async def _application(state_dir: Path):
     """The real application with the demo model on the CPU engine, and a key."""
+    from lingbi.engine.build import build_engine
+    from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
     from lingbi.http.app import create_app
     from lingbi.http.auth import KeyRing, ensure_keys
@@ -269,11 +271,12 @@ async def _application(state_dir: Path):
     from lingbi.http.readiness import READY, Readiness
     from lingbi.http.service import Service
     from lingbi.model.folder import inspect
+    from lingbi.model.host_memory import available_mib, fit_on_cpu
     from lingbi.settings import load_settings
-    from lingbi.worker.main import build_engine
 
     options = load_settings(state_dir=state_dir, engine="cpu", picture_urls=False)
-    engine = build_engine(inspect(DEMO), options)
+    folder = inspect(DEMO)
+    engine = build_engine(EngineNeeds(folder, options, fit_on_cpu(folder, available_mib(), options)))
     ensure_keys(options.hashed_key_file(), options.key_file())
     service = Service(options, Readiness(MODEL, "cpu", "fuzz"), KeyRing(options.hashed_key_file()), Metrics(), Vitals())
     app = create_app(service)
@@ -290,7 +293,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # Pillow warns of what it forgives
     for name, fuzz, count in (
-        ("pictures", fuzz_images, options.images),
+        ("pictures", fuzz_images, options.pictures),
         ("messages", fuzz_messages, options.messages),
     ):
         start = time.monotonic()

@@ -30,24 +30,22 @@ SIDES = ("lingbi", "bare")
 
 def load_service(model: Path, running: int, kept_sessions: int = 0):
     """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
+    from lingbi.engine.build import build_engine
+    from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
     from lingbi.http.auth import KeyRing, ensure_keys
     from lingbi.http.metrics import Metrics
     from lingbi.http.readiness import READY, Readiness
     from lingbi.http.service import Service
-    from lingbi.model.folder import inspect
-    from lingbi.model.gpus import choose_engine, find_gpus
-    from lingbi.model.host_memory import available_mib, check_memory
+    from lingbi.model.resources import find_resources
+    from lingbi.planner import plan
     from lingbi.settings import load_settings
-    from lingbi.worker.main import build_engine
 
-    settings, folder = load_settings(cpu_sequences=running, max_batch_size=running), inspect(model)
-    gpus = find_gpus()
-    choice = choose_engine(settings.engine, gpus)
-    fits = check_memory(folder, choice.engine, gpus, 1, available_mib(), settings)
-    engine = build_engine(folder, settings, *fits)
+    settings = load_settings(model=str(model), workers=1, cpu_sequences=running, max_batch_size=running)
+    placement = plan(settings, find_resources())
+    engine = build_engine(EngineNeeds(placement.model, settings, *placement.fits))
     ensure_keys(settings.hashed_key_file(), settings.key_file())
-    readiness = Readiness(folder.served_name, choice.engine, choice.reason)
+    readiness = Readiness(placement.served_name, placement.choice.engine, placement.choice.reason)
     service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
     service.take_engine(engine, running, kept_sessions)
     readiness.enter(READY)

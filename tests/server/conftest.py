@@ -17,7 +17,7 @@ KEY = {"Authorization": "Bearer secret"}
 class NoEngine:
     """As much of lmdeploy's engine as a generator needs before it is asked anything."""
 
-    gens_set, session_len, chat_template, tokenizer = {1}, 4096, None, None
+    gens_set, session_len, prompt_form, tokenizer = {1}, 4096, None, None
     vl_encoder = SimpleNamespace(pulse=Pulse(), cache=FeatureCache(0))
 
 

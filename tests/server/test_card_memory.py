@@ -4,6 +4,7 @@ The figures follow from constants that are measured (tests/gpu/test_fit.py, docs
 what must hold for any, and that they agree with what was measured.
 """
 
+import itertools
 import json
 import logging
 import re
@@ -53,6 +54,7 @@ own_choices = st.builds(
     prefill_tokens=st.none() | st.integers(256, 1 << 14),
     quant_policy=st.none() | st.sampled_from(sorted(BITS)),
     cache_fraction=st.none() | st.floats(0.01, 0.99),
+    hd_num=st.integers(1, 55),
 )
 
 
@@ -105,7 +107,8 @@ def test_the_least_card_for_more_answers_holds_a_image_chat_of_each():
     least = bisect_left(cards, sizing.WIDE_BATCH, key=lambda mib: sizing.fit(VL_7B, mib).max_batch_size)
     less, found = (sizing.fit(VL_7B, cards[place]) for place in (least - 1, least))
     assert (less.max_batch_size, found.max_batch_size) == (BATCHES[0], sizing.WIDE_BATCH)
-    assert 0 <= found.cache_tokens - sizing.WIDE_BATCH * sizing.image_session(VL_7B) < 2 * BLOCK_TOKENS
+    chats = sizing.WIDE_BATCH * sizing.image_session(VL_7B, catalogue.HD_NUM)
+    assert 0 <= found.cache_tokens - chats < 2 * BLOCK_TOKENS
 
 
 def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_session_last():
@@ -121,9 +124,12 @@ def test_a_card_gives_way_in_the_steps_then_the_bits_then_the_answers_and_the_se
 
 
 def test_the_shortest_session_holds_the_largest_image():
-    for model in catalogue.MODELS:
-        largest = int(model.image_range.split("-")[-1])
-        assert sizing.least_session(model) == largest + catalogue.TEMPLATE_TOKENS + sizing.LEAST_ANSWER_TOKENS
+    for model, hd_num in itertools.product(catalogue.MODELS, (1, catalogue.HD_NUM, 55)):
+        largest = int(model.image_range(hd_num).split("-")[-1])
+        assert (
+            sizing.least_session(model, Wanted(hd_num=hd_num))
+            == largest + catalogue.TEMPLATE_TOKENS + sizing.LEAST_ANSWER_TOKENS
+        )
 
 
 def test_fewer_bits_hold_more_tokens_and_more_answers_take_more():
@@ -131,8 +137,9 @@ def test_fewer_bits_hold_more_tokens_and_more_answers_take_more():
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == BLOCK_TOKENS * VL_7B.geometry.kv_bytes
     heads = 2 * VL_7B.geometry.layers * VL_7B.geometry.kv_heads
     assert sizes[1] == sizes[0] // 2 + BLOCK_TOKENS * heads * sizing.QUANTISED_EXTRA
-    assert sizing.runtime_mib(VL_7B, 64, 1024, 4096) > sizing.runtime_mib(VL_7B, 4, 1024, 4096)
-    assert sizing.runtime_mib(VL_7B, 4, 4096, 4096) > sizing.runtime_mib(VL_7B, 4, 1024, 4096)
+    least = sizing.runtime_mib(VL_7B, 4, 1024, 4096, 25)
+    assert sizing.runtime_mib(VL_7B, 64, 1024, 4096, 25) > least
+    assert sizing.runtime_mib(VL_7B, 4, 4096, 4096, 25) > least
 
 
 @BOUNDED
@@ -148,7 +155,7 @@ def test_it_keeps_to_its_room_and_to_what_was_said(model, free_mib, wanted, limi
     }
     left_mib = room_mib - found.weights_mib - found.runtime_mib
     assert found.cache_mib <= left_mib * (wanted.cache_fraction or sizing.DEFAULT_SHARE) + 1
-    assert wanted.session_len or sizing.least_session(model) <= found.session_len <= model.session_len
+    assert wanted.session_len or sizing.least_session(model, wanted) <= found.session_len <= model.session_len
 
 
 @BOUNDED
@@ -176,7 +183,7 @@ def test_more_memory_is_never_worse(model, free_mib, more_mib, wanted):
 def test_the_room_for_cache_is_what_its_share_is_of(share):
     free_mib = 4 * least_mib(VL_7B)
     found = sizing.fit(VL_7B, free_mib, Wanted(cache_fraction=share))
-    assert found.cache_mib == pytest.approx(share * sizing.cache_room_mib(VL_7B, free_mib), rel=0.01)
+    assert found.cache_mib == pytest.approx(share * sizing.cache_room_mib(VL_7B, free_mib, catalogue.HD_NUM), rel=0.01)
 
 
 def test_a_limit_above_what_is_free_changes_nothing():
@@ -214,7 +221,7 @@ def test_what_a_fit_says_of_itself_has_its_numbers():
 
 def test_the_operators_part_is_read_from_the_settings():
     own = {"session_len": 2048, "max_batch_size": 3, "prefill_tokens": 512, "quant_policy": "8"}
-    own |= {"cache_fraction": 0.5, "gpu_memory_mib": 20_000}
+    own |= {"cache_fraction": 0.5, "gpu_memory_mib": 20_000, "hd_num": 40}
     assert asdict(Wanted.of(Settings(**own))) == own
     assert Wanted.of(Settings()) == ANYTHING
     assert {field.name for field in fields(Wanted)} == own.keys()
@@ -308,6 +315,6 @@ def test_the_wait_has_an_end_and_the_refusal_tells_what_is_free_then(clock):
 )
 def test_what_is_counted_is_what_was_measured(row):
     model = catalogue.find(row["model"])
-    settings = row["max_batch_size"], row["prefill_tokens"], model.session_len
+    settings = row["max_batch_size"], row["prefill_tokens"], model.session_len, catalogue.HD_NUM
     counted_mib = model.weight_bytes // sizing.MIB + sizing.runtime_mib(model, *settings) + row["cache_mib"]
     assert abs(counted_mib / row["peak_mib"] - 1) <= 0.02

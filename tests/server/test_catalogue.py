@@ -39,7 +39,7 @@ def test_readmes_show_the_catalogue(model, readme, purpose):
         model.hub_id.split("/")[1],
         getattr(model, purpose),
         f"{model.weight_bytes / 1e9:.1f} GB",
-        model.image_range,
+        model.image_range(),
         str(model.session_len),
         f"{model.card_gb} GB",
     )

@@ -20,11 +20,12 @@ from lingbi.errors import ConfigurationError
 from lingbi.http.auth import ensure_keys, read_keys, take_keys
 from lingbi.launch import doctor, entrypoint
 from lingbi.launch.pid1 import Keeper
-from lingbi.launch.plan import decide
 from lingbi.launch.supervision import wait_until
-from lingbi.model.host_memory import available_mib
-from lingbi.settings import load_settings
+from lingbi.model.gpus import Gpu
+from lingbi.model.resources import Resources, unoccupied
 from tests.conftest import ROOT, answers, clean_environment, free_port, lingbi
+
+PLENTY_MIB = 1 << 20
 
 
 def compose_settings(service: str, root) -> dict:
@@ -89,7 +90,7 @@ def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
     [
         ({"LINGBI_PORT": "none"}, "LINGBI_PORT='none'"),
         ({"LINGBI_PICTURE_NETWORKS": "10.0.0.300"}, "LINGBI_PICTURE_NETWORKS='10.0.0.300'"),
-        ({"LINGBI_MODEL": "vl-7b", "LINGBI_FETCH": "never"}, "LINGBI_FETCH=never forbids to fetch it"),
+        ({"LINGBI_MODEL": "vl-7b", "LINGBI_FETCH": "never"}, "LINGBI_FETCH=never forbids fetching it"),
         ({"LINGBI_GATEWAY_PROT": "1", "LINGBI_VERSION": "1.0"}, ""),
     ],
 )
@@ -125,13 +126,6 @@ def test_keys_from_files_are_taken_and_followed(tmp_path):
     before = keys.stat().st_mtime_ns
     take_keys(keys, plain)
     assert keys.stat().st_mtime_ns == before
-
-
-def test_memory_limits_of_the_first_version_of_control_groups_are_seen(tmp_path):
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{300 << 20}\n")
-    (tmp_path / "memory/memory.usage_in_bytes").write_text(f"{100 << 20}\n")
-    assert available_mib(tmp_path) == 200
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -196,20 +190,8 @@ def test_without_any_worker_it_gives_up(kept):
     assert keeper.exit_status == 3 and keeper.options.mood == SupervisorStates.SHUTDOWN
 
 
-def test_a_fetch_asks_for_no_memory_of_a_model_that_others_will_load(tmp_path, monkeypatch):
-    """A machine with little memory beside a large card; the server's own check is the one that counts."""
-    monkeypatch.setattr("lingbi.launch.plan.available_mib", lambda: 100)
-    settings = load_settings(model="7b", models_dir=tmp_path)
-    assert entrypoint.find_weights(settings).is_to_come
-    with pytest.raises(ConfigurationError, match="needs"):
-        decide(settings.model_copy(update={"engine": "cpu"}), entrypoint.ALONE)
-    with pytest.raises(ConfigurationError, match="LINGBI_FETCH=never"):
-        entrypoint.find_weights(settings.model_copy(update={"fetch": "never"}))
-
-
 def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypatch, capsys):
-    """Beside a running server there is no memory for a second one, and no port; neither counts."""
-    monkeypatch.setattr(doctor, "available_mib", lambda: psutil.virtual_memory().available // doctor.MIB)
+    """Beside a running server there is no port for a second one, and no memory; neither counts."""
     for name, value in {"MODEL": "demo", "ENGINE": "cpu", "MODELS_DIR": tmp_path, "STATE_DIR": tmp_path}.items():
         monkeypatch.setenv(f"LINGBI_{name}", str(value))
     with socket.socket() as taken:
@@ -217,10 +199,17 @@ def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypat
         taken.listen()
         monkeypatch.setenv("LINGBI_PORT", str(taken.getsockname()[1]))
         assert doctor.main(["--replacing"]) == 0
-        assert "in place of the one that runs" in capsys.readouterr().out
-    monkeypatch.setattr(doctor, "host_mib", lambda: 200)
-    assert doctor.main(["--replacing"]) == 2
-    assert "needs" in capsys.readouterr().out
+    assert "in place of the one that runs" in capsys.readouterr().out
+    assert "in place of the one that runs" in doctor.replacement(Resources([], PLENTY_MIB))
+    with pytest.raises(ConfigurationError, match="needs"):
+        doctor.replacement(Resources([], 200))
+
+
+def test_a_machine_with_nothing_on_it_has_empty_cards():
+    busy = Resources([Gpu("0", "L4", 24_000, 1_000), Gpu("1", "L4", 24_000, 0)], 0)
+    empty = unoccupied(busy)
+    assert empty.gpus == [Gpu("0", "L4", 24_000, 24_000), Gpu("1", "L4", 24_000, 24_000)]
+    assert empty.host_mib > busy.host_mib
 
 
 def test_commands_that_need_no_model_do_not_load_what_runs_one():

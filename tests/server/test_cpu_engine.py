@@ -41,7 +41,7 @@ def reference(tokens: int, prompt=PROMPT) -> list:
     for _ in range(tokens):
         embeddings, mask = embed(model, ids)
         with torch.inference_mode():
-            output = model(inputs_embeds=embeddings, im_mask=mask, attention_mask=torch.ones(1, len(ids)))
+            output = model(inputs_embeds=embeddings[None], im_mask=mask[None], attention_mask=torch.ones(1, len(ids)))
             logits = output.logits[0, -1]
             logits[2] = float("-inf")  # end of sequence, banned by ignore_eos
         ids.append(int(logits.argmax()))
@@ -82,8 +82,8 @@ def test_a_long_answer_does_not_hold_up_a_short_one(engine):
 def test_image_features_replace_embeddings_in_their_range(engine):
     features = torch.full((4, engine.model.config.hidden_size), 0.5)
     embeddings, mask = embed(engine.model, PROMPT[:10], [features.numpy()], [(3, 7)])
-    assert mask[0].tolist() == [3 <= i < 7 for i in range(10)]
-    assert (embeddings[0, 3:7] == 0.5).all() and not (embeddings[0, 7] == 0.5).any()
+    assert mask.tolist() == [3 <= i < 7 for i in range(10)]
+    assert (embeddings[3:7] == 0.5).all() and not (embeddings[7] == 0.5).any()
 
 
 def test_cancel_ends_an_answer_and_frees_its_place(engine):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lingbi.worker.main import uncollected
+from lingbi.garbage import uncollected
 
 
 def loaded(code: str, *arguments) -> str:

@@ -9,18 +9,9 @@ import pytest
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
-from lingbi.model.gpus import Gpu
-from lingbi.model.resolve import choose_model, find_model
-from lingbi.model.sizing import least_mib
-from lingbi.settings import Settings
+from lingbi.model.resolve import find_model
 from tests.conftest import DEMO
-
-PUBLISHED = {
-    "vl-7b": {"hidden_size": 4096, "img_size": 490},
-    "7b": {"hidden_size": 4096, "img_size": 224},
-    "vl-1_8b": {"hidden_size": 2048, "img_size": 490},
-    "4khd-7b": {"hidden_size": 4096, "architectures": ["InternLM2ForCausalLM"], "max_length": 16384},
-}
+from tests.server.model_folders import GEOMETRIES, edit_config, take_geometry
 
 
 @pytest.fixture
@@ -29,21 +20,14 @@ def folder(tmp_path):
     return shutil.copytree(DEMO, tmp_path / "internlm2-chat" / "a model. v1")
 
 
-def edit_config(folder, **changes):
-    file = folder / "config.json"
-    config = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-
-
 def test_demo_is_recognised_under_any_name(folder):
     found = inspect(f"{folder}/")
     assert (found.served_name, found.template, found.is_demo) == (catalogue.DEMO_SERVED_NAME, catalogue.TEMPLATE, True)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", GEOMETRIES)
 def test_published_geometries_are_recognised(folder, name):
-    edit_config(folder, lingbi_demo=None, img_size=None)
-    edit_config(folder, **PUBLISHED[name])
+    take_geometry(folder, name)
     found = inspect(folder)
     model = catalogue.find(name)
     assert (found.served_name, found.template, found.session_len) == (
@@ -153,51 +137,9 @@ def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
         find_model("vl-8b", tmp_path)
 
 
-def published(models_dir, name: str, size: int):
-    """The demo's files with a published geometry and weights of this many bytes, which take no disk."""
-    folder = shutil.copytree(DEMO, models_dir / f"internlm-xcomposer2-{name}")
-    edit_config(folder, lingbi_demo=None, img_size=None)
-    edit_config(folder, **PUBLISHED[name])
-    file = folder / "pytorch_model.bin"
-    whole = file.read_bytes()
-    with file.open("wb") as stream:
-        stream.seek(size - len(whole))
-        stream.write(whole)
-    return folder
-
-
-def test_auto_takes_the_first_model_that_fits_the_gpu(tmp_path):
-    settings = Settings(model="auto", models_dir=tmp_path)
-    large, small = published(tmp_path, "vl-7b", 17 << 30), published(tmp_path, "vl-1_8b", 5 << 30)
-    needed = {path: least_mib(inspect(path)) for path in (large, small)}
-    for free_mib, path in (
-        (needed[large], large),
-        (needed[large] - 1, small),
-        (needed[small], small),
-        (needed[small] - 1, DEMO),
-    ):
-        found = choose_model(settings, "turbomind", [Gpu("0", "card", 24576, free_mib)])
-        assert found.path == path
-        assert ("vl-7b does not fit" in found.reason) == (path != large)
-    for path in (large, small):
-        assert f"needs {needed[path]} MiB, and {free_mib} MiB are free on GPU 0 (card)" in found.reason
-    limited = settings.model_copy(update={"gpu_memory_mib": needed[small]})
-    assert choose_model(limited, "turbomind", [Gpu("0", "card", 24576, 24000)]).path == small
-    named = settings.model_copy(update={"model": "vl-7b"})
-    assert choose_model(named, "turbomind", []).path == large  # what is named is not weighed here
-
-
-def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path):
-    settings = Settings(model="auto", models_dir=tmp_path)
-    small = published(tmp_path, "vl-1_8b", 20 << 20)
-    found = choose_model(settings, "cpu", [])
-    assert found.path == DEMO and "vl-1_8b is slow on the CPU and served there only when it is named" in found.reason
-    assert choose_model(settings.model_copy(update={"model": "vl-1_8b"}), "cpu", []).path == small
-
-
 @pytest.mark.parametrize(
     ("size", "tokens"), [((640, 480), 3085), ((480, 640), 3097), ((64, 64), 3817), ((336, 336), 3817)]
 )
 def test_tiled_image_tokens(size, tokens):
     """640x480 gives the 3232 prompt tokens measured on a GPU: 147 of text and 3085."""
-    assert catalogue.tiled_image_tokens(*size) == tokens
+    assert catalogue.tiled_image_tokens(*size, catalogue.HD_NUM) == tokens

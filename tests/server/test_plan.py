@@ -5,7 +5,10 @@ import pytest
 from lingbi.cli import plan
 from lingbi.model import catalogue
 from lingbi.model.gpus import Gpu
+from lingbi.model.host_memory import needed_mib
+from lingbi.model.resources import Resources
 from lingbi.model.sizing import ANYTHING, BITS, Wanted, fit, least_mib
+from lingbi.settings import load_settings
 
 NAMES = [model.name for model in catalogue.MODELS]
 LEAST = {model.name: least_mib(model) for model in catalogue.MODELS}
@@ -14,9 +17,8 @@ TOO_SMALL_MIB = min(LEAST.values()) - 1
 
 
 @pytest.fixture(autouse=True)
-def nothing_here(tmp_path, monkeypatch):
+def no_models(tmp_path, monkeypatch):
     monkeypatch.setenv("LINGBI_MODELS_DIR", str(tmp_path))
-    monkeypatch.setattr(plan, "find_gpus", list)
 
 
 def tables(capsys) -> tuple:
@@ -73,19 +75,30 @@ def test_the_operators_settings_count(capsys, monkeypatch):
     assert "140000 MiB free, of which LINGBI_GPU_MEMORY_MIB allows 1: vl-7b needs" in tables(capsys)[1]
 
 
-def test_the_cards_that_are_here_unless_others_are_asked_about(capsys, monkeypatch):
-    monkeypatch.setattr(plan, "find_gpus", lambda: [Gpu("0", "L4", 24_000, 23_000), Gpu("1", "L4", 24_000, 24_000)])
-    assert plan.main([]) == 0
+def test_the_cards_that_are_here_unless_others_are_asked_about(capsys):
+    here = Resources([Gpu("0", "L4", 24_000, 23_000), Gpu("1", "L4", 24_000, 24_000)], 0)
+    plan.show(load_settings(), here, [])
     found, _ = tables(capsys)
     assert list(found) == [
         f"GPU {device} (L4) with {free} of 24000 MiB free" for device, free in ((0, 23000), (1, 24000))
     ]
     assert found["GPU 0 (L4) with 23000 of 24000 MiB free"]["vl-7b"] == cells(catalogue.find("vl-7b"), 23_000)
     for engine in ("auto", "cpu"):
-        monkeypatch.setenv("LINGBI_ENGINE", engine)
-        assert plan.main(["--gpu-mib", "24000"]) == 0
+        plan.show(load_settings(engine=engine), here, [24_000])
         assert list(tables(capsys)[0]) == ["a GPU with 24000 MiB free"]
-    assert plan.main([]) == 0 and tables(capsys)[0] == {}
+    plan.show(load_settings(engine="cpu"), here, [])
+    assert tables(capsys)[0] == {}
+
+
+def test_on_the_cpu_the_host_memory_tells_what_fits(capsys):
+    needed = {name: needed_mib(catalogue.find(name), catalogue.HD_NUM) for name in NAMES}
+    plan.show(load_settings(), Resources([], needed["vl-1_8b"]), [])
+    rows = capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]
+    said = {row.split()[0]: row.split("  ")[-1].strip() for row in rows}
+    assert said == {name: f"to be fetched, needs {mib} MiB" for name, mib in needed.items()} | {
+        "vl-1_8b": "to be fetched, fits",
+        "demo": "fits",
+    }
 
 
 @pytest.mark.parametrize("bad", [["--gpu-mib", "24G"], ["--gpu-mib"], ["--gpu"]])

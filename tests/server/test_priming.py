@@ -10,12 +10,14 @@ from lmdeploy.tokenizer import Tokenizer
 
 from lingbi.api_errors import EngineFault
 from lingbi.engine.generation import Generator
-from lingbi.engine.prompts import assemble, tokenise
+from lingbi.engine.prompt_forms import lmdeploy_form, published_form
+from lingbi.engine.prompts import assemble, encode
 from lingbi.heartbeat import Pulse, Vitals
 from lingbi.model import catalogue
 from lingbi.vision.cache import FeatureCache
 from tests.conftest import DEMO
 
+LMDEPLOY, PUBLISHED = lmdeploy_form(MODELS.get("internlm-xcomposer2")()), published_form(catalogue.INSTRUCTION)
 KEPT = 5
 A_TOKEN = 7
 
@@ -37,31 +39,31 @@ class Instance:
         self.running -= 1
 
 
-def generator_of(instances: list, kept: int) -> Generator:
+def generator_of(instances: list, kept: int, form=LMDEPLOY) -> Generator:
     engine = SimpleNamespace(
         gens_set=instances,
         session_len=4096,
-        chat_template=MODELS.get("internlm-xcomposer2")(),
         tokenizer=Tokenizer(str(DEMO)),
+        prompt_form=form,
         vl_encoder=SimpleNamespace(pulse=Pulse(), cache=FeatureCache(0)),
     )
     return Generator(engine, len(instances), Vitals(), kept)
 
 
-def primed(kept: int):
+def primed(kept: int, form=LMDEPLOY):
     async def prime():
-        generator = generator_of([instance], kept)
+        generator = generator_of([instance], kept, form)
         await generator.prime()
-        question = [dict(role="user", content="请描述图中内容")]
-        prompt = assemble(await tokenise(generator.template.messages2prompt(question), generator.tokenizer), [])
-        return generator.sessions, prompt
+        text = form.write([dict(role="user", content="请描述图中内容")])
+        return generator.sessions, assemble(encode(text, generator.tokenizer, form.starts_after_images), [])
 
     instance = Instance()
     return instance, *asyncio.run(prime())
 
 
-def test_every_kept_session_holds_the_templates_words():
-    instance, sessions, prompt = primed(KEPT)
+@pytest.mark.parametrize("form", [LMDEPLOY, PUBLISHED], ids=lambda form: form.name)
+def test_every_kept_session_holds_the_templates_words(form):
+    instance, sessions, prompt = primed(KEPT, form)
     assert instance.asked == [(number, 0, False) for number in range(1, KEPT + 1)]
     assert len(sessions) == KEPT
     places = []

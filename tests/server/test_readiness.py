@@ -3,20 +3,23 @@
 import gc
 import sys
 from dataclasses import asdict, fields
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lingbi.engine import build
+from lingbi.engine.local import EngineNeeds
+from lingbi.engine.progress import PromptProgress
 from lingbi.engine.turbomind import uploads as uploading
 from lingbi.http.openapi import describe
+from lingbi.http.protocol import Prompts
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
+from lingbi.model.host_memory import fit_on_cpu
 from lingbi.model.sizing import Fit, fit
 from lingbi.settings import Settings
-from lingbi.worker import main as worker
 from lingbi.worker.main import Worker
 from tests.conftest import DEMO
 
@@ -55,13 +58,10 @@ def test_what_was_loaded_counts_in_its_phase_only(readiness):
 
 def test_the_loader_tells_its_bytes_to_ready(readiness, monkeypatch):
     """As a worker joins them: of every tensor of the language model, as it goes to the GPU."""
-    monkeypatch.setattr(uploading, "on_weights", uploading.on_weights)
     monkeypatch.setattr(uploading.Uploads, "_upload", lambda self, tensor: tensor)
-    worker = object.__new__(Worker)
-    worker.service = SimpleNamespace(readiness=readiness)
-    worker._after_vision()
+    readiness.enter(LOADING_MODEL)
     layers = {f"model.layers.{number}.weight": torch.zeros(1 + number) for number in range(4)}
-    uploads = uploading.Uploads({"vit.weight": torch.zeros(1000)} | layers)
+    uploads = uploading.Uploads({"vit.weight": torch.zeros(1000)} | layers, readiness.weights_loaded)
     shown = [readiness.progress()]
     for name in layers:
         assert uploads[name] is layers[name]
@@ -85,21 +85,42 @@ def test_ready_tells_what_the_engine_takes_of_a_gpu_as_the_document_says(client,
     assert all(type(told[name]) is kinds[schema["type"]] for name, schema in described["properties"].items())
 
 
+def test_a_cpu_tells_what_its_engine_takes_and_how_far_the_probe_is(client, readiness):
+    readiness.fit = fit_on_cpu(catalogue.find("vl-1_8b"), 24_000, Settings())
+    told = client.get("/ready").json()
+    assert told["cpu"] == asdict(readiness.fit) | {"total_mib": readiness.fit.total_mib} and "gpu" not in told
+    readiness.enter(PROBING)
+    begun = readiness.progress()
+    readiness.probe_computed(PromptProgress(256, 1372))
+    assert begun == PROGRESS[PROBING] < readiness.progress() < 1
+
+
+def test_ready_tells_how_prompts_are_made_as_the_document_says(client, readiness):
+    assert "prompt" not in client.get("/ready").json()
+    for told in (
+        {"form": "published", "template_tokens": 144},
+        {"form": "lmdeploy", "template_tokens": 143, "hd_num": 55},
+    ):
+        readiness.prompt = told
+        assert client.get("/ready").json()["prompt"] == told
+        assert Prompts(**told).model_dump(exclude_none=True) == told
+    schemas = describe("model")["components"]["schemas"]
+    assert {"$ref": "#/components/schemas/Prompts"} in schemas["Ready"]["properties"]["prompt"]["anyOf"]
+
+
 def test_a_workers_threads_take_short_turns_and_its_reserves_are_small_on_a_gpu_only(monkeypatch):
     """Whoever waits for a turn wakes as often: a CPU engine needs its cores itself."""
-    # by its name in sys.modules: the package lmdeploy has a function `serve`
-    engine = import_module("lmdeploy.serve.vl_async_engine")
-    monkeypatch.setattr(engine, "VLAsyncEngine", lambda path, backend_config: backend_config)
+    monkeypatch.setattr("lingbi.engine.local.LocalEngine", lambda needs: needs)
+    monkeypatch.setattr("lingbi.engine.build.adopt", lambda logger: None)
     monkeypatch.setenv("TM_LOG_LEVEL", "ERROR")
     shrunk = []
     monkeypatch.setattr("lingbi.engine.turbomind.workspaces.shrink_reserves", lambda: shrunk.append(True))
-    monkeypatch.setattr(worker, "adopt", lambda logger: None)
     folder, settings, usual_s = inspect(DEMO), Settings(), sys.getswitchinterval()
     try:
-        worker.build_engine(folder, settings)
+        build.build_engine(EngineNeeds(folder, settings, fit_on_cpu(folder, 8000, settings)))
         assert sys.getswitchinterval() == usual_s and not shrunk
-        worker.build_engine(folder, settings, fit(folder, 24_000))
-        assert sys.getswitchinterval() == pytest.approx(worker.THREAD_TURN_S)
+        build.build_engine(EngineNeeds(folder, settings, fit(folder, 24_000)))
+        assert sys.getswitchinterval() == pytest.approx(build.THREAD_TURN_S)
         assert len(shrunk) == 1
     finally:
         sys.setswitchinterval(usual_s)
@@ -114,7 +135,7 @@ def test_what_is_loaded_is_out_of_the_collectors_way_before_a_worker_is_ready(re
     for name in ("_prepare", "_watch"):
         monkeypatch.setattr(started, name, lambda: None, raising=False)
     monkeypatch.setattr(started, "_probe", lambda engine: None, raising=False)
-    monkeypatch.setattr(worker, "build_engine", lambda *arguments: None)
+    monkeypatch.setattr(started, "_build", lambda: None, raising=False)
     enter = readiness.enter
     monkeypatch.setattr(readiness, "enter", lambda phase: (left.update({phase: len(gc.get_objects())}), enter(phase)))
     try:

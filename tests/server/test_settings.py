@@ -1,10 +1,12 @@
 """Settings stop before anything is done, and name what is wrong."""
 
+import re
+
 import pytest
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import sizing
-from lingbi.settings import Settings, load_settings
+from lingbi.settings import Settings, load_settings, meaning
 from tests.conftest import ROOT
 
 # What a GPU with room for it gets, where the operator says nothing.
@@ -52,11 +54,17 @@ def test_overrides_win_over_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "value"), CHOSEN.items())
-def test_what_a_card_is_given_first_is_what_its_description_and_the_readmes_say(name, value):
+def test_what_a_card_is_given_first_is_what_its_meaning_and_the_documents_say(name, value):
     assert getattr(Settings(), name) is None
-    assert f"default: {value}" in Settings.model_fields[name].description
-    for readme in ("README.md", "README.zh-CN.md"):
+    assert re.search(rf"; default: {re.escape(str(value))}(,|$)", meaning(name))
+    for page in ("docs/settings.md", "docs/settings.zh-CN.md"):
         row = next(
-            line for line in (ROOT / readme).read_text().splitlines() if line.startswith(f"| `LINGBI_{name.upper()}` |")
+            line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| `LINGBI_{name.upper()}` |")
         )
-        assert f"`{value}`" in row.split("|")[2], row
+        assert re.match(rf"{re.escape(str(value))}(,|，|$)", row.split("|")[2].strip()), row
+
+
+def test_an_unusable_value_is_told_what_the_setting_is_without_one(monkeypatch):
+    monkeypatch.setenv("LINGBI_PREFILL_TOKENS", "1")
+    with pytest.raises(ConfigurationError, match=r"takes memory; default: 2048, fewer where memory is short\)$"):
+        load_settings()

@@ -98,10 +98,13 @@ def test_two_starts_do_not_meet(tmp_path):
             assert done.returncode == 2 and "another scripts/up is at work on" in done.stderr
 
 
-@pytest.mark.parametrize("host", ["::", "::1"])
-def test_ipv6_addresses_are_asked_and_written_as_urls_want_them(tmp_path, host):
+@pytest.mark.parametrize(
+    ("host", "written"),
+    [("::", "[::1]"), ("::1", "[::1]"), ("[::1]", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.1", "10.0.0.1")],
+)
+def test_addresses_of_workers_are_those_to_connect_to_as_urls_want_them(tmp_path, host, written):
     settings = load_settings(host=host, port=7000, state_dir=tmp_path)
-    assert worker_address(settings, 1) == "[::1]:7001"
+    assert worker_address(settings, 1) == f"{written}:7001"
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="this machine has no IPv6")

@@ -78,4 +78,4 @@ def test_published_tokenizer_gives_the_tutorials_prompt_tokens(tmp_path):
     before, after = prompt.split("<IMAGE_TOKEN>")
     text = len(tokenizer.encode(before)) + len(tokenizer.encode(after, add_bos=False))
     assert text == catalogue.TEMPLATE_TOKENS + 4 == 147
-    assert text + catalogue.find("vl-7b").picture_tokens(640, 480) == 1372
+    assert text + catalogue.find("vl-7b").image_tokens(640, 480) == 1372

@@ -14,7 +14,7 @@ def test_the_pages_models_are_the_catalogues():
             "served_name": model.served_name,
             "purpose": model.purpose,
             "purpose_zh": model.purpose_zh,
-            "picture_range": model.image_range,
+            "picture_range": model.image_range(),
             "session_len": model.session_len,
             "weights_gb": f"{model.weight_bytes / 1e9:.1f}",
             "card_gb": model.card_gb,
@@ -29,4 +29,4 @@ def test_every_model_is_listed_with_its_facts_in_both_languages():
     assert [name for name, _ in items] == [model.served_name for model in MODELS]
     for model, (_, item) in zip(MODELS, items, strict=True):
         assert {model.purpose, model.purpose_zh} <= set(re.findall(r'<span lang="[^"]+">([^<]+)</span>', item))
-        assert item.count(model.image_range) == 2 and item.count(f"{model.card_gb} GB") == 2
+        assert item.count(model.image_range()) == 2 and item.count(f"{model.card_gb} GB") == 2

@@ -239,9 +239,3 @@ def test_logins(tmp_path):
     file.write_text("alice:plain\n")
     with pytest.raises(ConfigurationError, match="line 1"):
         logins.read()
-
-
-def test_docs_name_every_setting():
-    for name in ("docs/ui.md", "docs/ui.zh-CN.md"):
-        text = (ROOT / name).read_text()
-        assert [item for item in Settings.model_fields if f"LINGBI_UI_{item.upper()}`" not in text] == [], name

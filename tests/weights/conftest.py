@@ -9,7 +9,7 @@ import pytest
 
 from lingbi.commands import MODULES
 from lingbi.settings import load_settings
-from lingbi.weights.fetching import Order, fetch
+from lingbi.weights.fetch import Order, fetch
 from lingbi.weights.hub import import_client
 from lingbi.weights.progress import Progress
 from tests.conftest import DEMO, clean_environment

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from lingbi.errors import CheckError, ConfigurationError, FetchError
+from lingbi.weights import arrival
 from lingbi.weights import hub as hub_module
-from lingbi.weights import marker, partial
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import read
+from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import DEMO
 from tests.weights.conftest import (
     MIB,
@@ -43,7 +44,7 @@ LISTINGS = {
     "4 parent": (with_path("../outside"), "points outside"),
     "4 absolute": (with_path("/outside"), "points outside"),
     "4 backslash": (with_path("..\\outside"), "points outside"),
-    "own folder": (with_path(".lingbi/lock.json"), "no usable file name"),
+    "own folder": (with_path(".lingbi/lock.json"), "not a usable file name"),
     "twice": (lambda entries: [*entries, entries[-1]], "listed twice"),
     "file and folder": (with_path("config.json/x"), "as a file and as a folder"),
     "negative size": (lambda entries: [entry | {"Size": -1} for entry in entries], "has the size -1"),
@@ -133,18 +134,18 @@ def test_a_flipped_byte_once_is_fetched_again(hub, to):
 def test_a_flipped_byte_always_is_refused(hub, to, tmp_path):
     hub.faults.flips = -1
     status, _, errors = run("fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url, state_dir=tmp_path / "s")
-    assert status == 1 and "gave other bytes" in errors and left_behind(to) == []
+    assert status == 1 and "do not match SHA-256" in errors and left_behind(to) == []
 
 
 def test_a_hub_that_ignores_ranges_still_gives_all(hub, to, monkeypatch):
-    monkeypatch.setattr(partial, "PART_BYTES", MIB)
+    monkeypatch.setattr(arrival, "PART_BYTES", MIB)
     hub.faults.ignores_ranges = True
     fetch_from(hub, to)
     assert same_files(to, hub.root / MODEL)
 
 
 def test_files_of_several_parts_come_over_several_connections(hub, to, monkeypatch):
-    monkeypatch.setattr(partial, "PART_BYTES", MIB)
+    monkeypatch.setattr(arrival, "PART_BYTES", MIB)
     fetch_from(hub, to)
     assert same_files(to, hub.root / MODEL) and len(hub.paths("cdn /lab/model/extra.dat")) == 3
 
@@ -194,7 +195,7 @@ def test_a_repository_of_10000_files_comes_whole(hub, to):
     lock = fetch_from(hub, to)
     assert len(lock.entries) == 10000 + len(model_files(DEMO)) - _caches(DEMO) + 1 and same_files(to, hub.root / MODEL)
     start = time.monotonic()
-    assert marker.doubt(WeightsFolder(to).marker_file, to, lock) is None
+    assert reason_to_recheck(WeightsFolder(to).marker_file, to, lock) is None
     assert time.monotonic() - start < 0.5
 
 
@@ -211,7 +212,7 @@ def test_a_folder_too_large_for_the_hubs_listing_is_refused(hub, to):
 def test_bytes_beyond_4_gib_land_where_they_belong(tmp_path):
     """scripts/bench-fetch fetches a file of 20 GB; here only its last bytes are written."""
     size = 20_000_000_001
-    arriving = partial.Partial(tmp_path / "large", size)
+    arriving = arrival.Partial(tmp_path / "large", size)
     arriving.mark(0, size - 2 * MIB)
     parts = arriving.missing_parts()
     assert parts[0][0] <= size - 2 * MIB and parts[-1][1] == size and not arriving.is_complete
@@ -222,7 +223,7 @@ def test_bytes_beyond_4_gib_land_where_they_belong(tmp_path):
     with (tmp_path / "large").open("rb") as stream:
         stream.seek(size - 5)
         assert stream.read() == b"ended"
-    assert partial.Partial(tmp_path / "large", size).is_complete
+    assert arrival.Partial(tmp_path / "large", size).is_complete
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -19,22 +19,22 @@ import pytest
 
 from lingbi.errors import CheckError, ConfigurationError, FetchError
 from lingbi.model.resolve import is_present
-from lingbi.weights import arrival, marker, partial, space, transfer
-from lingbi.weights.entries import Entry
+from lingbi.weights import arrival, transfer
 from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.lockfile import read
+from lingbi.weights.lockfile import Entry, read
 from lingbi.weights.progress import Progress
+from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import clean_environment
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, left_behind, model_files, run, same_files
 
 FOREVER = [500] * 10000
 
 
-def test_a_fetch_brings_the_same_files_and_proves_them(hub, to):
+def test_a_fetch_brings_the_same_files_and_verifies_them(hub, to):
     lock = fetch_from(hub, to)
     assert same_files(to, hub.root / MODEL)
     assert read(WeightsFolder(to).lock_file) == lock and lock.total_bytes == sum(map(os.path.getsize, model_files(to)))
-    assert marker.doubt(WeightsFolder(to).marker_file, to, lock) is None
+    assert reason_to_recheck(WeightsFolder(to).marker_file, to, lock) is None
     assert not WeightsFolder(to).partial.exists()
 
 
@@ -61,13 +61,13 @@ def test_2_two_hosts_fetch_once_and_both_end_right(hub, to, tmp_path):
 
 def test_3_what_was_written_is_hashed(hub, to, monkeypatch):
     """A disk that spoils what it is given is found, though every byte arrived right."""
-    write = partial.Partial.write
+    write = arrival.Partial.write
 
     def spoil(self, offset, data):
         write(self, offset, bytes(len(data)) if offset >= MIB else data)
 
-    monkeypatch.setattr(partial.Partial, "write", spoil)
-    with pytest.raises(CheckError, match="gave other bytes for lab/model "):
+    monkeypatch.setattr(arrival.Partial, "write", spoil)
+    with pytest.raises(CheckError, match="sent bytes for lab/model .* that do not match SHA-256"):
         fetch_from(hub, to)
 
 
@@ -162,6 +162,15 @@ def test_7_sigterm_ends_process_1_within_a_second_and_the_next_run_goes_on(hub, 
     assert same_files(to, hub.root / MODEL) and hub.sent["extra.dat"] - before < 3 * MIB
 
 
+def test_7_sigterm_ends_it_at_once_even_if_nobody_reads_its_output(hub, to, tmp_path):
+    hub.faults.rate = MIB // 2
+    process = command("fetch", "--model", MODEL, "--to", to, "--endpoint", hub.url, state_dir=tmp_path / "s")
+    wait_for(lambda: hub.paths("extra.dat"))
+    process.stderr.close()
+    process.terminate()
+    assert process.wait(3) == 143
+
+
 def wait_for(predicate, timeout_s=30):
     deadline = time.monotonic() + timeout_s
     while not predicate():
@@ -170,7 +179,7 @@ def wait_for(predicate, timeout_s=30):
 
 
 def test_8_space_is_checked_before_a_byte_comes(hub, to, monkeypatch):
-    monkeypatch.setattr(space, "MARGIN_BYTES", 1 << 60)
+    monkeypatch.setattr(arrival, "MARGIN_BYTES", 1 << 60)
     with pytest.raises(ConfigurationError, match=r"needs [\d.]+ GB more, and [\d.]+ GB are free there"):
         fetch_from(hub, to)
     assert left_behind(to) == [] and hub.paths("FilePath") == []
@@ -188,7 +197,7 @@ def small_disk(tmp_path):
 
 
 def test_8_a_disk_that_fills_up_ends_the_fetch_and_it_goes_on_when_there_is_room(hub, small_disk, monkeypatch):
-    monkeypatch.setattr(space, "MARGIN_BYTES", 0)
+    monkeypatch.setattr(arrival, "MARGIN_BYTES", 0)
     filler = small_disk / "filler"
     hub.faults.listing = lambda entries: filler.touch() or entries
     real = transfer.Transfer.fetch
@@ -210,7 +219,7 @@ def test_8_a_disk_that_fills_up_ends_the_fetch_and_it_goes_on_when_there_is_room
 
 def test_8_a_disk_full_at_the_merge_leaves_no_model_and_the_next_run_goes_on(hub, small_disk, monkeypatch):
     """Equal files come once and are copied to their places."""
-    monkeypatch.setattr(space, "MARGIN_BYTES", 0)
+    monkeypatch.setattr(arrival, "MARGIN_BYTES", 0)
     shutil.copy(hub.root / MODEL / "extra.dat", hub.root / MODEL / "copy.dat")
     place, filler = WeightsFolder.place, small_disk / "filler"
 

@@ -15,7 +15,7 @@ import pytest
 from lingbi.errors import CheckError, ConfigurationError
 from lingbi.model.resolve import find_model
 from lingbi.settings import load_settings
-from lingbi.weights import marker
+from lingbi.weights import verification
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import read
 from lingbi.weights.progress import Progress
@@ -57,7 +57,7 @@ def test_a_start_with_the_marker_valid_takes_under_50_ms(hub, settings):
 
 
 def test_missing_weights_are_not_fetched_where_that_is_forbidden(hub, settings):
-    with pytest.raises(ConfigurationError, match="LINGBI_FETCH=never forbids to fetch it"):
+    with pytest.raises(ConfigurationError, match="LINGBI_FETCH=never forbids fetching it"):
         start(settings, fetch="never")
     assert hub.requests == []
 
@@ -74,7 +74,7 @@ def test_a_spoiled_shard_is_found_and_comes_again(hub, settings):
 def test_a_spoiled_shard_that_may_not_be_fetched_ends_the_start(hub, settings):
     start(settings)
     (settings.models_dir / "lab--model" / "extra.dat").write_bytes(bytes(3 * MIB))
-    with pytest.raises(CheckError, match="extra.dat has other bytes than its SHA-256"):
+    with pytest.raises(CheckError, match="extra.dat does not match its SHA-256"):
         start(settings, fetch="never")
 
 
@@ -82,7 +82,7 @@ def test_changed_remote_code_is_named_loudly(hub, settings):
     start(settings)
     code = settings.models_dir / "lab--model" / "modeling_internlm2.py"
     code.write_text(code.read_text().replace("a", "b", 1))
-    with pytest.raises(CheckError, match="REMOTE CODE modeling_internlm2.py has"):
+    with pytest.raises(CheckError, match="REMOTE CODE modeling_internlm2.py does not match"):
         start(settings, fetch="never")
 
 
@@ -98,11 +98,11 @@ def test_an_update_names_changed_remote_code(hub, settings, caplog):
 def test_after_a_restart_of_the_machine_what_it_fetched_is_checked_once(hub, settings, monkeypatch):
     start(settings)
     folder = WeightsFolder(settings.models_dir / "lab--model")
-    monkeypatch.setattr(marker, "boot_id", lambda: "another boot")
-    assert "started anew" in marker.doubt(folder.marker_file, folder.path, folder.lock())
+    monkeypatch.setattr(verification, "boot_id", lambda: "another boot")
+    assert "rebooted since" in verification.reason_to_recheck(folder.marker_file, folder.path, folder.lock())
     start(settings)
-    monkeypatch.setattr(marker, "boot_id", lambda: "a third boot")
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    monkeypatch.setattr(verification, "boot_id", lambda: "a third boot")
+    assert verification.reason_to_recheck(folder.marker_file, folder.path, folder.lock()) is None
 
 
 def test_code_beside_the_locked_is_named_at_every_start(hub, settings, caplog):
@@ -131,7 +131,7 @@ class TestLock:
         lock = tmp_path / "lock.json"
         start(settings, weights_lock=lock)
         (hub.root / MODEL / "extra.dat").write_bytes(os.urandom(3 * MIB))
-        with pytest.raises(CheckError, match="gave other bytes for lab/model extra.dat"):
+        with pytest.raises(CheckError, match="sent bytes for lab/model extra.dat that do not match SHA-256"):
             start(settings, weights_lock=lock, models_dir=tmp_path / "host 2")
         assert not (tmp_path / "host 2" / "lab--model" / "config.json").exists()
 
@@ -149,7 +149,7 @@ class TestLock:
         lock = tmp_path / "lock.json"
         start(settings, weights_lock=lock)
         lock.write_text(spoil(lock.read_text()))
-        with pytest.raises(ConfigurationError, match="lock.json (was changed by hand|is no lock)"):
+        with pytest.raises(ConfigurationError, match="lock.json (was changed by hand|is not a lock file)"):
             start(settings, weights_lock=lock)
 
 
@@ -200,7 +200,7 @@ class TestShared:
         start(settings, str(shared), weights_lock=tmp_path / "lock.json")
         before = self.listing(shared)
         (shared / "extra.dat").write_bytes(bytes(3 * MIB))
-        with pytest.raises(CheckError, match="extra.dat has other bytes"):
+        with pytest.raises(CheckError, match="extra.dat does not match its SHA-256"):
             start(settings, str(shared), weights_lock=tmp_path / "lock.json")
         assert [path for path, _ in before] == [path for path, _ in self.listing(shared)]
 

@@ -9,11 +9,11 @@ import subprocess
 import pytest
 
 from lingbi.model.resolve import is_present
-from lingbi.weights import carrying, marker
-from lingbi.weights.carrying import export
-from lingbi.weights.folder import WeightsFolder
+from lingbi.weights import archive as archives
+from lingbi.weights.archive import export
+from lingbi.weights.folder import WeightsFolder, size_on_disk
 from lingbi.weights.progress import Progress
-from lingbi.weights.volume import size_on_disk
+from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import DEMO
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, model_files, run, same_files
 
@@ -46,22 +46,24 @@ def test_list_shows_sizes_last_use_and_state(weights, volume, tmp_path):
     status, output = weights("list")
     lines = {line.split()[0]: line for line in output.splitlines()}
     assert status == 0 and lines.keys() == {"begun", "lab--model", "link", "own", "4"}
-    assert "0.01 GB" in lines["lab--model"] and "20" in lines["lab--model"] and "proven" in lines["lab--model"]
+    assert "0.01 GB" in lines["lab--model"] and "20" in lines["lab--model"] and "verified" in lines["lab--model"]
     assert "not complete" in lines["begun"] and "shared, in" in lines["link"] and "not fetched" in lines["own"]
 
 
 def test_verify_says_what_is_wrong_and_renews_the_marker(weights, volume):
     folder = WeightsFolder(volume / "lab--model")
     os.utime(folder.path / "extra.dat")
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock())
+    assert reason_to_recheck(folder.marker_file, folder.path, folder.lock())
     status, output = weights("verify", MODEL)
-    assert status == 0 and "every file is right" in output
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    assert status == 0 and "every file is verified" in output
+    assert reason_to_recheck(folder.marker_file, folder.path, folder.lock()) is None
     (folder.path / "extra.dat").write_bytes(bytes(3 * MIB))
     (folder.path / "hidden.py").write_text("import os")
     status, output = weights("verify", MODEL)
     assert (
-        status == 1 and "extra.dat has other bytes" in output and "REMOTE CODE hidden.py is not in the lock" in output
+        status == 1
+        and "extra.dat does not match its SHA-256" in output
+        and "REMOTE CODE hidden.py is not in the lock" in output
     )
 
 
@@ -79,7 +81,7 @@ def test_remove_frees_the_disk_and_touches_nothing_else(weights, volume, tmp_pat
         status, output = weights("remove", elsewhere)
         assert status == 2 and "error:" in output
     status, output = weights("remove", MODEL)
-    assert status == 0 and "0.01 GB free again" in output and not (volume / "lab--model").exists()
+    assert status == 0 and "0.01 GB freed" in output and not (volume / "lab--model").exists()
 
 
 @pytest.mark.parametrize("target", ["away.tar", "away"])
@@ -91,7 +93,7 @@ def test_export_and_import_carry_the_same_bytes(weights, volume, tmp_path, targe
     folder = WeightsFolder(tmp_path / "lab" / "lab--model")
     assert same_files(folder.path, volume / "lab--model")
     assert folder.lock() == WeightsFolder(volume / "lab--model").lock()
-    assert marker.doubt(folder.marker_file, folder.path, folder.lock()) is None
+    assert reason_to_recheck(folder.marker_file, folder.path, folder.lock()) is None
 
 
 def test_an_archive_has_a_checksum_that_any_machine_can_check(weights, volume, tmp_path):
@@ -135,10 +137,10 @@ def spoil_lock(archive):
 
 
 SPOILED = {
-    "cut in its lock": (cut_in_lock, 1, "is cut short or spoiled in its lock.json"),
-    "spoiled in its lock": (spoil_lock, 1, "is cut short or spoiled in its lock.json"),
-    "cut": (cut, 1, "is cut short|is not complete"),
-    "flipped": (flip, 1, "has other bytes than its SHA-256"),
+    "cut in its lock": (cut_in_lock, 1, "is truncated or damaged in its lock.json"),
+    "spoiled in its lock": (spoil_lock, 1, "is truncated or damaged in its lock.json"),
+    "cut": (cut, 1, "is truncated|is not complete"),
+    "flipped": (flip, 1, "does not match its SHA-256"),
     "no archive": (lambda archive: archive.write_bytes(b"PK\3\4" + bytes(5000)), 2, "cannot be read as an exported"),
     "missing": (lambda archive: archive.unlink(), 2, "cannot be read as an exported"),
 }
@@ -161,17 +163,17 @@ def test_a_spoiled_archive_is_refused_and_the_import_goes_on_with_a_right_one(we
     assert same_files(tmp_path / "lab" / "lab--model", volume / "lab--model")
 
 
-def test_an_import_that_goes_on_wants_no_room_for_what_is_proven(weights, volume, tmp_path, monkeypatch):
+def test_an_import_that_goes_on_wants_no_room_for_what_is_verified(weights, volume, tmp_path, monkeypatch):
     archive, asked = tmp_path / "away.tar", []
     weights("export", MODEL, archive)
     whole = archive.read_bytes()
     flip(archive)
     assert weights("import", archive, models_dir=tmp_path / "lab")[0] == 1
     archive.write_bytes(whole)
-    proven = {path.name for path in (tmp_path / "lab" / "lab--model" / ".lingbi" / "verified").iterdir()}
-    monkeypatch.setattr(carrying, "check_space", lambda folder, entries: asked.extend(entries))
-    carrying.import_from(archive, lambda lock: tmp_path / "lab" / "lab--model", Progress())
-    assert proven and asked and not proven & {entry.sha256 for entry in asked}
+    verified = {path.name for path in (tmp_path / "lab" / "lab--model" / ".lingbi" / "verified").iterdir()}
+    monkeypatch.setattr(archives, "check_space", lambda folder, entries: asked.extend(entries))
+    archives.import_from(archive, lambda lock: tmp_path / "lab" / "lab--model", Progress())
+    assert verified and asked and not verified & {entry.sha256 for entry in asked}
     assert same_files(tmp_path / "lab" / "lab--model", volume / "lab--model")
 
 
@@ -189,6 +191,17 @@ def test_sharing_says_what_is_wrong_with_token_or_port(weights, tmp_path):
             options = ("--host", "127.0.0.1", "--port", port_given, "--token-file", tmp_path / token)
             status, output = weights("share", MODEL, *options)
             assert status == 2 and message in output and "free space" not in output, output
+
+
+def test_sharing_ends_at_a_signal_and_does_not_offer_to_resume(volume, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    options = ("--host", "127.0.0.1", "--port", 0, "--token-file", tmp_path / "token")
+    environment = {"LINGBI_MODELS_DIR": str(volume)}
+    process = command("weights", "share", MODEL, *options, state_dir=tmp_path / "state", env=environment)
+    assert process.stdout.readline().startswith(f"sharing {MODEL}")
+    process.terminate()
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 143 and errors.strip() == "interrupted"
 
 
 def test_fetching_a_folder_that_is_not_there_is_no_fetch(tmp_path):

@@ -9,15 +9,12 @@ import ipaddress
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
 
 PREFIX = "LINGBI_GATEWAY_"
 ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
-TLS = ("off", "generated", "given")
-Value = TypeVar("Value")
 
 
 class GatewayError(Exception):
@@ -60,12 +57,6 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def tls(text: str) -> str:
-    if text not in TLS:
-        raise ValueError(f"give one of {', '.join(TLS)}")
-    return text
-
-
 def address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
@@ -74,60 +65,90 @@ def optional_endpoint(text: str) -> str:
     return text and endpoint(text)
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
+@dataclass(frozen=True)
+class Choice:
+    """A reader of one of some words."""
+
+    words: tuple
+
+    def __call__(self, text: str) -> str:
+        if text not in self.words:
+            raise ValueError(f"give one of {', '.join(self.words)}")
+        return text
+
+
+@dataclass(frozen=True)
+class Whole:
     """A reader of whole numbers between two bounds."""
 
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-            raise ValueError(f"give a whole number from {least} to {most}")
+    least: int
+    most: int
+
+    def __call__(self, text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not self.least <= int(text) <= self.most:
+            raise ValueError(f"give a whole number from {self.least} to {self.most}")
         return int(text)
 
-    return read
 
+def setting(default: str, read, text: str, **more: str):
+    """A field of the settings: its default as it would stand in the environment, its reader, its help.
 
-def setting(default: str, read: Callable[[str], Value], text: str) -> Value:
-    """A field of the settings: its default as it would stand in the environment, its reader, its help."""
-    return field(default=read(default), metadata={"read": read, "help": text})
+    more: what the schema of all settings says besides: ``words``, the default where the machine decides it, and
+    ``option``, that of scripts/up.
+    """
+    return field(default=read(default), metadata={"read": read, "help": text, "default": default, **more})
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of one gateway; see each field's help."""
 
-    host: str = setting("127.0.0.1", address, "address that the gateway listens on")
-    port: int = setting("6006", whole(1, 65535), "port that the gateway listens on")
+    host: str = setting("127.0.0.1", address, "address that the gateway listens on", option="--host")
+    port: int = setting("6006", Whole(1, 65535), "port that the gateway listens on", option="--port")
     inner_host: str = setting("127.0.0.1", address, "address of the page's own way to the servers; never publish it")
-    inner_port: int = setting("6007", whole(1, 65535), "port of the page's own way to the servers")
-    servers: tuple[str, ...] = setting(
+    inner_port: int = setting("6007", Whole(1, 65535), "port of the page's own way to the servers")
+    servers: tuple = setting(
         "127.0.0.1:23333",
         endpoints,
         "the servers, HOST:PORT with commas; empty: the servers folder is filled otherwise",
     )
-    servers_dir: Path | None = setting("", lambda text: Path(text) if text else None, "folder of the servers' file")
+    servers_dir: Path | None = setting(
+        "",
+        lambda text: Path(text) if text else None,
+        "folder of the servers' file",
+        words="servers in the folder of LINGBI_GATEWAY_DIR",
+    )
     ui: str = setting("127.0.0.1:7860", endpoint, "the page's server, HOST:PORT")
     resolver: str = setting(
         "", optional_endpoint, "DNS server that names are looked up at again; 127.0.0.11:53 in Docker"
     )
-    dir: Path = setting(str(Path(tempfile.gettempdir()) / "lingbi-gateway"), Path, "folder of what is rendered")
+    dir: Path = setting(
+        str(Path(tempfile.gettempdir()) / "lingbi-gateway"),
+        Path,
+        "folder of what is rendered",
+        words="lingbi-gateway in the temporary folder",
+    )
     nginx: str = setting("nginx", str, "nginx's program")
-    processes: int = setting("2", whole(1, 64), "nginx's worker processes")
-    connections: int = setting("2048", whole(64, 65536), "most connections of one nginx process, both sides counted")
-    max_body_mib: int = setting("32", whole(1, 1024), "largest request, MiB")
-    max_upload_mib: int = setting("324", whole(1, 65536), "largest upload to the page, MiB: all pictures of a question")
-    connect_timeout_s: int = setting("2", whole(1, 60), "longest wait for a connection to a server")
-    answer_timeout_s: int = setting("600", whole(1, 86400), "longest silence of a server within an answer")
-    key_rate: int = setting("50", whole(1, 100000), "requests/s of one API key")
-    key_connections: int = setting("256", whole(1, 65535), "requests of one API key at once")
+    processes: int = setting("2", Whole(1, 64), "nginx's worker processes")
+    connections: int = setting("2048", Whole(64, 65536), "most connections of one nginx process, both sides counted")
+    max_body_mib: int = setting("32", Whole(1, 1024), "largest request, MiB")
+    max_upload_mib: int = setting("324", Whole(1, 65536), "largest upload to the page, MiB: all pictures of a question")
+    connect_timeout_s: int = setting("2", Whole(1, 60), "longest wait for a connection to a server")
+    answer_timeout_s: int = setting("600", Whole(1, 86400), "longest silence of a server within an answer")
+    key_rate: int = setting("50", Whole(1, 100000), "requests/s of one API key")
+    key_connections: int = setting("256", Whole(1, 65535), "requests of one API key at once")
     address_rate: int = setting(
-        "50", whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
+        "50", Whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
     )
-    address_connections: int = setting("256", whole(1, 65535), "requests of one address at once")
-    allow: tuple[str, ...] = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
-    trusted_proxies: tuple[str, ...] = setting(
-        "", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed"
+    address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once")
+    allow: tuple = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
+    trusted_proxies: tuple = setting("", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed")
+    tls: str = setting(
+        "off",
+        Choice(("off", "generated", "given")),
+        "off, generated (a certificate signed by itself) or given (two files)",
     )
-    tls: str = setting("off", tls, "off, generated (a certificate signed by itself) or given (two files)")
-    tls_names: tuple[str, ...] = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
+    tls_names: tuple = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
     tls_certificate_file: Path = setting("", Path, "file with the given certificate and its chain, PEM")
     tls_key_file: Path = setting("", Path, "file with the given certificate's key, PEM")
 
@@ -143,15 +164,19 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
     for key in sorted(given):
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
-            raise ConfigurationError(f"{key}={given[key]!r}: there is no such setting; {hint}")
+            raise ConfigurationError(f"{key}={given[key]!r}: there is no such setting; {remedy(key, known)}")
     settings = Settings(**{known[key].name: _read(key, value, known[key].metadata) for key, value in given.items()})
     _check_together(settings)
     return settings
 
 
-def _read(key: str, value: str, metadata: Mapping[str, Any]) -> Any:
+def remedy(name: str, known) -> str:
+    """What to do about a name that is none of the known ones."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "remove it"
+
+
+def _read(key: str, value: str, metadata):
     try:
         return metadata["read"](value)
     except ValueError as error:

@@ -11,5 +11,6 @@ MODULES = {
     "plan": "lingbi.cli.plan",
     "smoke": "lingbi.smoke",
     "up": "lingbi.launch.up",
+    "verify-model": "lingbi.cli.verify_model",
     "weights": "lingbi.weights",
 }

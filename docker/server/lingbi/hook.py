@@ -17,7 +17,7 @@ STOCK = "LINGBI_STOCK"
 # Module: the functions, as "module of this package:function", that correct it when it is imported.
 PATCHES = {
     "lmdeploy.vl.model.xcomposer2": ("engine.patches:offline_clip",),
-    "lmdeploy.serve.vl_async_engine": ("engine.patches:own_encoder", "engine.patches:engine_by_machine"),
+    "lmdeploy.serve.vl_async_engine": ("engine.patches:engine_by_machine",),
     "lmdeploy.turbomind.turbomind": (
         "engine.turbomind.streams:woken_streams",
         "engine.turbomind.streams:uncopied_features",

@@ -1,8 +1,11 @@
 """Logs as JSON, one line an event, and one line a request: an id, never a key, never what was asked."""
 
+import contextlib
+import io
 import json
 import logging
 import re
+import warnings
 
 from pythonjsonlogger.jsonlogger import RESERVED_ATTRS, JsonFormatter
 
@@ -29,6 +32,38 @@ def adopt(logger: logging.Logger) -> None:
     """Have a logger with handlers of its own write JSON lines too."""
     for handler in logger.handlers:
         handler.setFormatter(_formatter())
+
+
+@contextlib.contextmanager
+def remote_code_logged(logger: logging.Logger):
+    """Within: what a model folder's own code prints or warns of becomes DEBUG lines of a logger, not raw text."""
+    with contextlib.redirect_stdout(_Lines(logger)), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: logger.debug("%s", message)
+        level = transformers_level("ERROR")
+        try:
+            yield
+        finally:
+            transformers_level(level)
+
+
+class _Lines(io.TextIOBase):
+    """A text stream whose lines go to a logger."""
+
+    def __init__(self, logger: logging.Logger):
+        self._logger = logger
+
+    def write(self, text: str) -> int:
+        for line in filter(None, map(str.strip, text.splitlines())):
+            self._logger.debug("%s", line)
+        return len(text)
+
+
+def transformers_level(level) -> int:
+    """Set the level of transformers' logger; returns the one before."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(level)
+    return before
 
 
 def _handler() -> logging.Handler:

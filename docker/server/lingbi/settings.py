@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lingbi.deployment import is_another_parts
@@ -25,13 +24,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    model: str = Field("auto", description="model folder, catalogue name, ModelScope id, demo, or auto")
+    model: str = Field(
+        "auto",
+        description="model folder, catalogue name, ModelScope id, demo, or auto: on a GPU the first of the catalogue "
+        "that is in LINGBI_MODELS_DIR and fits, else the demo",
+        json_schema_extra={"x-option": "--model"},
+    )
     models_dir: Path = Field(Path("models"), description="where catalogue models are looked for")
     fetch: Literal["missing", "never"] = Field(
         "missing", description="what a start does without the weights: fetch them, or stop"
     )
     hub_endpoint: str | None = Field(
-        None, pattern=r"https?://[^/]+.*", description="address of a ModelScope mirror; default: ModelScope itself"
+        None,
+        pattern=r"https?://[^/]+.*",
+        description="address of a ModelScope mirror",
+        json_schema_extra={"x-default": "ModelScope itself"},
     )
     hub_token_file: Path | None = Field(None, description="file with the ModelScope token, for private models")
     hub_revision: str = Field("master", pattern=r"[\w.-][\w./-]*", description="branch, tag or commit fetched")
@@ -40,47 +47,83 @@ class Settings(BaseSettings):
     )
     fetch_connections: int = Field(8, ge=1, le=16, description="connections to the hub at once")
     fetch_patience_s: int = Field(300, ge=1, description="longest time without a new byte before a fetch ends")
-    engine: Literal["auto", "turbomind", "cpu"] = Field("auto", description="inference engine")
+    engine: Literal["auto", "turbomind", "cpu"] = Field(
+        "auto", description="inference engine", json_schema_extra={"x-option": "--engine"}
+    )
+    prompt_form: Literal["lmdeploy", "published"] = Field(
+        "lmdeploy",
+        description="how a conversation becomes a prompt: as lmdeploy writes it, or as the published models' own chat()",
+    )
+    hd_num: int = Field(
+        25,
+        ge=1,
+        le=55,
+        description="most tiles that 4khd-7b cuts a picture into; more show finer details and take more tokens and memory",
+    )
     host: str = Field("127.0.0.1", description="address the workers listen on")
     port: int = Field(23333, ge=1, le=65000, description="port of worker 0; worker i adds i")
-    state_dir: Path = Field(platformdirs.user_state_path("lingbi"), description="logs, key, links, process files")
+    state_dir: Path = Field(
+        platformdirs.user_state_path("lingbi"),
+        description="logs, key, links, process files",
+        json_schema_extra={"x-default": ".lingbi beside scripts/; without scripts/, lingbi in the user's state folder"},
+    )
     api_key_file: Path | None = Field(
-        None, description="the operator's own API key in plain; default: api-key in the state folder, made when missing"
+        None,
+        description="the operator's own API key in plain",
+        json_schema_extra={"x-default": "api-key in the state folder, made when missing"},
     )
     keys_file: Path | None = Field(
-        None, description="all API keys, named and hashed (scripts/key); default: keys in the state folder"
+        None,
+        description="all API keys, named and hashed (scripts/key)",
+        json_schema_extra={"x-default": "keys in the state folder"},
     )
     plain_keys_dir: Path | None = Field(
         None, description="folder with further API keys in plain, one a file, named after it; read at a start"
     )
     key_concurrency: int = Field(0, ge=0, description="most requests of one API key at once; 0: no limit")
     workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, one on CPU")
-    worker: int = Field(0, ge=0, le=63, description="number of this worker, set by supervisor")
+    worker: int = Field(
+        0, ge=0, le=63, description="number of this worker, set by supervisor", json_schema_extra={"x-fixed": True}
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
     session_len: int | None = Field(
-        None, ge=256, description="most tokens of prompt and answer; default: the model's own"
+        None,
+        ge=256,
+        description="most tokens of prompt and answer",
+        json_schema_extra={"x-default": "the model's own, or what fits"},
     )
     max_batch_size: int | None = Field(
         None,
         ge=1,
         le=512,
-        description="answers generated at once on a GPU; default: 64, fewer where memory is short, 128 where the KV "
-        "cache holds a picture's chat of each",
+        description="answers generated at once on a GPU",
+        json_schema_extra={
+            "x-default": "64, fewer where memory is short, 128 where the KV cache holds a picture's chat of each"
+        },
     )
     prefill_tokens: int | None = Field(
         None,
         ge=256,
-        description="most prompt tokens of one step on a GPU; more stalls running answers and takes memory; "
-        "default: 2048, fewer where memory is short",
+        description="most prompt tokens of one step on a GPU; more stalls running answers and takes memory",
+        json_schema_extra={"x-default": "2048, fewer where memory is short"},
     )
     cache_fraction: float | None = Field(
-        None, gt=0, lt=1, description="share of the GPU memory that the model leaves that holds KV cache; default: 0.9"
+        None,
+        gt=0,
+        lt=1,
+        description="share of the GPU memory that the model leaves that holds KV cache",
+        json_schema_extra={"x-default": "0.9"},
     )
     quant_policy: Literal["0", "4", "8"] | None = Field(
-        None, description="KV cache bits: 0 (16), 8 or 4; default: 0, the others where memory is short"
+        None,
+        description="KV cache bits: 0 (16), 8 or 4",
+        json_schema_extra={"x-default": "0, the others where memory is short"},
     )
     gpu_memory_mib: int | None = Field(
-        None, ge=1, description="most memory that a worker takes of its GPU, MiB; default: all that is free"
+        None,
+        ge=1,
+        description="most memory that a worker takes of its GPU, MiB",
+        json_schema_extra={"x-default": "all that is free"},
     )
     cpu_threads: int = Field(0, ge=0, description="threads of the CPU engine; 0: all cores")
     cpu_sequences: int = Field(8, ge=1, description="answers generated in turn on the CPU engine")
@@ -135,16 +178,27 @@ def load_settings(**overrides: Any) -> Settings:
     given = {key for key in os.environ if key.startswith(PREFIX) and not is_another_parts(key)}
     unknown = sorted(given - known)
     if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "remove it"
-        raise ConfigurationError(f"{unknown[0]}={os.environ[unknown[0]]!r}: there is no such setting; {hint}")
+        name = unknown[0]
+        raise ConfigurationError(f"{name}={os.environ[name]!r}: there is no such setting; {remedy(name, known)}")
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise ConfigurationError("; ".join(_sentence(item) for item in error.errors())) from None
 
 
-def _sentence(item: ErrorDetails) -> str:
+def remedy(name: str, known) -> str:
+    """What to do about a name that is none of the known ones."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "remove it"
+
+
+def _sentence(item: dict) -> str:
     name = str(item["loc"][0])
-    help_text = Settings.model_fields[name].description
-    return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({help_text})"
+    return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({meaning(name)})"
+
+
+def meaning(name: str) -> str:
+    """What the setting of a field is for, and what it is where nobody sets it and the machine or the model decides."""
+    field = Settings.model_fields[name]
+    default = (field.json_schema_extra or {}).get("x-default")
+    return f"{field.description}; default: {default}" if default else field.description

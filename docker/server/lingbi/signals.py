@@ -1,18 +1,26 @@
-"""How a fetch of weights ends at a signal."""
+"""How a command that moves weights ends at a signal."""
 
 import os
 import signal
-import sys
+from functools import partial
+from types import FrameType
 
-TERMINATED, INTERRUPTED = 143, 130
-
-
-def end_at_signals() -> None:
-    """End at once on SIGTERM and Ctrl-C, as process 1 too: what has arrived is journaled at every moment."""
-    signal.signal(signal.SIGTERM, lambda *_: _end(TERMINATED))
-    signal.signal(signal.SIGINT, lambda *_: _end(INTERRUPTED))
+STDERR = 2
+RESUMABLE = "; progress is kept: run the same command again to resume"
 
 
-def _end(status: int) -> None:
-    print("\ninterrupted; what has arrived is kept: run the same command again to go on", file=sys.stderr, flush=True)
-    os._exit(status)
+def end_at_signals(is_resumable: bool = True) -> None:
+    """On SIGTERM and Ctrl-C, exit at once with 128 plus the signal's number, also as process 1.
+
+    No cleanup is needed, because what a resumable command has done is on the disk at every moment.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, partial(_end, f"\ninterrupted{RESUMABLE if is_resumable else ''}\n"))
+
+
+def _end(message: str, number: int, _frame: FrameType | None) -> None:
+    try:
+        # Not print(): the signal may have come while this thread was printing, and stderr's buffer is not reentrant.
+        os.write(STDERR, message.encode())
+    finally:  # even if nobody reads stderr any more
+        os._exit(128 + number)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -14,6 +15,7 @@ from lingbi_ui.settings import ConfigurationError, Settings
 CONNECT_TIMEOUT_S = 10
 STATE_TIMEOUT_S = 3
 STATE_AGE_S, HEALTH_AGE_S = 1.0, 5.0
+PROMPT_COMMENT = re.compile(r": prompt (\d+)/([1-9]\d*)")
 log = logging.getLogger("uvicorn.error")
 
 
@@ -52,7 +54,10 @@ class Api:
         self._state, self._fault = Aged(self._ask_state, STATE_AGE_S), Aged(self._find_fault, HEALTH_AGE_S)
 
     async def answer(self, messages: list, options: dict) -> AsyncIterator[dict]:
-        """Stream an answer: {"text": piece}, and last {"finish_reason": why}. Raises AnswerFault."""
+        """Stream an answer: {"text": piece}, and last {"finish_reason": why}. Raises AnswerFault.
+
+        Before the first piece a server that needs long for the prompt says how far it is: {"text": "", "prompt": share}.
+        """
         body = {"model": await self._model_name(), "messages": messages, "stream": True} | options
         content = await aside(lambda: json.dumps(body).encode())
         begun = False
@@ -63,6 +68,8 @@ class Api:
                 if response.status_code != 200:
                     raise _said(_fault(response.status_code, await response.aread()))
                 async for line in response.aiter_lines():
+                    if told := PROMPT_COMMENT.fullmatch(line):
+                        yield {"text": "", "prompt": int(told[1]) / int(told[2])}
                     if line.startswith("data: {"):
                         begun = True
                         yield _piece(json.loads(line.removeprefix("data: ")))

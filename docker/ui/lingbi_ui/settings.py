@@ -36,7 +36,9 @@ class Settings(BaseModel):
     api_key_file: Path | None = Field(None, description="file with the page's own API key in its first line")
     login_file: Path | None = Field(None, description="names and password hashes (scripts/login); none: no login")
     files_dir: Path = Field(
-        Path(tempfile.gettempdir()) / "lingbi-ui", description="where uploaded pictures are kept for a while"
+        Path(tempfile.gettempdir()) / "lingbi-ui",
+        description="where uploaded pictures are kept for a while",
+        json_schema_extra={"x-default": "lingbi-ui in the temporary folder"},
     )
     keep_files_h: int = Field(24, ge=1, description="hours that uploaded pictures are kept")
     max_pictures: int = Field(16, ge=1, description="most pictures in a conversation")
@@ -69,13 +71,17 @@ def load_settings(environment=os.environ) -> Settings:
     known = {PREFIX + name.upper(): name for name in Settings.model_fields}
     given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
     for key in sorted(given.keys() - known.keys()):
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "remove it"
-        raise ConfigurationError(f"{key}={given[key]!r}: there is no such setting; {hint}")
+        raise ConfigurationError(f"{key}={given[key]!r}: there is no such setting; {remedy(key, known)}")
     try:
         return Settings(**{known[key]: value for key, value in given.items()})
     except ValidationError as error:
         raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
+
+
+def remedy(name: str, known) -> str:
+    """What to do about a name that is none of the known ones."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "remove it"
 
 
 def _sentence(item: dict) -> str:

@@ -96,6 +96,9 @@ class Talk:
                 async for piece in answer:
                     text += piece["text"]
                     finish_reason = piece.get("finish_reason")
+                    if not text and "prompt" in piece:
+                        reading = say(language, "reading", percent=round(100 * piece["prompt"]))
+                        yield [*history, conversation.assistant_turn(f"*{reading}*")]
                     if text and time.monotonic() - shown > SHOW_EVERY_S:
                         shown = time.monotonic()
                         yield [*history, conversation.assistant_turn(text)]

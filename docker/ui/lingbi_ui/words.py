@@ -43,6 +43,7 @@ WORDS = {
     "state_GPU gone": ("The GPU is gone; tell the operator", "GPU 不可用，请联系管理员"),
     "state_away": ("No server can be reached", "暂时连接不到模型服务"),
     "state_lost": ("Connection lost; trying again", "连接已断开，正在重试"),
+    "reading": ("Looking at the question: {percent} %", "正在读取问题：{percent}%"),
     "cut": ("The answer reached the length limit and stops here.", "回答已达到长度上限，到此为止。"),
     "picture_unreadable": (
         "“{name}” is not a picture that can be read, or it is damaged. Use PNG, JPEG, WebP, GIF or BMP.",

@@ -92,7 +92,7 @@ _decode = decode
 
 
 def decode(*arguments):
-    from lingbi.http.readiness import PROBE_SCENE
+    from lingbi.worker.probe import PROBE_SCENE
     from lingbi.images.scenes import draw
 
     _decode(*arguments)

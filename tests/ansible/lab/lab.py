@@ -17,10 +17,9 @@ from pathlib import Path
 import yaml
 
 from lingbi.launch.supervision import wait_until
-from lingbi.weights.checking import hash_file
-from lingbi.weights.entries import Entry
-from lingbi.weights.lockfile import Lock
+from lingbi.weights.lockfile import Entry, Lock
 from lingbi.weights.peer import Peer, PeerHandler
+from lingbi.weights.verification import hash_file
 from tests.ansible.lab import images
 from tests.containers.subnets import free_subnet
 

@@ -207,7 +207,8 @@ def measure_sides(options: argparse.Namespace, sides: Sides) -> None:
             )
             print(side, f"started in {server.start_s:.2f} s, {memory}", file=sys.stderr)
             if is_shared and index == 0:
-                share = min(MOST_CACHE, server.cache_mib / cache_room_mib(folder, gpu_free_mib(gpus[side])))
+                room_mib = cache_room_mib(folder, gpu_free_mib(gpus[side]), settings.hd_num)
+                share = min(MOST_CACHE, server.cache_mib / room_mib)
         run = _at_once if len(options.gpus) > 1 else _in_turn
         run(servers, options, sides, gpus)
 

@@ -1,8 +1,9 @@
-"""scripts/fetch: bring a model's weights into a folder, whole and proven, or say why not."""
+"""scripts/fetch: fetch a model's weights into a folder and verify every file."""
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError, LingbiError
@@ -10,14 +11,14 @@ from lingbi.model import catalogue
 from lingbi.model.resolve import find_model
 from lingbi.settings import Settings, load_settings
 from lingbi.signals import end_at_signals
-from lingbi.weights.fetching import Order, fetch
+from lingbi.weights.fetch import Order, fetch
 from lingbi.weights.progress import Progress, shown
 
 
-def main(arguments=None) -> int:
-    """Exit status: 0 there, 1 wrong bytes, 2 configuration, 3 could not be fetched, 130 or 143 interrupted."""
-    end_at_signals()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 fetched, 1 wrong bytes, 2 configuration, 3 fetch failed, 130 or 143 interrupted."""
     options = parse(arguments)
+    end_at_signals()
     start, progress = time.monotonic(), Progress()
     try:
         order = order_of(options)
@@ -28,33 +29,40 @@ def main(arguments=None) -> int:
         return error.exit_status
     say(
         f"{order.folder}: {lock.model} at {lock.revision}, {len(lock.entries)} files, {lock.total_bytes / 1e9:.2f} GB, "
-        f"all right ({time.monotonic() - start:.1f} s); bytes {lock.digest[:12]}"
+        f"verified ({time.monotonic() - start:.1f} s); digest {lock.digest[:12]}"
     )
     return 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/fetch", description=__doc__.split(": ")[1].capitalize())
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/fetch", description="Fetch a model's weights into a folder and verify every file."
+    )
     parser.add_argument("--model", required=True, help=f"{', '.join(catalogue.names())}, or a ModelScope id owner/name")
     parser.add_argument("--to", type=Path, help="folder that will hold the model (default: models/MODEL)")
-    parser.add_argument("--revision", help="branch, tag or commit (default master)")
-    parser.add_argument("--lock", type=Path, help="accept only the bytes of this lock file; written when missing")
-    parser.add_argument("--update", action="store_true", help="replace what the folder holds by what is asked for")
+    parser.add_argument("--revision", help="branch, tag or commit (default: master)")
+    parser.add_argument("--lock", type=Path, help="accept only the bytes of this lock file; written if it is missing")
+    parser.add_argument("--update", action="store_true", help="replace what the folder holds with what is requested")
     parser.add_argument("--endpoint", help="address of a ModelScope mirror")
     parser.add_argument("--token-file", type=Path, help="file with the ModelScope token, for private models")
-    parser.add_argument("--connections", type=int, help="connections at once (default 8)")
+    parser.add_argument("--connections", type=int, help="connections at once (default: 8)")
     return parser.parse_args(arguments)
 
 
 def order_of(options: argparse.Namespace) -> Order:
+    """What the options ask for. Raises ConfigurationError if that is not something to fetch."""
     settings = settings_of(options)
     found = find_model(options.model, settings.models_dir)
     if found.hub_id is None and not found.path.exists():
         raise ConfigurationError(
-            f"--model {options.model}: there is no such folder; give a name or ModelScope id here, and a folder in --to"
+            f"--model {options.model}: there is no such folder; pass a name or ModelScope id in --model, "
+            "and a folder in --to"
         )
     if found.hub_id is None:
-        raise ConfigurationError(f"--model {options.model}: {found.reason} is there already and needs no fetching")
+        raise ConfigurationError(
+            f"--model {options.model}: {found.reason} is already there and is not fetched; "
+            "pass a name or ModelScope id to fetch a model"
+        )
     folder = (options.to or found.path).expanduser().absolute()
     return Order(found.hub_id, folder, settings, options.update)
 

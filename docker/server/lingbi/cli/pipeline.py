@@ -7,6 +7,7 @@ was interrupted goes on after the rows that are there.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -17,16 +18,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lingbi import planner
 from lingbi.cli.rows import FORMATS, Rows
 from lingbi.errors import LingbiError
 from lingbi.images.sources import find_sources, load_source
-from lingbi.model.folder import inspect
-from lingbi.model.host_memory import available_mib, check_memory
-from lingbi.model.resolve import choose_model
+from lingbi.model.gpus import TURBOMIND, find_gpus
+from lingbi.model.host_memory import available_mib
+from lingbi.model.resources import Resources
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
 from lingbi.weights.progress import Progress
-from lingbi.weights.start import check_may_fetch, ensure
+from lingbi.weights.start import ensure
 
 PROMPT = "请描述图中内容"
 CPU_BATCH = 8
@@ -68,8 +70,9 @@ def parse(arguments=None) -> argparse.Namespace:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
+    """The environment's settings and the command line's; this process is the only worker."""
     settings = load_settings(model=options.model, engine=options.engine)
-    return settings.model_copy(update={"models_dir": settings.models_dir.absolute()})
+    return settings.model_copy(update={"models_dir": settings.models_dir.absolute(), "workers": 1})
 
 
 def describe_all(options: argparse.Namespace, settings: Settings) -> int:
@@ -99,24 +102,24 @@ class Describer:
     """The loaded model, and the question."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings):
+        from lingbi.engine.build import build_engine
+        from lingbi.engine.generation import Generator
+        from lingbi.engine.local import EngineNeeds
+        from lingbi.heartbeat import Vitals
         from lingbi.http.service import image_rules
-        from lingbi.model.gpus import choose_engine, find_gpus
 
         self.image_rules = image_rules(settings)
         gpus = find_gpus()
-        engine = choose_engine(settings.engine, gpus).engine
-        found = choose_model(settings, engine, gpus)
-        check_may_fetch(found, settings)
+        choice, found = planner.choose(settings, gpus)
         ensure(found, settings, Progress())
-        folder = inspect(found.path)
-        fit = next(iter(check_memory(folder, engine, gpus, 1, available_mib(), settings)), None)
+        placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
+        (fit,) = placement.fits
         self.options = options
-        self.batch = options.batch or (fit.max_batch_size if fit else CPU_BATCH)
-        os.environ["LINGBI_ENGINE"] = engine  # read by the patches that choose lmdeploy's engine
-        self.sessions = 0
+        self.batch = options.batch or (fit.max_batch_size if choice.engine == TURBOMIND else CPU_BATCH)
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.engine = _build(folder, settings, fit)
+        engine = build_engine(EngineNeeds(placement.model, settings, fit))
+        self.generator = Generator(engine, self.batch, Vitals())
 
     def rows(self, sources: list):
         """Rows of sources, in order; pictures of the next batch load while one is answered."""
@@ -141,26 +144,42 @@ class Describer:
 
     def _ask(self, images: list) -> list:
         """The answer's fields, or the exception in their place, for every picture."""
-        questions = asyncio.gather(*map(self._ask_one, images), return_exceptions=True)
-        return self.loop.run_until_complete(questions) if images else []
+        return self.loop.run_until_complete(self._ask_all(images)) if images else []
 
-    async def _ask_one(self, image) -> dict:
-        """As lmdeploy's pipeline asks, with a session of its own, so that one failure is one picture's."""
-        from lmdeploy.messages import GenerationConfig
+    async def _ask_all(self, images: list) -> list:
+        from lingbi.http.protocol import ChatRequest
+        from lingbi.images.messages import user_message
 
-        messages = self.engine.vl_prompt_template.prompt_to_messages((self.options.prompt, image))
-        config = GenerationConfig(max_new_tokens=self.options.max_tokens)
-        self.sessions += 1
-        text = ""
-        async for output in self.engine.generate(messages, self.sessions, gen_config=config):
-            text += output.response
-        return {"text": text} | {name: getattr(output, name) for name in COUNTS}
+        # Which picture it is does not matter to the prompt: it is decoded already.
+        message = user_message(self.options.prompt, "")
+        question = ChatRequest(model="", messages=[message], temperature=0, max_tokens=self.options.max_tokens)
+        return await asyncio.gather(*(self._ask_one(question, image) for image in images), return_exceptions=True)
+
+    async def _ask_one(self, question, image) -> dict:
+        """The greedy answer to the same question about a picture, on the way that a server's requests take."""
+        from lingbi.engine.prompts import answer_room
+        from lingbi.http.sampling_options import engine_options
+
+        generator = self.generator
+        prompt = await generator.chat_prompt(question.messages, _decoded(image))
+        room = min(question.max_tokens, answer_room(len(prompt.ids), None, generator.session_len))
+        answer = await generator.start(prompt, engine_options(question, room, generator.engine.stop_words, None))
+        try:
+            text = "".join([step.text async for step in answer])
+        finally:
+            answer.close()
+        counts = (len(prompt.ids), len(answer.token_ids), answer.finish_reason)
+        return {"text": text} | dict(zip(COUNTS, counts, strict=True))
 
 
-def _build(folder, settings: Settings, fit):
-    from lingbi.worker.main import build_engine
+@contextlib.asynccontextmanager
+async def _decoded(image):
+    """A picture that is loaded, as Generator.chat_prompt takes a request's pictures."""
 
-    return build_engine(folder, settings, fit)
+    async def images() -> list:
+        return [image]
+
+    yield images
 
 
 def _fields(answer) -> dict:

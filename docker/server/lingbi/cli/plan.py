@@ -6,9 +6,10 @@ import sys
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
-from lingbi.model.gpus import TURBOMIND, choose_engine, find_gpus
-from lingbi.model.host_memory import available_mib, needed_mib
+from lingbi.model.gpus import TURBOMIND, choose_engine
+from lingbi.model.host_memory import needed_mib
 from lingbi.model.resolve import DEMO_FOLDER, find_model
+from lingbi.model.resources import Resources, find_resources
 from lingbi.model.sizing import BITS, Wanted, fit, least_mib
 from lingbi.settings import Settings, load_settings
 
@@ -20,15 +21,7 @@ def main(arguments=None) -> int:
     """Exit status: 0, 2 for a setting that cannot be used, or for a GPU that has room for no model."""
     options = parse(arguments)
     try:
-        settings = load_settings()
-        gpus = find_gpus()
-        engine = choose_engine(settings.engine, gpus).engine
-        print(f"engine {engine}; models in {settings.models_dir}\n")
-        print(table([HEAD, *(row(model, settings, engine) for model in catalogue.MODELS), demo_row()]))
-        print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
-        for model in catalogue.MODELS:
-            print(f"  {model.name:<8} {model.purpose}")
-        show_cards(cards(options.gpu_mib, gpus if engine == TURBOMIND else []), Wanted.of(settings))
+        show(load_settings(), find_resources(), options.gpu_mib)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -46,6 +39,18 @@ def parse(arguments=None) -> argparse.Namespace:
         help="plan for GPUs, or slices of one, with so much free memory, instead of those that are here",
     )
     return parser.parse_args(arguments)
+
+
+def show(settings: Settings, here: Resources, asked_mib: list) -> None:
+    """Print the models, then what fits each card. Raises ConfigurationError, after all, for one with room for none."""
+    engine = choose_engine(settings.engine, here.gpus).engine
+    print(f"engine {engine}; models in {settings.models_dir}\n")
+    rows = [row(model, settings.hd_num, state(model, settings, engine, here.host_mib)) for model in catalogue.MODELS]
+    print(table([HEAD, *rows, demo_row()]))
+    print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
+    for model in catalogue.MODELS:
+        print(f"  {model.name:<8} {model.purpose}")
+    show_cards(cards(asked_mib, here.gpus if engine == TURBOMIND else []), Wanted.of(settings))
 
 
 def cards(asked_mib: list, gpus: list) -> dict:
@@ -73,8 +78,8 @@ def show_cards(cards: dict, wanted: Wanted) -> None:
         raise ConfigurationError(f"no model fits {'; '.join(too_small)}: {needs}")
 
 
-def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
-    """One model's facts, and whether it is here and fits."""
+def row(model: catalogue.Model, hd_num: int, state: str) -> tuple:
+    """One model's facts, and whether it is here and fits; hd_num: most tiles of a picture."""
     geometry = model.geometry
     return (
         model.name,
@@ -82,11 +87,11 @@ def row(model: catalogue.Model, settings: Settings, engine: str) -> tuple:
         f"{model.weight_bytes / 1e9:.1f} GB",
         f"{geometry.layers}x{geometry.hidden_size}",
         str(geometry.kv_bytes),
-        model.image_range,
+        model.image_range(hd_num),
         str(model.session_len),
         model.template,
         f"{model.card_gb} GB",
-        state(model, settings, engine),
+        state,
     )
 
 
@@ -121,12 +126,13 @@ def demo_row() -> tuple:
     )
 
 
-def state(model: catalogue.Model, settings: Settings, engine: str) -> str:
+def state(model: catalogue.Model, settings: Settings, engine: str, host_mib: int) -> str:
     """Whether a model is here; on the CPU also whether it fits: a GPU has a table of its own."""
     here = "present" if find_model(model.name, settings.models_dir).is_present else "to be fetched"
     if engine == TURBOMIND:
         return here
-    return f"{here}, {'fits' if needed_mib(model) <= available_mib() else f'needs {needed_mib(model)} MiB'}"
+    needed = needed_mib(model, settings.hd_num)
+    return f"{here}, {'fits' if needed <= host_mib else f'needs {needed} MiB'}"
 
 
 def table(rows: list) -> str:

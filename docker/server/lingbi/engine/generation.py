@@ -16,7 +16,17 @@ from lmdeploy.messages import EngineGenerationConfig
 from lmdeploy.tokenizer import DetokenizeState
 
 from lingbi.api_errors import EngineFault
-from lingbi.engine.prompts import Prompt, answer_room, assemble, check_characters, plain, render, tokenise
+from lingbi.engine.progress import PromptProgress
+from lingbi.engine.prompts import (
+    Prompt,
+    answer_room,
+    assemble,
+    check_characters,
+    plain,
+    render,
+    template_tokens,
+    tokenise,
+)
 from lingbi.engine.sessions import Sessions
 from lingbi.engine.stop_words import StopWords
 from lingbi.heartbeat import Vitals
@@ -28,12 +38,16 @@ ENCODER_REQUESTS = 16  # requests whose decoded pictures are in memory at once
 
 @dataclass
 class Step:
-    """What an answer has become: its new text and tokens, and why it ended, if it did."""
+    """What an answer has become: its new text and tokens, and why it ended, if it did.
+
+    prompt: how far the prompt is, in steps before the first token.
+    """
 
     text: str
     token_ids: list
-    logprobs: list | None
-    finish_reason: str | None
+    logprobs: list | None = None
+    finish_reason: str | None = None
+    prompt: PromptProgress | None = None
 
 
 class Generator:
@@ -42,7 +56,7 @@ class Generator:
     def __init__(self, engine, running: int, vitals: Vitals, kept_sessions: int = 0):
         self.engine, self.vitals = engine, vitals
         vitals.encoder = engine.vl_encoder.pulse
-        self.tokenizer, self.template, self.session_len = engine.tokenizer, engine.chat_template, engine.session_len
+        self.tokenizer, self.form, self.session_len = engine.tokenizer, engine.prompt_form, engine.session_len
         # The one that answered last answers next: an instance's first answer begins 2 ms later (docs/performance).
         self.free = list(itertools.islice(engine.gens_set, running))
         self.size = len(self.free)
@@ -53,11 +67,15 @@ class Generator:
         self.cancelling = ThreadPoolExecutor(self.size, "cancel")
         self._closing = set()
 
+    def prompt_facts(self) -> dict:
+        """The form of prompts, and the tokens that it puts around one image and a question."""
+        return {"form": self.form.name, "template_tokens": template_tokens(self.form, self.tokenizer)}
+
     async def chat_prompt(self, messages, fetched, is_fresh: bool = False) -> Prompt:
         """The prompt of chat messages; fetched: their pictures (see PictureDoor.fetched); is_fresh: see encode."""
-        text = render(messages, self.template)
+        text = render(messages, self.form)
         check_characters(text, self.session_len)
-        stretches = await tokenise(text, self.tokenizer)
+        stretches = await tokenise(text, self.tokenizer, self.form.starts_after_images)
         answer_room(sum(map(len, stretches)), None, self.session_len)
         if len(stretches) == 1:
             return Prompt(stretches[0])
@@ -68,7 +86,7 @@ class Generator:
     async def text_prompt(self, text: str) -> Prompt:
         """The prompt of a text that is gone on with."""
         check_characters(text, self.session_len)
-        return assemble(await tokenise(plain(text), self.tokenizer), [])
+        return assemble(await tokenise(plain(text), self.tokenizer, starts_after_images=False), [])
 
     async def encode(self, images: list, is_fresh: bool = False) -> list:
         """Features [tokens, hidden] of pictures, as tensors; not those of the same pictures before, if is_fresh.
@@ -92,12 +110,12 @@ class Generator:
         return Answer(self, instance, prompt, config, stop, is_repeatable)
 
     async def prime(self) -> None:
-        """Keep as many sessions as may be, all with the template's own words, for the first prompts that come.
+        """Keep as many sessions as may be, all with the prompt form's own words, for the first prompts that come.
 
         Raises EngineFault.
         """
-        text = self.template.messages2prompt([dict(role="user", content="")])
-        prompt = assemble(await tokenise(text, self.tokenizer), [])
+        text = self.form.write([dict(role="user", content="")])
+        prompt = assemble(await tokenise(text, self.tokenizer, self.form.starts_after_images), [])
         # One after the other: many at once take memory that a server which few ask never needs.
         for _ in range(self.sessions.limit - len(self.sessions)):
             answer = await self.start(prompt, EngineGenerationConfig(max_new_tokens=1), is_repeatable=True)
@@ -139,9 +157,13 @@ class Generator:
 
 @dataclass
 class Progress:
-    """The newest output of the engine; outputs hold the whole answer so far, so older ones can go."""
+    """The newest output of the engine; outputs hold the whole answer so far, so older ones can go.
+
+    prompt: how far the prompt is, until that has been told.
+    """
 
     output: object = None
+    prompt: PromptProgress | None = None
     error: Exception | None = None
     is_done: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,9 +200,13 @@ class Answer:
                     stream_output=True,
                     sequence_start=self.place.step == 0,
                     sequence_end=self.generator.sessions.limit == 0,
+                    with_progress=True,
                 ):
                     pulse.beat()
-                    progress.output = output
+                    if isinstance(output, PromptProgress):
+                        progress.prompt = output
+                    else:
+                        progress.output, progress.prompt = output, None
                     progress.changed.set()
         except Exception as error:  # whatever the engine raises belongs to this request
             log.exception("the engine failed on session %s", self.place.session_id)
@@ -204,6 +230,10 @@ class Answer:
             if self.progress.error:
                 raise EngineFault("the engine failed on this request; the server's log has the details")
             is_done, output = self.progress.is_done, self.progress.output
+            if self.progress.prompt:
+                told, self.progress.prompt = self.progress.prompt, None
+                yield Step("", [], prompt=told)
+                continue
             seen = len(self.token_ids)
             new_ids = output.token_ids[seen : self.config.max_new_tokens] if output else []
             if not new_ids and not is_done:

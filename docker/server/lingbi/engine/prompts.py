@@ -1,7 +1,7 @@
 """From chat messages to what the engine takes: token ids, and picture features with their places.
 
 Text of a request is only ever text: what looks like a special token or a picture's place in it is
-taken apart before it is tokenised, so that no one but the chat template writes these.
+taken apart before it is tokenised, so that no one but the prompt's form writes these.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from lmdeploy.vl.constants import IMAGE_DUMMY_TOKEN_INDEX
 
 from lingbi.api_errors import EngineFault, TooLong
+from lingbi.engine.prompt_forms import PromptForm
 
 # Noncharacters of Unicode: no text means anything by them, so none is lost when they are taken out.
 IMAGE, BREAK = "\ufdd0", "\ufdd1"
@@ -43,20 +44,20 @@ def plain(text: str) -> str:
     return SPECIAL.sub(lambda match: match[0][:2] + BREAK + match[0][2:], text)
 
 
-def render(messages, template) -> str:
-    """The prompt as text, with PICTURE for every picture and BREAK within what is no special token.
+def render(messages, form: PromptForm) -> str:
+    """The prompt as text, with IMAGE for every image and BREAK within what is no special token.
 
-    As lmdeploy does for this model: a message's pictures stand before its text.
+    A message's images stand before its text, in both forms.
     """
-    return template.messages2prompt([{"role": m.role, "content": _content(m)} for m in messages])
+    return form.write([{"role": m.role, "content": _content(m, form.between_images)} for m in messages])
 
 
-def _content(message) -> str:
+def _content(message, between_images: str) -> str:
     if isinstance(message.content, str):
         return plain(message.content)
     texts = [plain(part.text) for part in message.content if part.type == "text"]
     images = [IMAGE for part in message.content if part.type == "image_url"]
-    return " ".join(images) + "\n".join(texts)
+    return between_images.join(images) + "\n".join(texts)
 
 
 def check_characters(text: str, session_len: int) -> None:
@@ -70,20 +71,31 @@ def check_characters(text: str, session_len: int) -> None:
         )
 
 
-async def tokenise(text: str, tokenizer) -> list:
-    """Token ids of each stretch between pictures."""
+async def tokenise(text: str, tokenizer, starts_after_images: bool) -> list:
+    """As encode; long text in a thread."""
     if len(text) <= INLINE_CHARACTERS:
-        return encode(text, tokenizer)
-    return await asyncio.get_running_loop().run_in_executor(None, encode, text, tokenizer)
+        return encode(text, tokenizer, starts_after_images)
+    return await asyncio.get_running_loop().run_in_executor(None, encode, text, tokenizer, starts_after_images)
 
 
-def encode(text: str, tokenizer) -> list:
-    """[ids of a stretch, …]; the first begins with the start token."""
-    pieces = [stretch.split(BREAK) for stretch in text.split(IMAGE)]
+def encode(text: str, tokenizer, starts_after_images: bool) -> list:
+    """[ids of a stretch between images, …]. The first begins with the start token; starts_after_images: so do the
+    others, except those without text."""
     return [
-        [token for j, piece in enumerate(stretch) for token in tokenizer.encode(piece, add_bos=i == 0 and j == 0)]
-        for i, stretch in enumerate(pieces)
+        _ids(stretch, tokenizer, starts=number == 0 or (starts_after_images and stretch != ""))
+        for number, stretch in enumerate(text.split(IMAGE))
     ]
+
+
+def _ids(stretch: str, tokenizer, starts: bool) -> list:
+    pieces = enumerate(stretch.split(BREAK))
+    return [token for place, piece in pieces for token in tokenizer.encode(piece, add_bos=starts and place == 0)]
+
+
+def template_tokens(form: PromptForm, tokenizer) -> int:
+    """Prompt tokens that the form puts around one image and a question."""
+    text = form.write([{"role": "user", "content": IMAGE}])
+    return sum(map(len, encode(text, tokenizer, form.starts_after_images)))
 
 
 def assemble(stretches: list, features: list) -> Prompt:

@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import Request
 
 from lingbi.http.chat import check_model
-from lingbi.http.exchange import Events, Exchange, first_and_rest, read_body, unless_gone
+from lingbi.http.exchange import Events, Exchange, first_and_rest, prompt_comment, read_body, unless_gone
 from lingbi.http.protocol import Completion, CompletionRequest, TextChoice
 from lingbi.http.service import Service
 
@@ -63,6 +63,8 @@ class CompletionExchange(Exchange):
         chunk = self.chunks(Completion)
         for index in range(len(self.prompts)):
             async for step in first if index == 0 else await self.begin(index):
+                if step.prompt:
+                    yield prompt_comment(step.prompt)
                 if step.text or step.finish_reason:
                     yield chunk([TextChoice(index=index, text=step.text, finish_reason=step.finish_reason)])
         if self.is_usage_wanted:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -10,6 +11,7 @@ from starlette.responses import StreamingResponse
 
 from lingbi.api_errors import BadRequest, ClientGone, Refusal
 from lingbi.engine.generation import Answer
+from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt, answer_room
 from lingbi.http.middleware import GONE, RECORD
 from lingbi.http.protocol import Usage
@@ -161,10 +163,22 @@ class Events(StreamingResponse):
             self._exchange.close()
 
 
+@dataclass(frozen=True)
+class Comment:
+    """A line of a stream that clients pass over (HTML Living Standard, 9.2.6), and that keeps its connection alive."""
+
+    text: str
+
+
+def prompt_comment(progress: PromptProgress) -> Comment:
+    """What a stream says while a prompt is computed, which takes seconds on a CPU."""
+    return Comment(f"prompt {progress.done_tokens}/{progress.all_tokens}")
+
+
 async def _encoded(exchange: Exchange, events):
     try:
         async for event in events:
-            yield f"data: {event}\n\n"
+            yield f": {event.text}\n\n" if isinstance(event, Comment) else f"data: {event}\n\n"
     except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
         exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
         exchange.is_told = True

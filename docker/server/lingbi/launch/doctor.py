@@ -5,19 +5,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-import psutil
-
+from lingbi import planner
 from lingbi.errors import LingbiError
 from lingbi.launch.entrypoint import ALONE, check_readable, check_writable
 from lingbi.launch.health import find_fault
-from lingbi.launch.plan import count_workers, decide, facts_of
-from lingbi.model.gpus import choose_engine, emptied, find_gpus
-from lingbi.model.host_memory import MIB, available_mib, check_memory
-from lingbi.model.resolve import choose_model, find_model
+from lingbi.launch.plan import decide
+from lingbi.model.gpus import choose_engine
+from lingbi.model.resolve import find_model
+from lingbi.model.resources import Resources, find_resources, unoccupied
 from lingbi.settings import load_settings
-from lingbi.weights.start import check_may_fetch
-
-MARGIN_MIB = 64  # between two looks at what is free
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="judge a server that takes the place of the one that runs: all memory of the machine counts as free",
     )
     options = parser.parse_args(arguments)
-    checks = CHECKS | ({"start": partial(start, is_replacing=True)} if options.replacing else {})
+    here = find_resources()
+    checks = {
+        "settings": settings,
+        "folders": folders,
+        "engine": partial(engine, here),
+        "start": partial(replacement, unoccupied(here)) if options.replacing else partial(start, here),
+    }
     return 0 if all([run(name, check) for name, check in checks.items()]) else 2
 
 
@@ -57,40 +59,25 @@ def folders() -> str:
     return f"{loaded.state_dir}, {loaded.models_dir}"
 
 
-def engine() -> str:
-    choice = choose_engine(load_settings().engine, find_gpus())
-    return f"{choice.engine}: {choice.reason}; {available_mib()} MiB of host memory available"
+def engine(here: Resources) -> str:
+    choice = choose_engine(load_settings().engine, here.gpus)
+    return f"{choice.engine}: {choice.reason}; {here.host_mib} MiB of host memory available"
 
 
-def start(is_replacing: bool = False) -> str:
-    if is_replacing:
-        return replacement()
+def start(here: Resources) -> str:
     if find_fault(load_settings().port) is None:
         return "the server of this container is ready"
-    plan = decide(load_settings(), ALONE)
-    return f"{plan.served_name} with {plan.workers} worker(s) from port {plan.settings.port}: {plan.found.reason}"
+    plan = decide(load_settings(), ALONE, here)
+    placement, port = plan.placement, plan.settings.port
+    return f"{placement.served_name} with {placement.workers} worker(s) from port {port}: {placement.found.reason}"
 
 
-def replacement() -> str:
+def replacement(whole: Resources) -> str:
     """What fits this machine with nothing else on it; ports are not looked at."""
-    settings, cards = load_settings(), emptied(find_gpus())
-    choice = choose_engine(settings.engine, cards)
-    found = choose_model(settings, choice.engine, cards, settings.workers or len(cards))
-    check_may_fetch(found, settings)
-    model = facts_of(found)
-    workers = count_workers(settings, choice.engine, cards)
-    if model:
-        check_memory(model, choice.engine, cards, workers, host_mib(), settings)
+    placement = planner.plan(load_settings(), whole)
+    found, workers = placement.found, placement.workers
     return f"{found.served_name} with {workers} worker(s), in place of the one that runs: {found.reason}"
 
-
-def host_mib() -> int:
-    """The machine's memory, or this container's share of it."""
-    is_limited = available_mib() < psutil.virtual_memory().available // MIB - MARGIN_MIB
-    return available_mib() if is_limited else int(psutil.virtual_memory().total) // MIB
-
-
-CHECKS: dict[str, Callable[[], str]] = {"settings": settings, "folders": folders, "engine": engine, "start": start}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from lingbi.errors import ConfigurationError, StartError
+from lingbi.launch.addresses import url_host
 from lingbi.launch.supervision import POLL_S, Supervisor, gateway_folders, log_tail
 
 ROOT = Path(__file__).parents[4]
@@ -23,7 +24,6 @@ UI_PYTHON = ROOT / ".venv-ui" / "bin" / "python"
 PAGE_TIMEOUT_S = 120
 LOGINS = "logins"  # scripts/login makes it
 GATEWAY, UI = "LINGBI_GATEWAY_", "LINGBI_UI_"
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 EVERYWHERE = ":/usr/sbin:/usr/local/sbin"  # where nginx is and ordinary users do not look
 
 
@@ -39,7 +39,7 @@ class Front:
     def url(self) -> str:
         """The gateway's base URL, as seen from this machine."""
         scheme = "http" if self.gateway.tls == "off" else "https"
-        return f"{scheme}://{_host(self.gateway.host)}:{self.gateway.port}"
+        return f"{scheme}://{url_host(self.gateway.host)}:{self.gateway.port}"
 
     @property
     def ca_file(self) -> str | None:
@@ -67,8 +67,8 @@ def decide_front(state_dir: Path, servers: list[str], ui_key_file: Path, host: s
         defaults[f"{UI}LOGIN_FILE"] = str(state_dir / LOGINS)
     values = defaults | given
     gateway, ui = gateway_settings(values), ui_settings(values)
-    values.setdefault(f"{GATEWAY}UI", f"{_host(ui.host)}:{ui.port}")
-    values.setdefault(f"{UI}API_URL", f"http://{_host(gateway.inner_host)}:{gateway.inner_port}")
+    values.setdefault(f"{GATEWAY}UI", f"{url_host(ui.host)}:{ui.port}")
+    values.setdefault(f"{UI}API_URL", f"http://{url_host(gateway.inner_host)}:{gateway.inner_port}")
     values |= {"UI_PYTHON": str(UI_PYTHON), "SUPERVISOR_INCLUDE": str(PROGRAMS)}
     values["PYTHONPATH"] = os.pathsep.join(str(ROOT / "docker" / part) for part in ("server", "gateway", "ui"))
     ports = {f"{GATEWAY}PORT": (gateway.host, gateway.port), f"{UI}PORT": (ui.host, ui.port)}
@@ -125,8 +125,3 @@ def _page_comes(front: Front) -> bool:
         return httpx.get(front.url, timeout=10, trust_env=False, verify=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def _host(address: str) -> str:
-    address = ANYWHERE.get(address, address)
-    return f"[{address}]" if ":" in address and not address.startswith("[") else address

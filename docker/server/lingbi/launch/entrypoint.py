@@ -15,21 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lingbi import planner
 from lingbi.commands import MODULES
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.http.auth import ensure_keys, take_keys
 from lingbi.launch.plan import Plan, decide, resolved
 from lingbi.launch.supervision import CONFIG_FILE, environment, record_file
 from lingbi.logs import configure
-from lingbi.model.folder import inspect
-from lingbi.model.resolve import Found, find_model
+from lingbi.model.resolve import Found
+from lingbi.model.resources import find_resources
 from lingbi.settings import Settings, load_settings
 from lingbi.signals import end_at_signals
 from lingbi.weights.progress import Progress
-from lingbi.weights.start import check_may_fetch, ensure
+from lingbi.weights.start import ensure
 
 log = logging.getLogger("lingbi.entrypoint")
-COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "weights")
+COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "verify-model", "weights")
 ALONE = argparse.Namespace(server_only=True)  # page and gateway have containers of their own
 GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
@@ -65,15 +66,16 @@ def prepare(is_server: bool) -> None:
     check_writable("LINGBI_STATE_DIR", settings.state_dir)
     check_readable("LINGBI_MODELS_DIR", settings.models_dir)
     check_image_networks(settings)
-    plan = decide(settings, ALONE) if is_server else None
-    found = plan.found if plan else find_weights(settings)
-    log.info("model %s: %s", plan.served_name if plan else found.served_name, found.reason)
+    plan = decide(settings, ALONE, find_resources()) if is_server else None
+    found = plan.placement.found if plan else find_weights(settings)
+    log.info("model %s: %s", plan.placement.served_name if plan else found.served_name, found.reason)
     if found.is_to_come:
         check_writable("LINGBI_MODELS_DIR", settings.models_dir)
     ensure(found, settings, Progress())
     log.info("the weights are there")
     if plan:
-        log.info("engine %s, %s worker(s): %s", plan.choice.engine, plan.workers, plan.choice.reason)
+        choice, workers = plan.placement.choice, plan.placement.workers
+        log.info("engine %s, %s worker(s): %s", choice.engine, workers, choice.reason)
         become_supervisord(plan)
 
 
@@ -87,10 +89,8 @@ def check_image_networks(settings: Settings) -> None:
 
 def find_weights(settings: Settings) -> Found:
     """The model of a container that fetches and loads nothing: no engine, and no memory for it, is asked for."""
-    found = find_model(settings.model, settings.models_dir)
-    check_may_fetch(found, settings)
-    if not found.is_to_come:
-        inspect(found.path)
+    found = planner.find_weights(settings)
+    planner.identify(found)
     return found
 
 
@@ -102,7 +102,7 @@ def become_supervisord(plan: Plan) -> None:
         take_keys(settings.hashed_key_file(), settings.plain_keys_dir)
     (settings.state_dir / "run").mkdir(exist_ok=True)
     record_file(settings.state_dir).write_text(json.dumps(record(plan)))
-    values = environment(resolved(plan), plan.workers)
+    values = environment(resolved(plan), plan.placement.workers)
     values["SUPERVISOR_INCLUDE"] = str(CONFIG_FILE.with_name("container.conf"))
     command = [sys.executable, "-m", "lingbi.launch.pid1", "-c", str(CONFIG_FILE)]
     os.execve(command[0], command, os.environ | values)
@@ -112,10 +112,10 @@ def record(plan: Plan) -> dict[str, Any]:
     """What the health check and scripts/smoke read of a start."""
     return {
         "url": plan.url,
-        "ports": [plan.settings.port + worker for worker in range(plan.workers)],
+        "ports": [plan.settings.port + worker for worker in range(plan.placement.workers)],
         "api_key_file": str(plan.settings.key_file()),
-        "model": plan.served_name,
-        "engine": plan.choice.engine,
+        "model": plan.placement.served_name,
+        "engine": plan.placement.choice.engine,
     }
 
 

@@ -5,30 +5,21 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from lingbi import planner
 from lingbi.errors import ConfigurationError
+from lingbi.launch.addresses import url_host
 from lingbi.launch.edge import Front, decide_front
-from lingbi.model import catalogue
-from lingbi.model.catalogue import ModelFacts
-from lingbi.model.folder import inspect
-from lingbi.model.gpus import TURBOMIND, Choice, Gpu, choose_engine, find_gpus
-from lingbi.model.host_memory import available_mib, check_memory
-from lingbi.model.resolve import Found, choose_model
-from lingbi.model.sizing import Fit
+from lingbi.model.resources import Resources
 from lingbi.settings import Settings
-from lingbi.weights.start import check_may_fetch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before anything is started."""
+    """Everything decided before anything is started; front: page and gateway, None without them."""
 
     settings: Settings
-    found: Found
-    served_name: str
-    choice: Choice
-    workers: int
+    placement: planner.Placement
     front: Front | None
-    fits: list[Fit]  # of each worker, on GPUs
 
     @property
     def url(self) -> str:
@@ -41,14 +32,14 @@ class Plan:
 
 def resolved(plan: Plan) -> Settings:
     """The settings with what was decided, so that workers decide nothing anew."""
-    update = {"model": plan.found.hub_id or str(plan.found.path.resolve()), "engine": plan.choice.engine}
+    found = plan.placement.found
+    update = {"model": found.hub_id or str(found.path.resolve()), "engine": plan.placement.choice.engine}
     return plan.settings.model_copy(update=update)
 
 
 def worker_address(settings: Settings, worker: int) -> str:
     """HOST:PORT of a worker, as seen from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"[{host}]:{settings.port + worker}" if ":" in host else f"{host}:{settings.port + worker}"
+    return f"{url_host(settings.host)}:{settings.port + worker}"
 
 
 def page_key_file(settings: Settings) -> Path:
@@ -56,37 +47,18 @@ def page_key_file(settings: Settings) -> Path:
     return settings.state_dir / "ui-key"
 
 
-def decide(settings: Settings, options: argparse.Namespace) -> Plan:
-    """Choose model, engine and workers, and check all that can be checked before a start."""
-    gpus = find_gpus()
-    choice = choose_engine(settings.engine, gpus)
-    found = choose_model(settings, choice.engine, gpus, settings.workers or len(gpus))
-    check_may_fetch(found, settings)
-    model = facts_of(found)
-    workers = count_workers(settings, choice.engine, gpus)
-    fits = check_memory(model, choice.engine, gpus, workers, available_mib(), settings) if model else []
+def decide(settings: Settings, options: argparse.Namespace, resources: Resources) -> Plan:
+    """The planner's placement, then page and gateway, then the ports. Raises ConfigurationError."""
+    placement = planner.plan(settings, resources)
     front = None
     if not options.server_only:
-        servers = [worker_address(settings, worker) for worker in range(workers)]
+        servers = [worker_address(settings, worker) for worker in range(placement.workers)]
         front = decide_front(settings.state_dir, servers, page_key_file(settings), options.host, options.port)
-    for port in range(settings.port, settings.port + workers):
+    for port in range(settings.port, settings.port + placement.workers):
         check_port(settings.host, port, "LINGBI_PORT")
     for name, (host, port) in (front.ports if front else {}).items():
         check_port(host, port, name)
-    return Plan(settings, found, model.served_name if model else found.served_name, choice, workers, front, fits)
-
-
-def facts_of(found: Found) -> ModelFacts | None:
-    """What is known of a model. One that is not fetched yet is known from the catalogue, or not at all (None)."""
-    return catalogue.find(found.hub_id or "") if found.is_to_come else inspect(found.path)
-
-
-def count_workers(settings: Settings, engine: str, gpus: list[Gpu]) -> int:
-    """How many a start has. Raises ConfigurationError for more than there are GPUs for them."""
-    workers = settings.workers or (len(gpus) if engine == TURBOMIND else 1)
-    if engine == TURBOMIND and workers > len(gpus):
-        raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
-    return workers
+    return Plan(settings, placement, front)
 
 
 def check_port(host: str, port: int, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""scripts/up: start under supervisor what start_plan.py decides, wait until it answers, say how to call it."""
+"""scripts/up: start under supervisor what launch/plan.py decides, wait until it answers, say how to call it."""
 
 import argparse
 import json
@@ -20,6 +20,7 @@ from lingbi.images import scenes
 from lingbi.launch.edge import wait_front
 from lingbi.launch.plan import Plan, decide, page_key_file, resolved
 from lingbi.launch.supervision import POLL_S, Supervisor, environment, log_tail, only_one, record_file
+from lingbi.model.resources import find_resources
 from lingbi.settings import Settings, load_settings
 from lingbi.weights.progress import Progress, shown
 from lingbi.weights.start import check_on_hub
@@ -102,17 +103,18 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     start = time.monotonic()
     supervisor = Supervisor(settings.state_dir)
     check_not_running(supervisor)
-    plan = decide(settings, options)
-    say(f"model   {plan.served_name}: {plan.found.reason}")
-    say(f"engine  {plan.choice.engine}: {plan.choice.reason}")
-    for worker, fit in enumerate(plan.fits):
+    plan = decide(settings, options, find_resources())
+    placement = plan.placement
+    say(f"model   {placement.served_name}: {placement.found.reason}")
+    say(f"engine  {placement.choice.engine}: {placement.choice.reason}")
+    for worker, fit in enumerate(placement.fits):
         say(f"memory  worker {worker}: {fit}")
-    check_on_hub(plan.found, settings)
+    check_on_hub(placement.found, settings)
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     if plan.front:
         ensure_page_key(settings.hashed_key_file(), page_key_file(settings), PAGE_REQUESTS)
     try:
-        supervisor.start(environment(resolved(plan), plan.workers) | (plan.front.values if plan.front else {}))
+        supervisor.start(environment(resolved(plan), placement.workers) | (plan.front.values if plan.front else {}))
         if plan.front:
             say(f"page    {plan.front.url} (it shows how far the model is)")
         wait_ready(plan, supervisor)
@@ -125,8 +127,8 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     record = {
         "url": plan.url,
         "api_key_file": str(settings.key_file()),
-        "model": plan.served_name,
-        "engine": plan.choice.engine,
+        "model": placement.served_name,
+        "engine": placement.choice.engine,
         "seconds": round(time.monotonic() - start, 1),
         "ca_file": plan.front.ca_file if plan.front else None,
     }
@@ -150,7 +152,7 @@ def check_not_running(supervisor: Supervisor) -> None:
 
 def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
     """Show each worker's phases until all are ready; raise StartError with the log's end when one fails."""
-    for worker in range(plan.workers):
+    for worker in range(plan.placement.workers):
         wait_worker(f"worker-{worker}", f"{plan.worker_url(worker)}/ready", plan.settings, supervisor)
 
 

@@ -12,10 +12,20 @@ TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
 SESSION_LEN, SESSION_LEN_4KHD = 4096, 16384
 
 PATCH = 14  # pixels of a side of what the vision tower makes one token of
+TILE = 336  # pixels of a side of 4khd-7b's tiles
+TILE_TOKENS, ROW_TOKENS = 144, 12  # of a tile, and of the separators in a row of tiles
+HD_NUM = 25  # tiles that lmdeploy cuts an image into at most
 
-# Tokens of lmdeploy's chat template around one picture, with the published tokenizer:
+# Tokens of lmdeploy's form of the prompt around one picture, with the published tokenizer:
 # beginning of sequence, 136 before the picture, and 6 after the question.
 TEMPLATE_TOKENS = 1 + 136 + 6
+
+# System prompts, as the published repositories' own code has them; 7b's lacks two words and the last line.
+INSTRUCTION = """You are an AI assistant whose name is InternLM-XComposer (浦语·灵笔).
+- InternLM-XComposer (浦语·灵笔) is a multi-modality conversational language model that is developed by Shanghai AI Laboratory (上海人工智能实验室). It is designed to be helpful, honest, and harmless.
+- InternLM-XComposer (浦语·灵笔) can understand and communicate fluently in the language chosen by the user such as English and 中文.
+- InternLM-XComposer (浦语·灵笔) is capable of comprehending and articulating responses effectively based on the provided image."""
+INSTRUCTION_7B = INSTRUCTION.rpartition("\n")[0].replace("multi-modality conversational", "conversational")
 
 
 @dataclass(frozen=True)
@@ -69,17 +79,16 @@ class ModelFacts(Protocol):
 class Model:
     """A model of the family.
 
-    name: what people type; served_name: its id in the API; picture_side: pixels of the square that
-    a picture is resized to (None: tiles, 4khd); picture_range: prompt tokens of a picture, for
-    people; session_len: tokens of prompt and answer together; weight_bytes: tensors as published
-    (bf16); card_gb: memory of the card recommended (0: none); hub_id: ModelScope id.
+    name: what people type; served_name: its id in the API; image_side: pixels of the square that
+    a picture is resized to (None: tiles, 4khd); session_len: tokens of prompt and answer together;
+    weight_bytes: tensors as published (bf16); card_gb: memory of the card recommended (0: none);
+    hub_id: ModelScope id; instruction: its own system prompt.
     """
 
     name: str
     served_name: str
     geometry: Geometry
     image_side: int | None
-    image_range: str
     session_len: int
     weight_bytes: int
     card_gb: int
@@ -87,14 +96,20 @@ class Model:
     purpose_zh: str
     hub_id: str
     template: str = TEMPLATE
+    instruction: str = INSTRUCTION
 
     @property
     def hidden_size(self) -> int:
         return self.geometry.hidden_size
 
-    def image_tokens(self, width: int, height: int) -> int:
-        """Prompt tokens that a picture of this size (pixels) costs."""
-        return image_tokens(self.image_side, width, height)
+    def image_tokens(self, width: int, height: int, hd_num: int = HD_NUM) -> int:
+        """Prompt tokens that a picture of this size (pixels) costs; hd_num: its tiles at most, where it has tiles."""
+        return image_tokens(self.image_side, width, height, hd_num)
+
+    def image_range(self, hd_num: int = HD_NUM) -> str:
+        """Prompt tokens of a picture, for people: the fewest and the most where sizes differ in that."""
+        tokens = [self.image_tokens(*size, hd_num) for size in _whole_tiles(hd_num)]
+        return "-".join(map(str, sorted({min(tokens), max(tokens)})))
 
 
 def _published(name: str, **facts: Any) -> Model:
@@ -107,7 +122,6 @@ MODELS = (
         "vl-7b",
         geometry=GEOMETRY_7B,
         image_side=490,
-        image_range="1225",
         session_len=SESSION_LEN,
         weight_bytes=17_333_676_032,
         card_gb=24,
@@ -118,18 +132,17 @@ MODELS = (
         "7b",
         geometry=GEOMETRY_7B,
         image_side=224,
-        image_range="256",
         session_len=SESSION_LEN,
         weight_bytes=17_331_691_520,
         card_gb=24,
         purpose="visual chat (its text-image composition is not served)",
         purpose_zh="图文对话（不提供图文创作）",
+        instruction=INSTRUCTION_7B,
     ),
     _published(
         "4khd-7b",
         geometry=GEOMETRY_7B,
         image_side=None,
-        image_range="1897-4057",
         session_len=SESSION_LEN_4KHD,
         weight_bytes=17_194_999_808,
         card_gb=24,
@@ -141,7 +154,6 @@ MODELS = (
         "vl-1_8b",
         geometry=GEOMETRY_1_8B,
         image_side=490,
-        image_range="1225",
         session_len=SESSION_LEN,
         weight_bytes=4_902_467_584,
         card_gb=8,
@@ -177,6 +189,12 @@ def recognise(config: dict[str, Any]) -> Model | None:
     return None
 
 
+def instruction(config: dict[str, Any]) -> str:
+    """The system prompt of the published model with the geometry of a config.json, or most models' where it is none."""
+    known = recognise(config)
+    return known.instruction if known else INSTRUCTION
+
+
 def image_side(config: dict[str, Any]) -> int | None:
     """Pixels of the square that a picture is resized to; None: tiles."""
     return None if is_4khd(config) else config.get("img_size")
@@ -187,19 +205,29 @@ def is_4khd(config: dict[str, Any]) -> bool:
     return bool(config["architectures"][0] == "InternLM2ForCausalLM")
 
 
-def image_tokens(side: int | None, width: int, height: int) -> int:
+def image_tokens(side: int | None, width: int, height: int, hd_num: int) -> int:
     """Prompt tokens of a picture: one for each square of the tower's patches, or those of its tiles (side None)."""
-    return tiled_image_tokens(width, height) if side is None else (side // PATCH) ** 2
+    return tiled_image_tokens(width, height, hd_num) if side is None else (side // PATCH) ** 2
 
 
-def tiled_image_tokens(width: int, height: int, tiles: int = 25) -> int:
-    """Prompt tokens of a picture on 4khd-7b: tiles of 336 pixels, 144 tokens each, an overview,
-    and a separator a tile row and at the overview's ends (hd_num 25, lmdeploy's choice)."""
+def tiled_image_tokens(width: int, height: int, hd_num: int) -> int:
+    """Prompt tokens of a picture on 4khd-7b: those of an overview and of as many tiles as fit in hd_num, and a separator
+    a tile row and at the overview's ends."""
     ratio = max(width, height) / min(width, height)
     long_side = 1
-    while long_side * math.ceil(long_side / ratio) <= tiles:
+    while (long_side + 1) * math.ceil((long_side + 1) / ratio) <= hd_num:
         long_side += 1
-    long_side -= 1
-    short_side = math.ceil(int(long_side * 336 / ratio) / 336)
+    short_side = math.ceil(int(long_side * TILE / ratio) / TILE)
     rows = short_side if width >= height else long_side
-    return (long_side * short_side + 1) * 144 + 1 + (rows + 1) * 12
+    return (long_side * short_side + 1) * TILE_TOKENS + 1 + (rows + 1) * ROW_TOKENS
+
+
+def largest_image(hd_num: int) -> tuple[int, int]:
+    """(width, height) of a picture that costs the most tokens on 4khd-7b: all its tiles below each other."""
+    return TILE, TILE * hd_num
+
+
+def _whole_tiles(hd_num: int) -> list[tuple[int, int]]:
+    """(width, height) of the pictures that at most hd_num tiles fill exactly, in every number of columns and rows."""
+    counts = range(1, hd_num + 1)
+    return [(columns * TILE, rows * TILE) for columns in counts for rows in range(1, hd_num // columns + 1)]

@@ -1,10 +1,14 @@
 """Reads checkpoint shards without reading them through: only what is used leaves the disk, or the page cache."""
 
 import os
+import warnings
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+# torch 2.1 warns of its own way to map a file.
+warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
 
 
 def read_mapped(shard: Path) -> dict[str, torch.Tensor]:

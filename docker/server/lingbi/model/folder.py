@@ -161,14 +161,34 @@ def _siblings(shard: Path) -> set[str]:
     return {f"{numbered[1]}-{number:05d}-of-{numbered[2]}{shard.suffix}" for number in range(1, int(numbered[2]) + 1)}
 
 
-def _check_files(folder: Path, config: dict[str, Any]) -> None:
-    code = {value.split(".")[0] + ".py" for value in config["auto_map"].values() if isinstance(value, str)}
+def _check_files(folder: Path, config: dict) -> None:
+    code = _mapped_code(config) | _mapped_code(_read_tokenizer_config(folder))
     missing = sorted(name for name in {*NEEDED_FILES, *_imported(folder, code)} if not (folder / name).is_file())
     if missing:
         raise ConfigurationError(f"{folder} lacks {', '.join(missing)}; the download is not complete, fetch it again")
 
 
-def _imported(folder: Path, code: set[str]) -> set[str]:
+def _mapped_code(config: dict) -> set:
+    """The files of remote code that an `auto_map` names: {"AutoModel": "file.Class"}, or a pair of them for a tokenizer."""
+    values = [value if isinstance(value, list) else [value] for value in config.get("auto_map", {}).values()]
+    return {name.split(".")[0] + ".py" for value in values for name in value if isinstance(name, str)}
+
+
+def _read_tokenizer_config(folder: Path) -> dict:
+    """A tokenizer_config.json; {} where there is none, which is told with the other files that are missing."""
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"{file} cannot be read as JSON ({error}); fetch it again") from None
+    if not isinstance(config, dict) or not isinstance(config.get("auto_map", {}), dict):
+        raise ConfigurationError(f"{file} holds no settings of a tokenizer; fetch it again")
+    return config
+
+
+def _imported(folder: Path, code: set) -> set:
     """These files of remote code and those that they import from beside them, and so on."""
     seen: set[str] = set()
     left = set(code)

@@ -1,4 +1,4 @@
-"""Which engine a machine gets, and why."""
+"""The GPUs of a machine, and which engine it gets for them."""
 
 import os
 from dataclasses import dataclass, replace
@@ -63,7 +63,16 @@ def _describe(device: str) -> Gpu:
     return Gpu(device, name, memory.total >> 20, memory.free >> 20)
 
 
-def emptied(gpus: list[Gpu]) -> list[Gpu]:
+def look_at(device: str) -> Gpu:
+    """A device as it is now. Raises pynvml.NVMLError where the driver cannot reach it."""
+    pynvml.nvmlInit()
+    try:
+        return _describe(device)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def emptied(gpus: list) -> list:
     """These GPUs as they are with nothing on them."""
     return [replace(gpu, free_mib=gpu.total_mib) for gpu in gpus]
 

@@ -1,22 +1,23 @@
-"""Whether a model fits the memory of a machine, told before anything is loaded; fit.py tells of a GPU."""
+"""Whether a model fits the host memory of a machine, told before anything is loaded; sizing.py tells of a GPU."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
 from lingbi.errors import ConfigurationError
-from lingbi.model.catalogue import ModelFacts
-from lingbi.model.gpus import CPU, Gpu
-from lingbi.model.sizing import Fit, fit_on
-
-if TYPE_CHECKING:
-    from lingbi.settings import Settings
+from lingbi.model.folder import ModelFolder
+from lingbi.model.gpus import CPU
+from lingbi.model.sizing import Fit, fit_on, for_tiles, image_session
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
 FLOAT32_LIMIT_BYTES = 1 << 30
-CPU_RUNTIME_MIB = 1024  # libraries, a picture's activations, KV cache of a few answers
+CPU_RUNTIME_MIB = 1024  # libraries, and the tower's activations for an image
+TILED_TOWER_MIB = 1024  # more of them, for up to 26 tiles of 4khd-7b
+# Tokens of a step: larger ones are hardly faster; smaller ones only where memory is short.
+FAIR_PREFILL_TOKENS, LEAST_PREFILL_TOKENS = 256, 32
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     ("memory.max", "memory.current"),
@@ -24,39 +25,139 @@ CGROUP_FILES = (
 )
 
 
-def uses_float32(model: ModelFacts) -> bool:
+@dataclass(frozen=True)
+class CpuFit:
+    """Settings of the CPU engine, and the most host memory that they take, in MiB.
+
+    session_len, prefill_tokens: tokens; max_batch_size: answers that advance in turn; kept_sessions: that stay for a
+    follow-up. cache_mib: KV cache of all of these at their full length.
+    """
+
+    session_len: int
+    max_batch_size: int
+    kept_sessions: int
+    prefill_tokens: int
+    weights_mib: int
+    runtime_mib: int
+    cache_mib: int
+
+    device = "cpu"
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that running answers can hold."""
+        return self.max_batch_size * self.session_len
+
+    @property
+    def total_mib(self) -> int:
+        """The most host memory that is in use at any time."""
+        return self.weights_mib + self.runtime_mib + self.cache_mib
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total_mib} MiB at most: {self.weights_mib} of weights, {self.runtime_mib} beside them, "
+            f"{self.cache_mib} of KV cache; sessions of {self.session_len}, {self.max_batch_size} answers in turn and "
+            f"{self.kept_sessions} kept, {self.prefill_tokens} tokens a step"
+        )
+
+
+def fit_on_cpu(model, host_mib: int, settings, workers: int = 1) -> CpuFit:
+    """The CPU engine's settings for a model (catalogue.Model or ModelFolder), for each of some workers.
+
+    host_mib: memory that is available. The operator's settings are upper bounds: where memory is short, steps get smaller,
+    fewer sessions are kept, fewer answers advance in turn, and the session gets shorter, in that order.
+    Raises ConfigurationError with what it needs at least and what there is.
+    """
+    share_mib = host_mib // workers
+    for candidate in _candidates(model, settings):
+        if candidate.total_mib <= share_mib:
+            return candidate
+    raise ConfigurationError(
+        f"{model.served_name} needs {candidate.total_mib * workers} MiB, and {host_mib} MiB are memory available here; "
+        "free some, or use --model vl-1_8b or demo"
+    )
+
+
+def needed_mib(model, hd_num: int) -> int:
+    """MiB of host memory that the CPU engine takes at least, with sessions that hold one image of at most hd_num tiles."""
+    return _fit(model, hd_num, image_session(model, hd_num), 1, 0, LEAST_PREFILL_TOKENS).total_mib
+
+
+def _candidates(model, settings):
+    """Fits from the best to the least."""
+    full = settings.session_len or model.session_len
+    least = full if settings.session_len else min(full, image_session(model, settings.hd_num))
+    at_once, kept = settings.cpu_sequences, settings.cpu_kept_sessions
+    chunks = list(_halved(min(settings.cpu_prefill_tokens, full)))
+    fair = [chunk for chunk in chunks if chunk >= FAIR_PREFILL_TOKENS] or chunks[:1]
+    fit = partial(_fit, model, settings.hd_num)
+    yield from (fit(full, at_once, kept, chunk) for chunk in fair)
+    yield from (fit(full, at_once, count, fair[-1]) for count in range(kept - 1, 0, -1))
+    kept = min(kept, 1)
+    yield from (fit(full, count, kept, fair[-1]) for count in range(at_once - 1, 0, -1))
+    yield from (fit(full, 1, kept, chunk) for chunk in chunks)
+    yield fit(full, 1, 0, chunks[-1])
+    yield fit(least, 1, 0, chunks[-1])
+
+
+def _halved(tokens: int):
+    """These tokens, half of them, and so on, to LEAST_PREFILL_TOKENS."""
+    yield tokens
+    while tokens > LEAST_PREFILL_TOKENS:
+        tokens = max(LEAST_PREFILL_TOKENS, tokens // 2)
+        yield tokens
+
+
+def _fit(model, hd_num: int, session_len: int, at_once: int, kept: int, prefill_tokens: int) -> CpuFit:
+    width = 4 if uses_float32(model) else 2  # bytes of a number
+    shape = model.geometry
+    weights = model.weight_bytes // MIB * width // 2
+    # A step's attention scores of a layer: as computed, and as float32 before and after the softmax.
+    scores = shape.heads * prefill_tokens * session_len * (width + 8)
+    cache = (at_once + kept) * session_len * shape.kv_bytes * width // 2
+    tiles = for_tiles(TILED_TOWER_MIB, hd_num) if model.image_side is None else 0
+    runtime = CPU_RUNTIME_MIB + tiles + scores // MIB
+    return CpuFit(session_len, at_once, kept, prefill_tokens, weights, runtime, -(-cache // MIB))
+
+
+def fit_of_worker(folder: ModelFolder, engine: str, gpus: list, host_mib: int, settings) -> Fit | CpuFit:
+    """The fit of one worker that sees these GPUs. Raises ConfigurationError for what does not fit."""
+    (fit,) = check_memory(folder, engine, gpus, 1, host_mib, settings)
+    return fit
+
+
+def uses_float32(model) -> bool:
     """Whether the CPU engine computes in float32 rather than bfloat16."""
     return model.weight_bytes <= FLOAT32_LIMIT_BYTES
 
 
-def needed_mib(model: ModelFacts) -> int:
-    """MiB of host memory that the CPU engine takes."""
-    weights = model.weight_bytes // MIB
-    return weights * (2 if uses_float32(model) else 1) + CPU_RUNTIME_MIB
-
-
 def available_mib(cgroup: Path = CGROUP) -> int:
     """MiB of host memory that a new process can have, within the limit of its control group."""
-    free = int(psutil.virtual_memory().available) // MIB
+    free, room = psutil.virtual_memory().available // MIB, _room_mib(cgroup)
+    return free if room is None else min(free, room)
+
+
+def whole_mib(cgroup: Path = CGROUP) -> int:
+    """MiB of the machine's memory, or what its control group leaves of it where that is less than what is free."""
+    memory, room = psutil.virtual_memory(), _room_mib(cgroup)
+    is_limited = room is not None and room < memory.available // MIB
+    return room if is_limited else memory.total // MIB
+
+
+def _room_mib(cgroup: Path) -> int | None:
+    """MiB that a control group may still take; None: it has no limit."""
     for names in CGROUP_FILES:
         try:
             limit, used = ((cgroup / name).read_text().strip() for name in names)
         except OSError:
             continue
-        return free if limit == "max" else min(free, (int(limit) - int(used)) // MIB)
-    return free
+        return None if limit == "max" else (int(limit) - int(used)) // MIB
+    return None
 
 
-def check_memory(
-    model: ModelFacts, engine: str, gpus: list[Gpu], workers: int, host_mib: int, settings: "Settings"
-) -> list[Fit]:
-    """The Fit of each worker's GPU (none on the CPU). Raises ConfigurationError with both numbers for what does not fit."""
+def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int, settings) -> list:
+    """Each worker's fit: of its GPU, or of its share of the host's memory. Raises ConfigurationError with both numbers
+    for what does not fit."""
     if engine != CPU:
-        return [fit_on(model, gpu, settings) for gpu in gpus[:workers]]
-    needed = needed_mib(model) * workers
-    if needed > host_mib:
-        raise ConfigurationError(
-            f"{model.served_name} needs {needed} MiB, and {host_mib} MiB are memory available here; "
-            "free some, or use --model vl-1_8b or demo"
-        )
-    return []
+        return [fit_on(folder, gpu, settings) for gpu in gpus[:workers]]
+    return [fit_on_cpu(folder, host_mib, settings, workers)] * workers

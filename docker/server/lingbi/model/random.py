@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     start = time.monotonic()
     try:
-        size = make(options.geometry, options.tokenizer, options.to, options.seed, options.layers)
+        size = make(options.geometry, options.tokenizer, options.to, options.seed, options.layers, options.code)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -46,13 +46,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layers", type=int, help="layers of the language model (default: as published)")
+    parser.add_argument(
+        "--code",
+        type=Path,
+        help="folder with the model's own .py files, for an `auto_map` as published (default: lingbi's)",
+    )
     return parser.parse_args(arguments)
 
 
-def make(geometry: Path, tokenizer: Path, to: Path, seed: int, layers: int | None = None) -> int:
+def make(
+    geometry: Path, tokenizer: Path, to: Path, seed: int, layers: int | None = None, code: Path | None = None
+) -> int:
     """Write the folder; returns the bytes of its weights. Raises ConfigurationError.
 
-    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}. `layers` keeps only the first ones.
+    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}. `layers` keeps only the first ones. code: a
+    folder with remote code; None: lingbi's own, under lingbi's names.
     """
     tensors = json.loads(read(geometry / "tensors.json"))["tensors"]
     config = json.loads(read(geometry / "config.json"))
@@ -60,15 +68,18 @@ def make(geometry: Path, tokenizer: Path, to: Path, seed: int, layers: int | Non
         tensors, config = with_layers(tensors, config, layers)
     if to.exists():
         raise ConfigurationError(f"{to} is there already; name a new folder")
+    if code is not None and not list(code.glob("*.py")):
+        raise ConfigurationError(f"--code {code}: no .py file is there; give the folder of a model's remote code")
     to.mkdir(parents=True)
-    (to / "config.json").write_text(json.dumps(with_own_code(config), indent=2))
+    mapped = with_own_code if code is None else lambda published: published
+    (to / "config.json").write_text(json.dumps(mapped(config), indent=2))
     tokenizer_config = json.loads(read(geometry / "tokenizer_config.json"))
-    (to / "tokenizer_config.json").write_text(json.dumps(with_own_code(tokenizer_config), indent=2))
+    (to / "tokenizer_config.json").write_text(json.dumps(mapped(tokenizer_config), indent=2))
     shutil.copyfile(tokenizer, to / "tokenizer.model")
     for name in COPIED:
         shutil.copyfile(geometry / name, to / name)
-    for code in DEMO_FOLDER.glob("*.py"):
-        shutil.copyfile(code, to / code.name)
+    for file in (code or DEMO_FOLDER).glob("*.py"):
+        shutil.copyfile(file, to / file.name)
     return write_shards(tensors, to, seed)
 
 

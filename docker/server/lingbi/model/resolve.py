@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,7 @@ from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 
 if TYPE_CHECKING:
-    from lingbi.model.gpus import Gpu
-    from lingbi.settings import Settings
+    pass
 
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
@@ -51,30 +49,11 @@ def is_present(folder: Path) -> bool:
     return (folder / "config.json").exists()
 
 
-def choose_model(settings: "Settings", engine: str, gpus: list["Gpu"], workers: int = 1) -> Found:
-    """As find_model, where auto takes what this engine serves on this machine: see fault_on."""
-    fault_of = partial(fault_on, settings=settings, engine=engine, gpus=gpus, workers=workers)
-    return find_model(settings.model, settings.models_dir, fault_of)
+def takes_any(found: Found) -> None:
+    """For find_model: nothing that is there is left alone."""
 
 
-def fault_on(found: Found, settings: "Settings", engine: str, gpus: list["Gpu"], workers: int) -> str | None:
-    """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
-    # Here, since the small environment of scripts/fetch has neither.
-    from lingbi.model.folder import inspect
-    from lingbi.model.gpus import CPU
-    from lingbi.model.host_memory import available_mib, check_memory
-
-    if engine == CPU:
-        return "is slow on the CPU and served there only when it is named"
-    folder = inspect(found.path)
-    try:
-        check_memory(folder, engine, gpus, workers, available_mib(), settings)
-    except ConfigurationError as error:
-        return f"does not fit ({error})"
-    return None
-
-
-def find_model(name: str, models_dir: Path, fault_of: FaultOf = lambda found: None) -> Found:
+def find_model(name: str, models_dir: Path, fault_of=takes_any) -> Found:
     """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
     fault_of: why a model that is there is not for auto, or None. Raises ConfigurationError for a name

@@ -28,8 +28,8 @@ BITS = {"0": 16, "8": 8, "4": 4}
 QUANTISED_EXTRA = 4  # bytes of scale and zero point for each head's key or value of a token
 # CUDA context, the kernels of torch and TurboMind.
 RUNTIME_MIB = 560
-# The tower's activations: a picture of so many tokens in CUDA graphs, or a picture of up to 26 tiles.
-TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB = 150 << 10, 700
+# The tower's activations: an image of so many tokens in CUDA graphs, or an overview and up to 25 tiles, all in one batch.
+TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB, MEASURED_TILES = 150 << 10, 700, 25
 # A prompt token of one step, in widths of the model, 16 bits each: its states, keys and values, and the feed-forward
 # layer's. Smaller steps save half of it: the rest are the contexts of prompts that are half done.
 HIDDEN_WIDTHS, FEED_FORWARD_WIDTHS = 10, 2
@@ -44,12 +44,12 @@ DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
 OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
 SETTLE_S, LOOK_S = 20, 2
-LARGEST_IMAGE = (100, 2500)  # 25 tiles below each other on 4khd-7b, the most; the others' are all of one size
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the operator said, each None where it is for the card to decide; cache_fraction: of what is left."""
+    """What the operator said, each None where it is for the card to decide; cache_fraction: of what is left; hd_num: most
+    tiles of an image, where the model has tiles."""
 
     session_len: int | None = None
     max_batch_size: int | None = None
@@ -57,6 +57,7 @@ class Wanted:
     quant_policy: str | None = None
     cache_fraction: float | None = None
     gpu_memory_mib: int | None = None
+    hd_num: int = catalogue.HD_NUM
 
     @classmethod
     def of(cls, settings: "Settings") -> "Wanted":
@@ -83,6 +84,8 @@ class Fit:
     weights_mib: int
     runtime_mib: int
     cache_mib: int
+
+    device = "gpu"
 
     @property
     def cache_tokens(self) -> int:
@@ -127,16 +130,19 @@ def _widened(model: ModelFacts, found: Fit, room_mib: int, wanted: Wanted) -> Fi
     """With WIDE_BATCH where no answers had to give way and the cache is large enough for it, else as found."""
     if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
         return found
-    beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len)
+    beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len, wanted.hd_num)
     empty = replace(found, max_batch_size=WIDE_BATCH, runtime_mib=beside_mib, cache_mib=0)
     wide = _filled(model, empty, room_mib, wanted.cache_fraction)
-    return wide if wide.cache_tokens >= max(found.session_len, WIDE_BATCH * image_session(model)) else found
+    needed_tokens = max(found.session_len, WIDE_BATCH * image_session(model, wanted.hd_num))
+    return wide if wide.cache_tokens >= needed_tokens else found
 
 
 def _remedy(model: ModelFacts, free_mib: int, room_mib: int, wanted: Wanted) -> str:
     said = [f"LINGBI_{name.upper()}" for name in CHOSEN if getattr(wanted, name) is not None]
-    if said and least_mib(model) <= room_mib:
+    if said and least_mib(model, Wanted(hd_num=wanted.hd_num)) <= room_mib:
         return f"leave {', '.join(said)} to be chosen for it"
+    if wanted.hd_num > 1 and least_mib(model, replace(wanted, hd_num=1)) <= room_mib:
+        return f"lower LINGBI_HD_NUM, which is {wanted.hd_num}"
     if least_mib(model, wanted) <= free_mib:
         return "allow more"
     return "end what else uses the GPU (`nvidia-smi`)"
@@ -183,12 +189,15 @@ def _others_mib(gpu: "Gpu") -> int:
 
 def least_session(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
     """Tokens of the session asked for, or of picture_session."""
-    return wanted.session_len or image_session(model)
+    return wanted.session_len or image_session(model, wanted.hd_num)
 
 
-def image_session(model: ModelFacts) -> int:
-    """Tokens of the shortest session that holds the largest picture, a question and an answer."""
-    image = catalogue.image_tokens(model.image_side, *LARGEST_IMAGE)
+def image_session(model: ModelFacts, hd_num: int) -> int:
+    """Tokens of the shortest session that holds the largest picture, a question and an answer.
+
+    The published form of the prompt has one token more than lmdeploy's, which is the answer's loss.
+    """
+    image = catalogue.image_tokens(model.image_side, *catalogue.largest_image(hd_num), hd_num)
     return image + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
 
 
@@ -208,7 +217,7 @@ def _candidates(model: ModelFacts, wanted: Wanted) -> Iterator[Fit]:
                 quant_policy=quant,
                 blocks=0,
                 weights_mib=model.weight_bytes // MIB,
-                runtime_mib=runtime_mib(model, batch, tokens, session_len),
+                runtime_mib=runtime_mib(model, batch, tokens, session_len, wanted.hd_num),
                 cache_mib=0,
             )
 
@@ -225,9 +234,9 @@ def _share(cache_fraction: float | None) -> Fraction:
     return Fraction(cache_fraction or DEFAULT_SHARE)
 
 
-def cache_room_mib(model: ModelFacts, free_mib: int) -> int:
-    """MiB that a model with its own choice of settings leaves for KV cache."""
-    found = fit(model, free_mib)
+def cache_room_mib(model: ModelFacts, free_mib: int, hd_num: int) -> int:
+    """MiB that a model with its own choice of settings, but for hd_num, leaves for KV cache."""
+    found = fit(model, free_mib, Wanted(hd_num=hd_num))
     return free_mib - found.weights_mib - found.runtime_mib
 
 
@@ -244,13 +253,26 @@ def block_bytes(model: ModelFacts, quant_policy: str) -> int:
     return BLOCK_TOKENS * (at_16 * BITS[quant_policy] // 16 + extra)
 
 
-def runtime_mib(model: ModelFacts, batch: int, prefill_tokens: int, session_len: int) -> int:
+def runtime_mib(model: ModelFacts, batch: int, prefill_tokens: int, session_len: int, hd_num: int) -> int:
     """MiB beside weights and cache: libraries, the tower at work, and the engine's buffers."""
     shape = model.geometry
     width = HIDDEN_WIDTHS * shape.hidden_size + FEED_FORWARD_WIDTHS * shape.intermediate_size
     step = 2 * (prefill_tokens + FULL_STEP) // 2 * width
     session = 2 * SESSION_WIDTHS * session_len * shape.hidden_size
     logits = LOGITS_COPIES * 4 * batch * shape.vocabulary
-    side = model.image_side
-    tower = TILED_TOWER_MIB * MIB if side is None else (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
-    return RUNTIME_MIB + (step + session + logits + tower) // MIB
+    return RUNTIME_MIB + (step + session + logits + tower_bytes(model.image_side, hd_num)) // MIB
+
+
+def tower_bytes(side: int | None, hd_num: int) -> int:
+    """Bytes of the tower's activations for an image of this side, or (None) of up to hd_num tiles."""
+    if side is not None:
+        return (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
+    return for_tiles(TILED_TOWER_MIB * MIB, hd_num)
+
+
+def for_tiles(measured: int, hd_num: int) -> int:
+    """What an overview and hd_num tiles take, of what was measured with MEASURED_TILES.
+
+    More are taken to need more in proportion, as all go through the tower in one batch. That is still to be measured.
+    """
+    return measured * (max(hd_num, MEASURED_TILES) + 1) // (MEASURED_TILES + 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from lingbi.engine.prompt_forms import PUBLISHED
 from lingbi.http.readiness import PROBE_QUESTION
 from lingbi.images.messages import data_url as url_of
 from lingbi.images.messages import user_message as turn
@@ -153,18 +154,25 @@ def image(target: Target) -> str:
 
 @check("prompt-tokens", applies=lambda target: published(target.model) is not None)
 def prompt_tokens(target: Target) -> str:
-    expected = catalogue.TEMPLATE_TOKENS + QUESTION_TOKENS + image_tokens_of(target.model)
+    told = target.client.get("/ready").json().get("prompt", {})
+    expected = expected_tokens(target.model, told)
     seen = target.ask([turn(PROBE_QUESTION, data_url(ONE))], max_tokens=1)["usage"]["prompt_tokens"]
     expect(seen == expected, f"{seen} prompt tokens, expected {expected}")
     return f"{seen}"
 
 
-def image_tokens_of(served_name: str) -> int:
-    """Tokens of a picture in the size of ONE. Raises CheckFailed for a model that is not published."""
+def expected_tokens(served_name: str, told: dict[str, Any]) -> int:
+    """Prompt tokens of PROBE_QUESTION about ONE; told: how a server says that it makes prompts, if it does.
+
+    Raises CheckFailed for a model that is not published.
+    """
     model = published(served_name)
     if model is None:
         raise CheckFailed(f"{served_name} is not in the catalogue")
-    return model.image_tokens(ONE.width, ONE.height)
+    # The published form's words are the model folder's own, so only the server knows how many tokens they are.
+    around: int = told["template_tokens"] if told.get("form") == PUBLISHED else catalogue.TEMPLATE_TOKENS
+    hd_num = told.get("hd_num") or catalogue.HD_NUM
+    return around + QUESTION_TOKENS + model.image_tokens(ONE.width, ONE.height, hd_num)
 
 
 def published(served_name: str) -> catalogue.Model | None:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import accelerate
 import torch
@@ -26,18 +27,23 @@ UNUSED = ("post_layernorm", "position_ids")
 class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy has no types
     """lmdeploy's vision model with another way to load, prepare and run it; features are on the CPU.
 
-    feature_dtype: of the features, as the language model's look-up table of tokens has it.
+    hd_num: tiles that 4khd cuts an image into at most; feature_dtype: of the features, as the language model's look-up
+    table of tokens has it.
     """
 
     feature_dtype = torch.half
     max_batch = 1  # pictures go through one after the other, so that nobody waits for the one behind
+
+    def __init__(self, model_path: str, hd_num: int, device: str = "cuda:0"):
+        self.hd_num = hd_num
+        super().__init__(model_path, device)
 
     def build_model(self) -> None:
         folder = inspect(self.model_path)
         with mapped_loading(), no_init_weights():
             super().build_model()
         self.is_tiled = folder.is_tiled
-        arrange = (lambda image: self.HD_transform(image, hd_num=25)) if self.is_tiled else lambda image: image
+        arrange = partial(self.HD_transform, hd_num=self.hd_num) if self.is_tiled else lambda image: image
         side = folder.image_side
         self.pixels = Pixels(self.model.vis_processor, side, arrange)
         if not self.pixels.is_known:

@@ -1,1 +1,1 @@
-"""Weights: fetched whole or not at all, proven against a lock, used in place, listed and removed."""
+"""Weights: fetched completely or not at all, verified against a lock, used in place, listed and removed."""

@@ -1,7 +1,7 @@
-"""A host that has a model as a hub for hosts that have not: weights are fetched once and spread over the LAN.
+"""A host that has a model, as a hub for hosts that do not: weights are fetched once and spread over the LAN.
 
-It speaks as much of ModelScope's protocol as a fetch needs, so that hosts fetch from each other as they
-do from ModelScope: in parts, going on where they stopped, each file proven by the lock's SHA-256.
+It speaks as much of ModelScope's protocol as a fetch needs, so hosts fetch from each other as they do
+from ModelScope: in parts, resuming where they stopped, each file verified by the lock's SHA-256.
 """
 
 import hmac
@@ -20,24 +20,26 @@ RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class Peer(ThreadingHTTPServer):
-    """Serves one model folder to those who send the token. Raises ConfigurationError where it has no lock."""
+    """Serves one model folder to hosts that send the token. Raises ConfigurationError if it has no lock."""
 
     daemon_threads = True
 
-    def __init__(self, address: tuple, folder: Path, token: str):
+    def __init__(self, address: tuple[str, int], folder: Path, token: str):
         lock = WeightsFolder(folder).lock()
         if lock is None:
-            raise ConfigurationError(f"{folder} has no lock: share what scripts/fetch has fetched")
+            raise ConfigurationError(f"{folder} has no lock: only what scripts/fetch has fetched can be shared")
         self.folder, self.lock, self.token = folder, lock, token
         self.entries = {entry.path: entry for entry in lock.entries}
         super().__init__(address, PeerHandler)
 
 
-def listing(lock: Lock, root: str) -> list:
-    """The entries of a lock under a folder, files and the folders they lie in, as ModelScope lists them."""
+def listing(lock: Lock, root: str) -> list[dict[str, object]]:
+    """The entries of a lock under a folder, and the folders that they are in, as ModelScope lists them."""
     inside = [entry for entry in lock.entries if not root or entry.path.startswith(f"{root}/")]
     folders = sorted({str(parent) for entry in inside for parent in Path(entry.path).parents if str(parent) != "."})
-    trees = [{"Path": name, "Name": Path(name).name, "Type": "tree", "Size": 0} for name in folders]
+    trees: list[dict[str, object]] = [
+        {"Path": name, "Name": Path(name).name, "Type": "tree", "Size": 0} for name in folders
+    ]
     return trees + [
         {"Path": entry.path, "Name": Path(entry.path).name, "Type": "blob", "Size": entry.size, "Sha256": entry.sha256}
         for entry in inside
@@ -45,21 +47,22 @@ def listing(lock: Lock, root: str) -> list:
 
 
 class PeerHandler(BaseHTTPRequestHandler):
-    """Answers listings and files of the peer's model, and nothing else."""
+    """Answers requests for the listing and the files of the peer's model, and for nothing else."""
 
+    server: Peer
     protocol_version = "HTTP/1.1"
     timeout = 60
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         url = urlsplit(self.path)
         match = REPO.fullmatch(url.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if not hmac.compare_digest(
             self.headers.get("Authorization", "").encode(), f"Bearer {self.server.token}".encode()
         ):
-            self._send_json(403, {"Message": "another token is needed"})
+            self._send_json(403, {"Message": "the token is missing or wrong"})
         elif not match or match[1].lower() != self.server.lock.model.lower():
-            self._send_json(404, {"Message": f"this host shares {self.server.lock.model} only"})
+            self._send_json(404, {"Message": f"this host shares only {self.server.lock.model}"})
         elif match[2]:
             files = listing(self.server.lock, query.get("Root", "").strip("/"))
             self._send_json(200, {"Code": 200, "Success": True, "Data": {"Files": files}})
@@ -68,7 +71,7 @@ class PeerHandler(BaseHTTPRequestHandler):
         else:
             self._send_json(404, {"Message": "there is no such file in the lock"})
 
-    def _send_json(self, status: int, value: dict) -> None:
+    def _send_json(self, status: int, value: dict[str, object]) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -88,7 +91,8 @@ class PeerHandler(BaseHTTPRequestHandler):
         self.end_headers()
         with (self.server.folder / path).open("rb") as stream:
             if start < end:
-                self.connection.sendfile(stream, start, end - start)  # it waits for a slow host, unlike os.sendfile
+                # Unlike os.sendfile, this waits for a host that receives slowly.
+                self.connection.sendfile(stream, start, end - start)
 
-    def log_message(self, form, *values):
-        """Each part of a file is a request: too many to log."""
+    def log_message(self, format: str, *values: object) -> None:
+        """Log nothing: each part of a file is a request, which is too many to log."""

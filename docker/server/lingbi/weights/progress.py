@@ -1,4 +1,4 @@
-"""How far a fetch or check is: for a terminal a bar, for logs a line every few seconds, for /ready numbers."""
+"""How far a fetch or check has come: a bar on a terminal, a line every few seconds in logs, numbers for /ready."""
 
 import contextlib
 import logging
@@ -6,6 +6,9 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NoReturn, TextIO, TypedDict
 
 from tqdm import tqdm
 
@@ -15,33 +18,43 @@ BAR_EVERY_S = 0.2
 RATE_WINDOW_S = 15
 
 
+class Report(TypedDict):
+    """The state of a Progress; bytes_per_s is over the last seconds, and seconds_left is None while it is zero."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int
+    bytes_per_s: int
+    seconds_left: int | None
+
+
 class Progress:
-    """Bytes done of a total, and what is being done; add() may be called from any thread."""
+    """What is being done, and how many bytes of how many are done; add() may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.begin("", 0)
 
     def begin(self, phase: str, total_bytes: int, done_bytes: int = 0) -> None:
-        """Enter a phase of so many bytes, of which some are there already."""
+        """Enter a phase of total_bytes, of which done_bytes are already there."""
         with self._lock:
             self.phase, self.total_bytes, self.done_bytes = phase, total_bytes, done_bytes
             self._seen = deque([(time.monotonic(), done_bytes)])
 
-    def set(self, report: dict | None) -> None:
-        """Show what another process reports of its own progress (see report), or nothing."""
-        report = report or {"phase": "", "total_bytes": 0, "done_bytes": 0}
-        if (self.phase, self.total_bytes) != (report["phase"], report["total_bytes"]):
-            self.begin(report["phase"], report["total_bytes"], report["done_bytes"])
-        self.add(report["done_bytes"] - self.done_bytes)
+    def set(self, report: Report | None) -> None:
+        """Show what another process reported of its own progress, or nothing."""
+        phase, total, done = (report["phase"], report["total_bytes"], report["done_bytes"]) if report else ("", 0, 0)
+        if (self.phase, self.total_bytes) != (phase, total):
+            self.begin(phase, total, done)
+        self.add(done - self.done_bytes)
 
     def add(self, count: int) -> None:
         if count:
             with self._lock:
                 self.done_bytes += count
 
-    def report(self) -> dict:
-        """phase, done_bytes, total_bytes, bytes_per_s (over the last seconds) and seconds_left (or None)."""
+    def report(self) -> Report:
+        """Its state now."""
         with self._lock:
             now = time.monotonic()
             self._seen.append((now, self.done_bytes))
@@ -55,11 +68,11 @@ class Progress:
                 "done_bytes": self.done_bytes,
                 "total_bytes": self.total_bytes,
                 "bytes_per_s": max(round(rate), 0),
-                "seconds_left": left and round(left),
+                "seconds_left": None if left is None else round(left),
             }
 
 
-def sentence(report: dict) -> str:
+def sentence(report: Report) -> str:
     """A progress report as one line."""
     if not report["total_bytes"]:
         return report["phase"]
@@ -71,23 +84,24 @@ def sentence(report: dict) -> str:
     )
 
 
-def shown(progress: Progress, stream=None):
-    """Show progress while the block runs: a bar on a terminal, else a line every few seconds."""
+def shown(progress: Progress, stream: TextIO | None = None) -> contextlib.AbstractContextManager[None]:
+    """Show progress on stderr (or stream) while the block runs: a bar on a terminal, else a line every few seconds."""
     stream = stream or sys.stderr
     if stream.isatty():
-        return _beside(_show_bar, progress, stream)
-    return _beside(_show_lines, progress, lambda line: print(line, file=stream, flush=True))
+        return _beside(partial(_show_bar, progress, stream))
+    return _beside(partial(_show_lines, progress, partial(print, file=stream, flush=True)))
 
 
-def logged(progress: Progress):
-    """Log progress while the block runs, a line every few seconds: for a server."""
-    return _beside(_show_lines, progress, lambda line: log.info("%s", line))
+def logged(progress: Progress) -> contextlib.AbstractContextManager[None]:
+    """Log progress while the block runs, as a line every few seconds: for servers."""
+    return _beside(partial(_show_lines, progress, partial(log.info, "%s")))
 
 
 @contextlib.contextmanager
-def _beside(show, *arguments):
+def _beside(show: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run show(done) in a thread while the block runs; done is set at its end."""
     done = threading.Event()
-    thread = threading.Thread(target=show, args=(*arguments, done), name="progress", daemon=True)
+    thread = threading.Thread(target=show, args=(done,), name="progress", daemon=True)
     thread.start()
     try:
         yield
@@ -96,7 +110,7 @@ def _beside(show, *arguments):
         thread.join()
 
 
-def _show_lines(progress: Progress, write, done: threading.Event) -> None:
+def _show_lines(progress: Progress, write: Callable[[str], None], done: threading.Event) -> None:
     shown_phase = ""
     while not done.wait(LOG_EVERY_S):
         report = progress.report()
@@ -105,7 +119,7 @@ def _show_lines(progress: Progress, write, done: threading.Event) -> None:
         shown_phase = report["phase"]
 
 
-def _show_bar(progress: Progress, stream, done: threading.Event) -> None:
+def _show_bar(progress: Progress, stream: TextIO, done: threading.Event) -> None:
     bar, phase = None, ""
     while not done.wait(BAR_EVERY_S):
         if progress.phase != phase:
@@ -117,8 +131,8 @@ def _show_bar(progress: Progress, stream, done: threading.Event) -> None:
     _next_bar(bar, Progress(), stream)
 
 
-def _next_bar(bar, progress: Progress, stream):
-    """Close a bar; the next phase's bar, or its name alone where it has no bytes."""
+def _next_bar(bar: "tqdm[NoReturn] | None", progress: Progress, stream: TextIO) -> "tqdm[NoReturn] | None":
+    """Close a bar and open the next phase's; a phase without bytes has only its name printed."""
     if bar is not None:
         bar.close()
     if progress.total_bytes:

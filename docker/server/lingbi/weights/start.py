@@ -1,109 +1,163 @@
-"""What a server does about its weights before it loads them: nothing but a look where all is well."""
+"""What a server does about its weights before it loads them: no more than a look when all is well.
+
+A folder that is used in place is never written to: what is known about it is kept in the state
+folder. Where no lock says which bytes are right, that is the hashes of its remote code, so that a
+change in what a start executes is reported.
+"""
 
 import contextlib
+import json
 import logging
 import os
 import threading
+from hashlib import sha256
+from pathlib import Path
 
 from lingbi.errors import CheckError, ConfigurationError
+from lingbi.files import write_text
 from lingbi.model.resolve import Found
 from lingbi.settings import Settings
-from lingbi.weights import lockfile, marker
-from lingbi.weights.checking import find_faults, told
-from lingbi.weights.failures import HubFailure
-from lingbi.weights.fetching import Order, fetch, hub_of, list_once
+from lingbi.weights import lockfile
+from lingbi.weights.fetch import Order, fetch, hub_of
 from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.lockfile import Lock, changed_code
+from lingbi.weights.hub import HubFailure
+from lingbi.weights.lockfile import CODE_SUFFIX, Lock, changed_code
 from lingbi.weights.progress import Progress, logged
-from lingbi.weights.shared import Record, warn_of_changed_code, warn_of_strange_code
+from lingbi.weights.verification import describe, find_faults, hash_file, reason_to_recheck, write_marker
 
 log = logging.getLogger("lingbi.weights")
 
 
 def ensure(found: Found, settings: Settings, progress: Progress, stop: threading.Event | None = None) -> None:
-    """Have the weights there and proven as far as they can be; makes no request where they are.
+    """Fetch the weights if they are missing, or verify them as far as possible; makes no request if they are right.
 
     Raises ConfigurationError, FetchError or CheckError.
     """
+    order = _order(found, settings)
     folder = WeightsFolder(found.path)
     with logged(progress):
         lock = folder.lock()
-        if lock is None and found.is_to_come:
+        if order and lock is None and not found.is_present:
             check_may_fetch(found, settings)
-            fetch(_order(found, settings), progress, stop)
+            fetch(order, progress, stop)
         else:
-            _check_present(found, folder, lock, settings, progress, stop)
+            _check_present(found, lock, settings, progress, stop)
     if is_own(found):
         folder.touch_used()
 
 
 def check_may_fetch(found: Found, settings: Settings) -> None:
-    """Raise ConfigurationError where weights are missing and are not to be fetched."""
+    """Raise ConfigurationError if the weights are missing and must not be fetched."""
     if found.is_to_come and settings.fetch == "never":
         raise ConfigurationError(
-            f"{found.hub_id} is not in {found.path}, and LINGBI_FETCH=never forbids to fetch it; fetch it elsewhere "
+            f"{found.hub_id} is not in {found.path}, and LINGBI_FETCH=never forbids fetching it; fetch it elsewhere "
             "and import it (scripts/weights import), or set LINGBI_FETCH=missing"
         )
 
 
 def check_on_hub(found: Found, settings: Settings) -> None:
-    """Raise ConfigurationError where weights are to be fetched and the hub knows no such model or revision.
+    """Raise ConfigurationError if the weights are missing and the hub knows no such model or revision.
 
-    A hub that does not answer is left to the fetch, which has patience.
+    If the hub does not answer, that is left to the fetch, which is patient.
     """
-    if not found.is_to_come or _order(found, settings).wanted():
+    order = _order(found, settings)
+    if order is None or found.is_present or order.required():
         return
     with contextlib.suppress(HubFailure):
-        list_once(hub_of(settings), found.hub_id, settings.hub_revision)
+        hub_of(settings).list_model(order.model, settings.hub_revision)
 
 
 def is_own(found: Found) -> bool:
-    """Whether a folder is lingbi's to write: under the models folder, no link, and writable for this user."""
+    """Whether lingbi may write to a folder: it is a model's own, not a link, and writable for this user."""
     return found.hub_id is not None and not found.path.is_symlink() and os.access(found.path, os.W_OK)
 
 
-def _order(found: Found, settings: Settings) -> Order:
-    return Order(found.hub_id, found.path, settings)
+def _order(found: Found, settings: Settings) -> Order | None:
+    """How to fetch a model, or None for a folder that belongs to no model of the hub."""
+    return None if found.hub_id is None else Order(found.hub_id, found.path, settings)
 
 
-def _check_present(found: Found, folder: WeightsFolder, lock: Lock | None, settings: Settings, progress, stop) -> None:
-    """Compare a folder with its own lock, or the operator's, or with the last start."""
-    record = Record(settings.state_dir, found.path)
-    wanted = _operators(settings, found, lock)
-    if wanted is None:
+def _check_present(
+    found: Found, lock: Lock | None, settings: Settings, progress: Progress, stop: threading.Event | None
+) -> None:
+    """Check a folder against its own lock or the operator's or, without one, against the last start."""
+    folder, record = WeightsFolder(found.path), Record(settings.state_dir, found.path)
+    required = _required(settings, found, lock)
+    if required is None:
         warn_of_changed_code(record)
         return
-    warn_of_strange_code(folder.path, wanted)
-    if any(marker.doubt(file, folder.path, wanted) is None for file in (folder.marker_file, record.marker_file)):
+    warn_of_unlocked_code(folder.path, required)
+    reasons = [reason_to_recheck(file, folder.path, required) for file in (folder.marker_file, record.marker_file)]
+    if None in reasons:
         return
-    log.info("full check of %s: %s", folder.path, marker.doubt(folder.marker_file, folder.path, wanted))
-    if is_own(found) and lock is not None and settings.fetch != "never":
-        fetch(_order(found, settings), progress, stop)  # checks everything, and fetches only what is wrong
+    log.info("full check of %s: %s", folder.path, reasons[0])
+    order = _order(found, settings)
+    if order and is_own(found) and lock is not None and settings.fetch != "never":
+        fetch(order, progress, stop)  # checks everything, and fetches only what is wrong
         return
-    faults = find_faults(folder.path, wanted.entries, progress, stop)
+    faults = find_faults(folder.path, required.entries, progress, stop)
     if faults:
-        raise CheckError(f"{folder.path} is not what its lock says: {told(faults)}; fetch the model again")
-    marker.write(record.marker_file, folder.path, wanted, written_now=False)
+        raise CheckError(f"{folder.path} does not match its lock: {describe(faults)}; fetch the model again")
+    write_marker(record.marker_file, folder.path, required, written_now=False)
 
 
-def _operators(settings: Settings, found: Found, lock: Lock | None) -> Lock | None:
-    """The lock that counts: the operator's where there is one. Raises where the folder's own contradicts it."""
+def _required(settings: Settings, found: Found, lock: Lock | None) -> Lock | None:
+    """The lock to check against: the operator's if there is one. Raises if the folder's own lock contradicts it."""
     if settings.weights_lock is None:
         return lock
     if not settings.weights_lock.exists():
         log.warning(
-            "LINGBI_WEIGHTS_LOCK=%s: there is no such file, so %s, which is there already, is not held to it; mend the "
-            "path, or write the file with `scripts/weights lock`",
+            "LINGBI_WEIGHTS_LOCK=%s: there is no such file, so %s, which is already there, is not checked against it; "
+            "correct the path, or write the file with `scripts/weights lock`",
             settings.weights_lock,
             found.path,
         )
         return lock
-    wanted = lockfile.read(settings.weights_lock)
-    if lock is not None and lock.digest != wanted.digest:
-        code = changed_code(lock, wanted)
+    required = lockfile.read(settings.weights_lock)
+    if lock is not None and lock.digest != required.digest:
+        code = changed_code(lock, required)
         names = f" REMOTE CODE differs: {', '.join(code)}." if code else ""
         raise ConfigurationError(
-            f"{found.path} holds other bytes ({lock.digest[:12]}) than {settings.weights_lock} asks for "
-            f"({wanted.digest[:12]}).{names} Bring it to the lock with scripts/fetch --update, or serve another folder"
+            f"{found.path} holds other bytes (digest {lock.digest[:12]}) than {settings.weights_lock} requires "
+            f"({required.digest[:12]}).{names} Update it to the lock with scripts/fetch --update, "
+            "or serve another folder"
         )
-    return wanted
+    return required
+
+
+class Record:
+    """What this server remembers about one folder: a marker, and the hashes of its remote code."""
+
+    def __init__(self, state_dir: Path, folder: Path):
+        self.folder = folder.resolve()
+        name = sha256(str(self.folder).encode()).hexdigest()[:16]
+        self.marker_file = state_dir / "weights" / f"{name}.marker.json"
+        self.code_file = state_dir / "weights" / f"{name}.code.json"
+
+    def changed_code(self) -> list[str]:
+        """Names of remote code that has changed since the last use; remembers what it is now."""
+        code = {path.name: hash_file(path) for path in sorted(self.folder.glob(f"*{CODE_SUFFIX}"))}
+        before: dict[str, str] = json.loads(self.code_file.read_text()) if self.code_file.exists() else code
+        if code != before or not self.code_file.exists():
+            write_text(self.code_file, json.dumps(code, indent=1))
+        return sorted(path for path in before | code if before.get(path) != code.get(path))
+
+
+def warn_of_changed_code(record: Record) -> None:
+    """Log, conspicuously, which remote code has changed since the last start."""
+    for path in record.changed_code():
+        log.warning(
+            "REMOTE CODE CHANGED: %s has changed since the last start, and this server executes it. "
+            "Read it, or serve with a lock file (LINGBI_WEIGHTS_LOCK)",
+            record.folder / path,
+        )
+
+
+def warn_of_unlocked_code(folder: Path, lock: Lock) -> None:
+    """Log, conspicuously, which remote code is in the folder and not in the lock."""
+    known = {entry.path for entry in lock.entries}
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(CODE_SUFFIX) and name not in known):
+        log.warning(
+            "REMOTE CODE NOT IN THE LOCK: nothing verifies %s. Remove it, or read it before you serve this folder",
+            folder / name,
+        )

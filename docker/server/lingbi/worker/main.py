@@ -1,17 +1,18 @@
 """One worker process: one copy of the model, served over HTTP on its own port."""
 
 import asyncio
-import contextlib
-import gc
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from functools import partial
 
+from lingbi import planner
 from lingbi.engine.turbomind.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
+from lingbi.garbage import keep_from_collector, uncollected
 from lingbi.http.auth import ensure_keys
 from lingbi.http.readiness import (
     FAILED,
@@ -22,26 +23,20 @@ from lingbi.http.readiness import (
     READY,
     WEDGED,
     Readiness,
-    ask_probe,
 )
-from lingbi.logs import adopt, configure
+from lingbi.logs import configure
 from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import CPU, TURBOMIND, choose_engine, emptied, find_gpus
-from lingbi.model.resolve import choose_model
-from lingbi.model.sizing import Fit, fit_when_free
+from lingbi.model.gpus import CPU, TURBOMIND, emptied, find_gpus, look_at
+from lingbi.model.host_memory import available_mib, fit_on_cpu
+from lingbi.model.sizing import fit_when_free
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
-from lingbi.weights.start import check_may_fetch, ensure
+from lingbi.weights.start import ensure
 from lingbi.worker.restarts import Restarts
-from lingbi.worker.watchdog import Watchdog
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
-CPU_INSTANCES = 64  # handles of the CPU engine; its own limit of answers is cpu_sequences
 GIVE_UP_MARGIN_S = 10
-# Python's own 5 ms are as long as a token takes, and a picture's way to the engine leads through several threads. On a
-# GPU only: whoever waits wakes as often, which costs a CPU engine's cores.
-THREAD_TURN_S = 1e-4
 WEDGED_STATUS = 1
 
 
@@ -70,16 +65,15 @@ class Worker:
 
         gpus = find_gpus()
         self.settings = settings
-        self.choice = choose_engine(settings.engine, gpus)
         # By what the cards hold at all: what is on one just now may be a worker that ends.
-        self.found = choose_model(settings, self.choice.engine, emptied(gpus), settings.workers or len(gpus))
-        check_may_fetch(self.found, settings)
-        name = self.found.served_name if self.found.is_to_come else inspect(self.found.path).served_name
+        self.choice, self.found = planner.choose(settings, emptied(gpus))
+        name = (planner.identify(self.found) or self.found).served_name
         ensure_keys(settings.hashed_key_file(), settings.key_file())
         self.exit_status = 0
         if self.choice.engine == TURBOMIND:
             # lmdeploy's encoder is fixed to cuda:0, so a worker sees its own GPU only.
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[settings.worker % len(gpus)].device
+            self.device = gpus[settings.worker % len(gpus)].device
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.device
             share_one_heap()
         readiness = Readiness(name, self.choice.engine, self.choice.reason)
         self.service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
@@ -111,7 +105,7 @@ class Worker:
             self.server.is_up.wait()
             self._prepare()
             self.readiness.enter(LOADING)
-            engine = build_engine(self.folder, self.settings, self.readiness.fit, self._after_vision)
+            engine = self._build()
             self.readiness.enter(PROBING)
             self._probe(engine)
             keep_from_collector()
@@ -128,39 +122,50 @@ class Worker:
         ensure(self.found, self.settings, self.readiness.weights)
         self.folder: ModelFolder = inspect(self.found.path)
         if self.choice.engine == TURBOMIND:
-            self.readiness.fit = fit_when_free(self.folder, lambda: find_gpus()[0], self.settings)
-            log.info("GPU memory: %s", self.readiness.fit)
+            self.readiness.fit = fit_when_free(self.folder, partial(look_at, self.device), self.settings)
+        else:
+            self.readiness.fit = fit_on_cpu(self.folder, available_mib(), self.settings)
+        log.info("memory: %s", self.readiness.fit)
         facts = {"model": self.folder.served_name, "engine": self.choice.engine}
-        fit = self.readiness.fit
-        session_len = fit.session_len if fit else self.settings.session_len or self.folder.session_len
-        self.service.metrics.model.info(facts | {"session_len": str(session_len)})
+        self.service.metrics.model.info(facts | {"session_len": str(self.readiness.fit.session_len)})
 
-    def _after_vision(self) -> None:
-        from lingbi.engine.turbomind import uploads
+    def _build(self):
+        with uncollected():
+            from lingbi.engine.build import build_engine
+            from lingbi.engine.local import EngineNeeds
 
-        self.readiness.enter(LOADING_MODEL)
-        uploads.on_weights = self.readiness.weights_loaded
+        readiness = self.readiness
+        needs = EngineNeeds(
+            self.folder,
+            self.settings,
+            readiness.fit,
+            on_vision_loaded=lambda: readiness.enter(LOADING_MODEL),
+            on_weights=readiness.weights_loaded,
+        )
+        return build_engine(needs)
 
     def _probe(self, engine) -> None:
         future = asyncio.run_coroutine_threadsafe(self._serve(engine), self.server.loop)
         self.readiness.probe = future.result(self.settings.load_timeout_s)
 
     async def _serve(self, engine) -> dict:
-        is_cpu = self.choice.engine == CPU
-        settings = self.settings
-        running = settings.cpu_sequences if is_cpu else self.readiness.fit.max_batch_size
-        self.service.take_engine(engine, running, settings.cpu_kept_sessions if is_cpu else settings.kept_sessions)
-        if is_cpu:
-            engine.engine.on_turn = self.service.vitals.model.beat
-        capacity = settings.cpu_sequences * engine.session_len if is_cpu else self.readiness.fit.cache_tokens
-        self.service.metrics.kv_capacity.set(capacity)
+        is_cpu, fit, kept_sessions = self.choice.engine == CPU, self.readiness.fit, self.settings.kept_sessions
+        self.service.take_engine(engine, fit.max_batch_size, fit.kept_sessions if is_cpu else kept_sessions)
+        self.service.metrics.kv_capacity.set(fit.cache_tokens)
+        hd_num = self.settings.hd_num if self.folder.is_tiled else None
+        self.readiness.prompt = self.service.generator.prompt_facts() | {"hd_num": hd_num}
+        log.info("prompts in the form %(form)s, %(template_tokens)d tokens around a picture", self.readiness.prompt)
+        from lingbi.worker.probe import ask_probe
+
         probe = await ask_probe(self.service, self.folder.is_demo)
         if not is_cpu:  # where the template's words cost as much as an answer to some, and sessions are few
             await self.service.generator.prime()
-            touch_ahead(settings.kept_sessions, engine.vl_encoder.model.feature_bytes)
+            touch_ahead(kept_sessions, engine.vl_encoder.model.feature_bytes)
         return probe
 
     def _watch(self) -> None:
+        from lingbi.worker.watchdog import Watchdog
+
         self.watchdog = Watchdog(
             self.service,
             self.server.loop,
@@ -191,61 +196,6 @@ class Worker:
         # Let whoever watches /ready read why, before supervisor starts the next try.
         time.sleep(FAILURE_SHOWN_S)
         self.server.should_exit = True
-
-
-def build_engine(folder: ModelFolder, settings: Settings, fit: Fit | None = None, after_vision=lambda: None):
-    """lmdeploy's VLAsyncEngine for a model folder, on the engine that the machine gets (see hook.py).
-
-    fit: its settings on a GPU, None on the CPU; after_vision is called when the vision tower is loaded, before the
-    language model is.
-    """
-    with uncollected():
-        from lmdeploy.messages import TurbomindEngineConfig
-        from lmdeploy.serve.vl_async_engine import VLAsyncEngine
-        from lmdeploy.utils import get_logger
-
-        from lingbi.engine import patches
-
-    # lmdeploy logs whole prompts at INFO; people's questions do not belong in a log.
-    os.environ.setdefault("TM_LOG_LEVEL", "INFO" if settings.log_level == "DEBUG" else "ERROR")
-    logger = get_logger("lmdeploy")
-    logger.setLevel("DEBUG" if settings.log_level == "DEBUG" else "WARNING")
-    adopt(logger)
-    config = TurbomindEngineConfig(session_len=settings.session_len or folder.session_len, max_batch_size=CPU_INSTANCES)
-    if fit:
-        from lingbi.engine.turbomind.workspaces import shrink_reserves
-
-        shrink_reserves()
-        sys.setswitchinterval(THREAD_TURN_S)
-        config = TurbomindEngineConfig(
-            session_len=fit.session_len,
-            max_batch_size=fit.max_batch_size,
-            quant_policy=int(fit.quant_policy),
-            max_prefill_token_num=fit.prefill_tokens,
-        )
-        # TurboMind takes 1 and more as a number of blocks; the config's own check knows shares only.
-        config.cache_max_entry_count = float(fit.blocks)
-    patches.after_vision = after_vision
-    return VLAsyncEngine(os.fspath(folder.path), backend_config=config)
-
-
-@contextlib.contextmanager
-def uncollected():
-    """No garbage collection in the block: what an import makes stays, and every full one looks at all of it again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def keep_from_collector() -> None:
-    """Take what is there now out of Python's garbage collection.
-
-    A full one looks at some 270 000 objects of the libraries, and meanwhile no stream moves.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def exit_now(status: int) -> None:

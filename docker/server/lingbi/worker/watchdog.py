@@ -10,8 +10,9 @@ import time
 
 import pynvml
 
-from lingbi.http.readiness import GPU_GONE, READY, ask_probe
+from lingbi.http.readiness import GPU_GONE, READY
 from lingbi.model.gpus import find_gpus
+from lingbi.worker.probe import ask_probe
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0

@@ -45,9 +45,16 @@ def _skeleton(model_path: str) -> torch.nn.Module:
 
 
 class CpuVisionModel(Xcomposer2VisionModel):
-    """lmdeploy's picture path (resize, normalise, tower, projection) over the CPU's one model."""
+    """lmdeploy's picture path (resize, normalise, tower, projection) over the CPU's one model.
+
+    hd_num: tiles that 4khd cuts an image into at most.
+    """
 
     max_batch = 4  # more at once would only make the first wait
+
+    def __init__(self, model_path: str, hd_num: int):
+        self.hd_num = hd_num
+        super().__init__(model_path, device="cpu")
 
     def build_model(self) -> None:
         self.model = load_checkpoint(self.model_path)
@@ -57,7 +64,7 @@ class CpuVisionModel(Xcomposer2VisionModel):
             with add_sys_path(self.model_path):
                 from ixc_utils import HD_transform
             self.HD_transform = HD_transform
-            self._forward_func = self._forward_4khd_7b
+            self._forward_func = self._forward_tiled
 
     def prepare(self, image):
         """The picture as `forward` takes it: 4khd's own code forgets to make it RGB."""
@@ -66,6 +73,16 @@ class CpuVisionModel(Xcomposer2VisionModel):
     def forward(self, images: list) -> list:
         """Features of RGB pictures: a list of float32 [tokens, hidden] (numpy has no bfloat16)."""
         return [features.float() for features in super().forward(images)]
+
+    def _forward_tiled(self, images: list) -> list:
+        """As lmdeploy's own, which cuts every image into at most 25 tiles."""
+        return [self._tiled(self.HD_transform(image, hd_num=self.hd_num)) for image in images]
+
+    def _tiled(self, image) -> torch.Tensor:
+        """[tokens, hidden] of an image that is whole tiles."""
+        pixels = self.model.vis_processor(image)[None].half()
+        embedded, _ = self.model.vit([pixels], self.model.plora_glb_GN, self.model.plora_sub_GN)
+        return self.model.vision_proj(embedded).squeeze()
 
 
 def _match_dtype(projection, inputs):

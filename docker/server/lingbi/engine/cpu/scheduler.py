@@ -17,8 +17,13 @@ import torch
 from lmdeploy.messages import EngineOutput, GenerationConfig, ResponseType
 from lmdeploy.tokenizer import Tokenizer
 
+from lingbi.engine.cpu.agreement import check_agreement
+from lingbi.engine.cpu.cache import KvCache
 from lingbi.engine.cpu.checkpoint import load_checkpoint
+from lingbi.engine.cpu.decoder import Decoder
 from lingbi.engine.cpu.sampling import DEFAULT_SEED, Sampling, next_token
+from lingbi.engine.progress import PromptProgress
+from lingbi.model.folder import inspect
 
 log = logging.getLogger(__name__)
 
@@ -27,40 +32,50 @@ log = logging.getLogger(__name__)
 class Sequence:
     """One answer in the making.
 
-    prompt: embeddings [1, tokens, hidden] of what the session does not hold; picture_mask: bool [1, tokens];
-    ids: what it holds, prompt and answer; emit: takes each EngineOutput, or the exception that ended the answer.
+    prompt: embeddings [tokens, hidden] of what the session does not hold; image_mask: bool [tokens];
+    ids: what it holds, prompt and answer; emit: takes each EngineOutput and PromptProgress, or the exception that
+    ended the answer; cache: of the session.
     """
 
     session_id: int
-    prompt: torch.Tensor
+    prompt: torch.Tensor | None
     image_mask: torch.Tensor
     ids: list
     sampling: Sampling
     max_new_tokens: int
     emit: callable
     rng: random.Random
-    cache: tuple = None
-    cached_tokens: int = 0
+    cache: KvCache
     keep: bool = False
     cancelled: bool = False
     answer: list = field(default_factory=list)
     logprobs: list = field(default_factory=list)
 
+    def __post_init__(self):
+        self.prompt_tokens = len(self.prompt)
+
 
 class CpuEngine:
-    """Engine object as AsyncEngine expects it: `tokenizer` and `create_instance`."""
+    """Engine object as AsyncEngine expects it: `tokenizer` and `create_instance`.
+
+    threads: 0 leaves torch's own number; sequences: answers that advance in turn; prefill_tokens: of a chunk.
+    Raises StartError for a folder whose own code computes another model.
+    """
 
     def __init__(self, model_path: str, stop_words: list, threads: int, sequences: int, prefill_tokens: int):
         torch.set_num_threads(threads or torch.get_num_threads())
         self.model = load_checkpoint(model_path)
+        folder = inspect(model_path)
+        self.decoder = Decoder(self.model, folder.is_tiled)
+        with torch.inference_mode():
+            check_agreement(self.model, self.decoder, str(folder.path))
         self.tokenizer = Tokenizer(model_path)
         self.stop_ids = [token for word in stop_words for token in self.tokenizer.indexes_containing_token(word)]
         self.prefill_tokens = prefill_tokens
         self.max_active = sequences
         self.waiting = deque()
         self.active = []
-        self.sessions = {}
-        self.on_turn = lambda: None  # a prompt of many turns gives no output, and still gets on
+        self.sessions: dict[int, tuple[KvCache, list]] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="cpu-engine", daemon=True).start()
 
@@ -90,7 +105,6 @@ class CpuEngine:
                 self._admit()
                 for sequence in list(self.active):
                     self._turn(sequence)
-                    self.on_turn()
 
     def _admit(self) -> None:
         with self._changed:
@@ -110,18 +124,20 @@ class CpuEngine:
         if is_done:
             self.active.remove(sequence)
             if sequence.keep:
-                self.sessions[sequence.session_id] = (sequence.cache, sequence.ids[: sequence.cached_tokens])
+                self.sessions[sequence.session_id] = (sequence.cache, sequence.ids[: sequence.cache.tokens])
             sequence.emit(_output(sequence, ResponseType.FINISH))
         elif sequence.answer:
             sequence.emit(_output(sequence, ResponseType.SUCCESS))
+        else:
+            sequence.emit(PromptProgress(sequence.prompt_tokens - len(sequence.prompt), sequence.prompt_tokens))
 
     def _advance(self, sequence: Sequence) -> bool:
         """Do one turn; True when the answer is complete."""
         if sequence.max_new_tokens < 1:
             return True
         if sequence.prompt is None:
-            last = torch.tensor([sequence.answer[-1:]])
-            logits = self._forward(sequence, self.model.model.tok_embeddings(last), torch.zeros(1, 1, dtype=torch.bool))
+            last = self.model.model.tok_embeddings(torch.tensor(sequence.answer[-1:]))
+            logits = self.decoder(last, torch.zeros(1, dtype=torch.bool), sequence.cache)
         else:
             logits = self._prefill(sequence)
             if sequence.prompt is not None:
@@ -137,25 +153,13 @@ class CpuEngine:
         return len(sequence.answer) >= sequence.max_new_tokens
 
     def _prefill(self, sequence: Sequence) -> torch.Tensor:
+        """Compute one chunk of a prompt; logits [vocabulary] after its last token."""
         size = self.prefill_tokens
-        logits = self._forward(sequence, sequence.prompt[:, :size], sequence.image_mask[:, :size])
-        rest = sequence.prompt[:, size:]
-        sequence.image_mask = sequence.image_mask[:, size:]
-        sequence.prompt = rest if rest.shape[1] else None
+        logits = self.decoder(sequence.prompt[:size], sequence.image_mask[:size], sequence.cache)
+        rest = sequence.prompt[size:]
+        sequence.image_mask = sequence.image_mask[size:]
+        sequence.prompt = rest if len(rest) else None
         return logits
-
-    def _forward(self, sequence: Sequence, embeddings: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
-        """Logits [vocabulary] after the last of the embeddings [1, tokens, hidden]."""
-        sequence.cached_tokens += embeddings.shape[1]
-        output = self.model(
-            inputs_embeds=embeddings,
-            im_mask=image_mask,
-            attention_mask=torch.ones(1, sequence.cached_tokens, dtype=torch.long),
-            past_key_values=sequence.cache,
-            use_cache=True,
-        )
-        sequence.cache = output.past_key_values
-        return output.logits[0, -1]
 
 
 def _output(sequence: Sequence, status: ResponseType) -> EngineOutput:
@@ -169,15 +173,19 @@ class CpuInstance:
     def __init__(self, engine: CpuEngine):
         self.engine = engine
 
-    async def async_stream_infer(self, session_id: int, input_ids: list, **options):
-        """Yield an EngineOutput (ids so far) for every token; see TurboMindInstance.async_stream_infer."""
+    async def async_stream_infer(self, session_id: int, input_ids: list, with_progress: bool = False, **options):
+        """Yield an EngineOutput (ids so far) for every token; see TurboMindInstance.async_stream_infer.
+
+        with_progress: a PromptProgress too, for every chunk of the prompt but the last.
+        """
         outputs = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._submit(session_id, input_ids, lambda item: loop.call_soon_threadsafe(outputs.put_nowait, item), **options)
         while True:
             output = _raise_or(await outputs.get())
-            yield output
-            if output.status is ResponseType.FINISH:
+            if with_progress or not isinstance(output, PromptProgress):
+                yield output
+            if is_last(output):
                 return
 
     def stream_infer(self, session_id: int, input_ids: list, **options):
@@ -189,8 +197,9 @@ class CpuInstance:
         self._submit(session_id, input_ids, outputs.put, **options)
         while True:
             output = _raise_or(outputs.get())
-            yield output
-            if output.status is ResponseType.FINISH:
+            if not isinstance(output, PromptProgress):
+                yield output
+            if is_last(output):
                 return
 
     def cancel(self, session_id: int) -> None:
@@ -223,8 +232,8 @@ class CpuInstance:
         if gen_config.stop_words is None:
             gen_config.stop_words = engine.stop_ids
         prompt, image_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
-        cache, kept_ids = (None, []) if sequence_start else step_back(engine.sessions[session_id], step)
-        engine.sessions.pop(session_id, None)
+        kept = engine.sessions.pop(session_id, None)
+        cache, kept_ids = (engine.decoder.new_cache(), []) if sequence_start else step_back(kept, step)
         seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
         engine.submit(
             Sequence(
@@ -237,21 +246,23 @@ class CpuInstance:
                 emit=emit,
                 rng=random.Random(seed),
                 cache=cache,
-                cached_tokens=len(kept_ids),
                 keep=not sequence_end,
             )
         )
 
 
 def step_back(kept: tuple, step: int) -> tuple:
-    """(cache, ids) of what a session has kept, cut to its first `step` tokens; 0: all.
-
-    A cache is a pair of tensors [1, heads, tokens, width] for every layer.
-    """
+    """(cache, ids) of what a session has kept, cut to its first `step` tokens; 0: all."""
     cache, ids = kept
     if not step or step >= len(ids):
         return kept
-    return tuple(tuple(part[:, :, :step] for part in layer) for layer in cache), ids[:step]
+    cache.cut(step)
+    return cache, ids[:step]
+
+
+def is_last(output) -> bool:
+    """Whether an engine's output ends its answer."""
+    return not isinstance(output, PromptProgress) and output.status is ResponseType.FINISH
 
 
 def _raise_or(output):
@@ -260,12 +271,12 @@ def _raise_or(output):
     return output
 
 
-def embed(model, input_ids: list, features: list = None, ranges: list = None) -> tuple:
-    """Prompt embeddings [1, tokens, hidden] with the pictures' features put in, and their mask."""
+def embed(model, input_ids: list, features: list | None = None, ranges: list | None = None) -> tuple:
+    """Prompt embeddings [tokens, hidden] with the images' features put in, and their mask, bool [tokens]."""
     with torch.inference_mode():
-        prompt = model.model.tok_embeddings(torch.tensor([input_ids]))
-        image_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)
+        prompt = model.model.tok_embeddings(torch.tensor(input_ids))
+        image_mask = torch.zeros(len(input_ids), dtype=torch.bool)
         for feature, (begin, end) in zip(features or (), ranges or (), strict=False):
-            prompt[0, begin:end] = torch.as_tensor(feature).to(prompt.dtype)
-            image_mask[0, begin:end] = True
+            prompt[begin:end] = torch.as_tensor(feature).to(prompt.dtype)
+            image_mask[begin:end] = True
     return prompt, image_mask

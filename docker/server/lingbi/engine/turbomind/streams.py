@@ -24,6 +24,7 @@ def woken_streams(module) -> None:
         stop=False,
         gen_config=None,
         stream_output=False,
+        with_progress=False,  # a prompt takes so short on a GPU that nobody would see it
         **kwargs,
     ):
         newest = Newest(asyncio.get_running_loop())

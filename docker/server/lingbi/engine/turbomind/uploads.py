@@ -5,11 +5,14 @@ the tensors up on one CPU thread and copies them from there. Here they are mappe
 several threads, some ahead of their turn, and are cut up there.
 """
 
+import contextlib
 import logging
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -24,8 +27,20 @@ STAGING_BYTES = 32 << 20  # pinned host memory of each uploader
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
-def on_weights(done_bytes: int, all_bytes: int) -> None:
-    """Called as the language model goes to the GPU; a worker puts its own in place, to tell its progress."""
+_listener: ContextVar[Callable[[int, int], None]] = ContextVar("listener", default=lambda done, all_bytes: None)
+
+
+@contextlib.contextmanager
+def watched(listener: Callable[[int, int], None]):
+    """Within: listener is called with (bytes done, bytes in all) as a language model goes to the GPU.
+
+    lmdeploy makes its readers itself, far below the call that starts a load: nothing can be handed to them.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 def mapped_readers(module) -> None:
@@ -36,7 +51,7 @@ def mapped_readers(module) -> None:
         for name in self.ckpt_files:
             tensors |= read_mapped(Path(self.ckpt_path) / name)
         if getattr(self, "is_exporting", False):
-            tensors = Uploads(tensors)
+            tensors = Uploads(tensors, _listener.get())
         yield self.Reader(tensors, {}, True, self.model_info())
 
     module.Xcomposer2Model.get_mgrs = get_mgrs
@@ -64,7 +79,8 @@ def exported_from_gpu(module) -> None:
 class Uploads(dict):
     """Tensors by name that are on the GPU when they are asked for, each once, in about the order of the layers."""
 
-    def __init__(self, tensors: dict):
+    def __init__(self, tensors: dict, on_weights: Callable[[int, int], None]):
+        self._on_weights = on_weights
         super().__init__(sorted(tensors.items(), key=lambda item: _turn(item[0])))
         self._names = deque(name for name in self if not name.startswith(("vit.", "vision_proj.", "plora_")))
         self._all_bytes = sum(dict.__getitem__(self, name).nbytes for name in self._names)
@@ -81,7 +97,7 @@ class Uploads(dict):
             return self._upload(tensor)
         self._ahead_bytes -= tensor.nbytes
         self._done_bytes += tensor.nbytes
-        on_weights(self._done_bytes, self._all_bytes)
+        self._on_weights(self._done_bytes, self._all_bytes)
         return job.result()
 
     def get(self, name: str, default=None):

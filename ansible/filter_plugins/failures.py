@@ -1,0 +1,30 @@
+"""What a task that failed said, as people are told it."""
+
+
+def fault(result):
+    """What a failed task says, in a sentence: of a loop's first failed item where it was a loop."""
+    failed = next((item for item in result.get("results", []) if item.get("failed")), result)
+    wrong = [line for line in failed.get("stderr_lines", []) if line.startswith(("FAIL", "error"))]
+    return "; ".join(wrong) or failed.get("msg") or "a task failed"
+
+
+def last_words(result):
+    """The last lines that the containers, or a failed command, wrote."""
+    failed = next((item for item in result.get("results", []) if item.get("failed")), result)
+    return failed.get("log") or failed.get("stdout_lines", []) + failed.get("stderr_lines", [])
+
+
+def first_line(text):
+    """The first line of a text that says anything."""
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
+
+
+class FilterModule:
+    """Ansible's way to find filters."""
+
+    def filters(self):
+        return {
+            "lingbi_fault": fault,
+            "lingbi_last_words": last_words,
+            "lingbi_first_line": first_line,
+        }

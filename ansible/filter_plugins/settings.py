@@ -1,0 +1,80 @@
+"""What an inventory may say: its variables, their values, and the settings of the programs. All pure."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import yaml
+
+PREFIX = "lingbi_"
+INTERNAL = "lingbi_run_"  # what the playbooks themselves set
+
+
+def unknown_variables(names, known):
+    """Sentences for variables with lingbi's prefix that are none of lingbi's."""
+    wrong = sorted(name for name in names if name.startswith(PREFIX) and name not in known and not is_own(name))
+    return [f"{name}: there is no such variable; {schema.remedy(name, known)}" for name in wrong]
+
+
+def is_own(name):
+    """Whether a variable is set by the playbooks."""
+    return name.startswith(INTERNAL)
+
+
+def _beside(path):
+    """A module of this repository that Ansible's own path does not lead to."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).resolve().parents[2] / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+schema = _beside("host/schema.py")
+SETTINGS_OF = {  # variable: (parts that declare them, services that get them, the role whose environment has the rest)
+    "lingbi_settings": (["server"], ["server", "weights"], "server"),
+    "lingbi_gateway_settings": (["gateway", "page"], ["gateway", "ui"], "gateway"),
+}
+
+
+def value_faults(values):
+    """Sentences for values that no type tells from right ones."""
+    faults = []
+    if not isinstance(values["version"], str):
+        faults.append(f"lingbi_version: {values['version']} is a number, and 1.10 would be 1.1; put it in quotes")
+    if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|100%", str(values["serial"])):
+        faults.append(f"lingbi_serial: {values['serial']} is neither a number of hosts nor a part, as in 2 or 10%")
+    return faults
+
+
+def setting_faults(given, variable, repository):
+    """Sentences for names in lingbi_settings or lingbi_gateway_settings that are no settings, or not an inventory's."""
+    parts, services, role = SETTINGS_OF[variable]
+    declared = {setting.name for setting in schema.declared(*parts)}
+    fixed = fixed_settings(Path(repository), services, role)
+    faults = [f"{name}: the playbooks set it; leave it out" for name in sorted(set(given) & fixed)]
+    unknown = sorted(set(given) - declared - fixed)
+    return [
+        f"{variable}: {fault}"
+        for fault in faults + [f"{name}: no such setting; {schema.remedy(name, declared)}" for name in unknown]
+    ]
+
+
+def fixed_settings(repository, services, role):
+    """Names whose values the compose file or the role gives; another one would be lost, or two would stand there."""
+    compose = yaml.safe_load((repository / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    rendered = yaml.safe_load((repository / f"ansible/roles/{role}/vars/main.yml").read_text(encoding="utf-8"))
+    given = {
+        name: str(value) for service in services for name, value in compose[service].get("environment", {}).items()
+    }
+    return {name for name, value in given.items() if f"${{{name}" not in value} | set(rendered[f"{role}_environment"])
+
+
+class FilterModule:
+    """Ansible's way to find filters."""
+
+    def filters(self):
+        return {
+            "lingbi_unknown_variables": unknown_variables,
+            "lingbi_setting_faults": setting_faults,
+            "lingbi_value_faults": value_faults,
+        }

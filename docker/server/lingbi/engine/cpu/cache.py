@@ -1,0 +1,55 @@
+"""The KV cache of one sequence on a CPU: grown by steps, never copied for a token, cut by forgetting a length."""
+
+import torch
+
+GROWTH_TOKENS = 512  # a cache grows by this, or by a quarter of itself where that is more
+
+
+class KvCache:
+    """Keys and values of every layer, each [kv heads, room, head_dim], of which the first `tokens` are held."""
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype):
+        self.tokens = 0
+        self._layers = [
+            (torch.empty(kv_heads, 0, head_dim, dtype=dtype), torch.empty(kv_heads, 0, head_dim, dtype=dtype))
+            for _ in range(layers)
+        ]
+
+    @property
+    def room(self) -> int:
+        """Tokens that fit without growing."""
+        return self._layers[0][0].shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory taken."""
+        return sum(part.nbytes for layer in self._layers for part in layer)
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple:
+        """Write new tokens of a layer behind those held; returns (keys, values) of all, [kv heads, all tokens, head_dim].
+
+        They count as held once every layer has them: see `advance`.
+        """
+        end = self.tokens + keys.shape[1]
+        if end > self._layers[layer][0].shape[1]:
+            self._layers[layer] = tuple(_grown(part, self.tokens, end) for part in self._layers[layer])
+        held_keys, held_values = self._layers[layer]
+        held_keys[:, self.tokens : end] = keys
+        held_values[:, self.tokens : end] = values
+        return held_keys[:, :end], held_values[:, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens as held that every layer has appended."""
+        self.tokens += tokens
+
+    def cut(self, tokens: int) -> None:
+        """Keep the first tokens only."""
+        self.tokens = min(self.tokens, tokens)
+
+
+def _grown(part: torch.Tensor, held: int, needed: int) -> torch.Tensor:
+    """A larger tensor with the tokens held so far."""
+    kv_heads, room, head_dim = part.shape
+    larger = torch.empty(kv_heads, max(needed, room + max(GROWTH_TOKENS, room // 4)), head_dim, dtype=part.dtype)
+    larger[:, :held] = part[:, :held]
+    return larger

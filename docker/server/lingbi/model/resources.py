@@ -1,0 +1,24 @@
+"""What a machine has for models: its GPUs and its host memory."""
+
+from dataclasses import dataclass
+
+from lingbi.model.gpus import emptied, find_gpus
+from lingbi.model.host_memory import available_mib, whole_mib
+
+
+@dataclass(frozen=True)
+class Resources:
+    """gpus: each a Gpu that this process may use; host_mib: MiB of host memory for new processes."""
+
+    gpus: list
+    host_mib: int
+
+
+def find_resources() -> Resources:
+    """What is here now, beside what runs."""
+    return Resources(find_gpus(), available_mib())
+
+
+def unoccupied(found: Resources) -> Resources:
+    """The same machine with nothing else running on it."""
+    return Resources(emptied(found.gpus), whole_mib())

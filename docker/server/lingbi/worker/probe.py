@@ -1,0 +1,78 @@
+"""The real image question that makes a worker ready, and that the watchdog asks again."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lingbi.engine.generation import Generator
+from lingbi.engine.progress import PromptProgress
+from lingbi.engine.prompts import Prompt
+from lingbi.errors import StartError
+from lingbi.http.protocol import ChatRequest
+from lingbi.http.readiness import PROBE_QUESTION, probe_messages
+from lingbi.http.sampling_options import engine_options
+from lingbi.http.service import Service
+from lingbi.images import scenes
+from lingbi.images.loader import ImageDoor, image_urls
+
+PROBE_TOKENS = 32
+PROBE_SCENE = scenes.Scene((scenes.Thing("red", "circle"),))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question and its greedy answer: the prompt, the answer's text and tokens, and the seconds that both took."""
+
+    prompt: Prompt
+    text: str
+    token_ids: list
+    seconds: float
+
+
+async def ask_greedily(
+    generator: Generator,
+    images: ImageDoor,
+    messages: list,
+    tokens: int,
+    on_prompt: Callable[[PromptProgress], None] = lambda progress: None,
+) -> Answered:
+    """Ask on the way that requests take, with images encoded anew; at most so many tokens of answer.
+
+    messages: of the chat API; on_prompt: called as the prompt is computed. Raises what a request may raise.
+    """
+    start = time.monotonic()
+    request = ChatRequest(model="", messages=messages, temperature=0)
+    fetched = images.fetched(image_urls(request.messages))
+    prompt = await generator.chat_prompt(request.messages, fetched, is_fresh=True)
+    answer = await generator.start(prompt, engine_options(request, tokens, generator.engine.stop_words, None))
+    text = ""
+    try:
+        async for step in answer:
+            if step.prompt:
+                on_prompt(step.prompt)
+            text += step.text
+    finally:
+        answer.close()
+    return Answered(prompt, text, answer.token_ids, time.monotonic() - start)
+
+
+async def ask_probe(service: Service, is_demo: bool) -> dict:
+    """Ask the probe's question. Returns {"seconds", "tokens"}.
+
+    Raises StartError when the answer is empty or, from the demo model, wrong.
+    """
+    messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
+    on_prompt = service.readiness.probe_computed
+    answered = await ask_greedily(service.generator, service.images, messages, PROBE_TOKENS, on_prompt)
+    judge(answered, is_demo)
+    service.vitals.prove()
+    return {"seconds": round(answered.seconds, 3), "tokens": len(answered.token_ids)}
+
+
+def judge(answered: Answered, is_demo: bool) -> None:
+    """Raise StartError for an answer that proves nothing, or that is wrong where it can be judged."""
+    if not answered.token_ids:
+        raise StartError("the model gave no answer to the image question of the probe")
+    fault = scenes.find_fault("things", PROBE_SCENE, answered.text) if is_demo else None
+    if fault:
+        raise StartError(f"the demo model answered the probe's image question wrongly: {fault}")

@@ -1,0 +1,50 @@
+"""The settings there are, from settings/schema.json, which scripts/settings makes from where they are declared.
+
+Ansible loads this file too, by its path: it imports nothing of host/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+FILE = Path(__file__).resolve().parents[1] / "settings/schema.json"
+
+
+class Setting(NamedTuple):
+    """One setting. part: server, page, gateway or deployment; default: as in the environment, None where it has none;
+    is_fixed: the containers fix it, so that .env cannot."""
+
+    name: str
+    part: str
+    default: str | None
+    help: str
+    is_fixed: bool
+
+
+def declared(*parts: str) -> list[Setting]:
+    """The settings of some parts, or of all, in the order in which they are declared."""
+    properties = json.loads(FILE.read_text(encoding="utf-8"))["properties"]
+    settings = [setting_of(name, found) for name, found in properties.items()]
+    return [setting for setting in settings if not parts or setting.part in parts]
+
+
+def default_of(name: str) -> str:
+    """The default of a setting, as in the environment."""
+    return next(setting.default for setting in declared() if setting.name == name)
+
+
+def setting_of(name: str, found: dict) -> Setting:
+    default = found.get("default")
+    if isinstance(default, bool):
+        default = str(default).lower()
+    shown = None if default is None else str(default)
+    return Setting(name, found["x-part"], shown, found["description"], found.get("x-fixed", False))
+
+
+def remedy(name: str, known) -> str:
+    """What to do about a name that is none of the known ones."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "remove it"
