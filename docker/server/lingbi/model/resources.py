@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lingbi.model.gpus import emptied, find_gpus
+from lingbi.model.gpus import Gpu, emptied, find_gpus
 from lingbi.model.host_memory import available_mib, whole_mib
 
 
@@ -10,7 +10,7 @@ from lingbi.model.host_memory import available_mib, whole_mib
 class Resources:
     """gpus: each a Gpu that this process may use; host_mib: MiB of host memory for new processes."""
 
-    gpus: list
+    gpus: list[Gpu]
     host_mib: int
 
 

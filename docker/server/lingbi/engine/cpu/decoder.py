@@ -8,6 +8,7 @@ these the layers are computed as TurboMind computes them, and `agreement.py` hol
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,14 +54,30 @@ class Layer:
         self.wo = ImageLinear.of(attention.wo)
         self.w1, self.w2, self.w3 = (ImageLinear.of(getattr(feed_forward, name)) for name in ("w1", "w2", "w3"))
 
-    def __call__(self, x, rotation: "Rotation", mask, image_rows, cache: KvCache, number: int) -> torch.Tensor:
+    def __call__(
+        self,
+        x: torch.Tensor,
+        rotation: "Rotation",
+        mask: torch.Tensor | None,
+        image_rows: torch.Tensor | None,
+        cache: KvCache,
+        number: int,
+    ) -> torch.Tensor:
         """x: [tokens, hidden]; number: of this layer in the cache. Returns [tokens, hidden]."""
         x = x + self._attend(self.attention_norm(x), rotation, mask, image_rows, cache, number)
         normed = self.ffn_norm(x)
         gated = F.silu(self.w1(normed, image_rows)) * self.w3(normed, image_rows)
         return x + self.w2(gated, image_rows)
 
-    def _attend(self, x, rotation, mask, image_rows, cache, number) -> torch.Tensor:
+    def _attend(
+        self,
+        x: torch.Tensor,
+        rotation: "Rotation",
+        mask: torch.Tensor | None,
+        image_rows: torch.Tensor | None,
+        cache: KvCache,
+        number: int,
+    ) -> torch.Tensor:
         shape, tokens = self.shape, x.shape[0]
         # The rows of wqkv come by KV head: its query heads, its key, its value.
         qkv = self.wqkv(x, image_rows).view(tokens, shape.kv_heads, shape.group + 2, shape.head_dim)
@@ -87,7 +104,8 @@ class Shape:
     head_dim: int
 
     @classmethod
-    def of(cls, config) -> "Shape":
+    def of(cls, config: Any) -> "Shape":
+        """The heads that the configuration of a model's own code tells."""
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         return cls(kv_heads, heads // kv_heads, config.hidden_size // heads)
 
