@@ -3,13 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
-
-if TYPE_CHECKING:
-    pass
 
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 

@@ -8,7 +8,7 @@ from lingbi.model.host_memory import available_mib, whole_mib
 
 @dataclass(frozen=True)
 class Resources:
-    """gpus: each a Gpu that this process may use; host_mib: MiB of host memory for new processes."""
+    """gpus: those that this process may use; host_mib: MiB of host memory for new processes."""
 
     gpus: list[Gpu]
     host_mib: int
