@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lmdeploy.messages import TurbomindEngineConfig
 from lmdeploy.model import ChatTemplateConfig
@@ -20,20 +21,23 @@ from lingbi.settings import Settings
 from lingbi.vision.cache import FeatureCache
 from lingbi.vision.encoder import ImageEncoder
 
-VLAsyncEngine = inspect.unwrap(PatchedEngine)  # patches.engine_by_machine puts a proxy in the class's place
-CPU_INSTANCES = 64  # handles of the CPU engine; its own limit of answers is in its fit
+if TYPE_CHECKING:
+    from lmdeploy.serve.vl_async_engine import VLAsyncEngine
+else:
+    VLAsyncEngine = inspect.unwrap(PatchedEngine)  # patches.engine_by_machine puts a proxy in the class's place
+CPU_INSTANCES = 64  # handles of the CPU engine, whose fit limits the answers that it computes at once
 
 
-def nobody(*_) -> None:
+def nobody(*_: int) -> None:
     """A listener that does nothing."""
 
 
 @dataclass(frozen=True)
 class EngineNeeds:
-    """All that an engine is told, once.
+    """Everything that an engine needs to be created.
 
-    fit: its settings and memory, by what it runs on; on_vision_loaded: called when the vision tower is loaded, before
-    the language model is; on_weights: called with (bytes done, bytes in all) as that goes to a GPU.
+    fit: its settings and memory, of the kind for its device; on_vision_loaded: called after the vision tower is loaded
+    and before the language model is; on_weights: called with (bytes done, bytes in all) while that is copied to a GPU.
     """
 
     folder: ModelFolder
@@ -47,7 +51,7 @@ class EngineNeeds:
         return CPU if isinstance(self.fit, CpuFit) else TURBOMIND
 
     def backend_config(self) -> TurbomindEngineConfig:
-        """The fit as lmdeploy takes it."""
+        """The fit as lmdeploy's configuration."""
         fit = self.fit
         if isinstance(fit, CpuFit):
             return TurbomindEngineConfig(session_len=fit.session_len, max_batch_size=CPU_INSTANCES)
@@ -57,18 +61,18 @@ class EngineNeeds:
             quant_policy=int(fit.quant_policy),
             max_prefill_token_num=fit.prefill_tokens,
         )
-        # TurboMind takes 1 and more as a number of blocks; the config's own check knows shares only.
+        # TurboMind reads values from 1 up as a number of blocks; the config's own validation only allows fractions.
         config.cache_max_entry_count = float(fit.blocks)
         return config
 
 
-class LocalEngine(VLAsyncEngine):
-    """The engine that serves. Encoder and model come from the needs, not from what lmdeploy reads in a path.
+class LocalEngine(VLAsyncEngine):  # type: ignore[misc]  # lmdeploy has no types
+    """The engine that serves. Encoder and model come from the needs, not from what lmdeploy derives from a path.
 
-    prompt_form: of the prompts that lingbi makes for it; lmdeploy's own commands make theirs with vl_prompt_template.
+    prompt_form: the form of lingbi's prompts; lmdeploy's own commands make theirs with vl_prompt_template.
     """
 
-    def __init__(self, needs: EngineNeeds, config: TurbomindEngineConfig | None = None, **options):
+    def __init__(self, needs: EngineNeeds, config: TurbomindEngineConfig | None = None, **options: Any):
         self.needs = needs
         folder = needs.folder
         path = os.fspath(folder.link_in(needs.settings.state_dir / "models"))
@@ -83,7 +87,14 @@ class LocalEngine(VLAsyncEngine):
         self.vl_prompt_template = get_vl_prompt_template(path, self.chat_template, self.model_name)
         self.prompt_form = form_of(needs.settings.prompt_form, folder, self.chat_template)
 
-    def _build_turbomind(self, model_path, backend_config, chat_template_config, tp=1, **options) -> None:
+    def _build_turbomind(
+        self,
+        model_path: str,
+        backend_config: TurbomindEngineConfig,
+        chat_template_config: ChatTemplateConfig,
+        tp: int = 1,
+        **options: Any,
+    ) -> None:
         """Called by lmdeploy for its default backend; on a CPU the CPU engine takes its place."""
         if self.needs.engine == CPU:
             self._build_cpu(model_path, backend_config)
