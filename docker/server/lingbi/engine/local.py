@@ -4,7 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lmdeploy.messages import TurbomindEngineConfig
 from lmdeploy.model import ChatTemplateConfig
@@ -23,6 +23,8 @@ from lingbi.vision.encoder import ImageEncoder
 
 if TYPE_CHECKING:
     from lmdeploy.serve.vl_async_engine import VLAsyncEngine
+
+    from lingbi.vision.tower import GpuVisionModel
 else:
     VLAsyncEngine = inspect.unwrap(PatchedEngine)  # patches.engine_by_machine puts a proxy in the class's place
 CPU_INSTANCES = 64  # handles of the CPU engine, whose fit limits the answers that it computes at once
@@ -104,7 +106,7 @@ class LocalEngine(VLAsyncEngine):  # type: ignore[misc]  # lmdeploy has no types
 
         with watched(self.needs.on_weights):
             super()._build_turbomind(model_path, backend_config, chat_template_config, tp, **options)
-        self.vl_encoder.model.feature_dtype = feature_dtype(self.engine)
+        cast("GpuVisionModel", self.vl_encoder.model).feature_dtype = feature_dtype(self.engine)
 
     def _build_cpu(self, model_path: str, backend_config: TurbomindEngineConfig) -> None:
         from lingbi.engine.cpu.scheduler import CpuEngine

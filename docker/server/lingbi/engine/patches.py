@@ -63,7 +63,7 @@ def needs_of_machine(model_path: str) -> "EngineNeeds":
 def private_page(module: Any) -> None:
     """Never open a public tunnel, which the code of lmdeploy's page asks for."""
 
-    @wrapt.patch_function_wrapper(module, "Blocks.launch")
+    @wrapt.patch_function_wrapper(module, "Blocks.launch")  # type: ignore[untyped-decorator]  # wrapt has no types
     def launch(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs["share"] = False
         return wrapped(*args, **kwargs)
