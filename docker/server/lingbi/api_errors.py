@@ -1,4 +1,4 @@
-"""The refusals of the API: each knows its HTTP status, its code and its sentence for the client."""
+"""The API's refusals, each with its HTTP status, its code and a sentence for the client."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 class Refusal(Exception):
     """A request that is not answered.
 
-    status: HTTP status; code, kind, param: as in the OpenAI API's error object; headers: to send along;
+    status: HTTP status; code, kind, param: as in the OpenAI API's error object; headers: extra response headers;
     reason: a short name for metrics and logs.
     """
 
@@ -35,7 +35,7 @@ class BadRequest(Refusal):
 
 
 class ImageError(Refusal, ValueError):
-    """A picture of a request cannot be used."""
+    """An image of a request cannot be used."""
 
     code = "invalid_image"
 
@@ -47,13 +47,13 @@ class TooLong(Refusal):
 
 
 class UnknownKey(Refusal):
-    """No key, or none that is known."""
+    """The request has no API key, or an unknown one."""
 
     status, code = 401, "invalid_api_key"
 
 
 class UnknownModel(Refusal):
-    """A model that is not served."""
+    """The request asks for a model that is not served."""
 
     status, code = 404, "model_not_found"
 
@@ -71,13 +71,13 @@ class BodyTooLarge(Refusal):
 
 
 class Busy(Refusal):
-    """The queue is full, or the key has its limit of requests."""
+    """The queue is full, or the key has reached its limit of concurrent requests."""
 
     status, kind, code = 429, "rate_limit_error", "queue_full"
 
 
 class NotReady(Refusal):
-    """The worker loads, drains, or cannot answer."""
+    """The worker is loading, is draining, or cannot answer."""
 
     status, kind, code = 503, "server_error", "not_ready"
 
@@ -89,4 +89,4 @@ class EngineFault(Refusal):
 
 
 class ClientGone(Exception):
-    """The client left before its answer was ready; nobody is there to be told."""
+    """The client left before its answer was ready; there is nobody to send an error to."""

@@ -1,4 +1,4 @@
-"""Which module each command is: scripts/NAME runs it with `python -m`, and so does `lingbi NAME` in the server's image."""
+"""The module of each command, which scripts/NAME and, in the server's image, `lingbi NAME` run with `python -m`."""
 
 MODULES = {
     "bench": "lingbi.bench",

@@ -8,7 +8,7 @@ class LingbiError(Exception):
 
 
 class CheckError(LingbiError):
-    """Something was checked and is not what it should be."""
+    """A check failed."""
 
 
 class ConfigurationError(LingbiError):

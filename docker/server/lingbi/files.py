@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all."""
+"""Writes small files atomically."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old text or the new one."""
+    """Write a file atomically: whoever reads it, even after a kill, finds the old text or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:

@@ -1,4 +1,4 @@
-"""Python's garbage collector: kept from looking at what stays for good."""
+"""Keeps Python's garbage collector away from objects that live as long as the process."""
 
 import contextlib
 import gc
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """No garbage collection in the block: what an import makes stays, and every full one looks at all of it again."""
+    """Turn garbage collection off in the block.
+
+    The objects that an import creates stay, and every full collection would examine all of them again.
+    """
     gc.disable()
     try:
         yield
@@ -16,9 +19,9 @@ def uncollected() -> Iterator[None]:
 
 
 def keep_from_collector() -> None:
-    """Take what is there now out of Python's garbage collection.
+    """Exclude all objects that exist now from garbage collection.
 
-    A full one looks at some 270 000 objects of the libraries, and meanwhile no stream moves.
+    A full collection examines about 270 000 objects of the libraries, and every stream stalls in the meantime.
     """
     gc.collect()
     gc.freeze()

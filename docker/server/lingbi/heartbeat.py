@@ -1,4 +1,4 @@
-"""Whether the engine's parts move while they have work."""
+"""Heartbeats of the engine's parts: whether each makes progress while it has work."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 
 class Pulse:
-    """One part of the engine: how much work it has, when it last got on, and when it last was of use.
+    """One part of the engine: how much work it has, when it last made progress, and when it last completed work.
 
     One thread at a time may begin and end work.
     """
@@ -16,7 +16,7 @@ class Pulse:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Work is under way in this part."""
+        """Count the block as work of this part."""
         self.begin()
         is_done = False
         try:
@@ -26,20 +26,20 @@ class Pulse:
             self.end(is_done)
 
     def begin(self) -> None:
-        """One more piece of work is under way."""
+        """One more piece of work has begun."""
         if not self.pending:
             self.beat()
         self.pending += 1
 
     def end(self, is_done: bool = True) -> None:
-        """One piece less; is_done: because it succeeded."""
+        """One piece of work has ended; is_done: it succeeded."""
         self.pending -= 1
         if is_done:
             self.beat()
             self.done = self.last
 
     def beat(self) -> None:
-        """The part got on: a picture, a token, a turn."""
+        """The part made progress: an image, a token or a turn."""
         self.last = self._clock()
 
     def stalled_s(self) -> float:
@@ -48,9 +48,9 @@ class Pulse:
 
 
 class Vitals:
-    """The vision encoder and the language model; `proven`: when a picture question was last answered.
+    """The vision encoder and the language model; `proven`: when a question about an image was last answered.
 
-    The encoder's pulse is the encoder's own (PictureEncoder.pulse), taken over when a model is loaded.
+    The encoder's pulse is replaced by the one of ImageEncoder when a model is loaded.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -59,18 +59,18 @@ class Vitals:
         self.proven = clock()
 
     def prove(self) -> None:
-        """A picture question was answered."""
+        """A question about an image was answered."""
         self.proven = self._clock()
 
     def unproven_s(self) -> float:
-        """Seconds since a picture question was answered and a picture was encoded.
+        """Seconds since a question about an image was last answered or an image was last encoded, whichever is longer ago.
 
-        Answers about pictures seen before prove nothing of the encoder.
+        Answers about cached images prove nothing about the encoder.
         """
         return self._clock() - min(self.proven, self.encoder.done)
 
     def stalled(self, timeout_s: float) -> str | None:
-        """What does not move, with the seconds; None when all is well."""
+        """A sentence about the part that is stalled, with the seconds; None if no part is."""
         for name, pulse in (("the vision encoder", self.encoder), ("the language model", self.model)):
             if pulse.stalled_s() > timeout_s:
                 return f"{name} has not moved for {pulse.stalled_s():.0f} s while {pulse.pending} wait for it"

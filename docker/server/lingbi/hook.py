@@ -8,10 +8,10 @@ import sys
 
 import wrapt
 
-# Read by the libraries at import. No start may wait for, or talk to, anybody outside.
+# The libraries read these at import. No start may wait for or contact an outside service.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "DO_NOT_TRACK": "1"}
 
-# Set for a process that is to run lmdeploy as it was published: scripts/bench compares with that.
+# Set for a process that must run lmdeploy as published; scripts/bench compares with that.
 STOCK = "LINGBI_STOCK"
 
 # Module: the functions, as "module of this package:function", that correct it when it is imported.
@@ -32,7 +32,7 @@ PATCHES = {
 def register() -> None:
     for key, value in OFFLINE.items():
         os.environ.setdefault(key, value)
-    # httpx's own command line would bring rich and pygments, a third of what most of our commands take to start.
+    # httpx's own command line imports rich and pygments, which is a third of the start time of most of our commands.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: an import of it fails
     for module, patches in PATCHES.items() if STOCK not in os.environ else ():
         for patch in patches:

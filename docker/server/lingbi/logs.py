@@ -1,4 +1,4 @@
-"""Logs as JSON, one line an event, and one line a request: an id, never a key, never what was asked."""
+"""Logs as JSON: one line for each event and one for each request, with its id but never a key or the question."""
 
 import contextlib
 import io
@@ -24,20 +24,20 @@ def configure(level: str) -> None:
     for name in ("lingbi", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [_handler()], False
-    # Their lines repeat ours, or hold whole URLs.
+    # These libraries repeat what lingbi logs, or log whole URLs.
     for name in ("httpx", "httpcore", "PIL", "asyncio"):
         logging.getLogger(name).setLevel("WARNING")
 
 
 def adopt(logger: logging.Logger) -> None:
-    """Have a logger with handlers of its own write JSON lines too."""
+    """Make a logger that has its own handlers write JSON lines too."""
     for handler in logger.handlers:
         handler.setFormatter(_formatter())
 
 
 @contextlib.contextmanager
 def remote_code_logged(logger: logging.Logger) -> Iterator[None]:
-    """Within: what a model folder's own code prints or warns of becomes DEBUG lines of a logger, not raw text."""
+    """Within the block, output and warnings of a model folder's own code become DEBUG lines of this logger."""
     with contextlib.redirect_stdout(_Lines(logger)), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: logger.debug("%s", message)
         level = transformers_level("ERROR")
@@ -60,7 +60,7 @@ class _Lines(io.TextIOBase):
 
 
 def transformers_level(level: int | str) -> int:
-    """Set the level of transformers' logger; returns the one before."""
+    """Set the level of the transformers logger, and return its previous level."""
     logger = logging.getLogger("transformers")
     before = logger.level
     logger.setLevel(level)
@@ -79,7 +79,7 @@ def _formatter() -> logging.Formatter:
 
 
 def readable(line: str) -> str:
-    """A log line for people; what is no JSON stays as it is."""
+    """A log line in a form for people; a line that is not JSON stays as it is."""
     try:
         event = json.loads(line)
         rest = event.get("exc_info", "")

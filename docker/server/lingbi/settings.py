@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -17,6 +17,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lingbi.deployment import is_another_parts
 from lingbi.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PREFIX = "LINGBI_"
 
@@ -194,7 +197,7 @@ def remedy(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
-def _sentence(item: ErrorDetails) -> str:
+def _sentence(item: "ErrorDetails") -> str:
     name = str(item["loc"][0])
     return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({meaning(name)})"
 
@@ -204,4 +207,4 @@ def meaning(name: str) -> str:
     field = Settings.model_fields[name]
     extra = field.json_schema_extra
     default = extra.get("x-default") if isinstance(extra, dict) else None
-    return f"{field.description}; default: {default}" if default else f"{field.description}"
+    return f"{field.description}; default: {default}" if default else str(field.description)

@@ -1,4 +1,4 @@
-"""A process's own temporary folder, for programs that end without an interpreter's orderly end."""
+"""A temporary folder for one process, for programs that end without an orderly interpreter shutdown."""
 
 import contextlib
 import tempfile
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """Have temporary files and folders, libraries' too, gone when the block ends.
+    """Remove all temporary files and folders, those of libraries included, when the block ends.
 
-    Enter it before torch is imported, which makes a folder then and removes it at an orderly end only.
+    Enter it before torch is imported: torch creates a folder then, and removes it only at an orderly shutdown.
     """
     with tempfile.TemporaryDirectory(prefix="lingbi-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder

@@ -1,4 +1,6 @@
-"""Builds the engine of a process: what libraries must be told before it, and then the engine itself."""
+"""Builds the engine of a process: it configures the libraries first, then creates the engine."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -12,19 +14,19 @@ from lingbi.model.gpus import TURBOMIND
 if TYPE_CHECKING:
     from lingbi.engine.local import EngineNeeds, LocalEngine
 
-# Python's own 5 ms are as long as a token takes, and an image's way to the engine leads through several threads. On a
-# GPU only: whoever waits wakes as often, which costs a CPU engine's cores.
+# Python's default of 5 ms is as long as a token takes, and an image passes through several threads on its way to the
+# engine. This is set only on a GPU: waiting threads wake up as often, which would take cores from the CPU engine.
 THREAD_TURN_S = 1e-4
 
 
-def build_engine(needs: "EngineNeeds") -> "LocalEngine":
-    """The LocalEngine for EngineNeeds (both of local.py, which imports lmdeploy and takes seconds)."""
+def build_engine(needs: EngineNeeds) -> LocalEngine:
+    """Build the engine for these needs. The imports stand inside because lmdeploy takes seconds to import."""
     with uncollected():
         from lmdeploy.utils import get_logger
 
         from lingbi.engine.local import LocalEngine
     is_debugging = needs.settings.log_level == "DEBUG"
-    # lmdeploy logs whole prompts at INFO; people's questions do not belong in a log.
+    # lmdeploy logs whole prompts at INFO, and users' questions do not belong in a log.
     os.environ.setdefault("TM_LOG_LEVEL", "INFO" if is_debugging else "ERROR")
     logger = get_logger("lmdeploy")
     logger.setLevel("DEBUG" if is_debugging else "WARNING")

@@ -1,7 +1,7 @@
-"""Answers from lmdeploy's engine: encodes pictures, holds engine instances, frees them when clients leave.
+"""Answers from lmdeploy's engine: encodes images, holds engine instances, and frees them when clients leave.
 
-Takes the place of lmdeploy's AsyncEngine.generate, which leaks an instance when a stream is closed,
-cancels on the event loop, polls for instances, and reports wrong lengths (docs/server.md).
+It replaces lmdeploy's AsyncEngine.generate, which leaks an instance when a stream is closed, cancels on the event loop,
+polls for instances, and reports wrong lengths (docs/server.md).
 """
 
 import asyncio
@@ -9,8 +9,10 @@ import copy
 import itertools
 import logging
 from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lmdeploy.messages import EngineGenerationConfig
 from lmdeploy.tokenizer import DetokenizeState
@@ -31,21 +33,24 @@ from lingbi.engine.sessions import Sessions
 from lingbi.engine.stop_words import StopWords
 from lingbi.heartbeat import Vitals
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
-CANCEL_AGAIN_S = 1.0  # a cancellation that comes before the engine has begun is lost
-ENCODER_REQUESTS = 16  # requests whose decoded pictures are in memory at once
+CANCEL_AGAIN_S = 1.0  # the engine ignores a cancellation that arrives before it has begun
+ENCODER_REQUESTS = 16  # requests whose decoded images are in memory at once
 
 
 @dataclass
 class Step:
-    """What an answer has become: its new text and tokens, and why it ended, if it did.
+    """The next part of an answer: its new text and tokens, and the finish reason if it ended.
 
-    prompt: how far the prompt is, in steps before the first token.
+    prompt: the progress of the prompt, in steps before the first token.
     """
 
     text: str
-    token_ids: list
-    logprobs: list | None = None
+    token_ids: list[int]
+    logprobs: list[dict[int, float]] | None = None
     finish_reason: str | None = None
     prompt: PromptProgress | None = None
 
@@ -53,26 +58,26 @@ class Step:
 class Generator:
     """The engine's instances, shared by all requests of this worker."""
 
-    def __init__(self, engine, running: int, vitals: Vitals, kept_sessions: int = 0):
+    def __init__(self, engine: Any, running: int, vitals: Vitals, kept_sessions: int = 0):
         self.engine, self.vitals = engine, vitals
         vitals.encoder = engine.vl_encoder.pulse
         self.tokenizer, self.form, self.session_len = engine.tokenizer, engine.prompt_form, engine.session_len
-        # The one that answered last answers next: an instance's first answer begins 2 ms later (docs/performance).
+        # The instance that answered last is used next: an instance's first answer starts 2 ms later (docs/performance).
         self.free = list(itertools.islice(engine.gens_set, running))
         self.size = len(self.free)
-        self.runs = set()
-        self.waiting = deque()
+        self.runs: set[Answer] = set()
+        self.waiting: deque[asyncio.Future[Any]] = deque()
         self.sessions = Sessions(kept_sessions)
         self.encoding = asyncio.Semaphore(ENCODER_REQUESTS)
         self.cancelling = ThreadPoolExecutor(self.size, "cancel")
-        self._closing = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
-    def prompt_facts(self) -> dict:
+    def prompt_facts(self) -> dict[str, Any]:
         """The form of prompts, and the tokens that it puts around one image and a question."""
         return {"form": self.form.name, "template_tokens": template_tokens(self.form, self.tokenizer)}
 
-    async def chat_prompt(self, messages, fetched, is_fresh: bool = False) -> Prompt:
-        """The prompt of chat messages; fetched: their pictures (see PictureDoor.fetched); is_fresh: see encode."""
+    async def chat_prompt(self, messages: Sequence[Any], fetched: Any, is_fresh: bool = False) -> Prompt:
+        """The prompt of chat messages; fetched: their images (see PictureDoor.fetched); is_fresh: see encode."""
         text = render(messages, self.form)
         check_characters(text, self.session_len)
         stretches = await tokenise(text, self.tokenizer, self.form.starts_after_images)
@@ -84,14 +89,14 @@ class Generator:
         return assemble(stretches, features)
 
     async def text_prompt(self, text: str) -> Prompt:
-        """The prompt of a text that is gone on with."""
+        """The prompt of a text that the model continues."""
         check_characters(text, self.session_len)
         return assemble(await tokenise(plain(text), self.tokenizer, starts_after_images=False), [])
 
-    async def encode(self, images: list, is_fresh: bool = False) -> list:
-        """Features [tokens, hidden] of pictures, as tensors; not those of the same pictures before, if is_fresh.
+    async def encode(self, images: list[Any], is_fresh: bool = False) -> "list[Tensor]":
+        """Features of images, as tensors [tokens, hidden]; is_fresh: encode them again even if they are cached.
 
-        Raises EngineFault, for this request only.
+        Raises EngineFault, which fails this request only.
         """
         try:
             return await self.engine.vl_encoder.encode(images, is_fresh)
@@ -100,23 +105,23 @@ class Generator:
             raise EngineFault(str(error), reason="encoder") from None
 
     async def start(
-        self, prompt: Prompt, config: EngineGenerationConfig, stop=(), is_repeatable: bool = False
+        self, prompt: Prompt, config: EngineGenerationConfig, stop: Iterable[str] = (), is_repeatable: bool = False
     ) -> "Answer":
-        """Wait for an engine instance and start an answer on it; close what you get.
+        """Wait for an engine instance and start an answer on it; the caller must close the answer.
 
-        is_repeatable: the same request must give the same sampled answer, so it starts a session anew.
+        is_repeatable: the same request must give the same sampled answer, so it starts a new session.
         """
         instance = self.free.pop() if self.free else await self._wait_free()
         return Answer(self, instance, prompt, config, stop, is_repeatable)
 
     async def prime(self) -> None:
-        """Keep as many sessions as may be, all with the prompt form's own words, for the first prompts that come.
+        """Fill the prefix cache with sessions that hold the prompt form's own words, for the first prompts that arrive.
 
         Raises EngineFault.
         """
         text = self.form.write([dict(role="user", content="")])
         prompt = assemble(await tokenise(text, self.tokenizer, self.form.starts_after_images), [])
-        # One after the other: many at once take memory that a server which few ask never needs.
+        # One after the other: many at once would take memory that a server with little traffic never needs.
         for _ in range(self.sessions.limit - len(self.sessions)):
             answer = await self.start(prompt, EngineGenerationConfig(max_new_tokens=1), is_repeatable=True)
             try:
@@ -126,8 +131,8 @@ class Generator:
                 answer.close()
             await answer.task
 
-    async def _wait_free(self):
-        place = asyncio.get_running_loop().create_future()
+    async def _wait_free(self) -> Any:
+        place: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.waiting.append(place)
         try:
             return await place
@@ -136,8 +141,8 @@ class Generator:
                 self.give_back(place.result())
             raise
 
-    def give_back(self, instance) -> None:
-        """Hand an instance whose answer has ended to whoever waits."""
+    def give_back(self, instance: Any) -> None:
+        """Pass an instance whose answer has ended to the next request that waits."""
         while self.waiting:
             place = self.waiting.popleft()
             if not place.done():
@@ -145,8 +150,8 @@ class Generator:
                 return
         self.free.append(instance)
 
-    def finish(self, task) -> None:
-        """Keep a task until it is done: asyncio itself does not."""
+    def finish(self, task: asyncio.Task[None]) -> None:
+        """Hold a reference to a task until it is done, because asyncio only keeps a weak one."""
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -157,12 +162,12 @@ class Generator:
 
 @dataclass
 class Progress:
-    """The newest output of the engine; outputs hold the whole answer so far, so older ones can go.
+    """The newest output of the engine; each output holds the whole answer so far, so older ones are dropped.
 
-    prompt: how far the prompt is, until that has been told.
+    prompt: the progress of the prompt, until it has been passed on.
     """
 
-    output: object = None
+    output: Any = None
     prompt: PromptProgress | None = None
     error: Exception | None = None
     is_done: bool = False
@@ -170,17 +175,25 @@ class Progress:
 
 
 class Answer:
-    """One answer in the making. Iterate once; `close` at the end, whatever happened."""
+    """An answer being generated. Iterate over it once, and always `close` it at the end."""
 
-    def __init__(self, generator, instance, prompt: Prompt, config: EngineGenerationConfig, stop, is_repeatable):
+    def __init__(
+        self,
+        generator: Generator,
+        instance: Any,
+        prompt: Prompt,
+        config: EngineGenerationConfig,
+        stop: Iterable[str],
+        is_repeatable: bool,
+    ):
         self.generator, self.instance, self.prompt = generator, instance, prompt
         self.config = copy.copy(config)
         self.stop_words = StopWords(stop)
         self.place = generator.sessions.take(prompt, may_go_on=not is_repeatable)
         self.is_cancelled = False
         self.progress = Progress()
-        self.token_ids = []
-        self.finish_reason = None
+        self.token_ids: list[int] = []
+        self.finish_reason: str | None = None
         generator.runs.add(self)
         self.task = asyncio.create_task(self._follow())
 
@@ -189,7 +202,7 @@ class Answer:
         return len(self.prompt.ids) + len(self.token_ids)
 
     async def _follow(self) -> None:
-        """Take what the engine gives until it ends, even when nobody listens any more."""
+        """Read the engine's output until it ends, even if the client has left."""
         progress, pulse = self.progress, self.generator.vitals.model
         try:
             with pulse.working():
@@ -208,7 +221,7 @@ class Answer:
                     else:
                         progress.output, progress.prompt = output, None
                     progress.changed.set()
-        except Exception as error:  # whatever the engine raises belongs to this request
+        except Exception as error:  # whatever the engine raises fails this request only
             log.exception("the engine failed on session %s", self.place.session_id)
             progress.error = error
         finally:
@@ -221,8 +234,8 @@ class Answer:
             self.generator.runs.discard(self)
             self.generator.give_back(self.instance)
 
-    async def __aiter__(self):
-        """Yield Steps; the last has a finish_reason. Raises EngineFault."""
+    async def __aiter__(self) -> AsyncIterator[Step]:
+        """Yield Steps; the last one has a finish_reason. Raises EngineFault."""
         state = DetokenizeState()
         while self.finish_reason is None:
             await self.progress.changed.wait()
@@ -257,7 +270,7 @@ class Answer:
         return "stop" if is_done else None
 
     def close(self) -> None:
-        """Free the engine of an answer that nobody waits for; returns at once."""
+        """Cancel the answer unless it is complete, to free its engine instance; returns at once."""
         ends_itself = self.finish_reason == "length"
         if not self.progress.is_done and not ends_itself:
             self.is_cancelled = True
@@ -268,6 +281,6 @@ class Answer:
         while not self.task.done():
             try:
                 await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.place.session_id)
-            except Exception:  # the engine may answer oddly for a session that ends just now; try until it has
+            except Exception:  # the engine may fail for a session that is just ending; retry until it has ended
                 log.warning("cancelling session %s failed", self.place.session_id, exc_info=True)
             await asyncio.wait({self.task}, timeout=CANCEL_AGAIN_S)

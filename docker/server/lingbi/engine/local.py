@@ -4,7 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lmdeploy.messages import TurbomindEngineConfig
 from lmdeploy.model import ChatTemplateConfig
@@ -21,20 +21,25 @@ from lingbi.settings import Settings
 from lingbi.vision.cache import FeatureCache
 from lingbi.vision.encoder import ImageEncoder
 
-VLAsyncEngine = inspect.unwrap(PatchedEngine)  # patches.engine_by_machine puts a proxy in the class's place
-CPU_INSTANCES = 64  # handles of the CPU engine; its own limit of answers is in its fit
+if TYPE_CHECKING:
+    from lmdeploy.serve.vl_async_engine import VLAsyncEngine
+
+    from lingbi.vision.tower import GpuVisionModel
+else:
+    VLAsyncEngine = inspect.unwrap(PatchedEngine)  # patches.engine_by_machine puts a proxy in the class's place
+CPU_INSTANCES = 64  # handles of the CPU engine, whose fit limits the answers that it computes at once
 
 
-def nobody(*_: object) -> None:
+def nobody(*_: int) -> None:
     """A listener that does nothing."""
 
 
 @dataclass(frozen=True)
 class EngineNeeds:
-    """All that an engine is told, once.
+    """Everything that an engine needs to be created.
 
-    fit: its settings and memory, by what it runs on; on_vision_loaded: called when the vision tower is loaded, before
-    the language model is; on_weights: called with (bytes done, bytes in all) as that goes to a GPU.
+    fit: its settings and memory, of the kind for its device; on_vision_loaded: called after the vision tower is loaded
+    and before the language model is; on_weights: called with (bytes done, bytes in all) while that is copied to a GPU.
     """
 
     folder: ModelFolder
@@ -48,7 +53,7 @@ class EngineNeeds:
         return CPU if isinstance(self.fit, CpuFit) else TURBOMIND
 
     def backend_config(self) -> TurbomindEngineConfig:
-        """The fit as lmdeploy takes it."""
+        """The fit as lmdeploy's configuration."""
         fit = self.fit
         if isinstance(fit, CpuFit):
             return TurbomindEngineConfig(session_len=fit.session_len, max_batch_size=CPU_INSTANCES)
@@ -58,15 +63,15 @@ class EngineNeeds:
             quant_policy=int(fit.quant_policy),
             max_prefill_token_num=fit.prefill_tokens,
         )
-        # TurboMind takes 1 and more as a number of blocks; the config's own check knows shares only.
+        # TurboMind reads values from 1 up as a number of blocks; the config's own validation only allows fractions.
         config.cache_max_entry_count = float(fit.blocks)
         return config
 
 
-class LocalEngine(VLAsyncEngine):  # type: ignore[valid-type, misc]  # lmdeploy has no types
-    """The engine that serves. Encoder and model come from the needs, not from what lmdeploy reads in a path.
+class LocalEngine(VLAsyncEngine):  # type: ignore[misc]  # lmdeploy has no types
+    """The engine that serves. Encoder and model come from the needs, not from what lmdeploy derives from a path.
 
-    prompt_form: of the prompts that lingbi makes for it; lmdeploy's own commands make theirs with vl_prompt_template.
+    prompt_form: the form of lingbi's prompts; lmdeploy's own commands make theirs with vl_prompt_template.
     """
 
     def __init__(self, needs: EngineNeeds, config: TurbomindEngineConfig | None = None, **options: Any):
@@ -101,7 +106,7 @@ class LocalEngine(VLAsyncEngine):  # type: ignore[valid-type, misc]  # lmdeploy 
 
         with watched(self.needs.on_weights):
             super()._build_turbomind(model_path, backend_config, chat_template_config, tp, **options)
-        self.vl_encoder.model.feature_dtype = feature_dtype(self.engine)  # type: ignore[attr-defined]  # a GPU's has it
+        cast("GpuVisionModel", self.vl_encoder.model).feature_dtype = feature_dtype(self.engine)
 
     def _build_cpu(self, model_path: str, backend_config: TurbomindEngineConfig) -> None:
         from lingbi.engine.cpu.scheduler import CpuEngine

@@ -1,6 +1,6 @@
 """The two forms of a conversation's prompt: as lmdeploy 0.4.1 writes it, and as the published models' own chat() does.
 
-What differs, and what is known of either: docs/server.md.
+docs/server.md explains how they differ and what is known about each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ BEGIN, END = "[UNUSED_TOKEN_146]", "[UNUSED_TOKEN_145]\n"  # around every turn o
 class PromptForm:
     """How a conversation becomes a prompt.
 
-    write: the prompt as text, of the turns; between_images: text between two images of a message;
-    starts_after_images: whether text after an image begins with the start token, as all text does at the front.
+    write: makes the prompt's text from the turns; between_images: text between two images of a message;
+    starts_after_images: whether text after an image begins with the start token, as the whole prompt does.
     """
 
     name: str
@@ -46,7 +46,7 @@ def published_form(instruction: str) -> PromptForm:
 
 
 def _published(instruction: str, turns: Sequence[Turn]) -> str:
-    """An empty system prompt is none, as in chat()."""
+    """The prompt's text; an empty system prompt is left out, as in chat()."""
     if turns[0]["role"] != "system":
         turns = [{"role": "system", "content": instruction}, *turns]
     written = [turn for turn in turns if turn["role"] != "system" or turn["content"]]

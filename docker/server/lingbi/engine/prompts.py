@@ -1,37 +1,42 @@
-"""From chat messages to what the engine takes: token ids, and picture features with their places.
+"""Turns chat messages into the engine's input: token ids, and image features with their positions.
 
-Text of a request is only ever text: what looks like a special token or a picture's place in it is
-taken apart before it is tokenised, so that no one but the prompt's form writes these.
+The text of a request is always plain text: anything in it that looks like a special token or an image's placeholder is
+split before it is tokenised, so that only the prompt's form can write these.
 """
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lmdeploy.vl.constants import IMAGE_DUMMY_TOKEN_INDEX
 
 from lingbi.api_errors import EngineFault, TooLong
 from lingbi.engine.prompt_forms import PromptForm
 
-# Noncharacters of Unicode: no text means anything by them, so none is lost when they are taken out.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Unicode noncharacters: they have no meaning in text, so removing them loses nothing.
 IMAGE, BREAK = "\ufdd0", "\ufdd1"
 SPECIAL = re.compile(r"\[UNUSED_TOKEN_\d+\]|<\|?/?[A-Za-z_]+\|?>")
-CHARACTERS_PER_TOKEN = 20  # no text has so long tokens; more is not worth tokenising
+CHARACTERS_PER_TOKEN = 20  # no text has tokens this long on average; anything longer is not worth tokenising
 INLINE_CHARACTERS = 4096  # longer text is tokenised in a thread
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids: token ids with room for the pictures; features: [tokens, hidden] tensors; ranges: their places."""
+    """ids: token ids with placeholders for the images; features: tensors [tokens, hidden]; ranges: [begin, end] of each."""
 
-    ids: list
-    features: list = field(default_factory=list)
-    ranges: list = field(default_factory=list)
+    ids: list[int]
+    features: "list[Tensor]" = field(default_factory=list)
+    ranges: list[list[int]] = field(default_factory=list)
 
-    def inputs(self, step: int = 0) -> dict:
-        """Arguments of lmdeploy's async_stream_infer for what comes after `step` tokens; no picture may lie across."""
+    def inputs(self, step: int = 0) -> dict[str, Any]:
+        """Arguments of lmdeploy's async_stream_infer for the tokens after `step`, which must not fall inside an image."""
         rest = [number for number, (begin, _) in enumerate(self.ranges) if begin >= step]
-        inputs = {"input_ids": self.ids[step:], "step": step}
+        inputs: dict[str, Any] = {"input_ids": self.ids[step:], "step": step}
         if rest:
             inputs["input_embeddings"] = [self.features[number] for number in rest]
             inputs["input_embedding_ranges"] = [[place - step for place in self.ranges[number]] for number in rest]
@@ -39,20 +44,20 @@ class Prompt:
 
 
 def plain(text: str) -> str:
-    """Text in which no special token is left whole."""
+    """The text with every special token in it split."""
     text = text.replace(IMAGE, "").replace(BREAK, "")
     return SPECIAL.sub(lambda match: match[0][:2] + BREAK + match[0][2:], text)
 
 
-def render(messages, form: PromptForm) -> str:
-    """The prompt as text, with IMAGE for every image and BREAK within what is no special token.
+def render(messages: Sequence[Any], form: PromptForm) -> str:
+    """The prompt as text, with IMAGE for every image and BREAK where `plain` split the text of a message.
 
-    A message's images stand before its text, in both forms.
+    In both forms a message's images stand before its text.
     """
     return form.write([{"role": m.role, "content": _content(m, form.between_images)} for m in messages])
 
 
-def _content(message, between_images: str) -> str:
+def _content(message: Any, between_images: str) -> str:
     if isinstance(message.content, str):
         return plain(message.content)
     texts = [plain(part.text) for part in message.content if part.type == "text"]
@@ -61,7 +66,7 @@ def _content(message, between_images: str) -> str:
 
 
 def check_characters(text: str, session_len: int) -> None:
-    """Refuse what is far too long before it is tokenised."""
+    """Refuse text that is far too long, before it is tokenised. Raises TooLong."""
     limit = session_len * CHARACTERS_PER_TOKEN
     if len(text) > limit:
         raise TooLong(
@@ -71,38 +76,38 @@ def check_characters(text: str, session_len: int) -> None:
         )
 
 
-async def tokenise(text: str, tokenizer, starts_after_images: bool) -> list:
-    """As encode; long text in a thread."""
+async def tokenise(text: str, tokenizer: Any, starts_after_images: bool) -> list[list[int]]:
+    """The same as `encode`, but long text is tokenised in a thread."""
     if len(text) <= INLINE_CHARACTERS:
         return encode(text, tokenizer, starts_after_images)
     return await asyncio.get_running_loop().run_in_executor(None, encode, text, tokenizer, starts_after_images)
 
 
-def encode(text: str, tokenizer, starts_after_images: bool) -> list:
-    """[ids of a stretch between images, …]. The first begins with the start token; starts_after_images: so do the
-    others, except those without text."""
+def encode(text: str, tokenizer: Any, starts_after_images: bool) -> list[list[int]]:
+    """The ids of each stretch of text between images. The first stretch begins with the start token; with
+    starts_after_images the others do too, except empty ones."""
     return [
         _ids(stretch, tokenizer, starts=number == 0 or (starts_after_images and stretch != ""))
         for number, stretch in enumerate(text.split(IMAGE))
     ]
 
 
-def _ids(stretch: str, tokenizer, starts: bool) -> list:
+def _ids(stretch: str, tokenizer: Any, starts: bool) -> list[int]:
     pieces = enumerate(stretch.split(BREAK))
     return [token for place, piece in pieces for token in tokenizer.encode(piece, add_bos=starts and place == 0)]
 
 
-def template_tokens(form: PromptForm, tokenizer) -> int:
+def template_tokens(form: PromptForm, tokenizer: Any) -> int:
     """Prompt tokens that the form puts around one image and a question."""
     text = form.write([{"role": "user", "content": IMAGE}])
     return sum(map(len, encode(text, tokenizer, form.starts_after_images)))
 
 
-def assemble(stretches: list, features: list) -> Prompt:
-    """Put pictures between stretches of text, as many as there are gaps."""
+def assemble(stretches: list[list[int]], features: "list[Tensor]") -> Prompt:
+    """Put one image into each gap between stretches of text. Raises EngineFault if their numbers do not match."""
     if len(features) != len(stretches) - 1:
         raise EngineFault(f"{len(features)} pictures were encoded for {len(stretches) - 1} places")
-    ids, ranges = list(stretches[0]), []
+    ids, ranges = list(stretches[0]), list[list[int]]()
     for feature, stretch in zip(features, stretches[1:], strict=True):
         ranges.append([len(ids), len(ids) + feature.shape[0]])
         ids += [IMAGE_DUMMY_TOKEN_INDEX] * feature.shape[0] + stretch
@@ -110,7 +115,7 @@ def assemble(stretches: list, features: list) -> Prompt:
 
 
 def answer_room(prompt_tokens: int, asked: int | None, session_len: int) -> int:
-    """Most tokens of the answer. Raises TooLong, with both numbers, when prompt and answer do not fit."""
+    """The most tokens that the answer may have. Raises TooLong, with both numbers, if prompt and answer do not fit."""
     if prompt_tokens >= session_len:
         raise TooLong(
             f"the prompt has {prompt_tokens} tokens, and prompt and answer together may have {session_len}; "

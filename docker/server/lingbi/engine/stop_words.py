@@ -1,14 +1,16 @@
 """Ends an answer at a stop word, wherever the word falls between tokens."""
 
+from collections.abc import Iterable
+
 
 class StopWords:
     """Passes text on until a stop word comes; holds back what may become one."""
 
-    def __init__(self, words=()):
+    def __init__(self, words: Iterable[str] = ()):
         self.words = tuple(word for word in words if word)
         self.held = ""
 
-    def feed(self, text: str, is_last: bool = False) -> tuple:
+    def feed(self, text: str, is_last: bool = False) -> tuple[str, bool]:
         """(text that may be shown, whether a stop word came); the word itself is never shown."""
         if not self.words:
             return text, False

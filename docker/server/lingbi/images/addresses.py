@@ -1,13 +1,13 @@
-"""Which addresses a picture may be fetched from, whatever way they are written."""
+"""Decides which addresses an image may be fetched from, in whatever notation they are written."""
 
 import ipaddress
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# All that IANA has given out for the public internet; what is elsewhere (site-local fec0::/10 too) is not.
+# All that IANA has allocated for the public internet; anything else (site-local fec0::/10 too) is not public.
 PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
-# Not "global" by IANA's lists or not, clouds serve credentials here.
+# Clouds serve credentials here, whether or not IANA lists these addresses as global.
 METADATA = tuple(
     map(ipaddress.ip_network, ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32"))
 )

@@ -1,8 +1,8 @@
-"""Fetches pictures by URL without letting a request reach what only this machine can.
+"""Fetches images by URL, and keeps requests away from addresses that only this machine can reach.
 
-A name is looked up once, the address is checked, and the connection is made to that address: a name
-that changes its answer gains nothing. Every redirect goes the same way. Time and bytes are bounded
-over all hops together. Proxies of the environment are not used, since they would look names up anew.
+Each name is resolved once, the address is checked, and the connection goes to that address, so that DNS rebinding gains
+nothing. Every redirect is checked in the same way. The limits of time and bytes hold for all hops together. Proxies from
+the environment are not used, because they would resolve names again.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ MAX_HOPS = 5
 SCHEMES = ("http", "https")
 PORTS = range(1, 1 << 16)
 REDIRECTS = (301, 302, 303, 307, 308)
-# Its own threads: a look-up cannot be ended, and slow names must hold up nothing but names.
+# DNS look-ups have their own threads: they cannot be cancelled, and a slow one must delay nothing but other look-ups.
 NAMES = ThreadPoolExecutor(16, "names")
 HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lingbi"}
 
@@ -95,7 +95,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 
 async def fetch(url: str, rules: FetchRules) -> bytes:
-    """The bytes behind an http(s) URL. Raises PictureError with a sentence for the client."""
+    """The bytes behind an http(s) URL. Raises ImageError with a sentence for the client."""
     if not rules.is_on:
         raise ImageError("this server fetches no pictures; send the picture as a data: URL", reason="url")
     try:
@@ -139,7 +139,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _for_httpcore(target: httpx.URL) -> httpcore.URL:
-    # In parts: two parsers that read one text differently are a way in.
+    # Passed in parts: two parsers that read the same text differently would be a security hole.
     return httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
 
 
@@ -167,5 +167,5 @@ async def _read(response: httpcore.Response, rules: FetchRules) -> bytes:
 
 
 def too_large(size: int, limit: int) -> ImageError:
-    """The refusal of a picture with too many bytes."""
+    """The refusal of an image with too many bytes."""
     return ImageError(f"the picture has {size} bytes or more, and at most {limit} are taken", reason="bytes")

@@ -1,4 +1,4 @@
-"""Pictures that a command names: files, folders of them, and URLs."""
+"""The images on a command line: files, folders and URLs."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def _files(path: Path) -> list[str]:
 
 
 def load_source(source: str, rules: ImageRules) -> Image.Image | ImageError | OSError:
-    """The picture of a source, RGB and upright, or the PictureError or OSError in its place.
+    """The picture of a source, RGB and upright, or the ImageError or OSError in its place.
 
     Files are decoded as a request's pictures are, so the same limits hold.
     """
@@ -58,7 +58,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 
 def _download(url: str, rules: ImageRules) -> bytes:
-    """Plainly, redirects, proxies and private networks included: who types the command could go there as well."""
+    """Download without restrictions on redirects, proxies or private networks: whoever runs the command has that access."""
     data = bytearray()
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=rules.fetch.timeout_s) as response:

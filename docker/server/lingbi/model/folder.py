@@ -1,4 +1,4 @@
-"""Recognises and checks a folder that holds an InternLM-XComposer2 model, by what it contains."""
+"""Recognises a folder with an InternLM-XComposer2 model by its contents, and checks that it is complete."""
 
 import json
 import re
@@ -48,7 +48,7 @@ class ModelFolder:
 
     @property
     def image_side(self) -> int | None:
-        """Pixels of the square that a picture is resized to; None: tiles."""
+        """Side in pixels of the square that an image is resized to; None if the model uses tiles."""
         return catalogue.image_side(self.config)
 
     def link_in(self, links_dir: Path) -> Path:
@@ -175,7 +175,7 @@ def _mapped_code(config: dict[str, Any]) -> set[str]:
 
 
 def _read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """A tokenizer_config.json; {} where there is none, which is told with the other files that are missing."""
+    """A tokenizer_config.json, or {} if there is none: `_check_files` reports it with the other missing files."""
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return {}
@@ -189,7 +189,7 @@ def _read_tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def _imported(folder: Path, code: set[str]) -> set[str]:
-    """These files of remote code and those that they import from beside them, and so on."""
+    """These files of remote code and all files in the folder that they import, directly or indirectly."""
     seen: set[str] = set()
     left = set(code)
     while left:
@@ -202,7 +202,7 @@ def _imported(folder: Path, code: set[str]) -> set[str]:
 
 
 def _check_shard(shard: Path) -> None:
-    """A shard is whole: a cut file lacks the end that its beginning, or its last bytes, promise."""
+    """Raise ConfigurationError for a shard that is not complete: a truncated file fails the check of its format."""
     with shard.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):

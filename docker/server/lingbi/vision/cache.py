@@ -1,4 +1,4 @@
-"""Remembers what the vision tower made of a picture, by the picture's content, within a bound of memory."""
+"""Caches the vision tower's features by the content of the image, within a limit of memory."""
 
 import hashlib
 import threading
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache
 from PIL import Image
 
-if TYPE_CHECKING:  # commands that decode pictures load no torch
+if TYPE_CHECKING:  # commands that decode images must not load torch
     from torch import Tensor
 
-FILE_HASH = "file_hash"  # an attribute that we give to pictures
+FILE_HASH = "file_hash"  # an attribute that we add to images
 
 
 def remember_file(image: Image.Image, data: bytes) -> None:
-    """Note on a picture the file that it was decoded from: a hash of that takes a tenth of the time of one of its pixels."""
+    """Store the hash of its file on an image: hashing the file takes a tenth of the time of hashing the pixels."""
     setattr(image, FILE_HASH, hashlib.sha256(data).digest())
 
 
 def content_hash(image: Image.Image) -> bytes:
-    """SHA-256 of the file that a picture was decoded from or, where nobody noted that, of its size and pixels."""
+    """SHA-256 of the file that an image was decoded from or, if that is unknown, of its size and pixels."""
     noted: bytes | None = getattr(image, FILE_HASH, None)
     if noted:
         return noted
@@ -29,7 +29,7 @@ def content_hash(image: Image.Image) -> bytes:
 
 
 class FeatureCache:
-    """The most recently used features; all together take at most `limit_bytes` of host memory. 0: keeps none."""
+    """The most recently used features, in at most `limit_bytes` of host memory; a limit of 0 keeps none."""
 
     def __init__(self, limit_bytes: int):
         self._features = LRUCache(limit_bytes, getsizeof=lambda features: features.nbytes)
@@ -49,7 +49,7 @@ class FeatureCache:
             return features
 
     def put(self, key: bytes, features: "Tensor") -> None:
-        """Keep features, at the cost of those that were not asked for longest; larger than the bound: not kept."""
+        """Keep features and evict the least recently used ones; features larger than the limit are not kept."""
         with self._lock:
             if features.nbytes <= self._features.maxsize:
                 self._features[key] = features

@@ -1,8 +1,8 @@
-"""Takes the place of lmdeploy's ImageEncoder: pictures in, features out, from any thread or event loop.
+"""Replaces lmdeploy's ImageEncoder: images in, features out, from any thread or event loop.
 
-lmdeploy resizes pictures one after the other on the encoder's thread and dies of the first bad one
-(lmdeploy threads 1602, 2302, 2869). Here several threads prepare them, as many as the model takes at
-once are encoded together, an exception belongs to its own picture, and a picture that was seen before is not encoded again.
+lmdeploy resizes images one after the other on the encoder's thread and dies at the first bad one (lmdeploy threads 1602,
+2302, 2869). Here several threads prepare images, the encoder takes as many at once as the model allows, an exception fails
+only its own image, and a cached image is not encoded again.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from lingbi.vision.cache import FeatureCache, content_hash
 
 log = logging.getLogger(__name__)
 MAX_PREPARERS = 8
-FRESH_BYTES = 16  # a key of a picture that is encoded anew and not kept; a content hash has 32
+FRESH_BYTES = 16  # length of the key of an image that bypasses the cache; a content hash has 32
 Features = Future[torch.Tensor]  # [tokens, hidden] on the CPU
 
 
 class VisionModel(Protocol):
-    """What makes features of pictures: at most `max_batch` at once."""
+    """Computes the features of images, at most `max_batch` at once."""
 
     max_batch: int
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The picture as `forward` takes it; called from any thread."""
+        """The image as `forward` takes it; called from any thread."""
 
     def forward(self, prepared: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Features [tokens, hidden], on the CPU, of what `prepare` gave."""
+        """Features [tokens, hidden], on the CPU, of the images that `prepare` returned."""
 
 
 @dataclass
 class Work:
-    """A prepared picture on its way, its cache key, and who waits for its features."""
+    """A prepared image in the queue, its cache key, and the future of its features."""
 
     key: bytes
     pixels: torch.Tensor
@@ -50,7 +50,7 @@ class Work:
 class ImageEncoder:
     """One thread that encodes for a whole process.
 
-    cache: features of pictures seen before; pulse: told of the work, for the watchdog.
+    cache: features of earlier images; pulse: the encoder's heartbeat, for the watchdog.
     """
 
     def __init__(self, model: VisionModel, cache: FeatureCache):
@@ -62,30 +62,30 @@ class ImageEncoder:
         threading.Thread(target=self._run, name="encoder", daemon=True).start()
 
     def submit(self, image: Image.Image, is_fresh: bool = False) -> Features:
-        """Features of one PIL picture, encoded anew if is_fresh; raises what the model raised for it."""
+        """Start to encode a PIL image, past the cache if is_fresh; the future holds its features or the model's exception."""
         done = Features()
         self._preparing.submit(self._prepare, image, is_fresh, done)
         return done
 
     async def encode(self, images: list[Image.Image], is_fresh: bool = False) -> list[torch.Tensor]:
-        """Features of pictures, in order, as the engine takes them. Raises ValueError for one that cannot be encoded."""
+        """Features of images, in order, as the engine takes them. Raises ValueError if an image cannot be encoded."""
         jobs = [self.submit(image, is_fresh) for image in images]
-        # wait, not gather: a caller that leaves must not cancel what others may wait for too.
+        # wait, not gather: a caller that leaves must not cancel work that other callers may wait for.
         await asyncio.wait([asyncio.wrap_future(job) for job in jobs])
         return [_result(job) for job in jobs]
 
     async def async_infer(self, images: list[Image.Image]) -> list[torch.Tensor]:
-        """As `encode`, for lmdeploy's own callers, who make numpy arrays of it."""
+        """The same as `encode`, for lmdeploy's own callers, which convert the features to numpy arrays."""
         return [_for_numpy(features) for features in await self.encode(images)]
 
     def infer(self, images: list[Image.Image]) -> list[torch.Tensor]:
-        """As `async_infer`, without an event loop."""
+        """The same as `async_infer`, without an event loop."""
         return [_for_numpy(_result(job)) for job in [self.submit(image) for image in images]]
 
     def _prepare(self, image: Image.Image, is_fresh: bool, done: Features) -> None:
         try:
             key = os.urandom(FRESH_BYTES) if is_fresh else content_hash(image)
-        except Exception as error:  # whatever a picture does to Pillow is its own fault
+        except Exception as error:  # whatever Pillow raises for an image fails that image only
             done.set_exception(error)
             return
         features = self.cache.get(key)
@@ -94,11 +94,11 @@ class ImageEncoder:
         elif not self._joins(key, done):
             try:
                 self._waiting.put(Work(key, self.model.prepare(image), done))
-            except Exception as error:  # the same, and to the model's code
+            except Exception as error:  # the same goes for the model's own code
                 self._settle(key, done, error)
 
     def _joins(self, key: bytes, done: Features) -> bool:
-        """Whether the same picture is under way already; `done` then ends with it."""
+        """Whether the same image is being encoded already; if so, `done` gets its result."""
         with self._lock:
             first = self._under_way.setdefault(key, done)
             if first is done:
@@ -117,7 +117,7 @@ class ImageEncoder:
     def _encode(self, batch: list[Work]) -> None:
         try:
             features = self.model.forward([work.pixels for work in batch])
-        except Exception as error:  # of one picture: its own; of several: each is tried alone
+        except Exception as error:  # with one image it is that image's; of several, each is tried alone
             if len(batch) == 1:
                 self._settle(batch[0].key, batch[0].done, error)
             else:

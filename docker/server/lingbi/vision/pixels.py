@@ -1,8 +1,8 @@
-"""What a picture becomes before the vision tower: bytes on the CPU, numbers on the GPU.
+"""Prepares an image for the vision tower: bytes on the CPU, numbers on the GPU.
 
-Resizing is Pillow's, as the models were trained: to the bit on the GPU, or, for large pictures, by
-Pillow itself in several threads. Normalising is a look-up on the GPU: a byte has 256 values, so a
-table holds exactly what the model's own code gives.
+Resizing is Pillow's, as in the models' training: a bit-exact copy of it on the GPU or, for large images, Pillow itself in
+several threads. Normalising is a table look-up on the GPU: a byte has 256 values, so the table holds exactly the results
+of the model's own code.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from lingbi.vision.resize import resized
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PROBE_SIDE = 16  # values of a byte in a square
-# Larger pictures are made small before they go to the GPU: their copies there would take memory that a small card lacks.
+# Larger images are resized before they go to the GPU, where their copies would take memory that a small card lacks.
 GPU_RESIZE_PIXELS = 1 << 20
 
 
 class Pixels:
-    """Prepares pictures for a model whose own `vis_processor` squashes them to `side` (None: keeps their size).
+    """Prepares images for a model whose own `vis_processor` resizes them to a square of `side` (None: keeps their size).
 
-    arrange: what comes before that (4khd's tiles), from picture to picture.
+    arrange: a step before that, from image to image (4khd's tiles).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Pixels:
         self.is_known = self._is_known()
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """uint8 [height, width, 3]; half [3, height, width] where the model prepares pictures in a way of its own."""
+        """uint8 [height, width, 3]; half [3, height, width] if the model prepares images in a way that lingbi does not know."""
         image = self.arrange(image if image.mode == "RGB" else image.convert("RGB"))
         if not self.is_known:
             return self.processor(image).half()
@@ -48,18 +48,18 @@ class Pixels:
         return torch.from_numpy(np.array(image))
 
     def fit(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What `prepare` gave, on the device where it is, in the size that the tower takes."""
+        """The result of `prepare`, resized for the tower, on its own device."""
         return pixels if self.side is None or not self.is_known else resized(pixels, self.side)
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """half [n, 3, height, width] of what `prepare` gave, stacked, on the device where it is."""
+        """half [n, 3, height, width] of stacked results of `prepare`, on their own device."""
         if batch.dtype != torch.uint8:
             return batch
         channels = torch.arange(3, device=batch.device)
         return self.table.to(batch.device)[channels, batch.long()].permute(0, 3, 1, 2).contiguous()
 
     def _is_known(self) -> bool:
-        """Whether table and resizing give, to the bit, what the model's own code gives."""
+        """Whether the table and the resizing match the model's own code to the bit."""
         values = np.arange(PROBE_SIDE**2, dtype=np.uint8).reshape(PROBE_SIDE, PROBE_SIDE)
         probe = Image.fromarray(np.stack((values, values.T, values[::-1]), axis=-1))
         with torch.device("cpu"):

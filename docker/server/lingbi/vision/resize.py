@@ -1,9 +1,9 @@
 """Pillow's bicubic resizing of bytes on the GPU, to the bit.
 
-Pillow multiplies bytes with coefficients that are whole numbers of 22 bits, columns first, then rows,
-and rounds to bytes after each (Pillow, src/libImaging/Resample.c). So is it done here, in the same 32-bit
-integers: of every new pixel one old one after the other, two dozen small kernels. Matrix products of
-float64, exact too, have a library load its kernels for them, and take 100 MiB more of a small card.
+Pillow multiplies bytes with 22-bit integer coefficients, first along columns, then along rows, and rounds to bytes after
+each (Pillow, src/libImaging/Resample.c). This module does the same with the same 32-bit integers: it adds one old pixel
+after the other to every new one, in two dozen small kernels. Matrix products in float64 would be exact too, but a library
+loads its kernels for them, which take 100 MiB more of a small card.
 """
 
 from functools import lru_cache

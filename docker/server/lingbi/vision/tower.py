@@ -19,8 +19,8 @@ from lingbi.vision.clip import folded_activation, packed_projections
 from lingbi.vision.pixels import Pixels
 
 log = logging.getLogger(__name__)
-WARM_UPS = 2  # cuBLAS picks its kernels and workspaces in the first runs, which a graph may not contain
-# Made by the tower itself, in no checkpoint: pools the class token, which is not used.
+WARM_UPS = 2  # cuBLAS picks its kernels and workspaces in the first runs, which must not be captured in a graph
+# The tower creates these itself, and no checkpoint holds them; the pooled class token is not used.
 UNUSED = ("post_layernorm", "position_ids")
 
 
@@ -32,7 +32,7 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
     """
 
     feature_dtype = torch.half
-    max_batch = 1  # pictures go through one after the other, so that nobody waits for the one behind
+    max_batch = 1  # images are encoded one at a time, so that none waits for a later one
 
     def __init__(self, model_path: str, hd_num: int, device: str = "cuda:0"):
         self.hd_num = hd_num
@@ -48,12 +48,16 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
         self.pixels = Pixels(self.model.vis_processor, side, arrange)
         if not self.pixels.is_known:
             log.warning("this model prepares pictures in a way of its own: its code runs on the CPU, more slowly")
-        self.stream = torch.cuda.Stream(self.device, priority=-1)  # short work, and somebody waits for his first word
+        self.stream = torch.cuda.Stream(
+            self.device, priority=-1
+        )  # the work is short, and a user waits for the first token
         self.graph = None if side is None or not self.pixels.is_known else self._capture(side)
 
     def pin_ahead(self, limit_bytes: int) -> None:
-        """Have pinned host memory for so many bytes of features, from a thread: pinning 10 MB as a picture waits takes
-        milliseconds. torch keeps what is freed, for features of the same size."""
+        """Allocate pinned host memory for this many bytes of features, in a thread.
+
+        Pinning 10 MB while an image waits takes milliseconds. torch keeps freed blocks for features of the same size.
+        """
         if not self.graph:
             return
         shape = self.graph.features.shape[1:]
@@ -67,16 +71,16 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
 
     @property
     def feature_bytes(self) -> int:
-        """Bytes of a picture's features; 0 where pictures differ in that."""
+        """Bytes of an image's features; 0 if they differ between images."""
         return self.graph.features.nbytes if self.graph else 0
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The picture as the tower takes it; runs in any thread."""
+        """The image as the tower takes it; any thread may call this."""
         return self.pixels.prepare(image)
 
     @torch.no_grad()
     def forward(self, prepared: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Features [tokens, hidden], on the CPU, of what `prepare` gave."""
+        """Features [tokens, hidden], on the CPU, of the images that `prepare` returned."""
         with torch.device(self.device), torch.cuda.stream(self.stream):
             pixels = [self.pixels.fit(item.to(self.device)) for item in prepared]
             features = [self._on_host(self._encode(item[None])[0]) for item in pixels]
@@ -84,13 +88,13 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
             return features
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[1, tokens, hidden] of one picture's pixels on the GPU."""
+        """Features [1, tokens, hidden] of one image's pixels on the GPU."""
         if self.is_tiled:
             return self._tiled(pixels)
         return self.graph.run(pixels) if self.graph else self._features(pixels)
 
     def _on_host(self, features: torch.Tensor) -> torch.Tensor:
-        """A copy under way to pinned memory, where copies are fast and torch reuses what was freed."""
+        """Start a copy to pinned memory, to which copies are fast and which torch reuses after it is freed."""
         host = torch.empty(features.shape, dtype=self.feature_dtype, device="cpu", pin_memory=True)
         return host.copy_(features, non_blocking=True)
 
@@ -98,14 +102,14 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
         return self.model.vision_proj(self.model.vit(self.pixels.normalise(pixels)))
 
     def _tiled(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[1, tokens, hidden] of one 4khd picture: its overview and tiles go through the tower together."""
+        """Features [1, tokens, hidden] of one 4khd image, whose overview and tiles go through the tower together."""
         batch = self.pixels.normalise(pixels)
         embedded, _ = self.model.vit([batch], self.model.plora_glb_GN, self.model.plora_sub_GN)
         return self.model.vision_proj(embedded)
 
     @torch.no_grad()
     def _capture(self, side: int) -> "Graph | None":
-        """The tower's graph; None where a model's own code does what no graph can hold."""
+        """The tower's graph, or None if a model's own code cannot be captured."""
         self.pixels.table = self.pixels.table.to(self.device)
         try:
             with torch.device(self.device):
@@ -116,10 +120,10 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
 
 
 class Graph:
-    """The tower's hundreds of kernels for one picture, started as one: no Python between them.
+    """The tower's hundreds of kernels for one image, launched as one graph without Python in between.
 
-    On an H200 a picture takes 5.1 ms so, 4.3 ms each of two in one graph, 3.2 ms each of eight: too little for the
-    50 to 370 MiB more that their graphs hold, which small cards do not have to spare (docs/performance).
+    On an H200 an image takes 5.1 ms; with two in one graph each takes 4.3 ms, and with eight 3.2 ms. That gain is too small
+    for the 50 to 370 MiB more that such graphs hold, which small cards cannot spare (docs/performance).
     """
 
     def __init__(self, features: Callable[[torch.Tensor], torch.Tensor], side: int, stream: torch.cuda.Stream):
@@ -141,7 +145,7 @@ class Graph:
 
 @contextmanager
 def mapped_loading() -> Iterator[None]:
-    """Within: accelerate's loader, which lmdeploy calls, takes the tower from mapped files and leaves it in half."""
+    """Within the block, accelerate's loader, which lmdeploy calls, loads the tower in half precision from mapped files."""
     load, accelerate.load_checkpoint_in_model = accelerate.load_checkpoint_in_model, load_half
     try:
         yield
@@ -152,7 +156,7 @@ def mapped_loading() -> Iterator[None]:
 def load_half(model: torch.nn.Module, model_path: str) -> None:
     """Fill the vision parts from a model folder, reading nothing else, make them half, and arrange them for a GPU.
 
-    lmdeploy leaves the tower in float32, twice its size: it makes it after its own `half()`.
+    lmdeploy leaves the tower in float32, at twice the size, because it creates the tower after its own `half()`.
     """
     absent = set(model.state_dict())
     for shard in inspect(model_path).shards:

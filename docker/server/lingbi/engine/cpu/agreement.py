@@ -1,8 +1,8 @@
-"""Whether lingbi's decoder computes what a folder's own code computes: asked once, when a model is loaded.
+"""Checks, when a model is loaded, that lingbi's decoder computes the same as the folder's own code.
 
-The whole short prompt is the one call that every published variant of the code answers rightly, whatever it makes of
-positions and caches. An answer that differs, or none, means a model that lingbi does not know: a start must not
-serve it. What the code does beyond that call is looked at too, for people (scripts/verify-model).
+One call with a whole short prompt is the only one that every published variant of the code answers correctly, however
+it handles positions and caches. A different answer, or an error, means that lingbi does not know this model, so the
+server must not start with it. scripts/verify-model also reports how the code behaves beyond that call.
 """
 
 import logging
@@ -17,7 +17,7 @@ from lingbi.errors import StartError
 log = logging.getLogger(__name__)
 TOKENS = 24
 IMAGE_TOKENS = slice(6, 14)
-# Of 92544 logits after 24 layers in bfloat16 with random weights it is 0.9998; another rotation gives 0.2.
+# For 92544 logits after 24 layers in bfloat16 with random weights it is 0.9998; a wrong rotation gives 0.2.
 LEAST_COSINE = 0.99
 BY_POSITION, BY_LENGTH, UNKNOWN = "by position", "by cache length", "unknown"
 
@@ -26,7 +26,7 @@ BY_POSITION, BY_LENGTH, UNKNOWN = "by position", "by cache length", "unknown"
 class Conventions:
     """What a folder's own code does.
 
-    cosine: least of its logits to the decoder's; rotation: how it rotates several new tokens on top of a cache;
+    cosine: similarity of its logits to the decoder's; rotation: how it rotates several new tokens on top of a cache;
     attention: the class that attends.
     """
 
@@ -69,7 +69,7 @@ def conventions(model: torch.nn.Module, decoder: Decoder, where: str) -> Convent
 def _rotation(model: torch.nn.Module, decoder: Decoder) -> str:
     """How the code rotates the second half of a prompt on top of the first half's cache."""
     prompt, image_mask = _prompt(model)
-    half = TOKENS // 2 + 2  # the halves differ, or rows of the wrong table would have the right number
+    half = TOKENS // 2 + 2  # the halves must differ in length, or rows of the wrong table would still fit
     begun = _whole(model, prompt[:, :half], image_mask[:, :half])
     try:
         ended = model(
@@ -80,7 +80,7 @@ def _rotation(model: torch.nn.Module, decoder: Decoder) -> str:
             past_key_values=begun.past_key_values,
             use_cache=True,
         ).logits[0, -1]
-    except RuntimeError:  # shapes that do not fit: rows of the whole table for half of the tokens
+    except RuntimeError:  # the shapes do not fit: it takes rows of the whole table for half of the tokens
         return BY_LENGTH
     found = decoder(prompt[0], image_mask[0], decoder.new_cache())
     cosine = float(torch.cosine_similarity(ended.float(), found.float(), dim=0))
@@ -88,6 +88,7 @@ def _rotation(model: torch.nn.Module, decoder: Decoder) -> str:
 
 
 def _whole(model: torch.nn.Module, prompt: torch.Tensor, image_mask: torch.Tensor) -> Any:
+    """The output of the folder's own code for a whole prompt."""
     tokens = prompt.shape[1]
     mask = torch.ones(1, tokens, dtype=torch.long)
     return model(inputs_embeds=prompt, im_mask=image_mask, attention_mask=mask, use_cache=True)

@@ -1,8 +1,8 @@
-"""The KV cache of one sequence on a CPU: grown by steps, never copied for a token, cut by forgetting a length."""
+"""The KV cache of one sequence on a CPU: it grows in steps, is not copied for each token, and is cut by lowering a count."""
 
 import torch
 
-GROWTH_TOKENS = 512  # a cache grows by this, or by a quarter of itself where that is more
+GROWTH_TOKENS = 512  # a cache grows by this much, or by a quarter of its size if that is more
 
 
 class KvCache:
@@ -28,23 +28,23 @@ class KvCache:
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer behind those held; returns (keys, values) of all, [kv heads, all tokens, head_dim].
 
-        They count as held once every layer has them: see `advance`.
+        The new tokens count as held only after `advance`, when every layer has them.
         """
         end = self.tokens + keys.shape[1]
         if end > self._layers[layer][0].shape[1]:
-            held_keys, held_values = self._layers[layer]
-            self._layers[layer] = _grown(held_keys, self.tokens, end), _grown(held_values, self.tokens, end)
+            old_keys, old_values = self._layers[layer]
+            self._layers[layer] = (_grown(old_keys, self.tokens, end), _grown(old_values, self.tokens, end))
         held_keys, held_values = self._layers[layer]
         held_keys[:, self.tokens : end] = keys
         held_values[:, self.tokens : end] = values
         return held_keys[:, :end], held_values[:, :end]
 
     def advance(self, tokens: int) -> None:
-        """Count tokens as held that every layer has appended."""
+        """Count these tokens as held; every layer must have appended them."""
         self.tokens += tokens
 
     def cut(self, tokens: int) -> None:
-        """Keep the first tokens only."""
+        """Keep only the first tokens."""
         self.tokens = min(self.tokens, tokens)
 
 

@@ -1,4 +1,4 @@
-"""Loads a model folder on the CPU once: language model and vision tower in one object."""
+"""Loads a model folder on the CPU once: the language model and the vision tower are one object."""
 
 from functools import lru_cache
 
@@ -6,6 +6,7 @@ import torch
 from accelerate import init_empty_weights
 from lmdeploy.vl.model.utils import add_sys_path
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel, init_empty_vit
+from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lingbi.errors import StartError
@@ -18,8 +19,8 @@ from lingbi.model.host_memory import uses_float32
 def load_checkpoint(model_path: str) -> torch.nn.Module:
     """The model of a folder, through its own remote code, on the CPU.
 
-    16-bit shards are mapped, not copied, when the model stays bfloat16: 1.8B parameters need
-    little more memory than their file.
+    If the model stays bfloat16, its shards are memory-mapped, not copied: 1.8B parameters need little more memory
+    than their file. Raises StartError if tensors are missing.
     """
     folder = inspect(model_path)
     dtype = torch.float32 if uses_float32(folder) else torch.bfloat16
@@ -35,7 +36,7 @@ def load_checkpoint(model_path: str) -> torch.nn.Module:
 def _skeleton(model_path: str) -> torch.nn.Module:
     """The model without weights; only the tower's tables that no checkpoint holds are filled."""
     config = AutoConfig.from_pretrained(model_path, trust_remote_code=True)
-    config.attn_implementation = "eager"  # 4khd's config asks for flash attention, which is CUDA only
+    config.attn_implementation = "eager"  # 4khd's config asks for flash attention, which only runs on CUDA
     with init_empty_weights(), init_empty_vit():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=True, attn_implementation="eager")
     with add_sys_path(model_path), init_empty_vit():
@@ -44,13 +45,13 @@ def _skeleton(model_path: str) -> torch.nn.Module:
     return model
 
 
-class CpuVisionModel(Xcomposer2VisionModel):
-    """lmdeploy's picture path (resize, normalise, tower, projection) over the CPU's one model.
+class CpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy has no types
+    """lmdeploy's image processing (resize, normalise, tower, projection) with the model that the CPU engine has loaded.
 
-    hd_num: tiles that 4khd cuts an image into at most.
+    hd_num: the most tiles that 4khd cuts an image into.
     """
 
-    max_batch = 4  # more at once would only make the first wait
+    max_batch = 4  # a larger batch would only delay its first image
 
     def __init__(self, model_path: str, hd_num: int):
         self.hd_num = hd_num
@@ -66,26 +67,26 @@ class CpuVisionModel(Xcomposer2VisionModel):
             self.HD_transform = HD_transform
             self._forward_func = self._forward_tiled
 
-    def prepare(self, image):
-        """The picture as `forward` takes it: 4khd's own code forgets to make it RGB."""
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The image as `forward` takes it; 4khd's own code does not convert it to RGB."""
         return image.convert("RGB")
 
-    def forward(self, images: list) -> list:
-        """Features of RGB pictures: a list of float32 [tokens, hidden] (numpy has no bfloat16)."""
+    def forward(self, images: list[Image.Image]) -> list[torch.Tensor]:
+        """Features of RGB images: a list of float32 tensors [tokens, hidden] (numpy has no bfloat16)."""
         return [features.float() for features in super().forward(images)]
 
-    def _forward_tiled(self, images: list) -> list:
-        """As lmdeploy's own, which cuts every image into at most 25 tiles."""
+    def _forward_tiled(self, images: list[Image.Image]) -> list[torch.Tensor]:
+        """Does what lmdeploy does, with hd_num in place of its limit of 25 tiles."""
         return [self._tiled(self.HD_transform(image, hd_num=self.hd_num)) for image in images]
 
-    def _tiled(self, image) -> torch.Tensor:
-        """[tokens, hidden] of an image that is whole tiles."""
+    def _tiled(self, image: Image.Image) -> torch.Tensor:
+        """Features [tokens, hidden] of an image whose sides are multiples of a tile's."""
         pixels = self.model.vis_processor(image)[None].half()
         embedded, _ = self.model.vit([pixels], self.model.plora_glb_GN, self.model.plora_sub_GN)
         return self.model.vision_proj(embedded).squeeze()
 
 
-def _match_dtype(projection, inputs):
-    # lmdeploy hands half pictures over and the tower answers in half, which CPU layers do not take.
+def _match_dtype(projection: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+    # lmdeploy passes the image in half precision and the tower answers in it, which the projection on a CPU does not accept.
     weight = next(projection.parameters())
     return (inputs[0].to(weight.dtype),)

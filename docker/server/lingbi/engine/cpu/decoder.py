@@ -1,10 +1,10 @@
 """The language model on a CPU, computed by lingbi from the tensors that the folder's own code holds.
 
-The remote code of the published folders differs in what it makes of positions, masks and caches: some rotate by
-`position_ids`, some by the length of the cache, which is right for a whole prompt and for one token only. None of
-that is relied on here. What all have in common, since the checkpoint's tensor names fix it, is the tree of modules:
-`model.layers.N.{attention.{wqkv,wo},feed_forward.{w1,w2,w3}}` with PLoRA beside each matrix, and the norms. From
-these the layers are computed as TurboMind computes them, and `agreement.py` holds the result to the folder's own code.
+The remote code of the published folders handles positions, masks and caches in different ways: some of it rotates by
+`position_ids`, some by the length of the cache, which is only right for a whole prompt or a single token. The decoder
+relies on none of that. All folders share the tree of modules, because the checkpoint's tensor names determine it:
+`model.layers.N.{attention.{wqkv,wo},feed_forward.{w1,w2,w3}}` with PLoRA beside each matrix, and the norms. From these
+the decoder computes the layers as TurboMind does, and `agreement.py` compares the result with the folder's own code.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from lingbi.engine.cpu.cache import KvCache
 
-# PLoRA's scale is 1 but for wqkv of 4khd: https://github.com/InternLM/lmdeploy, source_model/xomposer2.py.
+# PLoRA's scale is 1 except for 4khd's wqkv: https://github.com/InternLM/lmdeploy, source_model/xomposer2.py.
 TILED_WQKV_SCALE = 2.0
 
 
@@ -79,7 +79,7 @@ class Layer:
         number: int,
     ) -> torch.Tensor:
         shape, tokens = self.shape, x.shape[0]
-        # The rows of wqkv come by KV head: its query heads, its key, its value.
+        # The rows of wqkv are grouped by KV head: its query heads, its key, its value.
         qkv = self.wqkv(x, image_rows).view(tokens, shape.kv_heads, shape.group + 2, shape.head_dim)
         query = rotation(qkv[:, :, : shape.group].permute(1, 2, 0, 3))  # [kv heads, group, tokens, head]
         key = rotation(qkv[:, :, shape.group].transpose(0, 1))  # [kv heads, tokens, head]
@@ -87,7 +87,7 @@ class Layer:
         flat = query.reshape(shape.kv_heads, shape.group * tokens, shape.head_dim)
         scores = torch.matmul(flat, keys.transpose(1, 2)) * shape.head_dim**-0.5
         if mask is not None:
-            # The tokens before are seen by all: only the new ones among themselves are masked.
+            # All new tokens see the earlier ones; the mask only applies among the new tokens.
             new = scores.view(shape.kv_heads, shape.group, tokens, -1)[..., -tokens:]
             new.masked_fill_(mask, float("-inf"))
         weights = scores.softmax(-1, dtype=torch.float32).to(x.dtype)
@@ -105,7 +105,6 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
-        """The heads that the configuration of a model's own code tells."""
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         return cls(kv_heads, heads // kv_heads, config.hidden_size // heads)
 
@@ -126,7 +125,7 @@ class Rotation:
 
 
 class Decoder:
-    """All layers over the tensors of a loaded model; holds no state of its own between calls."""
+    """All layers over the tensors of a loaded model; it keeps no state between calls."""
 
     def __init__(self, model: torch.nn.Module, is_tiled: bool):
         self.shape = Shape.of(model.config)
@@ -140,7 +139,7 @@ class Decoder:
         return KvCache(len(self.layers), self.shape.kv_heads, self.shape.head_dim, self.output.weight.dtype)
 
     def __call__(self, embeddings: torch.Tensor, image_mask: torch.Tensor, cache: KvCache) -> torch.Tensor:
-        """Logits [vocabulary] after the last of some new tokens, which the cache holds afterwards.
+        """Logits [vocabulary] after the last of these new tokens, which the cache holds afterwards.
 
         embeddings: [tokens, hidden]; image_mask: bool [tokens], True where a token is an image's.
         """
@@ -156,6 +155,6 @@ class Decoder:
 
 
 def later_tokens(tokens: int) -> torch.Tensor:
-    """Bool [tokens, tokens], True where a new token may not look: at those after it."""
+    """The causal mask, bool [tokens, tokens]: True where a new token must not attend, which is at later tokens."""
     columns = torch.arange(tokens)
     return columns[None] > columns[:, None]

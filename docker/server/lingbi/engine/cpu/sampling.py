@@ -1,16 +1,16 @@
 """Chooses the next token with TurboMind's rules, so that parameters mean the same on both engines.
 
-Order as in TurboMind 0.4.1's dynamic decoding: temperature, repetition penalty, banned tokens,
-then top-k, then top-p. The random stream is Python's own: equal seeds repeat an answer on one
-engine, not across engines.
+The order is that of TurboMind 0.4.1's dynamic decoding: temperature, repetition penalty, banned tokens, top-k, top-p.
+The random numbers are Python's own, so a seed repeats an answer on the same engine but not across engines.
 """
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-TEMPERATURE_FLOOR = 1e-6  # TurboMind divides by temperature plus this
+TEMPERATURE_FLOOR = 1e-6  # TurboMind divides by the temperature plus this
 DEFAULT_SEED = 0
 
 
@@ -23,12 +23,12 @@ class Sampling:
     temperature: float
     repetition_penalty: float
     min_new_tokens: int
-    stop_ids: frozenset
-    bad_ids: frozenset
+    stop_ids: frozenset[int]
+    bad_ids: frozenset[int]
     logprobs: int
 
     @classmethod
-    def from_config(cls, config, eos_id: int) -> "Sampling":
+    def from_config(cls, config: Any, eos_id: int) -> "Sampling":
         bad = set(config.bad_words or ())
         stop = set() if config.ignore_eos else {eos_id, *(config.stop_words or ())}
         if config.ignore_eos:
@@ -45,7 +45,9 @@ class Sampling:
         )
 
 
-def next_token(logits: torch.Tensor, sampling: Sampling, seen: torch.Tensor, made: int, rng: random.Random):
+def next_token(
+    logits: torch.Tensor, sampling: Sampling, seen: torch.Tensor, made: int, rng: random.Random
+) -> tuple[int, dict[int, float] | None]:
     """Choose one token.
 
     logits: [vocabulary], any float type; seen: ids of prompt and answer so far; made: tokens
@@ -78,7 +80,7 @@ def _draw(scores: torch.Tensor, sampling: Sampling, rng: random.Random) -> int:
     return int(ids[min(place, ids.numel() - 1)])
 
 
-def _log_probabilities(scores: torch.Tensor, token: int, count: int):
+def _log_probabilities(scores: torch.Tensor, token: int, count: int) -> dict[int, float] | None:
     if not count:
         return None
     table = scores.log_softmax(0)

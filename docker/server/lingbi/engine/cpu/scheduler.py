@@ -1,7 +1,7 @@
-"""The CPU engine: takes TurboMind's place under lmdeploy's AsyncEngine.
+"""The CPU engine, which replaces TurboMind under lmdeploy's AsyncEngine.
 
-Several answers advance in turn: a turn is one chunk of a prompt or one token of an answer, so a
-long prompt delays nobody by more than a chunk. Sequences of a session stay until it ends.
+Several answers advance in turn: a turn is one chunk of a prompt or one token of an answer, so a long prompt delays the
+others by one chunk at most. The KV cache of a session stays until the session ends.
 """
 
 import asyncio
@@ -11,7 +11,9 @@ import queue
 import random
 import threading
 from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 import torch
 from lmdeploy.messages import EngineOutput, GenerationConfig, ResponseType
@@ -26,43 +28,51 @@ from lingbi.engine.progress import PromptProgress
 from lingbi.model.folder import inspect
 
 log = logging.getLogger(__name__)
+Output: TypeAlias = EngineOutput | PromptProgress
+Emit = Callable[[Output | Exception], object]
+Kept = tuple[KvCache, list[int]]  # what a session holds after its answer: the cache, and the ids in it
 
 
 @dataclass
 class Sequence:
-    """One answer in the making.
+    """One answer being generated.
 
-    prompt: embeddings [tokens, hidden] of what the session does not hold; image_mask: bool [tokens];
-    ids: what it holds, prompt and answer; emit: takes each EngineOutput and PromptProgress, or the exception that
-    ended the answer; cache: of the session.
+    prompt: embeddings [tokens, hidden] of the part that is not computed yet, or None; image_mask: bool [tokens] of it;
+    ids: all token ids of prompt and answer; emit: takes each EngineOutput and PromptProgress, or the exception that
+    ended the answer; cache: the session's.
     """
 
     session_id: int
     prompt: torch.Tensor | None
     image_mask: torch.Tensor
-    ids: list
+    ids: list[int]
     sampling: Sampling
     max_new_tokens: int
-    emit: callable
+    emit: Emit
     rng: random.Random
     cache: KvCache
     keep: bool = False
     cancelled: bool = False
-    answer: list = field(default_factory=list)
-    logprobs: list = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
+    logprobs: list[dict[int, float] | None] = field(default_factory=list)
 
-    def __post_init__(self):
-        self.prompt_tokens = len(self.prompt)
+    def __post_init__(self) -> None:
+        self.prompt_tokens = self.left_tokens
+
+    @property
+    def left_tokens(self) -> int:
+        """Tokens of the prompt that are not computed yet."""
+        return 0 if self.prompt is None else len(self.prompt)
 
 
 class CpuEngine:
     """Engine object as AsyncEngine expects it: `tokenizer` and `create_instance`.
 
-    threads: 0 leaves torch's own number; sequences: answers that advance in turn; prefill_tokens: of a chunk.
+    threads: 0 keeps torch's default; sequences: answers that advance in turn; prefill_tokens: size of a chunk.
     Raises StartError for a folder whose own code computes another model.
     """
 
-    def __init__(self, model_path: str, stop_words: list, threads: int, sequences: int, prefill_tokens: int):
+    def __init__(self, model_path: str, stop_words: list[str], threads: int, sequences: int, prefill_tokens: int):
         torch.set_num_threads(threads or torch.get_num_threads())
         self.model = load_checkpoint(model_path)
         folder = inspect(model_path)
@@ -73,9 +83,9 @@ class CpuEngine:
         self.stop_ids = [token for word in stop_words for token in self.tokenizer.indexes_containing_token(word)]
         self.prefill_tokens = prefill_tokens
         self.max_active = sequences
-        self.waiting = deque()
-        self.active = []
-        self.sessions: dict[int, tuple[KvCache, list]] = {}
+        self.waiting: deque[Sequence] = deque()
+        self.active: list[Sequence] = []
+        self.sessions: dict[int, Kept] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="cpu-engine", daemon=True).start()
 
@@ -95,7 +105,7 @@ class CpuEngine:
                     sequence.cancelled = True
 
     def end(self, session_id: int) -> None:
-        """Cancel, and forget what the session has kept."""
+        """Cancel the answer, and drop what the session has kept."""
         self.cancel(session_id)
         self.sessions.pop(session_id, None)
 
@@ -129,18 +139,18 @@ class CpuEngine:
         elif sequence.answer:
             sequence.emit(_output(sequence, ResponseType.SUCCESS))
         else:
-            sequence.emit(PromptProgress(sequence.prompt_tokens - len(sequence.prompt), sequence.prompt_tokens))
+            sequence.emit(PromptProgress(sequence.prompt_tokens - sequence.left_tokens, sequence.prompt_tokens))
 
     def _advance(self, sequence: Sequence) -> bool:
-        """Do one turn; True when the answer is complete."""
+        """Compute one turn; returns True when the answer is complete."""
         if sequence.max_new_tokens < 1:
             return True
         if sequence.prompt is None:
             last = self.model.model.tok_embeddings(torch.tensor(sequence.answer[-1:]))
             logits = self.decoder(last, torch.zeros(1, dtype=torch.bool), sequence.cache)
         else:
-            logits = self._prefill(sequence)
-            if sequence.prompt is not None:
+            logits = self._prefill(sequence, sequence.prompt)
+            if sequence.left_tokens:
                 return False
         token, logprobs = next_token(
             logits, sequence.sampling, torch.tensor(sequence.ids), len(sequence.answer), sequence.rng
@@ -152,11 +162,11 @@ class CpuEngine:
         sequence.logprobs.append(logprobs)
         return len(sequence.answer) >= sequence.max_new_tokens
 
-    def _prefill(self, sequence: Sequence) -> torch.Tensor:
-        """Compute one chunk of a prompt; logits [vocabulary] after its last token."""
+    def _prefill(self, sequence: Sequence, prompt: torch.Tensor) -> torch.Tensor:
+        """Compute one chunk of the prompt that is left; returns the logits [vocabulary] after its last token."""
         size = self.prefill_tokens
-        logits = self.decoder(sequence.prompt[:size], sequence.image_mask[:size], sequence.cache)
-        rest = sequence.prompt[size:]
+        logits = self.decoder(prompt[:size], sequence.image_mask[:size], sequence.cache)
+        rest = prompt[size:]
         sequence.image_mask = sequence.image_mask[size:]
         sequence.prompt = rest if len(rest) else None
         return logits
@@ -173,12 +183,14 @@ class CpuInstance:
     def __init__(self, engine: CpuEngine):
         self.engine = engine
 
-    async def async_stream_infer(self, session_id: int, input_ids: list, with_progress: bool = False, **options):
+    async def async_stream_infer(
+        self, session_id: int, input_ids: list[int], with_progress: bool = False, **options: Any
+    ) -> AsyncIterator[Output]:
         """Yield an EngineOutput (ids so far) for every token; see TurboMindInstance.async_stream_infer.
 
-        with_progress: a PromptProgress too, for every chunk of the prompt but the last.
+        with_progress: yield a PromptProgress too, for every chunk of the prompt except the last.
         """
-        outputs = asyncio.Queue()
+        outputs: asyncio.Queue[Output | Exception] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._submit(session_id, input_ids, lambda item: loop.call_soon_threadsafe(outputs.put_nowait, item), **options)
         while True:
@@ -188,12 +200,12 @@ class CpuInstance:
             if is_last(output):
                 return
 
-    def stream_infer(self, session_id: int, input_ids: list, **options):
-        """As async_stream_infer, for callers in a thread (lmdeploy's own web page)."""
+    def stream_infer(self, session_id: int, input_ids: list[int], **options: Any) -> Iterator[EngineOutput]:
+        """The same as async_stream_infer, for callers in a thread (lmdeploy's own web page)."""
         if options.pop("stop", False):
             self.engine.cancel(session_id)
             return
-        outputs = queue.Queue()
+        outputs: queue.Queue[Output | Exception] = queue.Queue()
         self._submit(session_id, input_ids, outputs.put, **options)
         while True:
             output = _raise_or(outputs.get())
@@ -217,15 +229,15 @@ class CpuInstance:
     def _submit(
         self,
         session_id: int,
-        input_ids: list,
-        emit: callable,
-        input_embeddings: list = None,
-        input_embedding_ranges: list = None,
-        gen_config: GenerationConfig = None,
+        input_ids: list[int],
+        emit: Emit,
+        input_embeddings: list[torch.Tensor] | None = None,
+        input_embedding_ranges: list[list[int]] | None = None,
+        gen_config: GenerationConfig | None = None,
         sequence_start: bool = True,
         sequence_end: bool = False,
         step: int = 0,
-        **_ignored,
+        **_ignored: Any,
     ) -> None:
         engine = self.engine
         gen_config = copy.copy(gen_config or GenerationConfig())
@@ -233,7 +245,7 @@ class CpuInstance:
             gen_config.stop_words = engine.stop_ids
         prompt, image_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
         kept = engine.sessions.pop(session_id, None)
-        cache, kept_ids = (engine.decoder.new_cache(), []) if sequence_start else step_back(kept, step)
+        cache, kept_ids = (engine.decoder.new_cache(), []) if sequence_start else step_back(cast("Kept", kept), step)
         seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
         engine.submit(
             Sequence(
@@ -251,8 +263,8 @@ class CpuInstance:
         )
 
 
-def step_back(kept: tuple, step: int) -> tuple:
-    """(cache, ids) of what a session has kept, cut to its first `step` tokens; 0: all."""
+def step_back(kept: Kept, step: int) -> Kept:
+    """What a session has kept, cut to its first `step` tokens; a step of 0 keeps all."""
     cache, ids = kept
     if not step or step >= len(ids):
         return kept
@@ -260,19 +272,24 @@ def step_back(kept: tuple, step: int) -> tuple:
     return cache, ids[:step]
 
 
-def is_last(output) -> bool:
+def is_last(output: Output) -> bool:
     """Whether an engine's output ends its answer."""
     return not isinstance(output, PromptProgress) and output.status is ResponseType.FINISH
 
 
-def _raise_or(output):
+def _raise_or(output: Output | Exception) -> Output:
     if isinstance(output, Exception):
         raise RuntimeError(f"the engine failed on this request: {output}") from output
     return output
 
 
-def embed(model, input_ids: list, features: list | None = None, ranges: list | None = None) -> tuple:
-    """Prompt embeddings [tokens, hidden] with the images' features put in, and their mask, bool [tokens]."""
+def embed(
+    model: torch.nn.Module,
+    input_ids: list[int],
+    features: list[torch.Tensor] | None = None,
+    ranges: list[list[int]] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompt embeddings [tokens, hidden] with the images' features inserted, and their mask, bool [tokens]."""
     with torch.inference_mode():
         prompt = model.model.tok_embeddings(torch.tensor(input_ids))
         image_mask = torch.zeros(len(input_ids), dtype=torch.bool)

@@ -1,7 +1,7 @@
-"""Has malloc keep the memory that TurboMind copies pictures into, so that no prompt waits for fresh pages.
+"""Makes malloc keep the memory that TurboMind copies images into, so that no prompt waits for fresh pages.
 
-TurboMind keeps a copy of its own of every picture's features, 10 MB of a vl-7b's, and the GPU waits meanwhile. malloc takes
-such a block from the system and gives it back: 2450 pages, each of which the kernel clears when it is first written to.
+TurboMind makes its own copy of every image's features, 10 MB for vl-7b, and the GPU waits for it. By default malloc maps
+such a block anew each time and returns it: 2450 pages, each of which the kernel clears when it is first written to.
 """
 
 import ctypes
@@ -10,8 +10,8 @@ import logging
 log = logging.getLogger(__name__)
 # Parameters of mallopt(3), from glibc's malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
-KEPT_BYTES = 1 << 30  # free memory at the end of the heap that stays: pictures of 100 answers
-LARGEST_BLOCK = 32 << 20  # most that glibc lets the heap have in one piece; what is larger is mapped each time
+KEPT_BYTES = 1 << 30  # free memory that stays at the end of the heap: the images of 100 answers
+LARGEST_BLOCK = 32 << 20  # the most that glibc takes from the heap in one piece; larger blocks are always mapped
 
 
 def share_one_heap() -> None:
@@ -27,7 +27,7 @@ def share_one_heap() -> None:
 
 
 def touch_ahead(count: int, size_bytes: int) -> None:
-    """Have the heap hold so many free blocks of a size, each page of them in memory."""
+    """Make the heap hold this many free blocks of this size, with every page in memory."""
     malloc = ctypes.CDLL(None)
     malloc.malloc.restype, malloc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     malloc.free.argtypes = [ctypes.c_void_p]

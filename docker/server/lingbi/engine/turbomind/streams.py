@@ -1,32 +1,36 @@
-"""Between the event loop and TurboMind: what goes in without copies, what comes out without polling."""
+"""Connects the event loop with TurboMind: input without copies, output without polling."""
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import torch
 import wrapt
 from lmdeploy.messages import EngineOutput, ResponseType
 
+Item = tuple[bool, Any]  # whether the answer is finished, and TurboMind's outputs
 
-def woken_streams(module) -> None:
-    """A stream wakes when its engine thread has something; lmdeploy asks every 2 ms, for every request."""
+
+def woken_streams(module: Any) -> None:
+    """Wake a stream when its engine thread has output; lmdeploy polls every 2 ms for every request."""
 
     async def async_stream_infer(
-        self,
-        session_id,
-        input_ids,
-        input_embeddings=None,
-        input_embedding_ranges=None,
-        sequence_start=True,
-        sequence_end=False,
-        step=0,
-        stop=False,
-        gen_config=None,
-        stream_output=False,
-        with_progress=False,  # a prompt takes so short on a GPU that nobody would see it
-        **kwargs,
-    ):
+        self: Any,
+        session_id: int,
+        input_ids: list[int],
+        input_embeddings: list[torch.Tensor] | None = None,
+        input_embedding_ranges: list[list[int]] | None = None,
+        sequence_start: bool = True,
+        sequence_end: bool = False,
+        step: int = 0,
+        stop: bool = False,
+        gen_config: Any = None,
+        stream_output: bool = False,
+        with_progress: bool = False,  # unused: a GPU computes a prompt so fast that nobody would see the progress
+        **kwargs: Any,
+    ) -> AsyncIterator[EngineOutput]:
         newest = Newest(asyncio.get_running_loop())
         is_watched = stream_output and not stop
         if is_watched:
@@ -65,22 +69,22 @@ def woken_streams(module) -> None:
 class Newest:
     """The newest output of one request: put by the engine's threads, awaited on the event loop.
 
-    Every output holds the whole answer so far, so older ones are dropped; the last is never.
+    Every output holds the whole answer so far, so older ones are dropped, but the last one never is.
     """
 
-    def __init__(self, loop):
+    def __init__(self, loop: asyncio.AbstractEventLoop):
         self._loop, self._changed, self._lock = loop, asyncio.Event(), threading.Lock()
-        self._item = None
+        self._item: Item | None = None
 
-    def put(self, item: tuple) -> None:
-        """Take (is_finished, outputs); from any thread."""
+    def put(self, item: Item) -> None:
+        """Store (is_finished, outputs); any thread may call this."""
         with self._lock:
             if self._item is None or not self._item[0]:
                 self._item = item
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def get(self) -> tuple:
-        """Wait for an output that was not got yet."""
+    async def get(self) -> Item:
+        """Wait for an output that has not been returned yet."""
         while True:
             with self._lock:
                 item, self._item = self._item, None
@@ -93,12 +97,12 @@ class Newest:
 class _Reader:
     """Turns one request's output tensors into EngineOutputs, as lmdeploy's own loop does."""
 
-    def __init__(self, instance, gen_config, start: int, session_id: int):
+    def __init__(self, instance: Any, gen_config: Any, start: int, session_id: int):
         self.instance, self.config, self.start, self.session_id = instance, gen_config, start, session_id
         self.logprobs, self.length = None, 0
 
-    def read(self, outputs: dict, is_finished: bool) -> EngineOutput | None:
-        """The answer so far, or None when it is an older one."""
+    def read(self, outputs: dict[str, Any], is_finished: bool) -> EngineOutput | None:
+        """The answer so far, or None if an output is older than the last one read."""
         length = int(outputs["sequence_length"][0, 0]) - self.start
         ids = outputs["output_ids"][0, 0, self.start : self.start + length].tolist()
         self._read_logprobs(outputs, ids, length)
@@ -114,7 +118,7 @@ class _Reader:
             output.logprobs = self.logprobs[: len(ids)]
         return output
 
-    def _read_logprobs(self, outputs: dict, ids: list, length: int) -> None:
+    def _read_logprobs(self, outputs: dict[str, Any], ids: list[int], length: int) -> None:
         if "logprob_vals" not in outputs:
             return
         values, indexes, counts = (outputs[f"logprob_{name}"][0, 0] for name in ("vals", "indexes", "nums"))
@@ -123,11 +127,13 @@ class _Reader:
         )
 
 
-def uncopied_features(module) -> None:
-    """Picture features go to the engine as they are; lmdeploy copies 10 MB four times, on the event loop."""
+def uncopied_features(module: Any) -> None:
+    """Pass image features to the engine without copies; lmdeploy copies 10 MB four times, on the event loop."""
 
-    @wrapt.patch_function_wrapper(module, "TurboMindInstance.prepare_inputs")
-    def prepare_inputs(wrapped, instance, args, kwargs):
+    @wrapt.patch_function_wrapper(module, "TurboMindInstance.prepare_inputs")  # type: ignore[untyped-decorator]  # wrapt has no types
+    def prepare_inputs(
+        wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         features = kwargs.get("input_embeddings")
         if not features or not isinstance(features[0], torch.Tensor):
             return wrapped(*args, **kwargs)
@@ -139,7 +145,7 @@ def uncopied_features(module) -> None:
         return inputs, lengths
 
 
-def feature_dtype(engine) -> torch.dtype:
-    """The dtype of a TurboMind's look-up table of tokens, which picture features must have."""
+def feature_dtype(engine: Any) -> torch.dtype:
+    """The dtype of TurboMind's token embeddings, which image features must have too."""
     names = {"bf16": torch.bfloat16, "fp32": torch.float32}
     return names.get(engine.config.weight_type, torch.float16)

@@ -1,8 +1,8 @@
 """Loads the language model into TurboMind, reading every shard once.
 
-lmdeploy 0.4.1 reads the first shard three times and all of them once more for the vision tower, cuts
-the tensors up on one CPU thread and copies them from there. Here they are mapped, go to the GPU from
-several threads, some ahead of their turn, and are cut up there.
+lmdeploy 0.4.1 reads the first shard three times and all of them once more for the vision tower, splits the tensors on one
+CPU thread and copies them from there. Here the shards are memory-mapped, several threads copy tensors to the GPU ahead of
+their turn, and they are split there.
 """
 
 import contextlib
@@ -10,10 +10,11 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import torch
 import wrapt
@@ -22,7 +23,7 @@ from lingbi.model.checkpoint import read_mapped
 
 log = logging.getLogger(__name__)
 UPLOADERS = 8
-AHEAD_BYTES = 1 << 30  # GPU memory that tensors ahead of their turn may take beside the model
+AHEAD_BYTES = 1 << 30  # GPU memory that tensors copied ahead of their turn may take beside the model
 STAGING_BYTES = 32 << 20  # pinned host memory of each uploader
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
@@ -31,10 +32,11 @@ _listener: ContextVar[Callable[[int, int], None]] = ContextVar("listener", defau
 
 
 @contextlib.contextmanager
-def watched(listener: Callable[[int, int], None]):
-    """Within: listener is called with (bytes done, bytes in all) as a language model goes to the GPU.
+def watched(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Within the block, call listener with (bytes done, bytes in all) while a language model is copied to the GPU.
 
-    lmdeploy makes its readers itself, far below the call that starts a load: nothing can be handed to them.
+    It is a context variable because lmdeploy creates its readers far below the call that starts a load, and passes them
+    no arguments.
     """
     token = _listener.set(listener)
     try:
@@ -43,11 +45,11 @@ def watched(listener: Callable[[int, int], None]):
         _listener.reset(token)
 
 
-def mapped_readers(module) -> None:
-    """lmdeploy's reader of this model gets all shards at once, mapped: none is read only for its shapes."""
+def mapped_readers(module: Any) -> None:
+    """Give lmdeploy's reader of this model all shards at once, memory-mapped, so that none is read only for its shapes."""
 
-    def get_mgrs(self):
-        tensors = {}
+    def get_mgrs(self: Any) -> Iterator[Any]:
+        tensors: dict[str, torch.Tensor] = {}
         for name in self.ckpt_files:
             tensors |= read_mapped(Path(self.ckpt_path) / name)
         if getattr(self, "is_exporting", False):
@@ -56,18 +58,18 @@ def mapped_readers(module) -> None:
 
     module.Xcomposer2Model.get_mgrs = get_mgrs
 
-    @wrapt.patch_function_wrapper(module, "Xcomposer2Reader.__init__")
-    def init(wrapped, instance, args, kwargs):
+    @wrapt.patch_function_wrapper(module, "Xcomposer2Reader.__init__")  # type: ignore[untyped-decorator]  # wrapt has no types
+    def init(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = args[0]
         wrapped(*args, **kwargs)
-        instance.params = tensors  # lmdeploy copies the dict, which would take its uploads away
+        instance.params = tensors  # lmdeploy copies it into a plain dict, which would not upload
 
 
-def exported_from_gpu(module) -> None:
-    """While lmdeploy exports weights, its reader's tensors are on the GPU."""
+def exported_from_gpu(module: Any) -> None:
+    """Keep the tensors of lmdeploy's reader on the GPU while it exports weights."""
 
-    @wrapt.patch_function_wrapper(module, "BaseOutputModel.export")
-    def export(wrapped, instance, args, kwargs):
+    @wrapt.patch_function_wrapper(module, "BaseOutputModel.export")  # type: ignore[untyped-decorator]  # wrapt has no types
+    def export(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         instance.input_model.is_exporting = True
         try:
             return wrapped(*args, **kwargs)
@@ -76,15 +78,15 @@ def exported_from_gpu(module) -> None:
             torch.cuda.empty_cache()
 
 
-class Uploads(dict):
-    """Tensors by name that are on the GPU when they are asked for, each once, in about the order of the layers."""
+class Uploads(dict[str, torch.Tensor]):
+    """Tensors by name, copied to the GPU by the time they are read: each once, in roughly the order of the layers."""
 
-    def __init__(self, tensors: dict, on_weights: Callable[[int, int], None]):
+    def __init__(self, tensors: dict[str, torch.Tensor], on_weights: Callable[[int, int], None]):
         self._on_weights = on_weights
         super().__init__(sorted(tensors.items(), key=lambda item: _turn(item[0])))
         self._names = deque(name for name in self if not name.startswith(("vit.", "vision_proj.", "plora_")))
         self._all_bytes = sum(dict.__getitem__(self, name).nbytes for name in self._names)
-        self._ahead: dict[str, Future] = {}
+        self._ahead: dict[str, Future[torch.Tensor]] = {}
         self._ahead_bytes = self._done_bytes = 0
         self._lanes = threading.local()
         self._pool = ThreadPoolExecutor(UPLOADERS, "upload")
@@ -100,14 +102,14 @@ class Uploads(dict):
         self._on_weights(self._done_bytes, self._all_bytes)
         return job.result()
 
-    def get(self, name: str, default=None):
+    def get(self, name: str, default: Any = None) -> Any:
         try:
             return self[name]
         except KeyError:
             return default
 
     def clear(self) -> None:
-        """Stop, and forget all."""
+        """Stop the uploads and drop all tensors."""
         self._pool.shutdown(cancel_futures=True)
         self._ahead.clear()
         super().clear()
@@ -126,7 +128,7 @@ class Uploads(dict):
             lane.staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, device="cpu", pin_memory=True)
             lane.stream = torch.cuda.Stream()
         uploaded = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
-        # The memory may have belonged to a tensor that the default stream has not done with.
+        # The memory may have belonged to a tensor that the default stream still uses.
         lane.stream.wait_stream(torch.cuda.default_stream())
         pieces = zip(_as_bytes(tensor).split(STAGING_BYTES), _as_bytes(uploaded).split(STAGING_BYTES), strict=True)
         with torch.cuda.stream(lane.stream):
@@ -142,6 +144,6 @@ def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _turn(name: str) -> int:
-    """Layers in order, after what is in no layer, as lmdeploy exports them."""
+    """Sort key in the order of lmdeploy's export: tensors outside the layers first, then the layers by number."""
     layer = LAYER.match(name)
     return int(layer[1]) + 1 if layer else 0

@@ -1,4 +1,4 @@
-"""Small reserves of GPU memory for CUDA and cuBLAS, whose own are for work that is not done here."""
+"""Shrinks the GPU memory that CUDA and cuBLAS reserve by default, for work that this server does not do."""
 
 import ctypes
 import logging
@@ -18,12 +18,12 @@ WORKSPACES, SMALL_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", ":16:8"
 
 
 def shrink_reserves() -> None:
-    """Of the GPU that this process sees first, before anything is computed there.
+    """Shrink the reserves on the first GPU that this process sees; call it before anything is computed there.
 
-    What the operator chose for cuBLAS stays. Without effect, and with a line in the log, where CUDA declines.
+    It keeps the operator's own setting for cuBLAS. If CUDA refuses, it has no effect and logs a warning.
     """
     os.environ.setdefault(WORKSPACES, SMALL_WORKSPACES)
-    torch.zeros(1, device="cuda")  # makes the context, whose limit it is
+    torch.zeros(1, device="cuda")  # creates the context, to which the limit applies
     status = ctypes.CDLL(DRIVER).cuCtxSetLimit(STACK_LIMIT, ctypes.c_size_t(STACK_BYTES))
     if status:
         log.warning("CUDA keeps its stacks of 1024 bytes for each thread: cuCtxSetLimit returned %s", status)
