@@ -29,7 +29,7 @@ EN_POSITION = dict(
 
 
 def say(language, check, kind, scene, about):
-    """The right answer to a question of a kind about the objects `about`; `check` is the name that `lingbi.images.scenes.find_fault` has for the kind."""
+    """The right answer to a question of a kind about the objects `about`; `check` is its name in `lingbi.images.scenes.find_fault`."""
     return say_in_english(check, kind, scene, about) if language == "en" else say_in_chinese(check, kind, scene, about)
 
 

@@ -49,7 +49,7 @@ TYPED = {
 MAX_THINGS = 6
 MIN_CONTRAST, MIN_CONTRAST_SAME_NAME = 55, 110
 SIDE, GRID, FINE_GRID = 192, 6, 12
-# How often a drawn image is used, each time in another of the eight mirrored and transposed forms; the first is as drawn.
+# How often a drawn image is used, each time in another of eight mirrored and transposed forms; the first is as drawn.
 VIEWS = 2
 WAYS = [(False, False, False)] + [way for way in itertools.product((False, True), repeat=3) if any(way)]
 # how often several things may share a cell of the 3 x 3 grid
@@ -242,7 +242,7 @@ def _overlap(places, width, height):
 
 
 def _is_crowded(places):
-    """Whether two things share a cell of the 3 x 3 grid, in which case answers cannot tell them apart by their place."""
+    """Whether two things share a cell of the 3 x 3 grid, so answers cannot tell them apart by their place."""
     return len({(int(x * 3), int(y * 3)) for x, y, _ in places}) < len(places)
 
 
@@ -303,7 +303,7 @@ def views_of(rng, scene, n=VIEWS):
 
 
 def turned(view, is_mirrored, is_upside_down, is_transposed):
-    """Another view at the cost of a copy. The places of its things are updated, but their angles and corners are not."""
+    """Another view at the cost of a copy. Its things' places are updated, but their angles and corners are not."""
 
     def turn(grid):
         grid = grid[:: -1 if is_upside_down else 1, :: -1 if is_mirrored else 1]

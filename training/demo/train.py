@@ -26,13 +26,13 @@ from .vocabulary import train_tokenizer
 # On a GPU there is one process, and all cores draw its images.
 RANKS = dict(cpu=2, cuda=1)
 BATCH = dict(cpu=dict(tower=16, read=16, talk=16), cuda=dict(tower=128, read=128, talk=128))
-# First the tower learns to see, through its heads. Then the language model learns to read questions, through its head and
-# without images, for READ_SHARE of the remaining time; then it learns to talk about what the trained tower sees.
+# First the tower learns to see, through its heads. Then the language model learns to read questions, through its head
+# and without images, for READ_SHARE of the remaining time; then it learns to talk about what the trained tower sees.
 TOWER_SHARE, READ_SHARE = 0.5, 0.1
 # Samples a minute on two cores of a 2024 server (AVX512 with bf16), drawing included.
 SAMPLES_PER_MINUTE = dict(tower=9000, read=12000, talk=3200)
-# glibc returns the memory of large tensors to the system and takes it back, page by page, at every step. If it is told to
-# keep that memory, most steps take a few per cent less time, and some take a tenth less.
+# glibc returns the memory of large tensors to the system and takes it back, page by page, at every step. If it is told
+# to keep that memory, most steps take a few per cent less time, and some take a tenth less.
 KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
 # For each phase: the rate for the matrices, which Muon steps, and the rate for everything else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), read=(1e-3, 5e-3), talk=(1e-3, 5e-3))

@@ -49,7 +49,7 @@ def _corpus(rng):
 
 
 def _between_words(text):
-    """Marks where Chinese words end, so that "red" and "circle" become two pieces rather than one piece "red circle"."""
+    """Marks where Chinese words end, so that "red" and "circle" become two pieces and not one, "red circle"."""
     return re.sub("(的|色(?!的)|在|是|有|和|、)", rf"\1{BORDER}", text)
 
 

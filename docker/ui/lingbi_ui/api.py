@@ -20,7 +20,7 @@ log = logging.getLogger("uvicorn.error")
 
 
 class AnswerFault(Exception):
-    """There is no answer, or an incomplete one. code: the name of the sentence to show; message: the server's own words."""
+    """No answer, or an incomplete one. code: the name of the sentence to show; message: the server's own words."""
 
     def __init__(self, code: str, message: str = "", is_refused: bool = False):
         super().__init__(code)
@@ -56,7 +56,7 @@ class Api:
     async def answer(self, messages: list, options: dict) -> AsyncIterator[dict]:
         """Stream an answer: {"text": piece}, and last {"finish_reason": why}. Raises AnswerFault.
 
-        Before the first piece, a server that takes long over the prompt reports how far it is: {"text": "", "prompt": share}.
+        Before the first piece, a server that is slow over the prompt reports its progress: {"text": "", "prompt": share}.
         """
         body = {"model": await self._model_name(), "messages": messages, "stream": True} | options
         content = await aside(lambda: json.dumps(body).encode())

@@ -83,7 +83,7 @@ def count_images(history: list) -> int:
 
 
 def api_messages(history: list) -> list:
-    """The API's messages. Consecutive turns of a visitor become one message. Raises PictureFault for a missing image."""
+    """The API's messages; a visitor's consecutive turns become one. Raises ImageFault for a missing image."""
     messages, images = [], count_images(history)
     for turn in usable(history):
         if turn["role"] == ASSISTANT:

@@ -53,7 +53,7 @@ async def aside(work, *arguments):
 
 
 def check_image(file: Path, max_mib: int) -> None:
-    """Raise PictureFault unless the file is an image that the server will accept."""
+    """Raise ImageFault unless the file is an image that the server will accept."""
     try:
         if file.stat().st_size > max_mib * MIB:
             raise ImageFault("picture_large", file.name)
@@ -93,7 +93,7 @@ def _kind_of(file: Path) -> str:
 def data_url(file: Path, images: int = 1) -> str:
     """The file as a data URL; made smaller if that many images like it would not fit into a request.
 
-    Raises PictureFault if the file is gone or is not an image.
+    Raises ImageFault if the file is gone or is not an image.
     """
     try:
         data = file.read_bytes()
