@@ -15,7 +15,7 @@ def main() -> int:
     if settings.tls == "off":
         connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=TIMEOUT_S)
     else:
-        # The certificate's names are those that clients use, not 127.0.0.1.
+        # The certificate is for the names that clients use; this check connects to 127.0.0.1.
         context = ssl._create_unverified_context()
         connection = http.client.HTTPSConnection("127.0.0.1", settings.port, timeout=TIMEOUT_S, context=context)
     try:
