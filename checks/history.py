@@ -26,12 +26,15 @@ def git(*arguments: str, root: Path = ROOT) -> str:
 def commits_since(rule: str, root: Path = ROOT, files: tuple[str, ...] = ()) -> list[Commit]:
     """The commits after the last tag, or where there is none after the one that added the file `rule`; newest first.
 
-    files: only the commits that change one of these.
+    Commits beside that one, on branches that did not know the rule, are not among them. files: only the commits that
+    change one of these.
     """
-    start = last_tag(root) or commit_that_added(rule, root)
+    tag = last_tag(root)
+    start = tag or commit_that_added(rule, root)
     if not start:
         return []
-    lines = git("log", "--format=%H%x00%P%x00%s", f"{start}..HEAD", "--", *files, root=root).splitlines()
+    knowing = [] if tag else ["--ancestry-path"]
+    lines = git("log", "--format=%H%x00%P%x00%s", *knowing, f"{start}..HEAD", "--", *files, root=root).splitlines()
     fields = (line.split("\0") for line in lines)
     return [Commit(id, tuple(parents.split()), subject) for id, parents, subject in fields]
 

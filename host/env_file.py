@@ -26,7 +26,7 @@ LOOKS_SECRET = re.compile(r"(lb-|ms-|sk-)[A-Za-z0-9_-]{16,}")
 WHOLE = ("LINGBI_DRAIN_TIMEOUT_S", "LINGBI_WORKERS", "LINGBI_LOAD_TIMEOUT_S")
 
 
-def known_names() -> set:
+def known_names() -> set[str]:
     """Every setting that may stand in .env."""
     return {setting.name for setting in declared() if not setting.is_fixed}
 

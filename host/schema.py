@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FILE = Path(__file__).resolve().parents[1] / "settings/schema.json"
 
@@ -32,11 +33,11 @@ def declared(*parts: str) -> list[Setting]:
 
 
 def default_of(name: str) -> str:
-    """The default of a setting, as in the environment."""
-    return next(setting.default for setting in declared() if setting.name == name)
+    """The default of a setting, as in the environment; empty where it has none."""
+    return next(setting.default or "" for setting in declared() if setting.name == name)
 
 
-def setting_of(name: str, found: dict) -> Setting:
+def setting_of(name: str, found: dict[str, Any]) -> Setting:
     default = found.get("default")
     if isinstance(default, bool):
         default = str(default).lower()
@@ -44,7 +45,7 @@ def setting_of(name: str, found: dict) -> Setting:
     return Setting(name, found["x-part"], shown, found["description"], found.get("x-fixed", False))
 
 
-def remedy(name: str, known) -> str:
+def remedy(name: str, known: Iterable[str]) -> str:
     """What to do about a name that is none of the known ones."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"

@@ -8,9 +8,12 @@ it; ``x-option``: its option of scripts/up; ``x-fixed``: true where the containe
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from lingbi import deployment
 from lingbi import settings as server
@@ -26,15 +29,26 @@ HEAD = {
     "description": "Made by scripts/settings. Types are those of the values once read; in the environment all is text.",
     "type": "object",
 }
-ORDER = ("type", "format", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "default")
-ORDER += ("description", "x-part", "x-default", "x-option", "x-fixed", "x-chinese")
+KEYWORDS = (
+    "type",
+    "format",
+    "enum",
+    "pattern",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "default",
+)
+ORDER = (*KEYWORDS, "description", "x-part", "x-default", "x-option", "x-fixed", "x-chinese")
+Property = dict[str, Any]  # the schema of one setting
 
 
 class Untranslated(Exception):
     """settings/chinese.json and the settings do not fit each other; says where."""
 
 
-def schema() -> dict:
+def schema() -> dict[str, Any]:
     """The schema as it should be. Raises Untranslated."""
     declared = {
         **of_pydantic(server.Settings, server.PREFIX, "server"),
@@ -52,27 +66,27 @@ def schema() -> dict:
     )
 
 
-def text(found: dict) -> str:
+def text(found: dict[str, Any]) -> str:
     """A schema as it stands in its file."""
     return json.dumps(found, ensure_ascii=False, indent=2) + "\n"
 
 
-def of_pydantic(model, prefix: str, part: str) -> dict:
+def of_pydantic(model: type[BaseModel], prefix: str, part: str) -> dict[str, Property]:
     """{name: property} of a pydantic class."""
     fields = model.model_json_schema()["properties"]
     return {prefix + name.upper(): without_null(found) | {"x-part": part} for name, found in fields.items()}
 
 
-def without_null(found: dict) -> dict:
+def without_null(found: Property) -> Property:
     """A property without what says that it may be null: a setting without a value is not there at all."""
-    kind = next((choice for choice in found.get("anyOf", []) if choice != {"type": "null"}), {})
+    kind: Property = next((choice for choice in found.get("anyOf", []) if choice != {"type": "null"}), {})
     left = {key: value for key, value in found.items() if key not in ("anyOf", "title")}
     if "x-default" in left or left["default"] is None:
         del left["default"]
     return kind | left
 
 
-def of_gateway() -> dict:
+def of_gateway() -> dict[str, Property]:
     """{name: property} of the gateway's class, whose image has no pydantic."""
     found = {}
     for item in dataclasses.fields(gateway.Settings):
@@ -85,7 +99,7 @@ def of_gateway() -> dict:
     return found
 
 
-def kind_of(read) -> dict:
+def kind_of(read: Callable[[str], Any]) -> Property:
     """What one of the gateway's readers accepts."""
     match read:
         case gateway.Whole(least=least, most=most):
@@ -95,22 +109,22 @@ def kind_of(read) -> dict:
     return {"type": "string"}
 
 
-def of_deployment() -> dict:
+def of_deployment() -> dict[str, Property]:
     """{name: property} of the settings of a machine's containers."""
     found = {}
     for setting in deployment.SETTINGS:
-        known = {"x-default": setting.words} if setting.words else {"default": setting.default}
-        meaning = {"type": "string", "description": setting.help, "x-part": "deployment"}
+        known: Property = {"x-default": setting.words} if setting.words else {"default": setting.default}
+        meaning: Property = {"type": "string", "description": setting.help, "x-part": "deployment"}
         found[deployment.PREFIX + setting.name] = meaning | (known if known != {"default": None} else {})
     return found
 
 
-def places_of_containers() -> list:
+def places_of_containers() -> list[str]:
     """The server's settings that compose.yaml fixes."""
     return list(yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["x-places"])
 
 
-def with_chinese(declared: dict, chinese: dict) -> dict:
+def with_chinese(declared: dict[str, Property], chinese: dict[str, str]) -> dict[str, Property]:
     """The properties with the translations of what people read. Raises Untranslated, also for what is left over."""
     used = {found[key] for found in declared.values() for key in ("description", "x-default") if key in found}
     if missing := sorted(used - chinese.keys()):
@@ -120,11 +134,11 @@ def with_chinese(declared: dict, chinese: dict) -> dict:
     return {name: found | {"x-chinese": chinese_of(found, chinese)} for name, found in declared.items()}
 
 
-def chinese_of(found: dict, chinese: dict) -> dict:
+def chinese_of(found: Property, chinese: dict[str, str]) -> dict[str, str]:
     default = {"default": chinese[found["x-default"]]} if "x-default" in found else {}
     return {"description": chinese[found["description"]]} | default
 
 
-def in_order(found: dict) -> dict:
+def in_order(found: Property) -> Property:
     """A property with its keywords in the order in which people look for them. Raises ValueError for another keyword."""
     return {key: found[key] for key in sorted(found, key=ORDER.index)}

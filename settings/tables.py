@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+Property = dict[str, Any]  # the schema of one setting
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- (\w+): made by scripts/settings -->\n).*?(<!-- end -->)", re.S)
 
@@ -12,13 +14,13 @@ PLACE = re.compile(r"(<!-- (\w+): made by scripts/settings -->\n).*?(<!-- end --
 class Language:
     """What a table says in a language, besides the settings' own sentences."""
 
-    head: tuple
+    head: tuple[str, ...]
     nothing: str
     empty: str
     fixed: str
     option: str
-    kinds: dict
-    bounds: dict
+    kinds: dict[str, str]
+    bounds: dict[str, str]
 
 
 ENGLISH = Language(
@@ -50,19 +52,19 @@ CHINESE = Language(
 PAGES = {"docs/settings.md": ENGLISH, "docs/settings.zh-CN.md": CHINESE}
 
 
-def written(text: str, schema: dict, language: Language) -> str:
+def written(text: str, schema: dict[str, Any], language: Language) -> str:
     """A page's text with its tables as they should be: each stands between two comments, the first of which has the part."""
     return PLACE.sub(lambda place: place[1] + table(schema, place[2], language) + place[3], text)
 
 
-def table(schema: dict, part: str, language: Language) -> str:
+def table(schema: dict[str, Any], part: str, language: Language) -> str:
     """The table of a part's settings, as Markdown."""
     rows = [language.head, ("---",) * len(language.head)]
     rows += [row(name, found, language) for name, found in schema["properties"].items() if found["x-part"] == part]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
-def row(name: str, found: dict, language: Language) -> tuple:
+def row(name: str, found: Property, language: Language) -> tuple[str, ...]:
     """The cells of a setting."""
     shown = f"`{name}`"
     if "x-option" in found:
@@ -72,16 +74,16 @@ def row(name: str, found: dict, language: Language) -> tuple:
     return shown, default(found, language), values(found, language), meaning
 
 
-def default(found: dict, language: Language) -> str:
+def default(found: Property, language: Language) -> str:
     """What a setting is where nobody sets it."""
     if "x-default" in found:
-        return found["x-chinese"]["default"] if language is CHINESE else found["x-default"]
+        return str(found["x-chinese"]["default"] if language is CHINESE else found["x-default"])
     if "default" not in found:
         return language.nothing
     return code(found["default"]) if found["default"] != "" else language.empty
 
 
-def values(found: dict, language: Language) -> str:
+def values(found: Property, language: Language) -> str:
     """Which values a setting may have."""
     if found["type"] == "boolean":
         return f"{code(True)}, {code(False)}"
@@ -93,6 +95,6 @@ def values(found: dict, language: Language) -> str:
     return language.bounds[" ".join(bounds)].format(*(f"{found[key]:.10g}" for key in bounds))
 
 
-def code(value) -> str:
+def code(value: object) -> str:
     """A value as it stands in the environment."""
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"

@@ -1,4 +1,4 @@
-"""Adds the clock to what the module of the same name finds wrong: only the controller knows when it asked and was answered."""
+"""Adds the clock to the faults that the module of the same name finds: only the controller knows when it asked."""
 
 import time
 
@@ -6,12 +6,12 @@ from ansible.plugins.action import ActionBase
 
 
 def off_by(time_s, asked_s, answered_s):
-    """Seconds that a host's clock is ahead of the controller's, at least; less than 0: behind. A slow host is not off."""
+    """Seconds that a host's clock is ahead of the controller's at least, or behind if negative. A slow answer is not off."""
     return min(time_s - asked_s, 0.0) + max(time_s - answered_s, 0.0)
 
 
 def clock_faults(skew_s, most_s):
-    """The sentence for a clock that is off by more than it may be, in a list; none for one that is not."""
+    """A list with the sentence for a clock that is off by more than most_s; empty if it is not."""
     if abs(skew_s) <= most_s:
         return []
     return [f"the clock is {skew_s:+.0f} s off the controller's; set it, for example with chrony (lingbi_clock_skew_s)"]

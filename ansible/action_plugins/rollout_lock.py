@@ -1,4 +1,4 @@
-"""Tells the module of the same name which process rolls, and whether the lock's holder is gone."""
+"""Tells the module of the same name which process rolls out, and whether the lock's holder is gone."""
 
 import getpass
 import os
@@ -11,7 +11,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def started(process):
-    """When a process started, in the kernel's ticks; None where there is none."""
+    """When a process started, in the kernel's ticks; None if there is no such process."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,13 +1,13 @@
-"""At the end of a playbook: what became of every host that was to roll, as a table, however it ended."""
+"""Prints a table at the end of a playbook, however it ended: what became of every host that was to roll."""
 
 DOCUMENTATION = r"""
 name: rollout_summary
 type: aggregate
 short_description: A table of what a rollout did
-description: [Lists each unit that was rolled, returned or left, with its times.]
+description: [Lists each unit that was rolled, put back or left as it was, with its times.]
 options:
   summary_file:
-    description: file that gets the table as JSON too
+    description: file that gets the table too, as JSON
     type: str
     default: ''
     env: [{name: LINGBI_SUMMARY_FILE}]
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 class CallbackModule(CallbackBase):
-    """Listens to the modules that do the work; the playbook itself reports nothing twice."""
+    """Listens to the modules that do the work, so that the playbooks need not report anything."""
 
     CALLBACK_VERSION, CALLBACK_TYPE, CALLBACK_NAME = 2.0, "aggregate", "rollout_summary"
     CALLBACK_NEEDS_ENABLED = True
@@ -48,7 +48,7 @@ class CallbackModule(CallbackBase):
         self.turn_began, self.turns = time.time(), {}
 
     def v2_playbook_on_play_start(self, play):
-        """A play of servers in batches begins anew with each: what rolled in the one before has had its turn."""
+        """A play in batches starts anew with each batch: the hosts of the one before have had their turn."""
         self._end_turn()
         self.turn_began = time.time()
 

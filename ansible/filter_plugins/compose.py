@@ -20,23 +20,23 @@ def compose_images(compose):
 
 
 def services_of(images):
-    """Services of a compose file that say nothing but their image."""
+    """Services of a compose file that declare nothing but their image."""
     return {name: {"image": image} for name, image in images.items()}
 
 
 def server_port(compose):
-    """The port of a host's first worker, which the compose file says."""
+    """The port of a host's first worker, as the compose file declares it."""
     return int(re.search(r'^  LINGBI_PORT: "(\d+)"$', Path(compose).read_text(encoding="utf-8"), re.M)[1])
 
 
 def env_value(value):
-    """A value as it stands in an env file; within single quotes nothing has a meaning."""
+    """A value as an env file holds it; single quotes take away every special meaning. Raises AnsibleFilterError."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if re.fullmatch(r"[\w./:,@%+=-]*", text):
         return text
     if "'" in text or "\n" in text:
         raise AnsibleFilterError(
-            f"the value {text!r} holds a quote or a line break, which an env file cannot; change it"
+            f"the value {text!r} holds a quote or a line break, which an env file cannot hold; change it"
         )
     return f"'{text}'"
 

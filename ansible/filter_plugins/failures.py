@@ -1,21 +1,21 @@
-"""What a task that failed said, as people are told it."""
+"""What went wrong in a failed task, in words for people."""
 
 
 def fault(result):
-    """What a failed task says, in a sentence: of a loop's first failed item where it was a loop."""
+    """A sentence with what a failed task said; of a loop, with what its first failed item said."""
     failed = next((item for item in result.get("results", []) if item.get("failed")), result)
     wrong = [line for line in failed.get("stderr_lines", []) if line.startswith(("FAIL", "error"))]
     return "; ".join(wrong) or failed.get("msg") or "a task failed"
 
 
 def last_words(result):
-    """The last lines that the containers, or a failed command, wrote."""
+    """The last log lines of the containers, or the output of a failed command."""
     failed = next((item for item in result.get("results", []) if item.get("failed")), result)
     return failed.get("log") or failed.get("stdout_lines", []) + failed.get("stderr_lines", [])
 
 
 def first_line(text):
-    """The first line of a text that says anything."""
+    """The first line of a text that is not empty."""
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
 
 

@@ -2,22 +2,22 @@
 
 
 def endpoints(host):
-    """host:port of each worker of a host (its hostvars, with the workers that were planned)."""
+    """host:port of each worker of a host. host: its hostvars, with the facts of the role lingbi."""
     first = int(host["lingbi_run_port"])
     return [f"{host['lingbi_run_address']}:{first + worker}" for worker in range(int(host["lingbi_run_workers"]))]
 
 
 def worker_count(workers, gpus, found):
-    """Workers of a host: as asked, else one a GPU, one on the CPU."""
+    """Number of workers of a host: as asked for, else one for each GPU, or one on the CPU."""
     if int(workers):
         return int(workers)
     return max(1, len(found) if gpus == "all" else len(gpus))
 
 
 def gateway_place(listens, tls_folder, tls_name):
-    """{"url", "options"}: where a gateway is asked, and what docker run needs to find it under a certificate's name.
+    """{"url", "options"}: a gateway's URL, and what docker run needs to find it under a certificate's name.
 
-    listens: {"address": of its host, "bind": what it listens on, "port"}.
+    listens: {"address": of its host, "bind": address it listens on, "port"}.
     """
     address = listens["address"] if listens["bind"] in ("0.0.0.0", "::") else listens["bind"]
     is_named = bool(tls_folder and tls_name)

@@ -4,22 +4,22 @@ import os
 
 
 def key_place(path, is_check):
-    """Where the password lookup looks for a key; in check mode a new one is kept nowhere."""
+    """The file in which the password lookup finds or creates a key; in check mode a new key is not kept."""
     return path if os.path.exists(path) or not is_check else os.devnull
 
 
 def key_file(name):
-    """Where the key of a client lies, as a secret of Compose."""
+    """The file of a client's key, as a secret of Compose."""
     return {"file": f"secrets/key-{name}"}
 
 
 def key_secret(name):
-    """The key of a client, as the server's container gets it."""
+    """A client's key, as the server's container gets it."""
     return {"source": f"key-{name}", "target": f"/run/lingbi/keys/{name}"}
 
 
 def secret_files(secrets, owner):
-    """Secrets as unit_files takes them: readable for their owner only."""
+    """Secrets as unit_files takes them: files that only their owner can read."""
     return {
         f"secrets/{name}": {"content": f"{value}\n", "mode": "0400", "owner": int(owner)}
         for name, value in secrets.items()

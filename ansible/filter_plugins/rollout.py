@@ -6,23 +6,23 @@ from ansible.errors import AnsibleFilterError
 
 
 def rollback_plan(records, wanted):
-    """{"version", "images"} to go back to, of the records' lines (oldest first): wanted, or what ran before.
+    """{"version", "images"} to go back to: the wanted version, or the one that ran before.
 
-    A version that a rollback left is not gone back to: a second rollback goes one further.
-    records: the texts of record.jsonl of all units. Raises where nothing such was ever proven to run.
+    A version that a rollback left does not count, so that a second rollback goes one version further.
+    records: texts of record.jsonl of all units, oldest line first. Raises AnsibleFilterError if no such version ran.
     """
     entries = [json.loads(line) for record in records for line in record.splitlines() if line.strip()]
     done = sorted((entry for entry in entries if entry["result"] == "rolled"), key=lambda entry: entry["at"])
     stack = version_stack(done)
     if not wanted and len(stack) < 2:
         raise AnsibleFilterError(
-            "the record knows no version before this one; name one with -e lingbi_rollback_to=VERSION"
+            "the record has no version before this one; name one with -e lingbi_rollback_to=VERSION"
         )
     version = wanted or stack[-2]
     known = list(dict.fromkeys(entry["version"] for entry in reversed(done)))
     if version not in known:
         raise AnsibleFilterError(
-            f"lingbi_rollback_to={version}: it never ran here; the record knows {', '.join(known) or 'none'}; use deploy"
+            f"lingbi_rollback_to={version}: it never ran here; the record has {', '.join(known) or 'none'}; use deploy"
         )
     images = {}
     for entry in done:
@@ -31,7 +31,7 @@ def rollback_plan(records, wanted):
 
 
 def version_stack(done):
-    """Versions that led to the one that runs, oldest first, without those that a rollback left; pure."""
+    """Versions that led to the one that runs, oldest first, without those that a rollback left."""
     stack = []
     for entry in done:
         version = entry["version"]
@@ -43,7 +43,7 @@ def version_stack(done):
 
 
 def open_servers(hosts, hostvars):
-    """Servers that were to roll in this run and have not."""
+    """Servers that this run has yet to finish."""
     return [
         host for host in hosts if "server_state" in hostvars[host] and not hostvars[host].get("server_is_done", False)
     ]

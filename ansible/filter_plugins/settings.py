@@ -1,4 +1,4 @@
-"""What an inventory may say: its variables, their values, and the settings of the programs. All pure."""
+"""What an inventory may set: which variables there are, which values, and which settings of the programs."""
 
 import importlib.util
 import re
@@ -7,17 +7,17 @@ from pathlib import Path
 import yaml
 
 PREFIX = "lingbi_"
-INTERNAL = "lingbi_run_"  # what the playbooks themselves set
+INTERNAL = "lingbi_run_"  # for what the playbooks themselves set
 
 
 def unknown_variables(names, known):
-    """Sentences for variables with lingbi's prefix that are none of lingbi's."""
+    """A sentence for each variable that has lingbi's prefix and does not exist."""
     wrong = sorted(name for name in names if name.startswith(PREFIX) and name not in known and not is_own(name))
     return [f"{name}: there is no such variable; {schema.remedy(name, known)}" for name in wrong]
 
 
 def is_own(name):
-    """Whether a variable is set by the playbooks."""
+    """Whether the playbooks themselves set a variable."""
     return name.startswith(INTERNAL)
 
 
@@ -37,12 +37,16 @@ SETTINGS_OF = {  # variable: (parts that declare them, services that get them, t
 
 
 def value_faults(values):
-    """Sentences for values that no type tells from right ones."""
+    """A sentence for each value that is wrong although its type is right."""
     faults = []
     if not isinstance(values["version"], str):
-        faults.append(f"lingbi_version: {values['version']} is a number, and 1.10 would be 1.1; put it in quotes")
+        faults.append(
+            f"lingbi_version: {values['version']} is a number to YAML, which reads 1.10 as 1.1; put it in quotes"
+        )
     if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|100%", str(values["serial"])):
-        faults.append(f"lingbi_serial: {values['serial']} is neither a number of hosts nor a part, as in 2 or 10%")
+        faults.append(
+            f"lingbi_serial: {values['serial']} is neither a number of hosts nor a percentage, as in 2 or 10%"
+        )
     return faults
 
 

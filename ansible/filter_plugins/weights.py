@@ -2,7 +2,7 @@
 
 
 def spread_parent(position, fan_out=1):
-    """Which host passes weights to the one at a position (0 has them first), and in which round.
+    """Which host passes the weights to the one at a position, and in which round; position 0 has them first.
 
     In each round every host that has the weights serves fan_out others, so their number grows by
     the factor 1 + fan_out. Returns {"round": 0, "parent": None} for the first.
@@ -17,12 +17,12 @@ def spread_parent(position, fan_out=1):
 
 
 def spread_rounds(hosts, fan_out=1):
-    """Rounds until all of a number of hosts have the weights."""
+    """Number of rounds until so many hosts all have the weights."""
     return spread_parent(hosts - 1, fan_out)["round"] if hosts else 0
 
 
 def weights_holder(host):
-    """A host's name and the digest of the weights that it has, of its hostvars."""
+    """A host's name and the digest of its weights, from its hostvars."""
     return {"name": host["inventory_hostname"], "weights_digest": host.get("weights_digest", "")}
 
 

@@ -1,10 +1,9 @@
 #!/usr/bin/python
-"""Replaces a gateway that serves without losing a request.
+"""Replaces a serving gateway without losing a request.
 
-A helper of the new version starts beside the old gateway, and new connections are turned to it. The
-old one ends when its last answer has; the new one takes its place and port; connections come to it
-again, and the helper ends when its last answer has. Connections that exist are never turned: the
-kernel remembers where each goes.
+A helper of the new version starts beside the old gateway and receives the new connections. The old gateway stops after its
+last answer, and the new one takes its place and port. Then new connections go to the new gateway, and the helper stops after
+its last answer. Connections that exist are never redirected: the kernel remembers where each one goes.
 """
 
 DOCUMENTATION = r"""
@@ -19,7 +18,7 @@ author: lingbi
 """
 RETURN = r"""
 seconds: {type: float, returned: always, description: how long it took}
-log: {type: list, returned: when it failed, description: the last lines of the containers}
+log: {type: list, returned: when it failed, description: last lines of the containers' logs}
 """
 
 import contextlib
@@ -37,26 +36,27 @@ POLL_S = 0.2
 
 
 def rules(port, address):
-    """iptables' arguments that turn new connections to the helper, for other machines and for this one."""
+    """iptables' arguments that redirect new connections to the helper, from other machines and from this one."""
     match = ["-p", "tcp", "--dport", str(port), "-m", "addrtype", "--dst-type", "LOCAL"]
     target = ["-m", "comment", "--comment", HELPER, "-j", "DNAT", "--to-destination", f"{address}:{port}"]
     return [[chain, *match, *target] for chain in ("PREROUTING", "OUTPUT")]
 
 
 def turn_to(port, address):
+    """Redirect new connections to the helper. Raises Failed."""
     for rule in rules(port, address):
         docker.said("iptables", "--wait", "-t", "nat", "-I", rule[0], "1", *rule[1:])
 
 
 def turn_back():
-    """Take away every rule of a handover, of one that was broken off too."""
+    """Remove all rules of a handover, those of an interrupted one too. Raises Failed."""
     for line in docker.said("iptables-save", "-t", "nat").splitlines():
         if HELPER in line and line.startswith("-A "):
             docker.said("iptables", "--wait", "-t", "nat", "-D", *line.replace('"', "").split()[1:])
 
 
 def start_helper(directory, port, wait_s):
-    """Start the new version beside the old one; its address in the network with a way out."""
+    """Start the new version beside the old one; its address in the network that leads outside. Raises Failed."""
     begin = (
         "run",
         "--detach",
@@ -67,37 +67,40 @@ def start_helper(directory, port, wait_s):
         "--publish",
         f"127.0.0.1:0:{port}",
         "--env",
-        f"LINGBI_GATEWAY_DIR={HELPER_DIR}",  # the old one's folder holds its process's number and what it has received
+        f"LINGBI_GATEWAY_DIR={HELPER_DIR}",  # the old gateway's folder holds its process id and received files
         "gateway",
     )
     done = docker.compose(directory, *begin, folder=unit.NEXT, timeout_s=wait_s)
     if done.returncode:
-        raise docker.Failed(f"the new gateway does not start: {done.stderr.strip()[-300:]}")
+        raise docker.Failed(f"the new gateway did not start: {done.stderr.strip()[-300:]}")
     deadline = time.monotonic() + wait_s
     while (state := described())["State"]["Health"]["Status"] != "healthy":
         if not state["State"]["Running"] or time.monotonic() > deadline:
             words = docker.run("docker", "logs", "--tail", "5", HELPER)
-            raise docker.Failed(f"the new gateway does not get healthy: {(words.stdout + words.stderr).strip()[-600:]}")
+            raise docker.Failed(
+                f"the new gateway did not become healthy: {(words.stdout + words.stderr).strip()[-600:]}"
+            )
         time.sleep(POLL_S)
     networks = state["NetworkSettings"]["Networks"]
     return next(network["IPAddress"] for name, network in networks.items() if name.endswith("_edge"))
 
 
 def described():
+    """Docker's description of the helper. Raises Failed if there is none."""
     return json.loads(docker.said("docker", "inspect", HELPER))[0]
 
 
 def end_helper(wait_s):
-    """Turn connections back and let the helper finish what it answers."""
+    """End the redirection, and stop the helper after its last answer. Raises Failed."""
     turn_back()
     if docker.run("docker", "inspect", HELPER).returncode == 0:
-        with contextlib.suppress(docker.Failed):  # it has had its time
+        with contextlib.suppress(docker.Failed):  # a helper that does not stop in time is removed below
             docker.run("docker", "stop", "--time", str(wait_s), HELPER, timeout_s=wait_s + docker.MARGIN_S)
         docker.said("docker", "rm", "--force", "--volumes", HELPER)
 
 
 def swap(directory, port, ready_wait_s, drain_wait_s):
-    """Replace the gateway; where the new one fails, have the old one back before connections are turned back."""
+    """Replace the gateway; if the new one fails, start the old one before the redirection ends. Raises Failed."""
     end_helper(drain_wait_s)
     if not docker.is_running(docker.containers(directory).get("gateway")):
         unit.place(directory)

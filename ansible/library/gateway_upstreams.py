@@ -3,25 +3,25 @@
 
 DOCUMENTATION = r"""
 module: gateway_upstreams
-short_description: Change a gateway's list of servers and have it take the list without dropping a stream
+short_description: Change a gateway's list of servers, and reload the gateway without dropping a stream
 description:
-  - Each server stands in the file with its name, so that every change touches only its own lines.
-  - A list that nginx refuses is taken back.
-  - A drain leaves a guard on the host, which outlives the controller and lifts the drain when nobody else has in time.
+  - The file holds each server with its name, so that every change touches only its own lines.
+  - If nginx refuses a list, the old one is put back.
+  - A drain leaves a guard on the host. It outlives the controller, and ends the drain if nobody else does in time.
 options:
   directory: {type: path, required: true, description: folder of the gateway's unit}
   folder: {type: path, required: true, description: folder of the list}
-  members: {type: list, elements: str, default: [], description: 'names that may stay in the list; empty: all'}
-  join: {type: dict, default: {}, description: 'name to list of host:port, to receive requests'}
-  drain: {type: dict, default: {}, description: 'name to list of host:port, to receive no new requests'}
-  leave: {type: list, elements: str, default: [], description: names to take out}
-  token: {type: str, default: '', description: names this drain}
-  guard_s: {type: int, default: 0, description: 'after how long a drain is lifted by its guard; 0: there is none'}
+  members: {type: list, elements: str, default: [], description: 'names that may stay in the list; empty is all'}
+  join: {type: dict, default: {}, description: 'names with lists of host:port, to receive requests'}
+  drain: {type: dict, default: {}, description: 'names with lists of host:port, to receive no new requests'}
+  leave: {type: list, elements: str, default: [], description: names to remove}
+  token: {type: str, default: '', description: name of this drain}
+  guard_s: {type: int, default: 0, description: 'after how long the guard ends the drain; 0 is no guard'}
 author: lingbi
 """
 RETURN = r"""
 servers: {type: dict, returned: always, description: the list}
-at: {type: float, returned: always, description: when the gateway took it, seconds since the epoch}
+at: {type: float, returned: always, description: 'when the gateway took the list, in seconds since the epoch'}
 """
 
 import os
@@ -35,12 +35,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 FILE = "servers.conf"
 HEAD = "# Written by Ansible; each line is a worker, with its server's name.\n"
-NOBODY = "server 127.0.0.1:9 down; # nobody\n"  # nginx wants one line at least
+NOBODY = "server 127.0.0.1:9 down; # nobody\n"  # nginx needs at least one line
 LINE = re.compile(r"server (?P<endpoint>\S+?)(?P<down> down)?; # (?P<name>\S+)(?: drained (?P<token>\S+))?$")
 POLL_S = 2
 LOCK_WAIT_S = 60
 RELOAD = ("python3", "-m", "lingbi_gateway", "reload")
-STARTS_S = 10  # a gateway that has just been started may not know a reload yet
+STARTS_S = 10  # a gateway that has just started may not be able to reload yet
 
 
 def parse(text):
@@ -77,26 +77,26 @@ def change(servers, params):
 
 
 def take(directory, path, text, old):
-    """Write the list and have the gateway take it; put the old one back when it does not. Raises Failed."""
+    """Write the list and reload the gateway; if it refuses the list, put the old one back. Raises Failed."""
     unit.write_atomically(path, text, 0o644)
     deadline = time.monotonic() + STARTS_S
     while True:
         gateway = docker.containers(directory).get("gateway")
         if not docker.is_running(gateway):
-            return  # it reads the list when it starts
+            return  # it will read the list when it starts
         done = docker.run("docker", "exec", gateway["id"], *RELOAD)
         if done.returncode == 0:
             return
         if gateway["health"] != "starting" or time.monotonic() > deadline:
             unit.write_atomically(path, old or render({}), 0o644)
             raise docker.Failed(
-                f"the gateway refuses its list of servers: {(done.stderr or done.stdout).strip()[-400:]}"
+                f"the gateway refused its list of servers: {(done.stderr or done.stdout).strip()[-400:]}"
             )
         time.sleep(unit.POLL_S)
 
 
 def update(module):
-    """Change the list; no two at once, since several hosts may roll together."""
+    """Change the list under its lock, since several hosts may roll at once. Raises Failed."""
     folder = module.params["folder"]
     if module.check_mode:
         return update_alone(module, os.path.join(folder, FILE))
@@ -106,7 +106,7 @@ def update(module):
 
 
 def read(path):
-    """The list as it stands; empty where there is none yet."""
+    """The text of the list; empty if there is none yet."""
     if not os.path.exists(path):
         return ""
     with open(path) as file:
@@ -114,6 +114,7 @@ def read(path):
 
 
 def update_alone(module, path):
+    """Change the list, whose lock the caller holds; the module's result. Raises Failed."""
     old = read(path)
     servers = change(parse(old), module.params)
     text = render(servers)
@@ -129,11 +130,11 @@ def begin_guard(module):
         return
     os.setsid()
     if os.fork():
-        os._exit(0)  # the guard belongs to nobody now
+        os._exit(0)  # the guard has no parent now
     try:
         os.chdir("/")
         nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in range(3):  # or the controller waits for the end of what they would say
+        for stream in range(3):  # or the controller would wait until they are closed
             os.dup2(nothing, stream)
         guard(module)
     finally:
@@ -141,7 +142,7 @@ def begin_guard(module):
 
 
 def guard(module):
-    """Lift the drain with the token when it is there still after guard_s: its controller is gone. Whether it did."""
+    """End the drain with the token if it still stands after guard_s, because its controller is gone; whether it did."""
     path, token = os.path.join(module.params["folder"], FILE), module.params["token"]
     deadline = time.monotonic() + module.params["guard_s"]
     while drained := find(path, token):
@@ -152,14 +153,16 @@ def guard(module):
 
 
 def lift(module, drained):
-    """Whether the drain could be lifted; what hinders it is told to the host's log."""
+    """End the drain; whether that worked. An error goes to the host's log."""
     module.params.update(join=drained, drain={}, members=[], leave=[])
     try:
         update(module)
     except (docker.Failed, OSError) as error:
-        syslog.syslog(syslog.LOG_ERR, f"lingbi: the drain of {', '.join(drained)} cannot be lifted yet: {error}")
+        syslog.syslog(syslog.LOG_ERR, f"lingbi: the drain of {', '.join(drained)} cannot be ended yet: {error}")
         return False
-    syslog.syslog(syslog.LOG_WARNING, f"lingbi: the drain of {', '.join(drained)} was lifted: its rollout is gone")
+    syslog.syslog(
+        syslog.LOG_WARNING, f"lingbi: the drain of {', '.join(drained)} was ended, because its rollout is gone"
+    )
     return True
 
 

@@ -1,36 +1,36 @@
 #!/usr/bin/python
-"""What a host is, and what is wrong with it for lingbi; changes nothing."""
+"""Finds out what a host is and what makes it unfit for lingbi; changes nothing."""
 
 DOCUMENTATION = r"""
 module: host_report
-short_description: Judge a host before lingbi is put on it
+short_description: Judge a host before lingbi is installed on it
 description:
   - Gathers system, kernel, memory, disk, ports, Docker and GPUs in one go, and judges them. Changes nothing.
   - The clock is judged on the controller, by the action plugin of the same name.
 options:
   kernel_minimum: {type: str, required: true, description: oldest kernel}
-  docker_minimum: {type: str, required: true, description: oldest engine, where one is there}
-  compose_minimum: {type: str, required: true, description: oldest Compose plugin, where one is there}
-  driver_minimum: {type: str, required: true, description: oldest NVIDIA driver, where GPUs are asked for}
+  docker_minimum: {type: str, required: true, description: 'oldest engine, if there is one'}
+  compose_minimum: {type: str, required: true, description: 'oldest Compose plugin, if there is one'}
+  driver_minimum: {type: str, required: true, description: 'oldest NVIDIA driver, if the host is to serve with GPUs'}
   gpus: {type: raw, required: true, description: 'all, or a list of indices, UUIDs or slices'}
   disk_free_gib: {type: int, required: true, description: free disk before a first start}
   update_disk_free_gib: {type: int, required: true, description: free disk for the images of one more version}
   memory_gib: {type: int, required: true, description: memory of the host}
-  clock_skew_s: {type: int, required: true, description: most seconds between the clocks; for the action plugin}
+  clock_skew_s: {type: int, required: true, description: 'most seconds between the clocks, for the action plugin'}
   directory: {type: path, required: true, description: lingbi's folder on the host}
   ports: {type: list, elements: int, required: true, description: ports that lingbi will listen on}
-  first_port: {type: int, required: true, description: port of the first worker; 0 where no server runs}
-  workers: {type: int, required: true, description: workers as asked for; 0 is one a GPU}
+  first_port: {type: int, required: true, description: 'port of the first worker; 0 on a host without a server'}
+  workers: {type: int, required: true, description: 'workers that are asked for; 0 is one for each GPU'}
   address: {type: str, required: true, description: address that lingbi publishes on}
   needs_engine: {type: bool, default: false, description: whether a Docker engine must be there already}
 author: lingbi
 """
 RETURN = r"""
-faults: {type: list, returned: always, description: sentences, one a fault}
+faults: {type: list, returned: always, description: 'a sentence for each fault'}
 time_s: {type: float, returned: always, description: the host's time when all was gathered}
 gpus: {type: list, returned: always, description: GPUs that were found}
 memory_mib: {type: int, returned: always, description: memory of the host}
-docker: {type: str, returned: always, description: version of the engine, empty where there is none}
+docker: {type: str, returned: always, description: 'version of the engine, empty if there is none'}
 has_toolkit: {type: bool, returned: always, description: whether the NVIDIA container toolkit is there}
 """
 
@@ -49,11 +49,11 @@ from ansible.module_utils.basic import AnsibleModule
 SYSTEMS = {"debian": ("12",), "ubuntu": ("22.04", "24.04")}
 COMMAND_TIMEOUT_S = 20
 DOCKER_ROOT = "/var/lib/docker"
-STARTING_S = 10  # a container that starts holds its ports before Docker lists it; 1 to 3 s on a busy host
+STARTING_S = 10  # a starting container holds its ports before Docker lists it, for 1 to 3 s on a busy host
 
 
 def version(text):
-    """A version's numbers, for comparing."""
+    """A version as numbers that can be compared."""
     return [int(number) for number in re.findall(r"\d+", text.split("+")[0].split("-")[0])]
 
 
@@ -68,13 +68,13 @@ def judge_system(seen, wanted):
     faults = []
     if seen["release"] not in SYSTEMS.get(seen["system"], ()):
         faults.append(
-            f"the system is {seen['system']} {seen['release']}; lingbi is tried on Debian 12, Ubuntu 22.04 and 24.04"
+            f"the system is {seen['system']} {seen['release']}; lingbi supports Debian 12, Ubuntu 22.04 and 24.04"
         )
     if version(seen["kernel"]) < version(wanted["kernel_minimum"]):
         faults.append(f"the kernel is {seen['kernel']}; {wanted['kernel_minimum']} is needed (lingbi_kernel_minimum)")
     if seen["memory_mib"] < wanted["memory_gib"] << 10:
         faults.append(
-            f"{seen['memory_mib'] / 1024:.1f} GiB of memory are there and {wanted['memory_gib']} are needed (lingbi_memory_gib)"
+            f"the host has {seen['memory_mib'] / 1024:.1f} GiB of memory and needs {wanted['memory_gib']} (lingbi_memory_gib)"
         )
     return faults
 
@@ -83,7 +83,7 @@ def judge_disk(seen, wanted):
     name = "lingbi_update_disk_free_gib" if seen["is_installed"] else "lingbi_disk_free_gib"
     needed = wanted[name.removeprefix("lingbi_")]
     return [
-        f"{free:.1f} GiB of disk are free for {place} and {needed} are needed ({name}); free some"
+        f"{free:.1f} GiB of disk are free for {place} and {needed} are needed ({name}); free some space"
         for place, free in seen["disks"].items()
         if free < needed
     ]
@@ -100,7 +100,7 @@ def judge_engine(seen, wanted):
         )
     if not seen["compose"] or version(seen["compose"]) < version(wanted["compose_minimum"]):
         faults.append(
-            f"the Compose plugin is {seen['compose'] or 'not there'}; {wanted['compose_minimum']} is needed "
+            f"the Compose plugin is {seen['compose'] or 'missing'}; {wanted['compose_minimum']} is needed "
             "(lingbi_compose_minimum): install docker-compose-plugin"
         )
     return faults
@@ -109,11 +109,13 @@ def judge_engine(seen, wanted):
 def judge_address(seen, wanted):
     if seen["has_address"]:
         return []
-    return [f"{wanted['address']} is no IP address of this host (lingbi_address); give the one in the lab's network"]
+    return [
+        f"{wanted['address']} is not an IP address of this host (lingbi_address); give its address in the lab's network"
+    ]
 
 
 def judge_ports(seen):
-    return [f"port {port} is taken by another program; end it, or choose another port" for port in seen["taken_ports"]]
+    return [f"port {port} is taken by another program; stop it, or choose another port" for port in seen["taken_ports"]]
 
 
 def judge_gpus(seen, wanted):
@@ -129,12 +131,12 @@ def judge_gpus(seen, wanted):
     known = {str(name) for gpu in seen["gpus"] for name in (gpu["index"], gpu["uuid"])} | set(seen["slices"])
     for asked in [] if wanted["gpus"] == "all" else wanted["gpus"]:
         if str(asked) not in known:
-            faults.append(f"GPU {asked} is not there (lingbi_gpus); there are {', '.join(sorted(known)) or 'none'}")
+            faults.append(f"this host has no GPU {asked} (lingbi_gpus); it has {', '.join(sorted(known)) or 'none'}")
     return faults
 
 
 def look(wanted):
-    """What judge() judges."""
+    """Everything that judge() needs to know."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"), re.M))
     docker, compose, docker_fault = find_docker()
     gpus, slices, gpu_fault = find_gpus() if wanted["gpus"] else ([], [], "")
@@ -167,7 +169,7 @@ def read(path):
 
 
 def existing(path):
-    """The nearest folder above a path that is there."""
+    """The path itself if it exists, else the nearest folder above it that does."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
@@ -180,7 +182,7 @@ def places(docker):
 
 
 def worker_ports(wanted, gpus):
-    """Ports of this host's workers; filter_plugins/hosts.py counts workers in the same way."""
+    """Ports of this host's workers; filter_plugins/hosts.py counts the workers in the same way."""
     if not wanted["first_port"]:
         return []
     asked = len(gpus) if wanted["gpus"] == "all" else len(wanted["gpus"])
@@ -199,7 +201,7 @@ def has_address(address):
 
 
 def run(*command):
-    """(exit status, what it said); 127 where the program is not there."""
+    """(exit status, output); 127 if the program is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
     except FileNotFoundError:
@@ -210,18 +212,18 @@ def run(*command):
 
 
 def find_docker():
-    """(engine's version, Compose's version, fault)."""
+    """(engine's version, Compose's version, fault); all empty if Docker is not installed."""
     status, said = run("docker", "version", "--format", "{{.Server.Version}}")
     if status == 127:
         return "", "", ""
     if status:
-        return "", "", f"a Docker engine is installed and does not answer: {said[-200:]}; start it"
+        return "", "", f"a Docker engine is installed but does not answer: {said[-200:]}; start it"
     status, compose = run("docker", "compose", "version", "--short")
     return said, compose.lstrip("v") if status == 0 else "", ""
 
 
 def others_ports(ports):
-    """Ports that another program has and keeps: what a rollout of this very moment starts becomes ours."""
+    """Ports that another program keeps; a port that a rollout takes at this moment becomes one of ours."""
     deadline = time.monotonic() + STARTING_S
     while others := [port for port in ports if is_taken(port) and not is_ours(port)]:
         if time.monotonic() > deadline:
@@ -241,7 +243,7 @@ def is_taken(port):
 
 
 def is_ours(port):
-    """Whether a container of lingbi publishes the port."""
+    """Whether a container of lingbi publishes a port."""
     status, said = run("docker", "ps", "--filter", "label=com.docker.compose.project", "--format", "json")
     rows = [json.loads(line) for line in said.splitlines()] if status == 0 else []
     return any(covers(row["Ports"], port) and "lingbi" in row["Labels"] for row in rows)
@@ -257,7 +259,7 @@ def find_gpus():
     """(GPUs, UUIDs of MIG slices, fault)."""
     status, said = run("nvidia-smi", "--query-gpu=index,uuid,driver_version,name", "--format=csv,noheader")
     if status == 127:
-        return [], [], "GPUs are asked for (lingbi_gpus) and nvidia-smi is not there"
+        return [], [], "lingbi_gpus asks for GPUs, but nvidia-smi is not installed"
     if status:
         return [], [], f"nvidia-smi failed: {said[-200:]}"
     names = ("index", "uuid", "driver", "name")

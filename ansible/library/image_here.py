@@ -1,19 +1,19 @@
 #!/usr/bin/python
-"""Has an image on the host and says by which digest it is to be run."""
+"""Brings an image to the host, and returns the digest by which it is to be run."""
 
 DOCUMENTATION = r"""
 module: image_here
-short_description: Have an image, and its digest
+short_description: Pull or load an image, and return its digest
 options:
   name: {type: str, required: true, description: the image with its tag}
-  digest: {type: str, default: '', description: 'a reference that names the bytes, from a record, where they are known'}
+  digest: {type: str, default: '', description: 'a reference by digest, if a record holds one'}
   archive: {type: path, default: '', description: archive on the host to load instead of pulling}
   wait_s: {type: int, default: 3600, description: longest wait for a pull}
 author: lingbi
 """
 RETURN = r"""
-id: {type: str, returned: when the image is there, description: the image's own digest, the same on every host}
-pinned: {type: str, returned: when the image is there, description: a reference that names these bytes only}
+id: {type: str, returned: when the image is here, description: 'the image''s own digest, the same on every host'}
+pinned: {type: str, returned: when the image is here, description: a reference by digest}
 """
 
 import json
@@ -28,7 +28,7 @@ LOAD_WAIT_S = 1800
 
 
 def inspect(name):
-    """Docker's description of an image, or None; on a bare host in check mode there is no Docker to ask."""
+    """Docker's description of an image; None if it is not here, or if in check mode the host has no Docker yet."""
     if not shutil.which("docker"):
         return None
     done = docker.run("docker", "image", "inspect", name)
@@ -36,25 +36,25 @@ def inspect(name):
 
 
 def pinned(name, image):
-    """The registry's digest where the image came from this registry, else its own."""
+    """The registry's digest if the image came from this registry, else the image's own."""
     repository = name.rpartition(":")[0]
     own = [digest for digest in image.get("RepoDigests") or [] if digest.split("@")[0] == repository]
     return own[0] if own else image["Id"]
 
 
 def fetch(module, name):
-    """Pull or load; fail with Docker's words."""
+    """Pull or load an image; fail with Docker's message."""
     archive, wait_s = module.params["archive"], module.params["wait_s"]
     try:
         done = load(archive) if archive else docker.run("docker", "pull", "--quiet", name, timeout_s=wait_s)
     except (docker.Failed, subprocess.TimeoutExpired, tarfile.TarError) as error:
-        module.fail_json(msg=f"{name} cannot be had (lingbi_pull_wait_s is {wait_s}): {error}")
+        module.fail_json(msg=f"{name} could not be fetched (lingbi_pull_wait_s is {wait_s}): {error}")
     if done.returncode:
-        module.fail_json(msg=f"{name} cannot be had: {done.stderr.strip()[-400:]}")
+        module.fail_json(msg=f"{name} could not be fetched: {done.stderr.strip()[-400:]}")
 
 
 def load(archive):
-    """Load an archive of `docker save`, or the one within an archive of scripts/bundle; the CompletedProcess."""
+    """Load an archive of `docker save`, or the one inside an archive of scripts/bundle; the CompletedProcess."""
     member = inner(archive)
     if not member:
         return docker.run("docker", "load", "--quiet", "--input", archive, timeout_s=LOAD_WAIT_S)
@@ -64,7 +64,7 @@ def load(archive):
 
 
 def inner(archive):
-    """The images' archive within an archive of scripts/bundle; None where the archive is one of images itself."""
+    """The name of the images' archive inside an archive of scripts/bundle; None for an archive of images."""
     with tarfile.open(archive) as members:
         for member in members:
             if member.name == "manifest.json":
@@ -95,7 +95,7 @@ def main():
         fetch(module, name)
     image = inspect(name)
     if image is None:
-        module.fail_json(msg=f"{name} is not in {archive}: lingbi_version must be the archive's own")
+        module.fail_json(msg=f"{name} is not in {archive}: set lingbi_version to the archive's version")
     module.exit_json(changed=before is None or before["Id"] != image["Id"], **described(name, image))
 
 

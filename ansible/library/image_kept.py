@@ -1,15 +1,15 @@
 #!/usr/bin/python
-"""Removes images of old versions: those that no unit of this host ran in its last two versions."""
+"""Removes images of old versions, except those that a unit of this host ran in its last two versions."""
 
 DOCUMENTATION = r"""
 module: image_kept
 short_description: Keep the images of the version that runs and of the one before
 description:
-  - Looks only at images of the given repositories, and leaves those that a container uses.
+  - Considers only images of the given repositories, and leaves those that a container uses.
 options:
   directory: {type: path, required: true, description: folder that holds the units}
   units: {type: list, elements: str, required: true, description: units whose records say what has run}
-  repositories: {type: list, elements: str, required: true, description: names of images without tag}
+  repositories: {type: list, elements: str, required: true, description: names of images without a tag}
 author: lingbi
 """
 RETURN = r"""
@@ -22,7 +22,7 @@ from ansible.module_utils import lingbi_docker as docker
 from ansible.module_utils import lingbi_unit as unit
 from ansible.module_utils.basic import AnsibleModule
 
-VERSIONS = 2  # a rollback finds its images here
+VERSIONS = 2  # so that a rollback finds its images on the host
 
 
 def kept(history):
@@ -33,7 +33,7 @@ def kept(history):
 
 
 def ids_of(references):
-    """Ids of those images that are here."""
+    """Ids of those images that this host has."""
     told = (docker.run("docker", "image", "inspect", "--format", "{{.Id}}", name) for name in sorted(references))
     return {done.stdout.strip() for done in told if done.returncode == 0}
 

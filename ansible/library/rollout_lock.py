@@ -5,19 +5,19 @@ DOCUMENTATION = r"""
 module: rollout_lock
 short_description: Take, renew or free the rollout's lock
 description:
-  - The owner is the ansible-playbook process, which the action plugin of the same name fills in.
-  - A lock ends with its lease, or, seen from the same controller, with its process.
+  - The owner is the ansible-playbook process; the action plugin of the same name fills it in.
+  - A lock ends with its lease. On the controller that holds it, it also ends with the process.
 options:
   path: {type: path, required: true, description: the lock's file}
   state: {type: str, required: true, choices: [held, free], description: what is wanted}
   lease_s: {type: int, default: 3600, description: longest time without a renewal}
-  break_lock: {type: bool, default: false, description: take it from whoever has it}
+  break_lock: {type: bool, default: false, description: take it from whoever holds it}
   owner: {type: dict, description: filled in by the action plugin}
   gone: {type: dict, description: filled in by the action plugin; an owner known to be gone}
 author: lingbi
 """
 RETURN = r"""
-holder: {type: dict, returned: always, description: who had it before}
+holder: {type: dict, returned: always, description: who held it before}
 """
 
 import json
@@ -31,7 +31,7 @@ IDENTITY = ("controller", "boot", "process", "started")
 
 
 def identity(owner):
-    """What makes two owners the same."""
+    """What two records of the same owner have in common."""
     return tuple(owner.get(name) for name in IDENTITY) if owner else None
 
 
@@ -52,15 +52,16 @@ def read(path):
 
 
 def sentence(holder):
+    """Who holds the lock, and what to do about it."""
     left = max(0, holder["until"] - time.time())
     return (
-        f"{holder['who']} on {holder['controller']} has been rolling since {holder['since']}; wait for the end. If that "
-        f"controller is gone, its lock ends in {left:.0f} s, or at once with lingbi_break_lock=true"
+        f"{holder['who']} started a rollout from {holder['controller']} at {holder['since']}; wait until it ends. If that "
+        f"controller is gone, its lock expires in {left:.0f} s; lingbi_break_lock=true takes it at once"
     )
 
 
 def hold(module, path, holder):
-    """Take or renew the lock; fail with the holder's name."""
+    """Take or renew the lock; fail with its holder's name."""
     params, now = module.params, time.time()
     if not may_take(holder, params, now):
         module.fail_json(msg=sentence(holder), holder=holder)
@@ -74,7 +75,7 @@ def hold(module, path, holder):
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        module.fail_json(msg="another rollout has begun at this moment; wait for its end")
+        module.fail_json(msg="another rollout started at this moment; wait until it ends")
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
 

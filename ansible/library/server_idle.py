@@ -1,9 +1,9 @@
 #!/usr/bin/python
-"""Waits until a server runs no answer any more."""
+"""Waits until a server has no running answers."""
 
 DOCUMENTATION = r"""
 module: server_idle
-short_description: Wait until a server's workers have no request inside
+short_description: Wait until a server's workers have no requests
 options:
   endpoints: {type: list, elements: str, required: true, description: host:port of each worker}
   wait_s: {type: int, required: true, description: longest wait}

@@ -1,30 +1,30 @@
 #!/usr/bin/python
-"""Replaces a model server that was drained: waits for its last answer, stops it, starts the new version and asks it.
+"""Replaces a drained model server: waits for its last answers, stops it, starts the new version and tests it.
 
-All of it in one go on the host, because everything in between is time in which the host is away.
+It does all of that in one go on the host, because any time in between is time in which the host serves nobody.
 """
 
 DOCUMENTATION = r"""
 module: server_swap
-short_description: Stop a drained model server, start what is staged, and ask it picture questions
+short_description: Stop a drained model server, start what is staged, and test it
 description:
-  - The steps are stop (once it is idle), start (place what is staged, start it, ask it, remember it as proven) and
-    return (end what failed, start what was last proven, and ask that).
+  - The steps are stop (once the server is idle), start (start what is staged, test it and record it as proven) and
+    return (stop what failed, start what was last proven and test that).
 options:
   directory: {type: path, required: true, description: folder of the unit}
   steps: {type: list, elements: str, required: true, description: 'what to do, in this order: stop, start, return'}
   endpoints: {type: list, elements: str, required: true, description: host:port of each worker}
-  gpus: {type: bool, default: false, description: whether the server computes on GPUs}
+  gpus: {type: bool, default: false, description: whether the server uses GPUs}
   drain_wait_s: {type: int, required: true, description: longest wait for running answers}
-  stop_wait_s: {type: int, required: true, description: longest wait for the container's end}
-  gpu_wait_s: {type: int, required: true, description: longest wait for the memory of the server's own processes}
-  ready_wait_s: {type: int, required: true, description: longest wait until it is ready}
-  smoke_wait_s: {type: int, required: true, description: longest wait for its answers after that}
-  entry: {type: dict, default: {}, description: what to remember as proven}
+  stop_wait_s: {type: int, required: true, description: 'longest wait for the container to stop'}
+  gpu_wait_s: {type: int, required: true, description: 'longest wait for the server''s own processes to leave the GPUs'}
+  ready_wait_s: {type: int, required: true, description: longest wait until the server is ready}
+  smoke_wait_s: {type: int, required: true, description: longest wait for the answers after that}
+  entry: {type: dict, default: {}, description: what to record as proven}
 author: lingbi
 """
 RETURN = r"""
-was_stopped: {type: bool, returned: always, description: whether the server that ran was touched}
+was_stopped: {type: bool, returned: always, description: whether the running server was touched}
 is_restored: {type: bool, returned: after return, description: whether there was a version to go back to}
 seconds: {type: dict, returned: always, description: 'how long drain, stop, start and smoke took'}
 log: {type: list, returned: when a start failed, description: the last lines of the containers}
@@ -40,25 +40,25 @@ from ansible.module_utils.basic import AnsibleModule
 
 SERVICE = "server"
 WAITS = ("drain_wait_s", "stop_wait_s", "gpu_wait_s", "ready_wait_s", "smoke_wait_s")
-FAILED_STOP_S = 10  # what failed answers nobody
+FAILED_STOP_S = 10  # a failed server has no answers to finish
 
 
 def stop(params, done):
-    """Stop the server once nobody waits for an answer, and wait until its processes have left the GPUs."""
+    """Stop the server once it has no running answers, and wait until its processes have left the GPUs."""
     done["seconds"]["drain"] = server.wait_until_idle(params["endpoints"], params["drain_wait_s"])
     done["was_stopped"] = True
     begun = time.monotonic()
     left = end(params, params["stop_wait_s"])
     if left:
         raise docker.Failed(
-            f"{params['gpu_wait_s']} s after the stop (lingbi_gpu_wait_s) the server's own processes still use a GPU: "
+            f"the server's own processes still use a GPU {params['gpu_wait_s']} s after the stop (lingbi_gpu_wait_s): "
             + "; ".join(left)
         )
     done["seconds"]["stop"] = round(time.monotonic() - begun, 2)
 
 
 def end(params, stop_wait_s):
-    """Stop the container; lines of its processes that still compute afterwards."""
+    """Stop the container; lines of nvidia-smi for those of its processes that still use a GPU afterwards."""
     container = docker.containers(params["directory"]).get(SERVICE)
     numbers = server.processes(container["id"]) if params["gpus"] and docker.is_running(container) else set()
     docker.halt(params["directory"], [SERVICE], stop_wait_s)
@@ -66,7 +66,7 @@ def end(params, stop_wait_s):
 
 
 def start(params, done):
-    """Start what is staged, ask it, and remember it as proven."""
+    """Start what is staged, test it, and record it as proven."""
     done["was_stopped"] = True
     unit.place(params["directory"])
     begin_and_ask(params, done)
@@ -74,11 +74,12 @@ def start(params, done):
 
 
 def begin_and_ask(params, done):
+    """Start the server and test it; the questions begin together with the start. Raises Failed."""
     begun = time.monotonic()
     arguments = ("up", "--detach", "--no-build", "--pull", "never", "--no-deps", SERVICE)
     started = docker.compose(params["directory"], *arguments, timeout_s=docker.COMMAND_S + docker.MARGIN_S)
     if started.returncode:
-        raise docker.Failed(f"the container does not start: {started.stderr.strip()[-300:]}")
+        raise docker.Failed(f"the container did not start: {started.stderr.strip()[-300:]}")
     container = docker.containers(params["directory"])[SERVICE]["id"]
     ports = [endpoint.rpartition(":")[2] for endpoint in params["endpoints"]]
     smoke = server.ask(container, ports, params["ready_wait_s"], params["smoke_wait_s"])
@@ -87,9 +88,9 @@ def begin_and_ask(params, done):
 
 
 def give_back(params, done):
-    """End what failed and start what was last proven; where there was nothing, leave the unit stopped.
+    """Stop what failed and start what was last proven; if nothing was, leave the unit stopped.
 
-    Nothing that goes wrong with the end keeps the old version from being started.
+    A stop that fails does not keep the old version from being started.
     """
     with contextlib.suppress(docker.Failed):
         end(params, FAILED_STOP_S)

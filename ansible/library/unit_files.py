@@ -1,20 +1,20 @@
 #!/usr/bin/python
-"""Stages the files of a unit and says whether the unit needs to be started with them."""
+"""Stages the files of a unit, and finds out whether the unit has to start anew with them."""
 
 DOCUMENTATION = r"""
 module: unit_files
-short_description: Stage a unit's files and say whether it needs to roll
+short_description: Stage a unit's files, and find out whether it has to roll
 description:
-  - Writes exactly the given files into the unit's next/ folder, once Docker Compose has accepted them.
-  - Compares them and the containers with what was last proven to run. Touches nothing that runs.
+  - Writes exactly the given files into the unit's next/ folder after Docker Compose has accepted them.
+  - Compares the files and the containers with what was last proven to run. Touches nothing that runs.
 options:
   directory: {type: path, required: true, description: folder of the unit}
-  files: {type: dict, required: true, description: 'path to {content, mode, owner}'}
+  files: {type: dict, required: true, description: 'paths with {content, mode, owner}'}
   services: {type: list, elements: str, required: true, description: services that must run}
 author: lingbi
 """
 RETURN = r"""
-needs: {type: bool, returned: always, description: whether the unit needs to be started anew}
+needs: {type: bool, returned: always, description: whether the unit has to start anew}
 why: {type: str, returned: always, description: the reason, for people}
 running: {type: dict, returned: always, description: what was last proven to run}
 history: {type: list, returned: always, description: the record's last entries}
@@ -29,15 +29,16 @@ from ansible.module_utils import lingbi_unit as unit
 from ansible.module_utils.basic import AnsibleModule
 
 CHECK = "checking"
-LOCK_WAIT_S = 900  # for a module whose controller was killed: it ends a host's start
+LOCK_WAIT_S = 900  # a module whose controller was killed may still be starting the unit
 
 
 def wanted_digests(files):
+    """{path: SHA-256} of the given files; pure."""
     return {path: hashlib.sha256(item["content"].encode()).hexdigest() for path, item in files.items()}
 
 
 def reason(running, wanted, found, services):
-    """Why the unit needs a start, or an empty text; pure."""
+    """Why the unit has to start anew; empty if it does not. Pure."""
     if not running:
         return "nothing was started here yet"
     differ = sorted(path for path in {*running["files"], *wanted} if running["files"].get(path) != wanted.get(path))
@@ -48,7 +49,7 @@ def reason(running, wanted, found, services):
 
 
 def write(folder, files):
-    """Write the files into a folder that was not there."""
+    """Write the files into a new folder."""
     os.makedirs(folder, mode=0o700)
     for path, item in files.items():
         target = os.path.join(folder, path)
@@ -61,7 +62,7 @@ def write(folder, files):
 
 
 def stage(module, directory, files):
-    """Have next/ hold the files; fail with Compose's words when it refuses them."""
+    """Put the files into next/; fail with Compose's message if it refuses them."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     checked = os.path.join(directory, CHECK)
     shutil.rmtree(checked, ignore_errors=True)
@@ -70,9 +71,7 @@ def stage(module, directory, files):
         said = docker.compose(directory, "config", "--quiet", folder=CHECK)
         if said.returncode:
             shutil.rmtree(checked)
-            module.fail_json(
-                msg=f"Docker Compose refuses what was rendered for {directory}: {said.stderr.strip()[-800:]}"
-            )
+            module.fail_json(msg=f"Docker Compose refused the files for {directory}: {said.stderr.strip()[-800:]}")
     shutil.rmtree(os.path.join(directory, unit.NEXT), ignore_errors=True)
     os.rename(checked, os.path.join(directory, unit.NEXT))
 

@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Starts, restores and records a unit. Each action ends within its bound."""
+"""Starts, restores, records or removes a unit. Each action ends within its bound."""
 
 DOCUMENTATION = r"""
 module: unit_run
-short_description: Start or restore a unit, or record what came of it
+short_description: Start, restore or remove a unit, or record what became of it
 options:
   action: {type: str, required: true, choices: [start, restore, confirm, note, remove], description: what to do}
   directory: {type: path, required: true, description: folder of the unit}
   services: {type: list, elements: str, default: [], description: services of the unit}
-  stop_wait_s: {type: int, default: 75, description: longest wait for a container's end}
+  stop_wait_s: {type: int, default: 75, description: longest wait for a container to stop}
   ready_wait_s: {type: int, default: 1800, description: longest wait for healthy containers}
   entry: {type: dict, default: {}, description: what to record}
-  keep: {type: list, elements: str, default: [], description: volumes that remove leaves}
+  keep: {type: list, elements: str, default: [], description: 'volumes that `remove` leaves'}
 author: lingbi
 """
 RETURN = r"""
@@ -30,7 +30,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def restore(directory, services, params):
-    """Put what ran before back and start it; where there was nothing, leave the unit stopped."""
+    """Start what ran before; if nothing did, leave the unit stopped. Whether something did. Raises Failed."""
     if not unit.put_back(directory):
         docker.take_down(directory, timeout_s=params["stop_wait_s"] + docker.MARGIN_S)
         return False
@@ -39,7 +39,7 @@ def restore(directory, services, params):
 
 
 def remove(directory, keep, stop_wait_s):
-    """Take the unit off the host, but for the volumes to keep; whether there was anything of it."""
+    """Remove the unit except for the volumes to keep; whether there was anything to remove. Raises Failed."""
     is_there = os.path.isdir(directory)
     if is_there:
         with unit.alone(directory, stop_wait_s):
@@ -50,7 +50,7 @@ def remove(directory, keep, stop_wait_s):
 
 
 def act(params):
-    """Do the action; (changed, further results)."""
+    """Do the action; (changed, further results). Raises Failed."""
     action, directory, services = params["action"], params["directory"], params["services"]
     if action == "remove":
         return remove(directory, params["keep"], params["stop_wait_s"]), {}

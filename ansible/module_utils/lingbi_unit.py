@@ -1,10 +1,10 @@
 """A unit of lingbi on a host: a folder with what is staged, what is live and what was before, and its record.
 
 next/      what the next start will use, written by unit_files
-live/      what Docker Compose runs from; containers refer to this path
-previous/  what ran well before live/, put back when a start fails
+live/      what Docker Compose runs; containers refer to this path
+previous/  what ran well before live/, and is put back when a start fails
 running.json   what was last proven to run: version, images, digests of its files
-record.jsonl   every event, one a line
+record.jsonl   every event, one on each line
 """
 
 import contextlib
@@ -25,7 +25,7 @@ COPY, ASIDE = ".copy", ".aside"
 
 
 def digests(folder):
-    """{path: SHA-256} of the files below a folder; empty where it is not there."""
+    """{path: SHA-256} of the files below a folder; empty if there is no folder."""
     found = {}
     for root, _, names in os.walk(folder):
         for name in names:
@@ -36,7 +36,7 @@ def digests(folder):
 
 
 def read_running(directory):
-    """running.json, or {} where nothing was proven to run."""
+    """The content of running.json; {} if nothing was proven to run."""
     path = os.path.join(directory, RUNNING)
     if not os.path.exists(path):
         return {}
@@ -45,7 +45,7 @@ def read_running(directory):
 
 
 def write_atomically(path, text, mode=0o600):
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there as a whole or not at all."""
     temporary = path + ".new"
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
         file.write(text)
@@ -56,7 +56,7 @@ def write_atomically(path, text, mode=0o600):
 
 @contextlib.contextmanager
 def lock_of(path, wait_s):
-    """Hold a file's lock. Raises Failed where another process holds it for so long."""
+    """Hold a file's lock. Raises Failed if another process holds it for longer than wait_s."""
     deadline = time.monotonic() + wait_s
     with open(path, "a") as file:
         while True:
@@ -65,14 +65,14 @@ def lock_of(path, wait_s):
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise Failed(f"another process on this host has been at it for {wait_s} s ({path})") from None
+                    raise Failed(f"another process on this host has held {path} for {wait_s} s") from None
                 time.sleep(POLL_S)
         yield
 
 
 @contextlib.contextmanager
 def alone(directory, wait_s):
-    """Be the only one at a unit: a module of a controller that was killed may still be at work there."""
+    """Work on a unit alone, since a module of a killed controller may still be working there. Raises Failed."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     with lock_of(os.path.join(directory, ".lock"), wait_s):
         for name in (LIVE, PREVIOUS):
@@ -81,7 +81,7 @@ def alone(directory, wait_s):
 
 
 def replace_folder(source, target):
-    """Have target be a copy of source, whole at every moment that settle() sees."""
+    """Make target a copy of source; settle() finds the old or the new folder as a whole at every moment."""
     settle(target)
     shutil.copytree(source, target + COPY, symlinks=True, copy_function=copy_owned)
     if os.path.isdir(target):
@@ -91,7 +91,7 @@ def replace_folder(source, target):
 
 
 def settle(target):
-    """End what a replace_folder that was killed has left: the old folder stays unless the new one was in place."""
+    """Clean up after a replace_folder that was killed: the old folder stays unless the new one was in place."""
     if os.path.isdir(target + ASIDE) and not os.path.isdir(target):
         os.rename(target + ASIDE, target)
     for left in (target + COPY, target + ASIDE):
@@ -99,7 +99,7 @@ def settle(target):
 
 
 def copy_owned(source, target):
-    """A copy with the file's owner: secrets belong to the user in the container."""
+    """Copy a file with its owner, because secrets belong to the user in the container; the target."""
     shutil.copy2(source, target)
     status = os.stat(source)
     os.chown(target, status.st_uid, status.st_gid)
@@ -123,7 +123,7 @@ def note(directory, entry):
 
 
 def place(directory):
-    """Put next/ in place, and keep what ran well as previous/."""
+    """Make next/ live, and keep what ran well as previous/."""
     live = os.path.join(directory, LIVE)
     running = read_running(directory)
     if running and digests(live) == running["files"]:
@@ -132,7 +132,7 @@ def place(directory):
 
 
 def put_back(directory):
-    """Have live/ be what was last proven to run; whether there was such."""
+    """Make live what was last proven to run; whether anything was."""
     running = read_running(directory)
     if running and digests(os.path.join(directory, LIVE)) != running["files"]:
         replace_folder(os.path.join(directory, PREVIOUS), os.path.join(directory, LIVE))
@@ -140,6 +140,6 @@ def put_back(directory):
 
 
 def confirm(directory, entry):
-    """Remember what is live as proven."""
+    """Record what is live as proven."""
     running = entry | {"files": digests(os.path.join(directory, LIVE))}
     write_atomically(os.path.join(directory, RUNNING), json.dumps(running, indent=1) + "\n")

@@ -79,7 +79,7 @@ def test_values_and_settings_are_named_together(refused):
         ),
         playbook="deploy",
     )
-    assert "lingbi_version: 1.1 is a number, and 1.10 would be 1.1; put it in quotes" in said
+    assert "lingbi_version: 1.1 is a number to YAML, which reads 1.10 as 1.1; put it in quotes" in said
     assert "lingbi_serial: 0 is neither" in said
     assert "lingbi_settings: LINGBI_MAX_PICTURE: no such setting; did you mean LINGBI_MAX_PICTURES?" in said
     assert "lingbi_settings: LINGBI_WORKERS: the playbooks set it" in said

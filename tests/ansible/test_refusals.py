@@ -37,9 +37,9 @@ def test_everything_that_is_wrong_with_any_host_is_told_at_once(bare_lab):
     finally:
         for name, port in (("gate1", 6006), ("gpu1", 23334)):
             bare_lab.root(name, "pkill", "-f", f"http.server {port}")
-    assert "gpu1: the NVIDIA driver is 470.57.02" in said and "gpu1: GPU 5 is not there" in said
+    assert "gpu1: the NVIDIA driver is 470.57.02" in said and "gpu1: this host has no GPU 5" in said
     assert "are free for /var/lib/docker and 100000 are needed (lingbi_disk_free_gib)" in said
-    assert f"gpu1: {bare_lab.hosts['gpu2'].address} is no IP address of this host (lingbi_address)" in said
+    assert f"gpu1: {bare_lab.hosts['gpu2'].address} is not an IP address of this host (lingbi_address)" in said
     assert "gpu1: port 23334 is taken by another program" in said  # the second worker's
     assert "gpu2: cannot be reached over SSH" in said and "Permission denied" in said
     assert "gate1: port 6006 is taken by another program" in said
@@ -49,13 +49,13 @@ def test_a_version_for_hosts_without_an_engine_gpus_without_a_driver_and_no_sudo
     hosts = {"gpu1": {"lingbi_gpus": "all"}, "gpu2": {"ansible_user": "guest"}}
     said = refused(bare_lab, bare_lab.inventory(lingbi_version=OLD, hosts=hosts), playbook="deploy")
     assert "gate1: there is no Docker engine; run site first" in said
-    assert "gpu1: GPUs are asked for (lingbi_gpus) and nvidia-smi is not there" in said
+    assert "gpu1: lingbi_gpus asks for GPUs, but nvidia-smi is not installed" in said
     assert "gpu2: Python or sudo cannot be used there" in said and "sudo password" in said
 
 
 @pytest.mark.parametrize("hosts", [20])
 def test_preflight_of_many_hosts_is_quick(bare_lab, hosts):
-    """So many names in the inventory, over SSH to the lab's hosts; one of them asks for what is not there."""
+    """So many names in the inventory, over SSH to the lab's hosts; one of them needs more memory than there is."""
     servers, addresses = bare_lab.servers, [bare_lab.hosts[name] for name in bare_lab.servers]
     many = [f"many{number}" for number in range(hosts)]
     try:
@@ -69,6 +69,6 @@ def test_preflight_of_many_hosts_is_quick(bare_lab, hosts):
         bare_lab.servers = servers
         for name in many:
             del bare_lab.hosts[name]
-    assert played.status != 0 and played.output.count("of memory are there and 100000 are needed") >= 1
+    assert played.status != 0 and played.output.count("of memory and needs 100000") >= 1
     print(f"preflight of {hosts} hosts: {seconds:.1f} s")
     assert seconds < PREFLIGHT_S

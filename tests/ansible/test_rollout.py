@@ -127,7 +127,7 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
         with at_gpu1.asking_long(1200):
             output = rolling.communicate(timeout=300)[0]
     assert rolling.returncode != 0 and "Nothing was stopped." in output, output
-    assert re.search(r"answers still run after \d+ s \(lingbi_drain_wait_s\)", output), output
+    assert re.search(r"answers are still running after \d+ s \(lingbi_drain_wait_s\)", output), output
     assert [(row["host"], row["result"]) for row in lab.summary()] == [("gpu1", "left as it was")]
     expect_spotless(load)
     assert at_gpu1.faults == [] and at_gpu1.counts["long"] > 0, at_gpu1.faults
@@ -152,7 +152,7 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
             thread.join()
     assert rolling.returncode == 0, output
     assert second.status != 0 and re.search(
-        r"has been rolling since .*; wait for the end", second.output
+        r"started a rollout from .*; wait until it ends", second.output
     ), second.output
     expect_spotless(load)
     assert load.counts["long"] == 2
@@ -194,7 +194,7 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
     assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
     assert not lab.is_held()  # free for whoever comes
     if fault == "missing":
-        assert "cannot be had" in bad.output and bad.rows == []
+        assert "could not be fetched" in bad.output and bad.rows == []
     else:
         assert f"Version {OLD} serves again, and no other host was touched." in bad.output
         assert (bad.rows[0]["host"], bad.rows[0]["result"]) == ("gpu1", "returned")

@@ -65,9 +65,9 @@ def worker():
 @pytest.mark.parametrize(
     ("said", "word"),
     [
-        ("lingbi_requests_inside 2.0\n", "2 answers still run"),
-        (500, "it is not known whether answers still run"),
-        (0.6, "does not tell: timed out"),
+        ("lingbi_requests_inside 2.0\n", "2 answers are still running"),
+        (500, "it is not known whether answers are still running"),
+        (0.6, "does not report them: timed out"),
         ("lingbi_ready 1.0\n", "no lingbi_requests_inside"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_folder_is_replaced_whole_wherever_the_replacing_is_killed(tmp_path, m
 
 def test_two_modules_are_not_at_a_unit_at_once_and_the_wait_is_bounded(tmp_path):
     folder = str(tmp_path / "server")
-    refused = pytest.raises(docker.Failed, match="has been at it for 0 s")
+    refused = pytest.raises(docker.Failed, match="another process on this host has held .* for 0 s")
     with unit.alone(folder, 1), refused, unit.alone(folder, 0):
         pass
     with unit.alone(folder, 0):
@@ -159,7 +159,7 @@ def test_two_modules_are_not_at_a_unit_at_once_and_the_wait_is_bounded(tmp_path)
 def test_every_call_of_docker_ends_within_its_bound():
     with pytest.raises(docker.Failed, match="sleep 60 did not end within 0.2 s"):
         docker.run("sleep", "60", timeout_s=0.2)
-    with pytest.raises(docker.Failed, match="is not there"):
+    with pytest.raises(docker.Failed, match="is not installed"):
         docker.run("no-such-program")
 
 

@@ -4,10 +4,10 @@ import subprocess
 
 import pytest
 
-from checks import subjects, untyped
+from checks import commit_subjects, untyped
 from checks.history import commits_since
 
-LONG = "x" * (subjects.MOST_CHARACTERS + 1)
+LONG = "x" * (commit_subjects.MOST_CHARACTERS + 1)
 
 
 class Repository:
@@ -16,7 +16,7 @@ class Repository:
     def __init__(self, folder):
         self.folder = folder
         self.git("init", "--quiet", "--initial-branch=main")
-        self.commit("The rules come", **{subjects.RULE: "", untyped.RULE: "", untyped.FILE: pyproject("a", "b")})
+        self.commit("The rules come", **{commit_subjects.RULE: "", untyped.RULE: "", untyped.FILE: pyproject("a", "b")})
 
     def git(self, *arguments):
         options = ("-c", "user.name=T", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
@@ -43,17 +43,26 @@ def pyproject(*modules) -> str:
 
 
 def test_commits_before_the_rule_are_not_judged(repository):
-    assert commits_since(subjects.RULE, repository.folder) == []
+    assert commits_since(commit_subjects.RULE, repository.folder) == []
     repository.commit("One more")
-    assert [commit.subject for commit in commits_since(subjects.RULE, repository.folder)] == ["One more"]
+    assert [commit.subject for commit in commits_since(commit_subjects.RULE, repository.folder)] == ["One more"]
+
+
+def test_commits_beside_the_rule_are_not_judged(tmp_path):
+    repository = Repository(tmp_path)
+    repository.git("switch", "--quiet", "--orphan", "beside")
+    repository.commit(LONG, beside="")
+    repository.git("switch", "--quiet", "main")
+    repository.git("merge", "--quiet", "--allow-unrelated-histories", "--message", "Merge", "beside")
+    assert commit_subjects.main([], repository.folder) == 0
 
 
 def test_a_release_begins_anew(repository, capsys):
     repository.commit(LONG)
-    assert subjects.main([], repository.folder) == 1
+    assert commit_subjects.main([], repository.folder) == 1
     assert f"has {len(LONG)} characters, and at most 72 fit" in capsys.readouterr().out
     repository.git("tag", "--annotate", "--message", "1", "v1.0.0")
-    assert subjects.main([], repository.folder) == 0
+    assert commit_subjects.main([], repository.folder) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,7 @@ def test_a_release_begins_anew(repository, capsys):
 def test_the_subject_of_a_message_fits(tmp_path, message, is_right):
     file = tmp_path / "COMMIT_EDITMSG"
     file.write_text(message)
-    assert subjects.main([str(file)]) == (0 if is_right else 1)
+    assert commit_subjects.main([str(file)]) == (0 if is_right else 1)
 
 
 def test_the_list_may_lose_a_module_and_gain_none(repository, capsys):

@@ -1,5 +1,6 @@
 """Folders whose code behaves as the published one does, on TurboMind: smoked, and verified against their own code."""
 
+import httpx
 import pytest
 
 from tests.conftest import lingbi, running_server
@@ -16,10 +17,14 @@ def folder(request, tmp_path):
     return request.param(tmp_path / "model")
 
 
-def test_smoke_passes_and_the_log_has_nothing_that_the_folders_code_prints(folder, tmp_path):
-    with running_server(tmp_path / "state", "--model", folder, "--engine", "turbomind", **SMALL_CACHE):
+@pytest.mark.parametrize("form", ["lmdeploy", "published"])
+def test_smoke_passes_and_the_log_has_nothing_that_the_folders_code_prints(folder, form, tmp_path):
+    settings = SMALL_CACHE | {"LINGBI_PROMPT_FORM": form}
+    with running_server(tmp_path / "state", "--model", folder, "--engine", "turbomind", **settings) as report:
         smoke = lingbi("smoke", state_dir=tmp_path / "state")
+        told = httpx.get(report["url"] + "/ready", trust_env=False).json()["prompt"]
     assert smoke.returncode == 0, smoke.stderr
+    assert told["form"] == form
     log = (tmp_path / "state/logs/worker-0.log").read_text()
     assert [said for said in RAW if said in log] == [] and "ready: " in log
 

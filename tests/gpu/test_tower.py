@@ -22,7 +22,7 @@ SIZES = [(640, 480), (490, 490), (200, 900)]
 SEE_AS_STOCK = """
 import sys, torch
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel
-from tests.gpu.test_tower import pictures
+from tests.gpu.test_tower import images
 model = Xcomposer2VisionModel(sys.argv[1], device="cuda:0")
 with torch.device("cuda:0"):
     features = [model.forward([picture])[0].float().cpu() for picture in pictures()]

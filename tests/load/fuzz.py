@@ -293,7 +293,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # Pillow warns of what it forgives
     for name, fuzz, count in (
-        ("pictures", fuzz_images, options.images),
+        ("pictures", fuzz_images, options.pictures),
         ("messages", fuzz_messages, options.messages),
     ):
         start = time.monotonic()

@@ -83,7 +83,7 @@ def test_one_gpu_is_not_shared_by_workers(tmp_path):
 FAULTS = {
     "engine": ({"engine": "turbomind"}, "needs an NVIDIA GPU"),
     "model": ({"model": "vl-8b"}, "'vl-8b' is neither a folder nor one of"),
-    "fetch": ({"model": "vl-7b", "fetch": "never"}, "LINGBI_FETCH=never forbids to fetch it"),
+    "fetch": ({"model": "vl-7b", "fetch": "never"}, "LINGBI_FETCH=never forbids fetching it"),
     "inspect": ({"model": "/nowhere"}, "model folder /nowhere does not exist"),
     "workers": ({"workers": 2}, "LINGBI_WORKERS=2, and 1 GPU"),
     "memory": ({"gpu_memory_mib": 1}, "LINGBI_GPU_MEMORY_MIB allows 1"),

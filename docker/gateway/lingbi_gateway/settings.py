@@ -9,11 +9,13 @@ import ipaddress
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 PREFIX = "LINGBI_GATEWAY_"
+Value = TypeVar("Value")
 ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 
 
@@ -69,7 +71,7 @@ def optional_endpoint(text: str) -> str:
 class Choice:
     """A reader that accepts one of the given words."""
 
-    words: tuple
+    words: tuple[str, ...]
 
     def __call__(self, text: str) -> str:
         if text not in self.words:
@@ -90,7 +92,7 @@ class Whole:
         return int(text)
 
 
-def setting(default: str, read, text: str, **more: str):
+def setting(default: str, read: Callable[[str], Value], text: str, **more: str) -> Value:
     """A field of the settings: its default as the environment would spell it, its reader, its help.
 
     more: what the schema of all settings says besides: ``words``, the default where the machine decides it, and
@@ -107,7 +109,7 @@ class Settings:
     port: int = setting("6006", Whole(1, 65535), "port that the gateway listens on", option="--port")
     inner_host: str = setting("127.0.0.1", address, "address of the page's own way to the servers; never publish it")
     inner_port: int = setting("6007", Whole(1, 65535), "port of the page's own way to the servers")
-    servers: tuple = setting(
+    servers: tuple[str, ...] = setting(
         "127.0.0.1:23333",
         endpoints,
         "the servers, HOST:PORT with commas; empty: the servers folder is filled otherwise",
@@ -141,14 +143,16 @@ class Settings:
         "50", Whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
     )
     address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once")
-    allow: tuple = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
-    trusted_proxies: tuple = setting("", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed")
+    allow: tuple[str, ...] = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
+    trusted_proxies: tuple[str, ...] = setting(
+        "", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed"
+    )
     tls: str = setting(
         "off",
         Choice(("off", "generated", "given")),
         "off, generated (a certificate signed by itself) or given (two files)",
     )
-    tls_names: tuple = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
+    tls_names: tuple[str, ...] = setting("localhost,127.0.0.1", names, "names and addresses in a generated certificate")
     tls_certificate_file: Path = setting("", Path, "file with the given certificate and its chain, PEM")
     tls_key_file: Path = setting("", Path, "file with the given certificate's key, PEM")
 
@@ -170,13 +174,13 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
-def remedy(name: str, known) -> str:
+def remedy(name: str, known: Iterable[str]) -> str:
     """The remedy for a name that is not a known setting."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
-def _read(key: str, value: str, metadata):
+def _read(key: str, value: str, metadata: Mapping[str, Any]) -> Any:
     try:
         return metadata["read"](value)
     except ValueError as error:

@@ -2,10 +2,11 @@
 
 import contextlib
 import gc
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def uncollected():
+def uncollected() -> Iterator[None]:
     """No garbage collection in the block: what an import makes stays, and every full one looks at all of it again."""
     gc.disable()
     try:

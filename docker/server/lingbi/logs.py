@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import warnings
+from collections.abc import Iterator
 
 from pythonjsonlogger.jsonlogger import RESERVED_ATTRS, JsonFormatter
 
@@ -35,7 +36,7 @@ def adopt(logger: logging.Logger) -> None:
 
 
 @contextlib.contextmanager
-def remote_code_logged(logger: logging.Logger):
+def remote_code_logged(logger: logging.Logger) -> Iterator[None]:
     """Within: what a model folder's own code prints or warns of becomes DEBUG lines of a logger, not raw text."""
     with contextlib.redirect_stdout(_Lines(logger)), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: logger.debug("%s", message)
@@ -58,7 +59,7 @@ class _Lines(io.TextIOBase):
         return len(text)
 
 
-def transformers_level(level) -> int:
+def transformers_level(level: int | str) -> int:
     """Set the level of transformers' logger; returns the one before."""
     logger = logging.getLogger("transformers")
     before = logger.level

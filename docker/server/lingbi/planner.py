@@ -10,11 +10,11 @@ from functools import partial
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import CPU, TURBOMIND, Choice, choose_engine
-from lingbi.model.host_memory import check_memory
-from lingbi.model.resolve import Found, find_model, takes_any
+from lingbi.model.gpus import CPU, TURBOMIND, Choice, Gpu, choose_engine
+from lingbi.model.host_memory import CpuFit, check_memory
+from lingbi.model.resolve import FaultOf, Found, find_model, takes_any
 from lingbi.model.resources import Resources
-from lingbi.model.sizing import fit_on
+from lingbi.model.sizing import Fit, fit_on
 from lingbi.settings import Settings
 from lingbi.weights.start import check_may_fetch
 
@@ -31,7 +31,7 @@ class Placement:
     found: Found
     model: ModelFolder | catalogue.Model | None
     workers: int
-    fits: tuple
+    fits: tuple[Fit | CpuFit, ...]
 
     @property
     def served_name(self) -> str:
@@ -45,7 +45,7 @@ def plan(settings: Settings, resources: Resources) -> Placement:
     return place(choice, found, settings, resources)
 
 
-def choose(settings: Settings, gpus: list) -> tuple[Choice, Found]:
+def choose(settings: Settings, gpus: list[Gpu]) -> tuple[Choice, Found]:
     """The engine and the model for these GPUs, as far as that is told without looking into the model's folder.
 
     Only auto looks into folders: it takes the first model that fits. Raises ConfigurationError.
@@ -54,7 +54,7 @@ def choose(settings: Settings, gpus: list) -> tuple[Choice, Found]:
     return choice, find_weights(settings, partial(fault_on, settings=settings, engine=choice.engine, gpus=gpus))
 
 
-def find_weights(settings: Settings, fault_of=takes_any) -> Found:
+def find_weights(settings: Settings, fault_of: FaultOf = takes_any) -> Found:
     """The model that the settings name, which is there or may be fetched; fault_of: as find_model's.
 
     Raises ConfigurationError.
@@ -64,7 +64,7 @@ def find_weights(settings: Settings, fault_of=takes_any) -> Found:
     return found
 
 
-def fault_on(found: Found, settings: Settings, engine: str, gpus: list) -> str | None:
+def fault_on(found: Found, settings: Settings, engine: str, gpus: list[Gpu]) -> str | None:
     """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
     if engine == CPU:
         return "is slow on the CPU and served there only when it is named"
@@ -82,7 +82,7 @@ def place(choice: Choice, found: Found, settings: Settings, resources: Resources
     model = identify(found)
     workers = count_workers(settings, choice.engine, resources.gpus)
     check_workers(workers, choice.engine, resources.gpus)
-    fits = ()
+    fits: list[Fit | CpuFit] = []
     if model:
         fits = check_memory(model, choice.engine, resources.gpus, workers, resources.host_mib, settings)
     return Placement(choice, found, model, workers, tuple(fits))
@@ -93,15 +93,15 @@ def identify(found: Found) -> ModelFolder | catalogue.Model | None:
 
     Raises ConfigurationError for a folder that cannot be served.
     """
-    return catalogue.find(found.hub_id) if found.is_to_come else inspect(found.path)
+    return catalogue.find(found.hub_id or "") if found.is_to_come else inspect(found.path)
 
 
-def count_workers(settings: Settings, engine: str, gpus: list) -> int:
+def count_workers(settings: Settings, engine: str, gpus: list[Gpu]) -> int:
     """How many workers a start has: what the settings say, else one a GPU, or one on the CPU."""
     return settings.workers or (len(gpus) if engine == TURBOMIND else 1)
 
 
-def check_workers(workers: int, engine: str, gpus: list) -> None:
+def check_workers(workers: int, engine: str, gpus: list[Gpu]) -> None:
     """Raise ConfigurationError for more workers than there are GPUs for them."""
     if engine == TURBOMIND and workers > len(gpus):
         raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")

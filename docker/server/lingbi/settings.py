@@ -6,11 +6,13 @@ the program before it does anything, with the name, the value seen and the remed
 
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lingbi.deployment import is_another_parts
@@ -186,13 +188,13 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError("; ".join(_sentence(item) for item in error.errors())) from None
 
 
-def remedy(name: str, known) -> str:
+def remedy(name: str, known: Iterable[str]) -> str:
     """What to do about a name that is none of the known ones."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
-def _sentence(item: dict) -> str:
+def _sentence(item: ErrorDetails) -> str:
     name = str(item["loc"][0])
     return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({meaning(name)})"
 
@@ -200,5 +202,6 @@ def _sentence(item: dict) -> str:
 def meaning(name: str) -> str:
     """What the setting of a field is for, and what it is where nobody sets it and the machine or the model decides."""
     field = Settings.model_fields[name]
-    default = (field.json_schema_extra or {}).get("x-default")
-    return f"{field.description}; default: {default}" if default else field.description
+    extra = field.json_schema_extra
+    default = extra.get("x-default") if isinstance(extra, dict) else None
+    return f"{field.description}; default: {default}" if default else f"{field.description}"

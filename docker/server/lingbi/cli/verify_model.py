@@ -10,15 +10,21 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lingbi.errors import CheckError, LingbiError
 from lingbi.model.folder import ModelFolder, inspect
 from lingbi.model.gpus import Choice, choose_engine, find_gpus
-from lingbi.model.host_memory import available_mib, fit_of_worker, needed_mib
+from lingbi.model.host_memory import CpuFit, available_mib, fit_of_worker, needed_mib
+from lingbi.model.sizing import Fit
 from lingbi.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from lingbi.worker.probe import Answered
 
 PACKAGES = ("lmdeploy", "torch", "transformers")
 QUESTION = "Say in one sentence what you can do."
@@ -41,7 +47,7 @@ class Line:
         return f"{self.state:<5} {self.name:<12} {self.text}"
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 all is right, 1 something is not, 2 configuration, 3 the model did not load."""
     options = parse(arguments)
     try:
@@ -51,7 +57,7 @@ def main(arguments=None) -> int:
         return error.exit_status
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/verify-model", description=__doc__.split("\n")[0].split(": ")[1].capitalize()
     )
@@ -72,7 +78,7 @@ def verify(options: argparse.Namespace, settings: Settings) -> int:
     return CheckError.exit_status if failed else 0
 
 
-def lines(folder: ModelFolder, choice: Choice, settings: Settings, fit):
+def lines(folder: ModelFolder, choice: Choice, settings: Settings, fit: Fit | CpuFit) -> Iterator[Line]:
     """The report, line by line: what costs least comes first."""
     yield recognised(folder)
     yield code_digests(folder)
@@ -114,7 +120,7 @@ def code_digests(folder: ModelFolder) -> Line:
 class Asked:
     """The engine that is here, and questions to it."""
 
-    def __init__(self, folder: ModelFolder, settings: Settings, fit):
+    def __init__(self, folder: ModelFolder, settings: Settings, fit: Fit | CpuFit):
         from lingbi.engine.build import build_engine
         from lingbi.engine.generation import Generator
         from lingbi.engine.local import EngineNeeds
@@ -127,10 +133,11 @@ class Asked:
         asyncio.set_event_loop(self.loop)
         self.engine = build_engine(EngineNeeds(folder, settings, fit))
         self.images = ImageDoor(image_rules(settings))
-        self.generator = self.loop.run_until_complete(self._made(Generator, Vitals()))
 
-    async def _made(self, kind, vitals):
-        return kind(self.engine, 1, vitals)  # it belongs to the loop that it is made on
+        async def made() -> Generator:
+            return Generator(self.engine, 1, Vitals())  # it belongs to the loop that it is made on
+
+        self.generator = self.loop.run_until_complete(made())
 
     def about_an_image(self) -> Line:
         """Whether the probe's image question is answered, by content where the model is the demo."""
@@ -150,11 +157,11 @@ class Asked:
             return Line("FAIL", "image", f"{error}; {text}")
         return Line("ok", "image", text)
 
-    def about_text(self):
+    def about_text(self) -> "Answered":
         """The greedy answer to a short text question."""
         return self._ask([{"role": "user", "content": QUESTION}], COMPARED_TOKENS)
 
-    def _ask(self, messages: list, tokens: int):
+    def _ask(self, messages: list[dict[str, Any]], tokens: int) -> "Answered":
         from lingbi.worker.probe import ask_greedily
 
         return self.loop.run_until_complete(ask_greedily(self.generator, self.images, messages, tokens))
@@ -186,7 +193,7 @@ class OwnCode:
         text = f"the code rotates {found.rotation}, attends with {found.attention}; cosine of logits {found.cosine:.6f}"
         return Line(state, "conventions", text)
 
-    def compare(self, answered) -> Line:
+    def compare(self, answered: "Answered") -> Line:
         """Whether an engine's greedy tokens are those of `generate` of the folder's own code."""
         import torch
 
@@ -210,7 +217,7 @@ class OwnCode:
         return judged(made.sequences[0].tolist(), answered.token_ids, gaps)
 
 
-def judged(expected: list, found: list, gaps: list) -> Line:
+def judged(expected: list[int], found: list[int], gaps: list[float]) -> Line:
     """The line of a comparison: tokens of plain transformers, of the engine, and how far below the best logit each of
     the engine's is, which means something up to the first difference."""
     same = next(

@@ -3,17 +3,21 @@
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from lingbi.garbage import uncollected
 from lingbi.logs import adopt, remote_code_logged
 from lingbi.model.gpus import TURBOMIND
+
+if TYPE_CHECKING:
+    from lingbi.engine.local import EngineNeeds, LocalEngine
 
 # Python's own 5 ms are as long as a token takes, and an image's way to the engine leads through several threads. On a
 # GPU only: whoever waits wakes as often, which costs a CPU engine's cores.
 THREAD_TURN_S = 1e-4
 
 
-def build_engine(needs):
+def build_engine(needs: "EngineNeeds") -> "LocalEngine":
     """The LocalEngine for EngineNeeds (both of local.py, which imports lmdeploy and takes seconds)."""
     with uncollected():
         from lmdeploy.utils import get_logger

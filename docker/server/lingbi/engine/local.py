@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lmdeploy.messages import TurbomindEngineConfig
 from lmdeploy.model import ChatTemplateConfig
@@ -24,7 +25,7 @@ VLAsyncEngine = inspect.unwrap(PatchedEngine)  # patches.engine_by_machine puts 
 CPU_INSTANCES = 64  # handles of the CPU engine; its own limit of answers is in its fit
 
 
-def nobody(*_) -> None:
+def nobody(*_: object) -> None:
     """A listener that does nothing."""
 
 
@@ -62,13 +63,13 @@ class EngineNeeds:
         return config
 
 
-class LocalEngine(VLAsyncEngine):
+class LocalEngine(VLAsyncEngine):  # type: ignore[valid-type, misc]  # lmdeploy has no types
     """The engine that serves. Encoder and model come from the needs, not from what lmdeploy reads in a path.
 
     prompt_form: of the prompts that lingbi makes for it; lmdeploy's own commands make theirs with vl_prompt_template.
     """
 
-    def __init__(self, needs: EngineNeeds, config: TurbomindEngineConfig | None = None, **options):
+    def __init__(self, needs: EngineNeeds, config: TurbomindEngineConfig | None = None, **options: Any):
         self.needs = needs
         folder = needs.folder
         path = os.fspath(folder.link_in(needs.settings.state_dir / "models"))
@@ -83,7 +84,14 @@ class LocalEngine(VLAsyncEngine):
         self.vl_prompt_template = get_vl_prompt_template(path, self.chat_template, self.model_name)
         self.prompt_form = form_of(needs.settings.prompt_form, folder, self.chat_template)
 
-    def _build_turbomind(self, model_path, backend_config, chat_template_config, tp=1, **options) -> None:
+    def _build_turbomind(
+        self,
+        model_path: str,
+        backend_config: TurbomindEngineConfig,
+        chat_template_config: ChatTemplateConfig,
+        tp: int = 1,
+        **options: Any,
+    ) -> None:
         """Called by lmdeploy for its default backend; on a CPU the CPU engine takes its place."""
         if self.needs.engine == CPU:
             self._build_cpu(model_path, backend_config)
@@ -93,7 +101,7 @@ class LocalEngine(VLAsyncEngine):
 
         with watched(self.needs.on_weights):
             super()._build_turbomind(model_path, backend_config, chat_template_config, tp, **options)
-        self.vl_encoder.model.feature_dtype = feature_dtype(self.engine)
+        self.vl_encoder.model.feature_dtype = feature_dtype(self.engine)  # type: ignore[attr-defined]  # a GPU's has it
 
     def _build_cpu(self, model_path: str, backend_config: TurbomindEngineConfig) -> None:
         from lingbi.engine.cpu.scheduler import CpuEngine

@@ -102,10 +102,14 @@ class ChatExchange(Exchange):
     async def events(self, steps):
         """The chunks of the answer, as JSON."""
         chunk = self.chunks(ChatChunk)
-        yield chunk([ChunkChoice(delta=Delta(role="assistant", content=""))])
+        has_begun = False
         async for step in steps:
             if step.prompt:
                 yield prompt_comment(step.prompt)
+                continue
+            if not has_begun:  # with the first token, so that a client's first chunk is the first token's time
+                has_begun = True
+                yield chunk([ChunkChoice(delta=Delta(role="assistant", content=""))])
             if step.text or (self.body.logprobs and step.token_ids):
                 logprobs = Logprobs(content=self.logprobs(step)) if self.body.logprobs else None
                 yield chunk([ChunkChoice(delta=Delta(content=step.text), logprobs=logprobs)])

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     here = find_resources()
-    checks = {
+    checks: dict[str, Callable[[], str]] = {
         "settings": settings,
         "folders": folders,
         "engine": partial(engine, here),

@@ -22,7 +22,7 @@ from lingbi.launch.plan import Plan, decide, page_key_file, resolved
 from lingbi.launch.supervision import POLL_S, Supervisor, environment, log_tail, only_one, record_file
 from lingbi.model.resources import find_resources
 from lingbi.settings import Settings, load_settings
-from lingbi.weights.progress import Progress, shown
+from lingbi.weights.progress import Progress, Report, shown
 from lingbi.weights.start import check_on_hub
 
 REPORTED = ("url", "api_key_file", "model", "engine", "seconds")
@@ -186,7 +186,7 @@ def find_fault(phase: str, state: str) -> str | None:
     return "could not load the model" if phase == FAILED else None
 
 
-def ask_ready(client: httpx.Client, url: str) -> tuple[int | None, str, dict[str, Any] | None]:
+def ask_ready(client: httpx.Client, url: str) -> tuple[int | None, str, Report | None]:
     """(HTTP status or None, phase, progress of its weights or None) of a worker."""
     try:
         response = client.get(url)

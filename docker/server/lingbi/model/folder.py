@@ -161,20 +161,20 @@ def _siblings(shard: Path) -> set[str]:
     return {f"{numbered[1]}-{number:05d}-of-{numbered[2]}{shard.suffix}" for number in range(1, int(numbered[2]) + 1)}
 
 
-def _check_files(folder: Path, config: dict) -> None:
+def _check_files(folder: Path, config: dict[str, Any]) -> None:
     code = _mapped_code(config) | _mapped_code(_read_tokenizer_config(folder))
     missing = sorted(name for name in {*NEEDED_FILES, *_imported(folder, code)} if not (folder / name).is_file())
     if missing:
         raise ConfigurationError(f"{folder} lacks {', '.join(missing)}; the download is not complete, fetch it again")
 
 
-def _mapped_code(config: dict) -> set:
+def _mapped_code(config: dict[str, Any]) -> set[str]:
     """The files of remote code that an `auto_map` names: {"AutoModel": "file.Class"}, or a pair of them for a tokenizer."""
     values = [value if isinstance(value, list) else [value] for value in config.get("auto_map", {}).values()]
     return {name.split(".")[0] + ".py" for value in values for name in value if isinstance(name, str)}
 
 
-def _read_tokenizer_config(folder: Path) -> dict:
+def _read_tokenizer_config(folder: Path) -> dict[str, Any]:
     """A tokenizer_config.json; {} where there is none, which is told with the other files that are missing."""
     file = folder / "tokenizer_config.json"
     if not file.is_file():
@@ -188,7 +188,7 @@ def _read_tokenizer_config(folder: Path) -> dict:
     return config
 
 
-def _imported(folder: Path, code: set) -> set:
+def _imported(folder: Path, code: set[str]) -> set[str]:
     """These files of remote code and those that they import from beside them, and so on."""
     seen: set[str] = set()
     left = set(code)

@@ -72,7 +72,7 @@ def look_at(device: str) -> Gpu:
         pynvml.nvmlShutdown()
 
 
-def emptied(gpus: list) -> list:
+def emptied(gpus: list[Gpu]) -> list[Gpu]:
     """These GPUs as they are with nothing on them."""
     return [replace(gpu, free_mib=gpu.total_mib) for gpu in gpus]
 

@@ -1,5 +1,6 @@
 """Whether a model fits the host memory of a machine, told before anything is loaded; sizing.py tells of a GPU."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import psutil
 
 from lingbi.errors import ConfigurationError
-from lingbi.model.folder import ModelFolder
-from lingbi.model.gpus import CPU
+from lingbi.model.catalogue import ModelFacts
+from lingbi.model.gpus import CPU, Gpu
 from lingbi.model.sizing import Fit, fit_on, for_tiles, image_session
+from lingbi.settings import Settings
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
@@ -61,29 +63,30 @@ class CpuFit:
         )
 
 
-def fit_on_cpu(model, host_mib: int, settings, workers: int = 1) -> CpuFit:
-    """The CPU engine's settings for a model (catalogue.Model or ModelFolder), for each of some workers.
+def fit_on_cpu(model: ModelFacts, host_mib: int, settings: Settings, workers: int = 1) -> CpuFit:
+    """The CPU engine's settings for a model, for each of some workers.
 
     host_mib: memory that is available. The operator's settings are upper bounds: where memory is short, steps get smaller,
     fewer sessions are kept, fewer answers advance in turn, and the session gets shorter, in that order.
     Raises ConfigurationError with what it needs at least and what there is.
     """
     share_mib = host_mib // workers
-    for candidate in _candidates(model, settings):
+    candidates = list(_candidates(model, settings))
+    for candidate in candidates:
         if candidate.total_mib <= share_mib:
             return candidate
     raise ConfigurationError(
-        f"{model.served_name} needs {candidate.total_mib * workers} MiB, and {host_mib} MiB are memory available here; "
+        f"{model.served_name} needs {candidates[-1].total_mib * workers} MiB, and {host_mib} MiB are memory available here; "
         "free some, or use --model vl-1_8b or demo"
     )
 
 
-def needed_mib(model, hd_num: int) -> int:
+def needed_mib(model: ModelFacts, hd_num: int) -> int:
     """MiB of host memory that the CPU engine takes at least, with sessions that hold one image of at most hd_num tiles."""
     return _fit(model, hd_num, image_session(model, hd_num), 1, 0, LEAST_PREFILL_TOKENS).total_mib
 
 
-def _candidates(model, settings):
+def _candidates(model: ModelFacts, settings: Settings) -> Iterator[CpuFit]:
     """Fits from the best to the least."""
     full = settings.session_len or model.session_len
     least = full if settings.session_len else min(full, image_session(model, settings.hd_num))
@@ -100,7 +103,7 @@ def _candidates(model, settings):
     yield fit(least, 1, 0, chunks[-1])
 
 
-def _halved(tokens: int):
+def _halved(tokens: int) -> Iterator[int]:
     """These tokens, half of them, and so on, to LEAST_PREFILL_TOKENS."""
     yield tokens
     while tokens > LEAST_PREFILL_TOKENS:
@@ -108,7 +111,7 @@ def _halved(tokens: int):
         yield tokens
 
 
-def _fit(model, hd_num: int, session_len: int, at_once: int, kept: int, prefill_tokens: int) -> CpuFit:
+def _fit(model: ModelFacts, hd_num: int, session_len: int, at_once: int, kept: int, prefill_tokens: int) -> CpuFit:
     width = 4 if uses_float32(model) else 2  # bytes of a number
     shape = model.geometry
     weights = model.weight_bytes // MIB * width // 2
@@ -120,28 +123,29 @@ def _fit(model, hd_num: int, session_len: int, at_once: int, kept: int, prefill_
     return CpuFit(session_len, at_once, kept, prefill_tokens, weights, runtime, -(-cache // MIB))
 
 
-def fit_of_worker(folder: ModelFolder, engine: str, gpus: list, host_mib: int, settings) -> Fit | CpuFit:
+def fit_of_worker(model: ModelFacts, engine: str, gpus: list[Gpu], host_mib: int, settings: Settings) -> Fit | CpuFit:
     """The fit of one worker that sees these GPUs. Raises ConfigurationError for what does not fit."""
-    (fit,) = check_memory(folder, engine, gpus, 1, host_mib, settings)
+    (fit,) = check_memory(model, engine, gpus, 1, host_mib, settings)
     return fit
 
 
-def uses_float32(model) -> bool:
+def uses_float32(model: ModelFacts) -> bool:
     """Whether the CPU engine computes in float32 rather than bfloat16."""
     return model.weight_bytes <= FLOAT32_LIMIT_BYTES
 
 
 def available_mib(cgroup: Path = CGROUP) -> int:
     """MiB of host memory that a new process can have, within the limit of its control group."""
-    free, room = psutil.virtual_memory().available // MIB, _room_mib(cgroup)
+    free, room = int(psutil.virtual_memory().available) // MIB, _room_mib(cgroup)
     return free if room is None else min(free, room)
 
 
 def whole_mib(cgroup: Path = CGROUP) -> int:
     """MiB of the machine's memory, or what its control group leaves of it where that is less than what is free."""
     memory, room = psutil.virtual_memory(), _room_mib(cgroup)
-    is_limited = room is not None and room < memory.available // MIB
-    return room if is_limited else memory.total // MIB
+    if room is not None and room < memory.available // MIB:
+        return room
+    return int(memory.total) // MIB
 
 
 def _room_mib(cgroup: Path) -> int | None:
@@ -155,9 +159,11 @@ def _room_mib(cgroup: Path) -> int | None:
     return None
 
 
-def check_memory(folder: ModelFolder, engine: str, gpus: list, workers: int, host_mib: int, settings) -> list:
+def check_memory(
+    model: ModelFacts, engine: str, gpus: list[Gpu], workers: int, host_mib: int, settings: Settings
+) -> list[Fit | CpuFit]:
     """Each worker's fit: of its GPU, or of its share of the host's memory. Raises ConfigurationError with both numbers
     for what does not fit."""
     if engine != CPU:
-        return [fit_on(folder, gpu, settings) for gpu in gpus[:workers]]
-    return [fit_on_cpu(folder, host_mib, settings, workers)] * workers
+        return [fit_on(model, gpu, settings) for gpu in gpus[:workers]]
+    return [fit_on_cpu(model, host_mib, settings, workers)] * workers

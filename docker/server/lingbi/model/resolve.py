@@ -3,13 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
-
-if TYPE_CHECKING:
-    pass
 
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
@@ -53,7 +49,7 @@ def takes_any(found: Found) -> None:
     """For find_model: nothing that is there is left alone."""
 
 
-def find_model(name: str, models_dir: Path, fault_of=takes_any) -> Found:
+def find_model(name: str, models_dir: Path, fault_of: FaultOf = takes_any) -> Found:
     """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
     fault_of: why a model that is there is not for auto, or None. Raises ConfigurationError for a name

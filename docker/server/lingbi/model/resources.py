@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from lingbi.model.gpus import emptied, find_gpus
+from lingbi.model.gpus import Gpu, emptied, find_gpus
 from lingbi.model.host_memory import available_mib, whole_mib
 
 
 @dataclass(frozen=True)
 class Resources:
-    """gpus: each a Gpu that this process may use; host_mib: MiB of host memory for new processes."""
+    """gpus: those that this process may use; host_mib: MiB of host memory for new processes."""
 
-    gpus: list
+    gpus: list[Gpu]
     host_mib: int
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lingbi.engine.generation import Generator
 from lingbi.engine.progress import PromptProgress
@@ -25,14 +26,14 @@ class Answered:
 
     prompt: Prompt
     text: str
-    token_ids: list
+    token_ids: list[int]
     seconds: float
 
 
 async def ask_greedily(
     generator: Generator,
     images: ImageDoor,
-    messages: list,
+    messages: list[dict[str, Any]],
     tokens: int,
     on_prompt: Callable[[PromptProgress], None] = lambda progress: None,
 ) -> Answered:
@@ -56,11 +57,12 @@ async def ask_greedily(
     return Answered(prompt, text, answer.token_ids, time.monotonic() - start)
 
 
-async def ask_probe(service: Service, is_demo: bool) -> dict:
+async def ask_probe(service: Service, is_demo: bool) -> dict[str, float]:
     """Ask the probe's question. Returns {"seconds", "tokens"}.
 
     Raises StartError when the answer is empty or, from the demo model, wrong.
     """
+    assert service.generator is not None  # it is asked when the model is loaded
     messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
     on_prompt = service.readiness.probe_computed
     answered = await ask_greedily(service.generator, service.images, messages, PROBE_TOKENS, on_prompt)

@@ -7,6 +7,7 @@ serve it. What the code does beyond that call is looked at too, for people (scri
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -86,13 +87,13 @@ def _rotation(model: torch.nn.Module, decoder: Decoder) -> str:
     return BY_POSITION if cosine >= LEAST_COSINE else UNKNOWN
 
 
-def _whole(model: torch.nn.Module, prompt: torch.Tensor, image_mask: torch.Tensor):
+def _whole(model: torch.nn.Module, prompt: torch.Tensor, image_mask: torch.Tensor) -> Any:
     tokens = prompt.shape[1]
     mask = torch.ones(1, tokens, dtype=torch.long)
     return model(inputs_embeds=prompt, im_mask=image_mask, attention_mask=mask, use_cache=True)
 
 
-def _prompt(model: torch.nn.Module) -> tuple:
+def _prompt(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings [1, TOKENS, hidden] and mask [1, TOKENS] of a prompt with an image's tokens in it."""
     step = max(1, model.config.vocab_size // TOKENS)
     prompt = model.model.tok_embeddings(torch.arange(TOKENS)[None] * step)

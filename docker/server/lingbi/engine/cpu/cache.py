@@ -25,14 +25,15 @@ class KvCache:
         """Bytes of memory taken."""
         return sum(part.nbytes for layer in self._layers for part in layer)
 
-    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple:
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer behind those held; returns (keys, values) of all, [kv heads, all tokens, head_dim].
 
         They count as held once every layer has them: see `advance`.
         """
         end = self.tokens + keys.shape[1]
         if end > self._layers[layer][0].shape[1]:
-            self._layers[layer] = tuple(_grown(part, self.tokens, end) for part in self._layers[layer])
+            held_keys, held_values = self._layers[layer]
+            self._layers[layer] = _grown(held_keys, self.tokens, end), _grown(held_values, self.tokens, end)
         held_keys, held_values = self._layers[layer]
         held_keys[:, self.tokens : end] = keys
         held_values[:, self.tokens : end] = values

@@ -8,6 +8,7 @@ these the layers are computed as TurboMind computes them, and `agreement.py` hol
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,14 +54,30 @@ class Layer:
         self.wo = ImageLinear.of(attention.wo)
         self.w1, self.w2, self.w3 = (ImageLinear.of(getattr(feed_forward, name)) for name in ("w1", "w2", "w3"))
 
-    def __call__(self, x, rotation: "Rotation", mask, image_rows, cache: KvCache, number: int) -> torch.Tensor:
+    def __call__(
+        self,
+        x: torch.Tensor,
+        rotation: "Rotation",
+        mask: torch.Tensor | None,
+        image_rows: torch.Tensor | None,
+        cache: KvCache,
+        number: int,
+    ) -> torch.Tensor:
         """x: [tokens, hidden]; number: of this layer in the cache. Returns [tokens, hidden]."""
         x = x + self._attend(self.attention_norm(x), rotation, mask, image_rows, cache, number)
         normed = self.ffn_norm(x)
         gated = F.silu(self.w1(normed, image_rows)) * self.w3(normed, image_rows)
         return x + self.w2(gated, image_rows)
 
-    def _attend(self, x, rotation, mask, image_rows, cache, number) -> torch.Tensor:
+    def _attend(
+        self,
+        x: torch.Tensor,
+        rotation: "Rotation",
+        mask: torch.Tensor | None,
+        image_rows: torch.Tensor | None,
+        cache: KvCache,
+        number: int,
+    ) -> torch.Tensor:
         shape, tokens = self.shape, x.shape[0]
         # The rows of wqkv come by KV head: its query heads, its key, its value.
         qkv = self.wqkv(x, image_rows).view(tokens, shape.kv_heads, shape.group + 2, shape.head_dim)
@@ -70,7 +87,9 @@ class Layer:
         flat = query.reshape(shape.kv_heads, shape.group * tokens, shape.head_dim)
         scores = torch.matmul(flat, keys.transpose(1, 2)) * shape.head_dim**-0.5
         if mask is not None:
-            scores.view(shape.kv_heads, shape.group, tokens, -1).masked_fill_(mask, float("-inf"))
+            # The tokens before are seen by all: only the new ones among themselves are masked.
+            new = scores.view(shape.kv_heads, shape.group, tokens, -1)[..., -tokens:]
+            new.masked_fill_(mask, float("-inf"))
         weights = scores.softmax(-1, dtype=torch.float32).to(x.dtype)
         out = torch.matmul(weights, values).view(shape.kv_heads * shape.group, tokens, shape.head_dim)
         return self.wo(out.transpose(0, 1).reshape(tokens, -1), image_rows)
@@ -85,7 +104,8 @@ class Shape:
     head_dim: int
 
     @classmethod
-    def of(cls, config) -> "Shape":
+    def of(cls, config: Any) -> "Shape":
+        """The heads that the configuration of a model's own code tells."""
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
         return cls(kv_heads, heads // kv_heads, config.hidden_size // heads)
 
@@ -127,7 +147,7 @@ class Decoder:
         tokens, dtype = embeddings.shape[0], embeddings.dtype
         rotation = Rotation(cache.tokens, tokens, self.shape.head_dim, self.theta, dtype)
         image_rows = image_mask.nonzero().squeeze(1) if bool(image_mask.any()) else None
-        mask = hidden_tokens(cache.tokens, tokens) if tokens > 1 else None
+        mask = later_tokens(tokens) if tokens > 1 else None
         x = embeddings
         for number, layer in enumerate(self.layers):
             x = layer(x, rotation, mask, image_rows, cache, number)
@@ -135,7 +155,7 @@ class Decoder:
         return self.output(self.norm(x[-1:]))[0]
 
 
-def hidden_tokens(cached: int, tokens: int) -> torch.Tensor:
-    """Bool [tokens, cached + tokens], True where a new token may not look: at those after it."""
-    columns = torch.arange(cached + tokens)
-    return columns[None] > columns[cached:, None]
+def later_tokens(tokens: int) -> torch.Tensor:
+    """Bool [tokens, tokens], True where a new token may not look: at those after it."""
+    columns = torch.arange(tokens)
+    return columns[None] > columns[:, None]

@@ -1,6 +1,6 @@
 """A commit's subject is a line that fits: at most 72 characters.
 
-As git's commit-msg hook it judges the message in a file (`python -m checks.subjects FILE`), else every commit since
+As git's commit-msg hook it judges the message in a file (`python -m checks.commit_subjects FILE`), else every commit since
 the last release.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from checks.history import ROOT, commits_since
 
 MOST_CHARACTERS = 72
-RULE = "checks/subjects.py"
+RULE = "checks/commit_subjects.py"
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
