@@ -1,7 +1,7 @@
 """The right answers to questions about a scene, in English and Chinese.
 
-A question about several objects is answered by one kind of list: in the picture's reading order, each item ending with its place,
-so that the next item is always the object that follows the place said last. A small model can learn that.
+A question about several objects is answered by one kind of list: it is in the image's reading order, and each item ends with its
+place, so that the next item is always the object that follows the place named last. A small model can learn that.
 """
 
 from lingbi.images.scenes import COLOURS, POSITIONS
@@ -29,7 +29,7 @@ EN_POSITION = dict(
 
 
 def say(language, check, kind, scene, about):
-    """The right answer to a question of a kind about the objects `about`; `check` is what `lingbi.images.scenes.find_fault` calls it."""
+    """The right answer to a question of a kind about the objects `about`; `check` is its name in `lingbi.images.scenes.find_fault`."""
     return say_in_english(check, kind, scene, about) if language == "en" else say_in_chinese(check, kind, scene, about)
 
 
@@ -92,7 +92,7 @@ def _say_in_chinese(check, kind, scene, about):
 
 
 def full_width(text):
-    """Chinese punctuation in place of ASCII's."""
+    """The text with Chinese punctuation instead of ASCII punctuation."""
     return text.translate(str.maketrans(",?!:", "\uff0c\uff1f\uff01\uff1a"))
 
 

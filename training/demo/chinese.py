@@ -228,7 +228,7 @@ SUFFIXES = [
     "?麻烦了",
 ]
 FILLERS = "请 那 现在 这里 就 都 一下 具体 到底 大概 啊 呀 吧 你 我 帮我 给我 图中 图上 这个 能 可以 简单 的 了".split()
-# what people say that no picture is needed for, and what to answer
+# what people say without needing an image, and what to answer
 TALK = [
     ("你好|您好|嗨|早上好|晚上好|哈喽|你好呀|你好啊|在吗", "你好!请问我关于图片的问题。"),
     (

@@ -22,7 +22,7 @@ ZH_SHAPE_ASKED = {
     "star": ["五角星", "星形", "星星", "星"],
 }
 ZH_COLOUR_ASKED = {name: [zh, zh, zh[0] + "色"] for name, zh in ZH_COLOUR.items()}
-# kind of question: (how often, what the checker calls it)
+# kind of question: (how often, the checker's name for it)
 KINDS = {
     "describe": (24, "describe"),
     "detail": (4, "describe"),
@@ -69,7 +69,7 @@ class Turn:
 
 
 def random_turn(rng, scene, language=None, kind=None, often=OFTEN):
-    """A question about a scene; the kind is drawn, each as `often` as that says, among those that the scene allows."""
+    """A question about a scene. Its kind is drawn, with the weights in `often`, from those that the scene allows."""
     language = language or rng.choice(["en", "zh"])
     while True:
         chosen = kind or rng.choices(list(often), often.values())[0]
@@ -86,7 +86,7 @@ def conversation(rng, scene, n_turns, often=OFTEN):
 
 
 def talk_without_picture(rng, n_turns):
-    """Turns before any picture was sent: small talk, or questions that need one."""
+    """Turns before any image has been sent: small talk, or questions that need an image."""
     language, turns = rng.choice(["en", "zh"]), []
     for _ in range(n_turns):
         turn = _talk(rng, language)
@@ -122,9 +122,9 @@ def _made(rng, scene, language, kind, fill, about, asked=NOTHING):
 
 
 def _asked_by_looks(rng, scene, language, kind):
-    """Asks for the objects of a colour, of a shape or of both; one in eight times for some that are not there.
+    """Asks for the objects of a colour, of a shape or of both; one time in eight for objects that are not there.
 
-    Those that would be several are only counted.
+    If several objects match, the question only asks how many.
     """
     by_colour = kind == "shape_of" or (kind != "colour_of" and rng.random() < 0.5)
     by_shape = kind == "colour_of" or not by_colour or (kind in ("number_of", "position_of") and rng.random() < 0.35)
@@ -173,7 +173,7 @@ def _asked_by_place(rng, scene, language, kind):
 
 
 def is_in(thing, place):
-    """Whether a thing is at a place that a question names: 'left' is the whole left column, 'centre' the one cell."""
+    """Whether a thing is at the place that a question names: 'left' is the whole left column, 'centre' the one cell."""
     if place in ("top", "bottom", "left", "right"):
         return place in thing.position.split(" ")
     return thing.position == place
@@ -260,7 +260,7 @@ def _ask(rng, language, kind, fill):
 
 
 def _polish(rng, text, language, chatter=0.3):
-    """Adds greetings, politeness, filler words, punctuation, capitals and slips of the pen."""
+    """Adds greetings, politeness, filler words, punctuation, capitals and typing errors."""
     if rng.random() < chatter * 0.6:
         text = _fill(rng, text, language)
     if rng.random() < chatter:
@@ -283,7 +283,7 @@ def _polish(rng, text, language, chatter=0.3):
 
 
 def _fill(rng, text, language):
-    """Puts one or two words that change nothing somewhere into a question, so that its other words must be understood."""
+    """Inserts one or two meaningless words into a question, so that the model has to understand the others."""
     for _ in range(rng.choice([1, 1, 2])):
         if language == "en":
             words = text.split(" ")

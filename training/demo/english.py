@@ -318,7 +318,7 @@ FILLERS = [
         "|"
     ),
 ]
-# what people say that no picture is needed for, and what to answer
+# what people say without needing an image, and what to answer
 TALK = [
     (
         "hello|hi|hey|hello there|good morning|good evening|hi there|hey there|greetings",

@@ -1,4 +1,4 @@
-"""Held-out pictures and questions: drawn and worded in other ways than those that the model is trained on."""
+"""Held-out images and questions, drawn and worded differently from those that the model is trained on."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from lingbi.images.scenes import Scene, Thing
 
 from .pictures import picture_of, random_scene, reading_order, recompress
 
-# colours as people name them to PIL
+# colours by the names that people give to PIL
 NAMED = {
     "red": ["red", "#e60000", "crimson", "#c80000"],
     "green": ["green", "lime", "forestgreen", "limegreen", "darkgreen", "#00c800"],
@@ -134,7 +134,7 @@ QUESTIONS = {
 
 
 def heldout_picture(rng, i):
-    """(image, scene): every second one in this file's style, the others as in training but of another seed."""
+    """(image, scene): every second one in this file's style, the others as in training but with another seed."""
     if i % 2:
         return plain_picture(rng)
     scene = random_scene(rng, n=None if rng.random() < 0.5 else 1)

@@ -1,4 +1,4 @@
-"""Muon for weight matrices: momentum whose every direction is given the same length (https://kellerjordan.github.io/posts/muon/)."""
+"""Muon for weight matrices: momentum in which every direction gets the same length (https://kellerjordan.github.io/posts/muon/)."""
 
 from collections import defaultdict
 
@@ -23,8 +23,8 @@ class Muon(torch.optim.Optimizer):
     """Steps matrices of one shape together, a convolution as the matrix of its filters. `lr` is the root mean square of a step's entries, comparable with Adam's.
 
     Args:
-        rank, ranks: of the processes that step the same matrices by the same gradients, each orthogonalizes its part.
-        add_up: gives the sum of a vector over all of them.
+        rank, ranks: of the processes that step the same matrices by the same gradients; each orthogonalizes its part.
+        add_up: returns the sum of a vector over all of these processes.
     """
 
     def __init__(self, params, lr=1e-3, momentum=0.9, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector):
@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(p), alpha=group["lr"] * length)
 
     def _directions(self, group, matrices):
-        """Where each matrix of one shape is to go, [n, rows, columns]: nowhere, in this rank's view, for those of others."""
+        """The direction for each matrix of one shape, [n, rows, columns]; zero for the matrices of other ranks."""
         directions = []
         for p in matrices:
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))

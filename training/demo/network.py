@@ -1,4 +1,4 @@
-"""The model while it is trained: its remote code, faster attention in the tower, and the heads that are thrown away."""
+"""The model in training: its remote code, faster attention in the tower, and the heads that are thrown away later."""
 
 import copy
 
@@ -13,11 +13,11 @@ from lingbi.vision.pixels import CLIP_MEAN, CLIP_STD
 from .samples import CLASSES, LOCAL_CLASSES, QUESTION_CLASSES
 from .template import IGNORED
 
-# How much the heads on the picture tokens, in the middle of the tower, on the stem's cells and on whole things count.
+# Weights of the heads on the image tokens, in the middle of the tower, on the stem's cells and on whole things.
 FINAL_WEIGHT, MIDDLE_WEIGHT, FINE_WEIGHT, THING_WEIGHT = 1.0, 0.5, 0.5, 1.0
-# How much it counts, beside the answers, that the language model's middle tells what is asked.
+# Weight of the question head in the middle of the language model, relative to the answers.
 QUESTION_WEIGHT = 0.3
-# What the stem is told of a thing from all cells that it covers.
+# The classes of a thing that the stem learns from all cells that the thing covers.
 THING_CLASSES = ("colour", "shape")
 
 
@@ -32,7 +32,7 @@ def new_model(folder):
 
 
 def _start_well(model):
-    """PLoRA starts without effect, positions as waves, residual branches small; the stem is normalised while it learns."""
+    """PLoRA starts without effect, positions as sine waves, residual branches small; the stem is normalised in training."""
     embeddings = model.vit.vision_tower.vision_model.embeddings
     side = embeddings.image_size // embeddings.patch_size
     embeddings.position_embedding.weight.data[1:] = 0.3 * _waves(side, embeddings.embed_dim)
@@ -53,7 +53,7 @@ def _start_well(model):
 
 
 def fold_norms(model):
-    """Puts the stem's batch norms into its convolutions, for good."""
+    """Folds the stem's batch norms into its convolutions permanently."""
     convolutions = model.vit.stem.convolutions
     for i, (convolution, norm) in enumerate(convolutions):
         convolutions[i] = torch.nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
@@ -69,7 +69,7 @@ def _waves(side, dim):
 
 
 def use_fast_attention(model):
-    """Lets CLIP's attention run through PyTorch's fused kernel: transformers 4.40 has none for it."""
+    """Runs CLIP's attention through PyTorch's fused kernel, which transformers 4.40 does not use for CLIP."""
     for layer in model.vit.vision_tower.vision_model.encoder.layers:
         layer.self_attn.forward = _fused(layer.self_attn)
 
@@ -88,7 +88,7 @@ def _fused(attention):
 
 
 class Head(nn.Module):
-    """Linear classifiers of tokens [batch, tokens, width], one for each of `names` in `sizes`, by their numbers of classes."""
+    """Linear classifiers of tokens [batch, tokens, width], one for each of `names`; `sizes` gives their numbers of classes."""
 
     def __init__(self, width, names, sizes=CLASSES):
         super().__init__()
@@ -97,7 +97,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def loss(self, tokens, classes):
-        """Sum of the classifiers' mean cross entropies; classes [batch, tokens, len(names)], -1 where nobody knows."""
+        """Sum of the classifiers' mean cross entropies; classes [batch, tokens, len(names)], -1 where the class is unknown."""
         parts = self.linear(self.norm(tokens)).float().flatten(0, 1).split(self.sizes, dim=1)
         truths = classes.flatten(0, 1).long().unbind(1)
         losses = [F.cross_entropy(part, truth, ignore_index=-1) for part, truth in zip(parts, truths, strict=True)]
@@ -107,7 +107,8 @@ class Head(nn.Module):
 class ThingHead(nn.Module):
     """Tells what a thing is from the mean of the stem's cells that it covers.
 
-    A shape shows at corners and edges far apart: without this the stem learns them only once the tower attends to them.
+    A shape shows at corners and edges far apart. Without this head, the stem learns shapes only once the tower attends
+    to them.
     """
 
     def __init__(self, width):
@@ -125,7 +126,7 @@ class ThingHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """What the tower is taught by: on its picture tokens, in its middle and on the stem's cells; only training needs this."""
+    """The heads that train the tower, on its image tokens, in its middle and on the stem's cells; only training needs them."""
 
     def __init__(self, model):
         super().__init__()
@@ -156,7 +157,7 @@ class Heads(nn.Module):
 class QuestionHead(nn.Module):
     """Tells, at every token of an answer, what its question asks, from the middle of the language model.
 
-    Without this it learns what a question means only as far as a whole answer goes wrong.
+    Without this head, the model learns the meaning of a question only from whole answers that are wrong.
     """
 
     def __init__(self, model):
@@ -175,14 +176,14 @@ class QuestionHead(nn.Module):
 def pixels_of(samples, device="cpu"):
     """Normalised pixels [batch, 3, 192, 192], as the model's processor makes them."""
     pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples])).to(device)
-    # by whole rows, whose width lets a CPU compute many at once
+    # by whole rows, which are wide enough for a CPU to vectorise
     mean, std = (torch.tensor(values, device=device).repeat(pixels.shape[2]) for values in (CLIP_MEAN, CLIP_STD))
     rows = torch.addcmul(-mean / std, pixels.flatten(2).float(), 1 / (255 * std))
     return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def classes_of(samples):
-    """Batches of the samples' kinds of classes, as `Heads.loss` takes them."""
+    """The samples' classes of each kind, batched as `Heads.loss` takes them."""
     return tuple(
         torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
         for name in ("classes", "middle_classes", "fine_classes", "fine_cover", "thing_classes")
@@ -193,7 +194,7 @@ def answer_loss(model, head, features, samples, prefix):
     """Mean cross entropy of the answers' tokens, and what `head`, a QuestionHead, adds to it.
 
     Args:
-        features: the tower's picture tokens [batch, tokens, C].
+        features: the tower's image tokens [batch, tokens, C].
         prefix: ids that all sequences begin with; they run once for the whole batch.
     """
     ids, labels = _stacked(samples, len(prefix), features.device)
@@ -209,7 +210,7 @@ def answer_loss(model, head, features, samples, prefix):
 
 
 def question_loss(model, head, samples, prefix):
-    """What `head`, a QuestionHead, loses where the answers to questions without a picture begin; prefix as in `answer_loss`."""
+    """The loss of `head`, a QuestionHead, at the start of answers to questions without an image; prefix as in `answer_loss`."""
     ids, labels = _stacked(samples, len(prefix), model.device)
     half = _first_half(model)
     half(half.tok_embeddings(ids), past_key_values=_past(half, prefix, len(samples)))
@@ -235,7 +236,7 @@ def _asked(samples, wanted):
 
 
 def _first_half(model):
-    """The language model with the layers that a QuestionHead listens to, and no more: its weights, not a copy of them."""
+    """The language model up to the layers that a QuestionHead reads; it shares the weights rather than copying them."""
     layers = model.model.layers
     half = copy.copy(model.model)
     half._modules = dict(half._modules, layers=layers[: len(layers) // 2])

@@ -1,6 +1,6 @@
 """How people ask, in Chinese and English: templates that are expanded at random.
 
-In a template `(a|b)` is one of both, `[a]` is a or nothing; `{shape}` and the like are filled in afterwards.
+In a template, `(a|b)` is a or b, `[a]` is a or nothing, and `{shape}` and the like are filled in afterwards.
 """
 
 import re
@@ -9,7 +9,7 @@ INNERMOST = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 
 
 def expand(rng, template):
-    """One random text of a template."""
+    """One random text from a template."""
     while True:
         found = INNERMOST.search(template)
         if not found:

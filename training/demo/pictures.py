@@ -1,4 +1,4 @@
-"""Random scenes to train on, and how a picture of one reaches the model: drawn, perhaps compressed, squashed."""
+"""Random scenes to train on, and their images as the model gets them: drawn, perhaps compressed, and resized."""
 
 import colorsys
 import io
@@ -11,7 +11,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from lingbi.images.scenes import POSITIONS, SHAPES, Scene, Thing, draw, outline_points, star_corners
 
-# shades of a colour: ranges of hue in degrees, saturation and value, one of them is chosen each time
+# shades of a colour: ranges of hue in degrees, saturation and value; one range is chosen each time
 SHADES = {
     "red": [((-12, 6), (0.8, 1), (0.55, 1)), ((-6, 5), (0.65, 1), (0.8, 1))],
     "orange": [((22, 40), (0.8, 1), (0.9, 1))],
@@ -31,7 +31,7 @@ SHADES = {
     "cyan": [((174, 188), (0.7, 1), (0.78, 1))],
 }
 EXTRA_COLOURS = ("pink", "brown", "cyan")
-# Shades that people name or type when they draw by script.
+# Shades that people name or type when they draw with a script.
 TYPED = {
     "red": ["#ff0000", "#dc143c", "#cc0000", "#e00000", "#b22222"],
     "green": ["#008000", "#00ff00", "#228b22", "#32cd32", "#006400", "#00b000"],
@@ -49,7 +49,7 @@ TYPED = {
 MAX_THINGS = 6
 MIN_CONTRAST, MIN_CONTRAST_SAME_NAME = 55, 110
 SIDE, GRID, FINE_GRID = 192, 6, 12
-# A drawn picture is seen this often, each time mirrored and transposed another way: of the eight ways, the first is as it was drawn.
+# How often a drawn image is used, each time in another of eight mirrored and transposed forms; the first is as drawn.
 VIEWS = 2
 WAYS = [(False, False, False)] + [way for way in itertools.product((False, True), repeat=3) if any(way)]
 # how often several things may share a cell of the 3 x 3 grid
@@ -77,7 +77,7 @@ def random_colour(rng):
 
 
 def random_background(rng):
-    """(name, RGB); the name is '' where people would not agree on one."""
+    """(name, RGB); the name is '' if people would not agree on one."""
     kind = rng.random()
     if kind < 0.34:
         return "white", (255, 255, 255) if rng.random() < 0.7 else random_shade(rng, "white")
@@ -156,7 +156,7 @@ def _random_thing(rng, frame, same_colour, same_shape, x, y, size):
 
 
 def _contrasting_shade(rng, colour, frame):
-    """A shade that stands out from the background; None where four tries found none."""
+    """A shade that stands out from the background, or None if four tries found none."""
     wanted = MIN_CONTRAST_SAME_NAME if colour == frame.background else MIN_CONTRAST
     for _ in range(4):
         rgb = random_shade(rng, colour)
@@ -242,24 +242,24 @@ def _overlap(places, width, height):
 
 
 def _is_crowded(places):
-    """Whether two things share a cell of the 3 x 3 grid, so that answers cannot tell them apart by their place."""
+    """Whether two things share a cell of the 3 x 3 grid, so answers cannot tell them apart by their place."""
     return len({(int(x * 3), int(y * 3)) for x, y, _ in places}) < len(places)
 
 
 def squash(image):
-    """The picture as the model's processor sees it: uint8 [192, 192, 3]."""
+    """The image as the model's processor sees it: uint8 [192, 192, 3]."""
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def recompress(image, quality):
-    """The picture after JPEG."""
+    """The image after JPEG compression."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
 def picture_of(rng, scene):
-    """A training picture: edges jagged or smooth, half of them through JPEG, some noisy."""
+    """A training image: its edges are jagged or smooth; half of the images are JPEG-compressed, and some are noisy."""
     image = draw(scene, smooth=rng.choice([1, 1, 2]))
     if rng.random() < 0.5:
         image = recompress(image, rng.randint(35, 95))
@@ -303,7 +303,7 @@ def views_of(rng, scene, n=VIEWS):
 
 
 def turned(view, is_mirrored, is_upside_down, is_transposed):
-    """Another view at the cost of a copy. Its things stand where they are seen; their angles and corners are as they were."""
+    """Another view at the cost of a copy. Its things' places are updated, but their angles and corners are not."""
 
     def turn(grid):
         grid = grid[:: -1 if is_upside_down else 1, :: -1 if is_mirrored else 1]

@@ -1,4 +1,4 @@
-"""Training samples: pictures with what is to be learnt about them, drawn by worker processes."""
+"""Training samples: images with their labels, drawn by worker processes."""
 
 import random
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from .template import BOS, IGNORED, TEMPLATE, encode_conversation
 
 PICTURE_TOKENS = GRID * GRID
 COLOUR_NAMES, SHAPE_NAMES = list(COLOURS), list(SHAPES)
-# How many things a full scene holds: each of them teaches the tower as much as a picture of its own.
+# How many things a full scene holds. Each of them teaches the tower as much as an image of its own would.
 FULL = (4, MAX_THINGS)
-# What a picture token is taught to say: nothing, a colour, a shape, a place, or a number.
+# What an image token is taught to say: nothing, a colour, a shape, a place, or a number.
 SAYINGS = ["", *COLOURS, *SHAPES, *POSITIONS, *range(MAX_THINGS + 1)]
-# Classes of each thing that a picture token is taught to tell: what it says, and of what object: its colour, shape and place, and
-# after which place the answers list it (1: it is the first). 0 is "none" everywhere.
+# The classes that an image token is taught: what it says, and about which object, by its colour, shape and place, and by the
+# place after which the answers list it (1: it is the first). 0 is "none" everywhere.
 CLASSES = dict(
     say=len(SAYINGS),
     colour=len(COLOURS) + 1,
@@ -27,13 +27,13 @@ CLASSES = dict(
     before=len(POSITIONS) + 2,
 )
 LOCAL_CLASSES = ("colour", "shape", "position")
-# What is to be understood of a question: its kind, and what colour, shape and place it names. 0 is "none".
+# What the model must understand of a question: its kind, and what colour, shape and place it names. 0 is "none".
 QUESTION_KINDS = [*KINDS, "no picture"]
 QUESTION_CLASSES = dict(
     kind=len(QUESTION_KINDS), colour=len(COLOURS) + 1, shape=len(SHAPES) + 1, position=len(POSITIONS) + 1
 )
-# What takes longest to learn is taught more often than it is asked: to find an object by what a question names, or none, and
-# to compare what is there with what it names.
+# What takes longest to learn is taught more often than people ask it: to find the object that a question names, or none, and
+# to compare what is there with what the question names.
 TAUGHT = OFTEN | dict(
     describe=16,
     colour=10,
@@ -54,9 +54,9 @@ TAUGHT = OFTEN | dict(
     is_shape=12,
     is_number=9,
 )
-# How many turns a conversation about a picture has.
+# How many turns a conversation about an image has.
 TURNS = (3, 4, 5, 6)
-# Questions are asked in series, so that the last one is told from those before it; a scene of which they speak serves several.
+# Questions are asked in series, so that the model learns to tell the last from those before it; one scene serves several.
 QUESTIONS_IN_SERIES, SERIES_PER_SCENE = 8, 4
 OTHER_SYSTEMS = (
     "You are a helpful assistant.",
@@ -71,8 +71,8 @@ OTHER_SYSTEMS = (
 class Text:
     """A conversation as token ids.
 
-    labels: the next tokens to learn, IGNORED elsewhere; turns: of each token, the turn whose answer it belongs to, or -1;
-    questions: of each turn, its QUESTION_CLASSES.
+    labels: the next tokens to learn, IGNORED elsewhere; turns: for each token, the turn whose answer it belongs to, or -1;
+    questions: for each turn, its QUESTION_CLASSES.
     """
 
     ids: list
@@ -83,9 +83,9 @@ class Text:
 
 @dataclass
 class Sample(Text):
-    """One picture, what its cells are taught, and a conversation about it.
+    """One image, the classes of its cells, and a conversation about it.
 
-    pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the picture tokens; middle_classes and fine_classes: int
+    pixels: uint8 [192, 192, 3]; classes: int [36, number of CLASSES], of the image tokens; middle_classes and fine_classes: int
     [36 and 144, number of LOCAL_CLASSES], what covers the tower's patches and the stem's cells; fine_cover: int [144], which thing
     does, 0 for none, else 1 + its index; thing_classes: int [6, number of LOCAL_CLASSES], of the things themselves, 0 for none.
     """
@@ -120,10 +120,10 @@ def _local(thing):
 
 
 def token_classes(view):
-    """What each picture token is taught: int8 [36, number of CLASSES], -1 where nobody knows.
+    """What each image token is taught: int8 [36, number of CLASSES], -1 where the class is unknown.
 
-    Four tokens stand for each cell of the 3 x 3 grid. Three of them speak of the object whose centre is in the cell, else of one that
-    covers the token, else of the background: one says the colour, one the shape, one the place. The fourth says a number.
+    Four tokens stand for each cell of the 3 x 3 grid. Three of them describe the object whose centre is in the cell, else one that
+    covers the token, else the background: one says the colour, one the shape, one the place. The fourth gives a number.
     """
     scene = view.scene
     nothing = (SAYINGS.index(scene.background) if scene.background else -1,) * 3, (0, 0, 0, 0)
@@ -145,14 +145,14 @@ def token_classes(view):
 
 
 def _numbers(scene):
-    """What nine tokens say: the number of each shape in the corners, that of all objects five times."""
+    """What nine tokens say: the number of each shape in the corners, and the number of all objects five times."""
     circles, squares, triangles, stars = (sum(thing.shape == shape for thing in scene.things) for shape in SHAPE_NAMES)
     n = len(scene.things)
     return np.array([circles, n, squares, n, n, n, triangles, n, stars]) + SAYINGS.index(0)
 
 
 def make_sample(rng, encode, view):
-    """A sample with a conversation about a view, sometimes begun by small talk."""
+    """A sample with a conversation about a view, which sometimes begins with small talk."""
     turns = conversation(rng, view.scene, rng.choice(TURNS), TAUGHT)
     before = talk_without_picture(rng, 1) if rng.random() < 0.1 else []
     template = TEMPLATE
@@ -166,7 +166,7 @@ def make_sample(rng, encode, view):
 
 
 def _text(encode, turns, pairs, picture_turn=-1, template=TEMPLATE):
-    """What Text holds, of these question and answer pairs of the turns."""
+    """The fields of Text for these question and answer pairs of the turns."""
     ids, labels, places = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn, template=template)
     return [BOS] + ids, [IGNORED] + labels, [-1] + places, [question_classes(turn) for turn in turns]
 
@@ -183,26 +183,26 @@ def questions_of(seed, encode, n):
 
 
 def question_classes(turn):
-    """What is to be understood of a question, one number for each of QUESTION_CLASSES."""
+    """What the model must understand of a question, one number for each of QUESTION_CLASSES."""
     named = zip(turn.asked, (COLOUR_NAMES, SHAPE_NAMES, POSITIONS), strict=True)
     return QUESTION_KINDS.index(turn.kind), *(0 if name is None else names.index(name) + 1 for name, names in named)
 
 
 def silent_sample(view, ids=(), labels=(), turns=(), questions=()):
-    """A sample of what the tower is taught about a view."""
+    """A sample that teaches the tower about a view."""
     classes = token_classes(view), cell_classes(view, GRID), cell_classes(view, FINE_GRID)
     things = view.covers[FINE_GRID].ravel().astype(np.int8), thing_classes(view)
     return Sample(list(ids), list(labels), list(turns), list(questions), view.pixels, *classes, *things)
 
 
 def samples_of(seed, encode, n, ease=0.0, fullness=0.0):
-    """n samples, the part `fullness` of full scenes, of the others the part `ease` of easy ones; the same for the same seed."""
+    """n samples: the share `fullness` has full scenes, and `ease` is the share of easy ones among the rest; seed decides all."""
     rng = random.Random(seed)
     return [make_sample(rng, encode, view) for view in _views(rng, n, ease, fullness)]
 
 
 def silent_samples_of(seed, n, ease, fullness):
-    """As `samples_of`, without conversations."""
+    """Like `samples_of`, but without conversations."""
     return [silent_sample(view) for view in _views(random.Random(seed), n, ease, fullness)]
 
 

@@ -1,4 +1,4 @@
-"""The score on held-out pictures: `python -m training.demo.score --model FOLDER` or `--url http://host:port/v1`."""
+"""The score on held-out images: `python -m training.demo.score --model FOLDER` or `--url http://host:port/v1`."""
 
 import argparse
 import base64
@@ -28,7 +28,7 @@ PASS_MARK = 0.95
 
 @dataclass
 class Verdict:
-    """One answer; `fault` is None where it is right."""
+    """One answer; `fault` is None if it is right."""
 
     kind: str
     language: str
@@ -40,7 +40,7 @@ class Verdict:
 
 
 class FolderModel:
-    """Answers by the remote code of a model folder, on the CPU, greedily."""
+    """Answers from the remote code of a model folder, decoded greedily on the CPU."""
 
     def __init__(self, folder):
         from lmdeploy.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ class FolderModel:
 
     @torch.inference_mode()
     def look(self, image):
-        """Picture tokens [tokens, hidden]."""
+        """Image tokens [tokens, hidden]."""
         return self.model.vision_proj(self.model.vit(self.model.vis_processor(image)[None]))[0]
 
     @torch.inference_mode()
@@ -81,7 +81,7 @@ class FolderModel:
 
 
 class UrlModel:
-    """Answers by an OpenAI-compatible server."""
+    """Answers from an OpenAI-compatible server."""
 
     def __init__(self, url, key):
         self.client = httpx.Client(
@@ -95,7 +95,7 @@ class UrlModel:
         return response.json()
 
     def look(self, image):
-        """The picture as a data URL."""
+        """The image as a data URL."""
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "PNG")
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -111,14 +111,14 @@ class UrlModel:
 
 
 def score_model(model, n_pictures=N_PICTURES, seed=SEED, threads=1):
-    """Verdicts on all answers: for each picture hand-written questions, questions of the grammar, and a short conversation."""
+    """Verdicts on all answers: for each image, hand-written questions, questions from the grammar, and a short conversation."""
     with ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda i: score_picture(model, i, seed), range(n_pictures))
         return [verdict for part in parts for verdict in part]
 
 
 def score_picture(model, i, seed):
-    """Verdicts on the answers about held-out picture i."""
+    """Verdicts on the answers about held-out image i."""
     rng = random.Random(f"{seed}-{i}")
     image, scene = heldout_picture(rng, i)
     picture = model.look(image)
@@ -135,7 +135,7 @@ def score_picture(model, i, seed):
 
 
 def _questions(rng, scene):
-    """(kind, language, question, check, about): three on their own, then three that make a conversation."""
+    """(kind, language, question, check, about): three on their own, then three that form a conversation."""
     kinds = [kind for kind in QUESTIONS if kind[0] != "background" or scene.background]
     asked = [kind for kind in rng.sample(kinds, len(kinds)) if kind[0] != "describe"][:3]
     asked.insert(0, ("describe", rng.choice(["zh", "en"])))
@@ -149,7 +149,7 @@ def _questions(rng, scene):
 
 
 def print_score(verdicts):
-    """Prints the share of right answers by kind, language, style and number of objects; returns the whole one."""
+    """Prints the share of right answers by kind, language, style and number of objects; returns the overall share."""
     for title, key in (
         ("kind", lambda v: v.kind),
         ("language", lambda v: v.language),

@@ -6,14 +6,14 @@ IMAGE_TOKEN = "<IMAGE_TOKEN>"
 NAME = "internlm-xcomposer2"
 TEMPLATE = MODELS.get(NAME)()
 STOP, START = "[UNUSED_TOKEN_145]", "[UNUSED_TOKEN_146]"
-# in place of the ids of a picture's tokens; the value tells which picture
+# stands for the ids of an image's tokens; the value tells which image
 FIRST_PICTURE = -1
 IGNORED = -100
 BOS = 1
 
 
 def messages_of(turns, n_pictures=1, picture_turn=0):
-    """Chat messages of question and answer pairs; the last answer may be None. Pictures come before the question of one turn."""
+    """Chat messages of question and answer pairs; the last answer may be None. Images come before the question of one turn."""
     messages = []
     for i, (question, answer) in enumerate(turns):
         pictures = " ".join([IMAGE_TOKEN] * n_pictures) if i == picture_turn else ""
@@ -24,7 +24,7 @@ def messages_of(turns, n_pictures=1, picture_turn=0):
 
 
 def encode_prompt(encode, messages, picture_tokens, template=TEMPLATE):
-    """Ids of a prompt as lmdeploy makes them; the tokens of picture i are -1 - i."""
+    """Ids of a prompt as lmdeploy makes them; the tokens of image i are -1 - i."""
     ids = []
     for i, text in enumerate(template.messages2prompt(messages).split(IMAGE_TOKEN)):
         if i:
@@ -36,7 +36,7 @@ def encode_prompt(encode, messages, picture_tokens, template=TEMPLATE):
 def encode_conversation(encode, turns, picture_tokens, picture_turn=0, n_pictures=1, template=TEMPLATE):
     """(ids, labels, turn of each token) of a whole conversation, without `<s>`.
 
-    Only answers and their stop symbol are learnt; the turn is that of the answer that a token belongs to, -1 for all else.
+    Only answers and their stop symbol are learnt. The turn is that of the answer that a token belongs to, otherwise -1.
     """
     prompt = encode_prompt(encode, messages_of(turns, n_pictures, picture_turn)[:-1], picture_tokens, template)
     ids = prompt + encode(turns[-1][1] + STOP)

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing into a folder: `python -m training.demo.train --out FOLDER`, or `scripts/train-demo`."""
+"""Trains the demo model from scratch into a folder: `python -m training.demo.train --out FOLDER`, or `scripts/train-demo`."""
 
 import argparse
 import collections
@@ -22,23 +22,23 @@ from .samples import questions_of, samples_of, silent_samples_of
 from .template import BOS, TEMPLATE, messages_of
 from .vocabulary import train_tokenizer
 
-# On two cores, two processes of one thread each: faster than one process of two threads, and reproducible.
-# On a GPU, one process, its pictures drawn by all cores.
+# On two cores, two processes with one thread each are faster than one process with two threads, and reproducible.
+# On a GPU there is one process, and all cores draw its images.
 RANKS = dict(cpu=2, cuda=1)
 BATCH = dict(cpu=dict(tower=16, read=16, talk=16), cuda=dict(tower=128, read=128, talk=128))
-# First the tower learns to see, from its heads; then the language model learns to read questions, by its head and without
-# pictures, for that share of what is left; then to talk about what the finished tower sees.
+# First the tower learns to see, through its heads. Then the language model learns to read questions, through its head
+# and without images, for READ_SHARE of the remaining time; then it learns to talk about what the trained tower sees.
 TOWER_SHARE, READ_SHARE = 0.5, 0.1
-# Samples a minute on two cores of 2024's servers (AVX512 with bf16), drawing included.
+# Samples a minute on two cores of a 2024 server (AVX512 with bf16), drawing included.
 SAMPLES_PER_MINUTE = dict(tower=9000, read=12000, talk=3200)
-# glibc gives the memory of large tensors back to the system and takes it again, page by page, at every step; told to keep it,
-# most steps take a few per cent less, some a tenth.
+# glibc returns the memory of large tensors to the system and takes it back, page by page, at every step. If it is told
+# to keep that memory, most steps take a few per cent less time, and some take a tenth less.
 KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
-# Of each phase: for the matrices, which Muon steps, and for all else, which AdamW steps.
+# For each phase: the rate for the matrices, which Muon steps, and the rate for everything else, which AdamW steps.
 LEARNING_RATES = dict(tower=(2e-3, 2.5e-3), read=(1e-3, 5e-3), talk=(1e-3, 5e-3))
-# How many scenes are easy when a phase begins, and how many from this part of it on.
+# The share of easy scenes goes from FIRST_EASE at the start of a phase to LAST_EASE at the part EASE_UNTIL of it.
 FIRST_EASE, LAST_EASE, EASE_UNTIL = 0.9, 0.1, 0.5
-# How many of the drawn scenes are full then; reading needs no drawing.
+# The share of full scenes among those drawn, likewise, for each phase; reading needs no drawing.
 FIRST_FULLNESS = dict(tower=0.9, read=0.0, talk=0.5)
 LAST_FULLNESS, FULL_UNTIL = dict(tower=0.0, read=0.0, talk=0.1), 0.75
 # A few sequences much longer than the others must not decide a step.
@@ -49,7 +49,7 @@ REPORT_EVERY = 100
 
 
 class Shared:
-    """What the ranks share: their gradients, twice, so that nobody overwrites what another still reads."""
+    """What the ranks share: two copies of their gradients, so that no rank overwrites what another is still reading."""
 
     def __init__(self, n_parameters, ranks):
         self.ranks = ranks
@@ -110,7 +110,7 @@ class Trainer:
             self.workers.terminate()
 
     def _run(self, phase, parameters, layers, loss_of):
-        """Trains these parameters for the phase's time, the matrices and convolutions among its layers' with Muon."""
+        """Trains these parameters for the phase's time; Muon steps the matrices and convolutions of the layers."""
         matrices = [p for p in layers if p.dim() > 1]
         known = {id(p) for p in matrices}
         self.parameters = parameters
@@ -146,7 +146,7 @@ class Trainer:
         return self.phase_step / self.n_steps
 
     def _agree_on_norms(self):
-        """Averages what the ranks' batch norms have seen, so that all go on with one tower."""
+        """Averages the statistics of the ranks' batch norms, so that all continue with the same tower."""
         buffers = [buffer for buffer in self.model.vit.stem.buffers() if buffer.is_floating_point()]
         mean = self._average(torch.cat(buffers))
         for buffer, part in zip(buffers, mean.split([len(buffer) for buffer in buffers]), strict=False):
@@ -182,7 +182,7 @@ class Trainer:
             optimizer.zero_grad()
 
     def _average(self, values):
-        """The mean of the ranks' vectors. Each call takes the next step's place among what they share."""
+        """The mean of the ranks' vectors. Each call uses the shared slot of the next step."""
         self.step += 1
         return self.shared.average(self.step, self.rank, values)
 
@@ -190,7 +190,7 @@ class Trainer:
         return self._average(values) * self.shared.ranks
 
     def _batches(self):
-        """Batches of this rank, of sequences of about one length, until the phase is done."""
+        """This rank's batches, with sequences of similar length, until the phase is done."""
         size = BATCH[self.device][self.phase]
         for samples in self._pools():
             order = range(0, len(samples), size)
@@ -202,7 +202,7 @@ class Trainer:
                 yield samples[first : first + size]
 
     def _pools(self):
-        """Endless lists of POOL samples, drawn ahead by the workers where there are any."""
+        """Endless lists of POOL samples, drawn ahead by the workers if there are any."""
         ahead = collections.deque()
         for i in itertools.count():
             ease = between(FIRST_EASE, LAST_EASE, self.part / EASE_UNTIL)
@@ -230,7 +230,7 @@ class Trainer:
 
 
 def draw_pool(phase, seed, folder, ease, fullness):
-    """POOL samples for a phase; the tower needs no conversations, reading no pictures."""
+    """POOL samples for a phase; the tower phase needs no conversations, and the reading phase needs no images."""
     if phase == "tower":
         return silent_samples_of(seed, POOL, ease, fullness)
     if phase == "read":
@@ -244,12 +244,12 @@ def encoder(folder):
 
 
 def between(first, last, part):
-    """On the straight line from first (part 0) to last (part 1, and beyond)."""
+    """Linear interpolation from first (part 0) to last (part 1 and beyond)."""
     return first + (last - first) * min(1.0, part)
 
 
 def schedule(step, part):
-    """Warms up over the first 60 steps, then falls to nothing like a cosine."""
+    """Warms up over the first 60 steps, then falls to zero along a cosine."""
     return min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * part))
 
 
@@ -263,9 +263,9 @@ def run_rank(rank, folder, shared, seed, minutes, tower_share, device, start):
 
 
 def save(model, folder):
-    """Writes the weights in fp16, whole or not at all."""
+    """Writes the weights in fp16, atomically."""
     path = Path(folder) / "pytorch_model.bin"
-    halves = {}  # tensors that several names share stay shared, and are written once
+    halves = {}  # tensors that several names share stay shared and are written once
     weights = {
         name: halves.setdefault(tensor.data_ptr(), tensor.detach().cpu().half().contiguous())
         for name, tensor in model.state_dict().items()
@@ -275,7 +275,7 @@ def save(model, folder):
 
 
 def prepare(folder):
-    """Copies everything but the trained files, which it makes or which are to be made."""
+    """Copies everything except the weights, which come later, and the tokenizer, which it trains."""
     folder.mkdir(parents=True)
     for path in MODEL_FOLDER.iterdir():
         if path.is_file() and path.name not in ("pytorch_model.bin", "tokenizer.model"):
@@ -291,7 +291,7 @@ def count_parameters(folder):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        description="Trains the demo model from nothing and scores it on held-out pictures."
+        description="Trains the demo model from scratch and scores it on held-out pictures."
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-model"), help="folder to make; it must not exist (default: %(default)s)"
@@ -309,12 +309,12 @@ def main(argv=None):
         "--device",
         choices=("cpu", "cuda"),
         default="cpu",
-        help="cuda trains on more pictures in the same time, and not reproducibly",
+        help="cuda trains on more pictures in the same time, but not reproducibly",
     )
     parser.add_argument(
         "--start",
         type=Path,
-        help="model folder with a finished tower: only the language model is trained, from nothing",
+        help="model folder with a finished tower: only the language model is trained, from scratch",
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -324,7 +324,7 @@ def main(argv=None):
     ranks = RANKS[args.device]
     shared = Shared(count_parameters(args.out), ranks)
     started = time.monotonic()
-    os.environ.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)  # read when the ranks' own interpreters start
+    os.environ.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)  # the ranks' interpreters read this when they start
     options = (str(args.out), shared, args.seed, args.minutes, args.tower_share, args.device, args.start)
     multiprocessing.spawn(run_rank, options, nprocs=ranks)
     print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes: {args.out}", flush=True)

@@ -36,7 +36,7 @@ def train_tokenizer(path, seed=0):
 
 
 def _template_words():
-    """The words of the fixed system message: one token each, so that it costs few, and more than 64 in all."""
+    """The words of the fixed system message: one token each, so that it costs few tokens, but more than 64 in all."""
     words = re.findall(r" ?[^ \n]+", TEMPLATE.meta_instruction) + ["system", "user", "assistant"]
     return list(dict.fromkeys(word.replace(" ", "\u2581") for word in words))
 
@@ -49,7 +49,7 @@ def _corpus(rng):
 
 
 def _between_words(text):
-    """Marks where Chinese words end, so that no piece is "red circle" but one is "red" and one is "circle"."""
+    """Marks where Chinese words end, so that "red" and "circle" become two pieces and not one, "red circle"."""
     return re.sub("(的|色(?!的)|在|是|有|和|、)", rf"\1{BORDER}", text)
 
 

@@ -1,7 +1,7 @@
-"""`python -m lingbi_gateway`: render nginx's configuration, have nginx test it, and become nginx.
+"""`python -m lingbi_gateway`: render nginx's configuration, have nginx test it, and exec nginx.
 
-`test` tests the configuration as it stands now, `reload` has the running nginx take it: for those who
-change the servers' file. `render` stops after the test.
+`test` tests the configuration that is there now, and `reload` has the running nginx apply it; both are for
+whoever changes the servers' file. `render` stops after the test.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from lingbi_gateway.settings import GatewayError, Settings, load_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 2 for a bad configuration, 3 where nginx cannot start; else nginx's own."""
+    """Exit status: 2 for a bad configuration, 3 if nginx cannot start, otherwise nginx's own."""
     parser = argparse.ArgumentParser(prog="lingbi_gateway", description=__doc__)
     parser.add_argument("action", nargs="?", choices=("run", "render", "test", "reload"), default="run")
     action = parser.parse_args(arguments).action
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare(settings: Settings) -> None:
-    """Write everything that nginx reads."""
+    """Write every file that nginx reads."""
     machine = nginx.machine(settings)
     settings.dir.mkdir(parents=True, exist_ok=True)
     if machine.user:

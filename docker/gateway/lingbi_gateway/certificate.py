@@ -1,4 +1,4 @@
-"""A certificate signed by itself, for gateways that are given none."""
+"""A self-signed certificate, for gateways that are given none."""
 
 import ipaddress
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lingbi_gateway.settings import GatewayError
 
-DAYS = 825  # the longest that Apple's systems take
+DAYS = 825  # the longest validity that Apple's systems accept
 
 
 def generate(folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
-    """(certificate file, key file) for these names; made once, and anew when the names change."""
+    """(certificate file, key file) for these names; created once, and again when the names change."""
     certificate, key, made_for = folder / "certificate.pem", folder / "key.pem", folder / "names"
     wanted = ",".join(map(_entry, names))
     if certificate.exists() and key.exists() and made_for.exists() and made_for.read_text() == wanted:

@@ -1,4 +1,4 @@
-"""nginx's configuration as text, from the settings and what the machine is. Nothing here does anything."""
+"""nginx's configuration as text, from the settings and the machine. Everything here is pure."""
 
 import ipaddress
 from dataclasses import asdict, dataclass
@@ -9,18 +9,18 @@ from lingbi_gateway import errors
 from lingbi_gateway.settings import Settings
 from lingbi_gateway.templates import fill, read
 
-RESOLVES_AGAIN = (1, 27, 3)  # the first nginx that follows a name's addresses without being bought
+RESOLVES_AGAIN = (1, 27, 3)  # the first free nginx that follows changes of a name's addresses
 RETRY_WITHIN_S = 5
-BURST = 2  # seconds of a rate that may come at once
+BURST = 2  # how many seconds' worth of a rate may come at once
 STRICT_TRANSPORT = "max-age=31536000"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the configuration depends on beside the settings.
+    """What the configuration depends on besides the settings.
 
-    user: (user, group) that nginx's processes take, None to stay as they are; open_files: the most
-    that a process may open; version: nginx's.
+    user: (user, group) that nginx's processes switch to, None to keep the current one; open_files: how many
+    files a process may open; version: nginx's.
     """
 
     user: tuple[str, str] | None
@@ -29,7 +29,7 @@ class Machine:
 
 
 def render(settings: Settings, machine: Machine, certificate: tuple[Path, Path] | None) -> dict[str, str]:
-    """{path within settings.dir: text} of every file but the servers' own."""
+    """{path within settings.dir: text} of every file except the list of servers."""
     values = _values(settings, machine)
     if certificate:
         is_given = settings.tls == "given"
@@ -47,7 +47,7 @@ def render(settings: Settings, machine: Machine, certificate: tuple[Path, Path] 
 
 
 def servers_file(settings: Settings, machine: Machine) -> str | None:
-    """The list of the servers for nginx, one a line; None when it is made elsewhere."""
+    """The list of servers for nginx, one a line; None if something else writes it."""
     if not settings.servers:
         return None
     return "".join(f"server {server}{_again(server, settings, machine)};\n" for server in settings.servers)
@@ -79,7 +79,7 @@ def _listen(host: str, port: int) -> str:
 
 
 def _again(endpoint: str, settings: Settings, machine: Machine) -> str:
-    """The word that has nginx look a name up again, where it can and is needed."""
+    """The parameter that has nginx look a name up again, if nginx supports it and the name needs it."""
     host = endpoint.rpartition(":")[0].strip("[]")
     try:
         ipaddress.ip_address(host)

@@ -1,4 +1,4 @@
-"""What the gateway itself says when a request is not answered: as JSON to programs, as a page to people."""
+"""What the gateway itself answers when no server does: JSON for programs, a page for people."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lingbi_gateway.templates import fill
 
 @dataclass(frozen=True)
 class Fault:
-    """seen: the status that nginx comes upon; status, kind, code: what the client gets, as in the server's API."""
+    """seen: the status that nginx encounters; status, kind, code: what the client gets, as in the server's API."""
 
     seen: int
     status: int
@@ -77,7 +77,7 @@ def directives(folder: str) -> str:
 
 
 def files(page: str, numbers: dict[str, Any]) -> dict[str, str]:
-    """{file name: content} of all answers. page: the page's template, with {{names}}."""
+    """{file name: content} of all error answers. page: the page's template, with {{names}}."""
     made = {}
     for fault in FAULTS:
         english, chinese = fault.english.format(**numbers), fault.chinese.format(**numbers)

@@ -10,12 +10,12 @@ TIMEOUT_S = 4
 
 
 def main() -> int:
-    """Ask nginx itself, whatever is behind it."""
+    """Ask nginx itself, whatever state the servers behind it are in."""
     settings = load_settings()
     if settings.tls == "off":
         connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=TIMEOUT_S)
     else:
-        # The certificate's names are for those outside.
+        # The certificate is for the names that clients use; this check connects to 127.0.0.1.
         context = ssl._create_unverified_context()
         connection = http.client.HTTPSConnection("127.0.0.1", settings.port, timeout=TIMEOUT_S, context=context)
     try:

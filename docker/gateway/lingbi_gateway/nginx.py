@@ -1,4 +1,4 @@
-"""nginx's program: its version, the test of a configuration, the machine it runs on."""
+"""The nginx executable: its version, the test of a configuration, and the machine it runs on."""
 
 import functools
 import grp
@@ -17,7 +17,7 @@ UNPRIVILEGED = "nobody"
 
 
 def machine(settings: Settings) -> Machine:
-    """This machine, for this nginx."""
+    """This machine as this nginx sees it."""
     user = None
     if os.geteuid() == 0:
         entry = pwd.getpwnam(UNPRIVILEGED)
@@ -26,9 +26,9 @@ def machine(settings: Settings) -> Machine:
     return Machine(user, hard if hard != resource.RLIM_INFINITY else 1 << 20, version(settings.nginx))
 
 
-@functools.cache  # asked several times in a reload, which a rollout waits for
+@functools.cache  # a reload asks several times, and a rollout waits for the reload
 def version(program: str) -> tuple[int, ...]:
-    """nginx's version as numbers. Raises ConfigurationError where it is not there."""
+    """nginx's version as numbers. Raises ConfigurationError if nginx is not installed."""
     try:
         said = subprocess.run([program, "-v"], capture_output=True, text=True).stderr
     except OSError as error:
@@ -55,7 +55,7 @@ def check(settings: Settings) -> None:
 
 
 def reload(settings: Settings) -> None:
-    """Have the running nginx take the configuration that is there now. Raises GatewayError."""
+    """Have the running nginx apply the configuration that is there now. Raises GatewayError."""
     check(settings)
     done = subprocess.run(command(settings, "-s", "reload"), capture_output=True, text=True)
     if done.returncode:
@@ -63,7 +63,7 @@ def reload(settings: Settings) -> None:
 
 
 def check_reachable(folder: Path) -> None:
-    """nginx's unprivileged processes must get to the folder. Raises ConfigurationError."""
+    """Check that nginx's unprivileged processes can enter the folder. Raises ConfigurationError."""
     closed = [part for part in (folder, *folder.parents) if not part.stat().st_mode & 0o001]
     if closed:
         raise ConfigurationError(

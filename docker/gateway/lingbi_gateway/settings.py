@@ -32,12 +32,12 @@ class ConfigurationError(GatewayError):
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The parts of a list with commas or spaces."""
+    """The parts of a list that is separated by commas or spaces."""
     return tuple(part for part in re.split(r"[,\s]+", text) if part)
 
 
 def endpoint(text: str) -> str:
-    """host:port, as it came."""
+    """host:port, unchanged."""
     match = ENDPOINT.fullmatch(text)
     if not match or not 0 < int(match[2]) < 65536:
         raise ValueError("give HOST:PORT, as in 10.0.0.5:23333")
@@ -69,7 +69,7 @@ def optional_endpoint(text: str) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """A reader of one of some words."""
+    """A reader that accepts one of the given words."""
 
     words: tuple[str, ...]
 
@@ -81,7 +81,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Whole:
-    """A reader of whole numbers between two bounds."""
+    """A reader that accepts whole numbers between two bounds."""
 
     least: int
     most: int
@@ -93,7 +93,7 @@ class Whole:
 
 
 def setting(default: str, read: Callable[[str], Value], text: str, **more: str) -> Value:
-    """A field of the settings: its default as it would stand in the environment, its reader, its help.
+    """A field of the settings: its default as the environment would spell it, its reader, its help.
 
     more: what the schema of all settings says besides: ``words``, the default where the machine decides it, and
     ``option``, that of scripts/up.
@@ -175,7 +175,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def remedy(name: str, known: Iterable[str]) -> str:
-    """What to do about a name that is none of the known ones."""
+    """The remedy for a name that is not a known setting."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 

@@ -1,4 +1,4 @@
-"""Files with {{names}}, filled."""
+"""Templates: files whose {{names}} are filled in."""
 
 import re
 from pathlib import Path

@@ -1,3 +1,3 @@
 """lingbi's page: a thin client of the API, in Gradio. No model is loaded here."""
 
-PORT = 7860  # where LINGBI_UI_PORT does not say; here, since the health check has no time for the settings
+PORT = 7860  # default of LINGBI_UI_PORT; it stands here because loading the settings would slow the health check

@@ -15,7 +15,7 @@ def main() -> int:
         settings = load_settings()
         settings.api_key()
         os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)  # Gradio reads it when it is imported
-        gc.disable()  # what an import makes stays: every collection would look at all of it again
+        gc.disable()  # imported objects stay alive, and every collection would scan all of them again
         from lingbi_ui.app import create_app
         from lingbi_ui.fence import settle
 
@@ -25,7 +25,7 @@ def main() -> int:
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    # The gateway alone reaches this port, so what it says of a visitor's address is believed.
+    # Only the gateway reaches this port, so the visitor's address that it reports can be trusted.
     uvicorn.run(
         app,
         host=settings.host,

@@ -1,4 +1,4 @@
-"""The API as the page uses it: streamed answers, and how the server is."""
+"""The API as the page uses it: streamed answers, and the server's state."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ log = logging.getLogger("uvicorn.error")
 
 
 class AnswerFault(Exception):
-    """No answer, or not a whole one. code: the name of its sentence; message: the server's own words."""
+    """No answer, or an incomplete one. code: the name of the sentence to show; message: the server's own words."""
 
     def __init__(self, code: str, message: str = "", is_refused: bool = False):
         super().__init__(code)
@@ -28,7 +28,7 @@ class AnswerFault(Exception):
 
 
 class Aged:
-    """What `find` found, asked for again once it is older than age_s; who comes meanwhile waits for the same answer."""
+    """The result of `find`, refreshed once it is older than age_s; callers share a refresh that is in progress."""
 
     def __init__(self, find, age_s: float):
         self.find, self.age_s = find, age_s
@@ -50,13 +50,13 @@ class Api:
         timeout = httpx.Timeout(settings.answer_timeout_s, connect=CONNECT_TIMEOUT_S)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=4)
         self.client = httpx.AsyncClient(base_url=settings.api_url, timeout=timeout, limits=limits, trust_env=False)
-        self.model = None  # the name that was last heard
+        self.model = None  # the last name that the server reported
         self._state, self._fault = Aged(self._ask_state, STATE_AGE_S), Aged(self._find_fault, HEALTH_AGE_S)
 
     async def answer(self, messages: list, options: dict) -> AsyncIterator[dict]:
         """Stream an answer: {"text": piece}, and last {"finish_reason": why}. Raises AnswerFault.
 
-        Before the first piece a server that needs long for the prompt says how far it is: {"text": "", "prompt": share}.
+        Before the first piece, a server that is slow over the prompt reports its progress: {"text": "", "prompt": share}.
         """
         body = {"model": await self._model_name(), "messages": messages, "stream": True} | options
         content = await aside(lambda: json.dumps(body).encode())
@@ -83,7 +83,7 @@ class Api:
         return {"model": self.model} | await self._state.get()
 
     async def can_ask(self) -> bool:
-        """Whether the server takes the page's key; the page's log says why not."""
+        """Whether the server accepts the page's key; if not, the page's log says why."""
         return await self._fault.get() is None
 
     async def _model_name(self) -> str:
@@ -93,7 +93,7 @@ class Api:
         return found["model"]
 
     async def _find_fault(self) -> str | None:
-        """Why questions could not be asked now, or None: the server is asked for its models with the page's key."""
+        """Why questions cannot be asked now, or None; this asks the server for its models with the page's key."""
         try:
             response = await self.client.get("/v1/models", headers=self._headers(), timeout=STATE_TIMEOUT_S)
             fault = None if response.status_code == 200 else f"answers {response.status_code}"
@@ -132,13 +132,13 @@ def _piece(event: dict) -> dict:
 
 
 def _said(fault: AnswerFault) -> AnswerFault:
-    """The fault, once the page's log has the server's own words: visitors get theirs in their language."""
+    """The fault. Logs the server's own words first, because visitors get a sentence in their language instead."""
     log.info("no answer (%s): %s", fault.code, fault.message[:500])
     return fault
 
 
 def _fault(status: int, body: bytes) -> AnswerFault:
-    """The fault that a refusal means to a visitor."""
+    """The fault that tells a visitor about a refusal."""
     try:
         error = json.loads(body)["error"]
         code, message = error["code"], error["message"]

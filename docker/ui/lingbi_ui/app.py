@@ -20,9 +20,9 @@ from lingbi_ui.logins import Logins  # noqa: E402
 from lingbi_ui.settings import Settings  # noqa: E402
 from lingbi_ui.talk import Talk  # noqa: E402
 
-# How often Gradio looks whether somebody asked. Its own thousand times a second keep 8 % of a core busy day and night.
+# How often Gradio checks for questions. Its default of 1000 times a second keeps 8 % of a core busy day and night.
 QUEUE_LOOK_S = 0.02
-PROGRESS_LOOK_S = 1.0  # and whether there is progress to tell: this page tells none through Gradio
+PROGRESS_LOOK_S = 1.0  # and how often for progress to report: this page reports none through Gradio
 
 
 def create_app(settings: Settings) -> FastAPI:

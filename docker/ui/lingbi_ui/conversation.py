@@ -1,7 +1,7 @@
-"""A conversation as the page holds it, and as the API takes it.
+"""A conversation in the page's form and in the API's form.
 
 The page's is a list of Gradio's messages: {"role", "content": [parts], "metadata"}; a part is
-{"type": "text", "text"} or {"type": "file", "file": {"path"}}. What went wrong stands in it as a
+{"type": "text", "text"} or {"type": "file", "file": {"path"}}. A failure is a
 message whose metadata has an id: FAILED for what may work later, REFUSED for a question that cannot.
 """
 
@@ -26,15 +26,15 @@ def _file_part(file: Path) -> dict:
 
 
 def assistant_turn(text: str, fault: str | None = None) -> dict:
-    """An answer, or what is said instead of one."""
+    """An answer, or the sentence that replaces one."""
     turn = {"role": ASSISTANT, "content": [{"type": "text", "text": text}]}
     return turn | {"metadata": {"id": fault}} if fault else turn
 
 
 def cleaned(history: list, is_uploaded) -> list:
-    """What a browser sent as a conversation, made anew of its words and of the files that it uploaded.
+    """The conversation that a browser sent, rebuilt from its text and from the files that it uploaded.
 
-    is_uploaded: whether a path lies where uploads lie. Nothing else that a browser says is believed.
+    is_uploaded: whether a path is in the folder of uploads. Nothing else from a browser is trusted.
     """
     found = []
     for turn in history:
@@ -83,7 +83,7 @@ def count_images(history: list) -> int:
 
 
 def api_messages(history: list) -> list:
-    """The API's messages. What a visitor sent in a row becomes one. Raises PictureFault for a picture that is gone."""
+    """The API's messages; a visitor's consecutive turns become one. Raises ImageFault for a missing image."""
     messages, images = [], count_images(history)
     for turn in usable(history):
         if turn["role"] == ASSISTANT:
@@ -100,6 +100,6 @@ def api_messages(history: list) -> list:
 
 
 def last_question(history: list) -> int | None:
-    """Where the last question stands."""
+    """The index of the last question."""
     places = [place for place, turn in enumerate(history) if turn["role"] == USER]
     return places[-1] if places else None

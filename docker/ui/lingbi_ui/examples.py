@@ -1,4 +1,4 @@
-"""The questions with pictures that can be asked by a click."""
+"""Example questions with images that a visitor can ask with one click."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ EXAMPLES = (
 
 
 def examples(language: str) -> list:
-    """All of them in a language: {"text", "files": [path]}."""
+    """All examples in one language: {"text", "files": [path]}."""
     return [
         {"text": chinese if language == CHINESE else english, "files": [str(FOLDER / name)]}
         for name, chinese, english in EXAMPLES

@@ -1,8 +1,8 @@
-"""What Gradio would do for any visitor, and this page must not.
+"""Keeps Gradio from doing for visitors what this page must not do.
 
 Gradio reads the machine's files and fetches from elsewhere for whoever asks a mounted page in the right words
-(`_check_allowed` in gradio/processing_utils.py believes only pages that were launched), and has routes for many
-things that this page has not.
+(`_check_allowed` in gradio/processing_utils.py protects only pages that were launched), and it has routes for many
+features that this page does not use.
 """
 
 import os
@@ -23,7 +23,7 @@ USED = re.compile(
 
 
 class Fence:
-    """ASGI: requests for what the page uses; anything else is a 404."""
+    """ASGI: lets through requests for what the page uses; anything else gets a 404."""
 
     def __init__(self, app):
         self.app = app
@@ -43,7 +43,7 @@ def fence(blocks) -> None:
 
 
 def settle(settings: Settings) -> None:
-    """Gradio shows what lies in the working folder and in the temporary one: both become an empty one."""
+    """Make one empty folder both the working and the temporary one, because Gradio serves files from both."""
     nothing = settings.files_dir / "nothing"
     nothing.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.files_dir)
@@ -52,7 +52,7 @@ def settle(settings: Settings) -> None:
 
 
 def is_uploaded(file: Path, settings: Settings) -> bool:
-    """Whether a path that a browser named lies where uploads lie."""
+    """Whether a path that a browser named is in the folder of uploads."""
     return file.resolve().is_relative_to(settings.files_dir.resolve())
 
 

@@ -10,7 +10,7 @@ TIMEOUT_S = 8
 
 
 def main() -> int:
-    """Ask the page server itself, whatever is behind it."""
+    """Ask the page server itself, whatever state the servers behind it are in."""
     port = int(os.environ.get("LINGBI_UI_PORT") or PORT)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:

@@ -1,4 +1,4 @@
-"""Pictures that people bring: whether the model can use them, and how they travel to it."""
+"""Images that visitors upload: whether the model can use them, and how they are sent to it."""
 
 import asyncio
 import base64
@@ -10,18 +10,18 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp"}
-KINDS = FORMATS | {"MPO": "image/jpeg"}  # a phone's JPEG with a preview; its first picture counts
-MAX_PIXELS = 50_000_000  # the server's bound for all pictures of a request together
+KINDS = FORMATS | {"MPO": "image/jpeg"}  # a phone's JPEG with a preview; its first image counts
+MAX_PIXELS = 50_000_000  # the server's limit for all images of a request together
 MAX_ASPECT = 200
 MIB = 1 << 20
-MAX_SENT_BYTES = 23 * MIB  # of all pictures; as base64 they and the words fit the gateway's 32 MiB
+MAX_SENT_BYTES = 23 * MIB  # of all images; as base64 they fit into the gateway's 32 MiB together with the text
 JPEG_QUALITY = 90
 HEAD_BYTES = 32
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 VIDEO_HEADS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"FLV")
 
 
-# What Pillow's readers raise on broken files, besides what they mean to.
+# What Pillow's readers raise on broken files, besides the errors that they mean to raise.
 BROKEN = (
     OSError,
     SyntaxError,
@@ -35,12 +35,12 @@ BROKEN = (
     struct.error,
     Image.DecompressionBombError,
 )
-# Pictures are decoded two at a time, whoever brings them: a large one takes 200 MB meanwhile.
+# Two images are decoded at a time over all visitors, because a large one takes 200 MB while it is decoded.
 THREADS = ThreadPoolExecutor(2, "pictures")
 
 
 class ImageFault(Exception):
-    """A picture that cannot be used; `word` names the sentence that says why, `name` the file."""
+    """An image that cannot be used; `word` names the sentence that says why, `name` the file."""
 
     def __init__(self, word: str, name: str = ""):
         super().__init__(word)
@@ -48,12 +48,12 @@ class ImageFault(Exception):
 
 
 async def aside(work, *arguments):
-    """Do what takes long in a thread, so that it delays no other visitor."""
+    """Run slow work in a thread, so that it delays no other visitor."""
     return await asyncio.get_running_loop().run_in_executor(THREADS, work, *arguments)
 
 
 def check_image(file: Path, max_mib: int) -> None:
-    """Raise PictureFault unless the file is a picture that the server will take."""
+    """Raise ImageFault unless the file is an image that the server will accept."""
     try:
         if file.stat().st_size > max_mib * MIB:
             raise ImageFault("picture_large", file.name)
@@ -80,7 +80,7 @@ def _check_shape(image: Image.Image, name: str) -> None:
 
 
 def _kind_of(file: Path) -> str:
-    """What a file is that is no picture of ours."""
+    """What a file is if it is not an image that the page accepts."""
     with file.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
     if head[4:8] == b"ftyp":
@@ -91,9 +91,9 @@ def _kind_of(file: Path) -> str:
 
 
 def data_url(file: Path, images: int = 1) -> str:
-    """The file as a data URL; made smaller where so many pictures like it would not fit a request.
+    """The file as a data URL; made smaller if that many images like it would not fit into a request.
 
-    Raises PictureFault when it is no longer there, or no picture.
+    Raises ImageFault if the file is gone or is not an image.
     """
     try:
         data = file.read_bytes()
@@ -109,7 +109,7 @@ def data_url(file: Path, images: int = 1) -> str:
 
 
 def _smaller(image: Image.Image, pixels: int, size: int) -> bytes:
-    """A JPEG of at most so many pixels and bytes."""
+    """A JPEG of at most the given pixels and bytes."""
     image = _on_paper(ImageOps.exif_transpose(image))
     while True:
         scale = min(1.0, (pixels / (image.width * image.height)) ** 0.5)
@@ -122,7 +122,7 @@ def _smaller(image: Image.Image, pixels: int, size: int) -> bytes:
 
 
 def _on_paper(image: Image.Image) -> Image.Image:
-    """As RGB, as the server sees it: 16 bits scaled, what is transparent white."""
+    """The image as RGB, as the server sees it: 16-bit values scaled, transparent areas white."""
     if image.mode.startswith("I"):
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

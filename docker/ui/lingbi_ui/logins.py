@@ -1,6 +1,6 @@
 """Who may use the page: names with scrypt hashes in a file, read again when it changes.
 
-`python -m lingbi_ui.logins add NAME` makes a password and prints it once; `list` and `remove NAME` go with it.
+`python -m lingbi_ui.logins add NAME` makes a password and prints it once; `list` and `remove NAME` complete it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def hashed(password: str, salt: bytes) -> str:
 
 
 class Logins:
-    """The names and hashes of a file."""
+    """The names and hashes in a file."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -49,12 +49,12 @@ class Logins:
         return found
 
     def is_right(self, name: str, password: str) -> bool:
-        """Whether this name has this password, in a time that does not tell whether the name exists."""
+        """Whether this name has this password, in a time that does not reveal whether the name exists."""
         salt, digest = self.read().get(name, (bytes(16), ""))
         return hmac.compare_digest(hashed(password, salt), digest)
 
     async def admits(self, name: str, password: str) -> bool:
-        """As is_right, in a thread: scrypt takes a while on purpose."""
+        """Like is_right, but in a thread, because scrypt is slow on purpose."""
         return await asyncio.to_thread(self.is_right, name, password)
 
     def write(self, logins: dict) -> None:
@@ -85,7 +85,7 @@ def main(arguments=None) -> int:
 
 
 def change(file: Path, action: str, name: str | None) -> str:
-    """Do it; returns what to print."""
+    """Carry out the command; returns what to print."""
     file.touch(mode=0o600)
     logins = Logins(file)
     known = logins.read()

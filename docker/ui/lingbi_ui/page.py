@@ -1,4 +1,4 @@
-"""The page: what stands where, and what calls what."""
+"""The page: its layout and its event handlers."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ def _chat() -> gr.Chatbot:
         buttons=["copy"],
         feedback_options=None,
         allow_tags=False,
-        group_consecutive_messages=False,  # Gradio cannot edit a group that holds a picture
+        group_consecutive_messages=False,  # Gradio cannot edit a group that holds an image
         latex_delimiters=[
             {"left": "$$", "right": "$$", "display": True},
             {"left": "\\[", "right": "\\]", "display": True},
@@ -137,7 +137,7 @@ def both(word: str, tag: str) -> str:
 
 
 def header() -> str:
-    """The line at the top: the name, the model, and how it is (page.js fills it)."""
+    """The line at the top: the name, the model and its state (page.js fills it)."""
     return (
         '<h1>lingbi<span lang="zh-CN"> · 灵笔</span></h1>'
         '<div id="state" role="status" data-phase="starting"><span id="model"></span>'
@@ -146,7 +146,7 @@ def header() -> str:
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's soft theme in one blue, with fonts that are there and colours that can be read."""
+    """Gradio's soft theme in one blue, with fonts that every system has and colours with enough contrast."""
     soft = gr.themes.Soft(
         primary_hue="indigo", neutral_hue="slate", font=list(FONTS), font_mono=list(MONOSPACED), radius_size="lg"
     )
@@ -158,7 +158,7 @@ def theme() -> gr.themes.Base:
 
 
 def head(settings: Settings) -> str:
-    """What stands in the page's head: its script, and what the script says and goes by."""
+    """The page's head: its script, and the texts and data that the script uses."""
     largest = str(settings.max_picture_mib)
     words = {
         name: [text.replace("{max_picture_mib}", largest) for text in pair]

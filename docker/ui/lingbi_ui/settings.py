@@ -50,7 +50,7 @@ class Settings(BaseModel):
     @field_validator("api_key_file", "login_file", "files_dir")
     @classmethod
     def _whole_path(cls, path: Path | None) -> Path | None:
-        """The page leaves the folder that it was started in."""
+        """Make paths absolute, because the page leaves the folder in which it was started."""
         return path and path.absolute()
 
     def api_key(self) -> str:
@@ -79,7 +79,7 @@ def load_settings(environment=os.environ) -> Settings:
 
 
 def remedy(name: str, known) -> str:
-    """What to do about a name that is none of the known ones."""
+    """The remedy for a name that is not a known setting."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 

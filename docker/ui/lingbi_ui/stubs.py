@@ -1,7 +1,7 @@
-"""Has Gradio leave its components' type stubs alone.
+"""Keeps Gradio from rewriting its components' type stubs.
 
-At every import it would parse the source and the stub of each, and write those that differ beside its own code: half of
-a page's start, for files that only editors read. Import this before gradio.
+At every import it would parse the source and the stub of each component and write those that differ beside its own
+code. That is half of the page's start-up time, for files that only editors read. Import this before gradio.
 """
 
 import wrapt

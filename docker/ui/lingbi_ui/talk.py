@@ -1,4 +1,4 @@
-"""What happens when a visitor asks, retries, edits, stops: generators that Gradio shows step by step."""
+"""What happens when a visitor asks, retries, edits, stops: generators whose steps Gradio shows."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from lingbi_ui.images import ImageFault, aside, check_image
 from lingbi_ui.settings import Settings
 from lingbi_ui.words import language_of, say
 
-SHOW_EVERY_S = 0.05  # each step is sent to the browser; faster than this nobody reads
+SHOW_EVERY_S = 0.05  # each step is sent to the browser, and nobody reads faster than this
 OPTIONS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
 
 
@@ -39,7 +39,7 @@ class Talk:
             yield step
 
     async def ask_example(self, history: list, request: gr.Request, choice: gr.SelectData, *numbers):
-        """A click on an example; which one is all that the browser is believed."""
+        """A click on an example; its number is all that is trusted of what the browser sends."""
         language, history = language_asked(request), self._cleaned(history)
         known = examples(language)
         if not isinstance(choice.index, int) or not 0 <= choice.index < len(known):
@@ -56,7 +56,7 @@ class Talk:
             yield step
 
     async def edit(self, history: list, request: gr.Request, change: gr.EditData, *numbers):
-        """A question with other words: what came after it goes."""
+        """A question with new words; everything after it is removed."""
         history, place = self._cleaned(history), change.index[0] if isinstance(change.index, list) else change.index
         text = str(change.value).strip()
         if not text:
@@ -103,7 +103,9 @@ class Talk:
                         shown = time.monotonic()
                         yield [*history, conversation.assistant_turn(text)]
             finally:
-                await answer.aclose()  # a visitor who left or stopped frees the engine now, not at some collection
+                await (
+                    answer.aclose()
+                )  # frees the engine as soon as a visitor leaves or stops, not at some garbage collection
             yield [*history, conversation.assistant_turn(text)]
             if finish_reason == "length":
                 gr.Info(say(language, "cut"), title=say(language, "notice"))
@@ -115,7 +117,7 @@ class Talk:
         return conversation.cleaned(history, lambda file: is_uploaded(file, self.settings))
 
     def _sort(self, files: list, history: list, language: str) -> tuple:
-        """(usable files, sentences about the others)."""
+        """(usable files, sentences about the files that are not)."""
         good, complaints = [], []
         for file in files:
             try:
@@ -130,26 +132,26 @@ class Talk:
 
 
 def add_photo(photo: str | None, question: dict):
-    """A photo that the camera took joins the question; yields (question box, camera)."""
+    """Add a photo from the camera to the question; yields (question box, camera)."""
     if not photo:
         return gr.skip(), gr.skip()
     return {"text": question["text"], "files": [*question["files"], photo]}, None
 
 
 def tell_failure(request: gr.Request):
-    """What nobody foresaw: the box can be used again, and a sentence says so; the traceback is in the log."""
+    """An unexpected error: a sentence says so, the box can be used again, and the traceback is in the log."""
     language = language_asked(request)
     gr.Warning(say(language, "failed"), title=say(language, "notice"))
     return idle_box()
 
 
 def busy_box(keep: bool = False):
-    """The question box while an answer comes: it can be stopped."""
+    """The question box while an answer is streaming, which can be stopped."""
     return gr.MultimodalTextbox(submit_btn=False, stop_btn=True, **({} if keep else {"value": None}))
 
 
 def idle_box(keep: bool = True):
-    """The question box when nothing comes."""
+    """The question box when no answer is streaming."""
     return gr.MultimodalTextbox(submit_btn=True, stop_btn=False, **({} if keep else {"value": None}))
 
 
@@ -159,7 +161,7 @@ def language_asked(request: gr.Request) -> str:
 
 
 def _fault_turn(fault: AnswerFault | ImageFault, language: str) -> dict:
-    """What is said instead of an answer."""
+    """The sentence that replaces an answer."""
     if isinstance(fault, ImageFault):
         code, kind, names = fault.word, conversation.FAILED, {"name": fault.name}
     else:
@@ -168,6 +170,6 @@ def _fault_turn(fault: AnswerFault | ImageFault, language: str) -> dict:
 
 
 def _options(numbers: tuple) -> dict:
-    """The sampling options; a longest answer of 0 is none."""
+    """The sampling options; a longest answer of 0 means no limit."""
     options = dict(zip(OPTIONS, numbers, strict=True))
     return {name: value for name, value in options.items() if value is not None and (name != "max_tokens" or value)}

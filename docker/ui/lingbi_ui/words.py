@@ -143,7 +143,7 @@ WORDS = {
 
 
 def language_of(accept: str) -> str:
-    """The language for an Accept-Language header: Chinese when it is wanted before English."""
+    """The language for an Accept-Language header: Chinese if it is preferred to English."""
     wanted = []
     for part in accept.split(","):
         tag, _, weight = part.strip().partition(";q=")
@@ -164,7 +164,7 @@ def _number(weight: str) -> float:
 
 
 def say(language: str, word: str, /, **values) -> str:
-    """A sentence in a language."""
+    """A sentence in the given language."""
     return WORDS[word][language == CHINESE].format(**values)
 
 
