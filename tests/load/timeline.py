@@ -167,12 +167,12 @@ class Asker:
     async def prompt(self):
         """The prompt of the next picture, encoded."""
         from lingbi.http.protocol import ChatRequest
-        from lingbi.images.loader import image_urls
+        from lingbi.http.service import chat_prompt
 
         (turn,) = self.questions.next_talk()
         body = ChatRequest(**self.questions.body([{"role": "user", "content": turn}]))
-        fetched = self.service.images.fetched(image_urls(body.messages))
-        return await self.service.generator.chat_prompt(body.messages, fetched)
+        prompt, _ = await chat_prompt(self.service.generator, self.service.images, body.messages)
+        return prompt
 
     async def first_token(self, prompt):
         """The answer to a prompt, once its first token is here; the engine goes on for one step more (Answer.task)."""

@@ -1,7 +1,6 @@
 """Both forms of the prompt, to the token, with the published tokenizer; what is expected is made here, with SentencePiece alone."""
 
 import asyncio
-import contextlib
 import json
 import shutil
 from types import SimpleNamespace
@@ -116,14 +115,11 @@ def prompt_of(generator: Generator, messages: list):
     """The prompt of messages as a request brings them."""
     request = ChatRequest(model="", messages=messages)
 
-    @contextlib.asynccontextmanager
-    async def fetched():
-        async def images():
-            return image_urls(request.messages)
+    async def made():
+        draft = await generator.draft(request.messages)
+        return draft.filled(await generator.encode(image_urls(request.messages)))
 
-        yield images
-
-    return asyncio.run(generator.chat_prompt(request.messages, fetched()))
+    return asyncio.run(made())
 
 
 def turns_of(messages: list, between_images: str) -> list:

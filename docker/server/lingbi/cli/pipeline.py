@@ -7,7 +7,6 @@ was interrupted goes on after the rows that are there.
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import sys
@@ -161,7 +160,8 @@ class Describer:
         from lingbi.http.sampling_options import engine_options
 
         generator = self.generator
-        prompt = await generator.chat_prompt(question.messages, _decoded(image))
+        draft = await generator.draft(question.messages)
+        prompt = draft.filled(await generator.encode([image]))
         room = min(question.max_tokens, answer_room(len(prompt.ids), None, generator.session_len))
         answer = await generator.start(prompt, engine_options(question, room, generator.engine.stop_words, None))
         try:
@@ -170,16 +170,6 @@ class Describer:
             answer.close()
         counts = (len(prompt.ids), len(answer.token_ids), answer.finish_reason)
         return {"text": text} | dict(zip(COUNTS, counts, strict=True))
-
-
-@contextlib.asynccontextmanager
-async def _decoded(image):
-    """A picture that is loaded, as Generator.chat_prompt takes a request's pictures."""
-
-    async def images() -> list:
-        return [image]
-
-    yield images
 
 
 def _fields(answer) -> dict:

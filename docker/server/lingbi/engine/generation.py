@@ -20,6 +20,7 @@ from lmdeploy.tokenizer import DetokenizeState
 from lingbi.api_errors import EngineFault
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import (
+    Draft,
     Prompt,
     answer_room,
     assemble,
@@ -76,17 +77,13 @@ class Generator:
         """The form of prompts, and the tokens that it puts around one image and a question."""
         return {"form": self.form.name, "template_tokens": template_tokens(self.form, self.tokenizer)}
 
-    async def chat_prompt(self, messages: Sequence[Any], fetched: Any, is_fresh: bool = False) -> Prompt:
-        """The prompt of chat messages; fetched: their images (see PictureDoor.fetched); is_fresh: see encode."""
+    async def draft(self, messages: Sequence[Any]) -> Draft:
+        """The text of chat messages as tokens. Raises TooLong for text that leaves no room, before an image is fetched."""
         text = render(messages, self.form)
         check_characters(text, self.session_len)
         stretches = await tokenise(text, self.tokenizer, self.form.starts_after_images)
         answer_room(sum(map(len, stretches)), None, self.session_len)
-        if len(stretches) == 1:
-            return Prompt(stretches[0])
-        async with fetched as decode_all, self.encoding:
-            features = await self.encode(await decode_all(), is_fresh)
-        return assemble(stretches, features)
+        return Draft(stretches)
 
     async def text_prompt(self, text: str) -> Prompt:
         """The prompt of a text that the model continues."""

@@ -103,6 +103,20 @@ def template_tokens(form: PromptForm, tokenizer: Any) -> int:
     return sum(map(len, encode(text, tokenizer, form.starts_after_images)))
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A conversation's tokens, with a gap for each of its images.
+
+    stretches: token ids of each stretch of text; an image goes between every two.
+    """
+
+    stretches: list[list[int]]
+
+    def filled(self, features: "list[Tensor]") -> Prompt:
+        """The prompt with these features, [tokens, hidden] each, in its gaps. Raises EngineFault as `assemble`."""
+        return assemble(self.stretches, features)
+
+
 def assemble(stretches: list[list[int]], features: "list[Tensor]") -> Prompt:
     """Put one image into each gap between stretches of text. Raises EngineFault if their numbers do not match."""
     if len(features) != len(stretches) - 1:

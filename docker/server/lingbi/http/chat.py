@@ -1,6 +1,5 @@
 """POST /v1/chat/completions."""
 
-import contextlib
 import re
 
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from lingbi.http.protocol import (
     TokenLogprob,
     TopLogprob,
 )
-from lingbi.http.service import Service
+from lingbi.http.service import Service, chat_prompt
 from lingbi.images.loader import image_urls
 
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -56,33 +55,21 @@ class ChatExchange(Exchange):
     """A conversation and its answer."""
 
     id_prefix = "chatcmpl"
-    decoded_s = None
 
     async def begin(self):
         """The answer's steps, the first of them made already."""
         body = self.body
         asked = body.max_completion_tokens or body.max_tokens
         logprobs = max(body.top_logprobs or 0, 1) if body.logprobs else None
-        urls = image_urls(body.messages)
-        self.record.pictures = len(urls)
-        prompt = await self.service.generator.chat_prompt(body.messages, self.fetched(urls))
-        if self.decoded_s is not None:
-            self.record.encode_s = self.record.elapsed() - self.decoded_s
-            self.service.metrics.image_encode.observe(self.record.encode_s)
+        service = self.service
+        self.record.pictures = len(image_urls(body.messages))
+        observe = service.metrics.image_decode.observe
+        prompt, times = await chat_prompt(service.generator, service.images, body.messages, observe)
+        if times.encode_s is not None:
+            self.record.encode_s = times.encode_s
+            service.metrics.image_encode.observe(times.encode_s)
         answer = await self.start(prompt, asked, logprobs)
         return await first_and_rest(self.steps(answer))
-
-    @contextlib.asynccontextmanager
-    async def fetched(self, urls: list):
-        """The request's pictures as the generator takes them, with the time noted when they are decoded."""
-        async with self.service.images.fetched(urls, self.service.metrics.image_decode.observe) as decode_all:
-
-            async def decode_and_note() -> list:
-                images = await decode_all()
-                self.decoded_s = self.record.elapsed()
-                return images
-
-            yield decode_and_note
 
     async def whole(self, steps) -> ChatCompletion:
         text, logprobs, reason = "", [], None

@@ -1,8 +1,12 @@
 """The parts of a worker that requests meet, in one place."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lingbi.engine.generation import Generator
+from lingbi.engine.prompts import Prompt
 from lingbi.errors import ConfigurationError
 from lingbi.heartbeat import Vitals
 from lingbi.http.admission import Admission
@@ -11,7 +15,7 @@ from lingbi.http.metrics import Metrics
 from lingbi.http.readiness import Readiness
 from lingbi.images.addresses import parse_networks
 from lingbi.images.download import FetchRules
-from lingbi.images.loader import ImageDoor, ImageRules
+from lingbi.images.loader import ImageDoor, ImageRules, Observe, image_urls
 from lingbi.settings import Settings
 
 MIB = 1 << 20
@@ -44,6 +48,40 @@ class Service:
         self.generator = Generator(engine, running, self.vitals, kept_sessions)
         self.admission.limit = self.generator.size + self.settings.queue_limit
         self.metrics.watch(self.admission, self.generator)
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Seconds that the stages of a prompt's images took; None where there is no image."""
+
+    fetch_s: float | None = None
+    decode_s: float | None = None
+    encode_s: float | None = None
+
+
+async def chat_prompt(
+    generator: Generator,
+    images: ImageDoor,
+    messages: Sequence[Any],
+    observe: Observe = lambda seconds: None,
+    is_fresh: bool = False,
+) -> tuple[Prompt, StageTimes]:
+    """The prompt of chat messages: its text is checked, then its images are fetched, decoded and encoded.
+
+    observe: called with the seconds that each image's decoding took; is_fresh: encode images anew. Raises what a
+    request may raise.
+    """
+    draft = await generator.draft(messages)
+    urls = image_urls(messages)
+    if not urls:
+        return draft.filled([]), StageTimes()
+    begun = time.monotonic()
+    async with images.fetched(urls) as files, generator.encoding:
+        fetched = time.monotonic()
+        decoded = await files.decode(observe)
+        seen = time.monotonic()
+        features = await generator.encode(decoded, is_fresh)
+    return draft.filled(features), StageTimes(fetched - begun, seen - fetched, time.monotonic() - seen)
 
 
 def image_rules(settings: Settings) -> ImageRules:

@@ -88,17 +88,15 @@ class ImageDoor:
 
     async def load(self, urls: list[str], observe: Observe = lambda seconds: None) -> list[Image.Image]:
         """PIL pictures of URLs, in order. Raises as `fetched` and what that yields."""
-        async with self.fetched(urls, observe) as decode_all:
-            return await decode_all()
+        async with self.fetched(urls) as files:
+            return await files.decode(observe)
 
     @contextlib.asynccontextmanager
-    async def fetched(
-        self, urls: list[str], observe: Observe = lambda seconds: None
-    ) -> AsyncIterator[Callable[[], Awaitable[list[Image.Image]]]]:
-        """Fetch what is elsewhere; yields a coroutine function that gives PIL pictures of all URLs, in order.
+    async def fetched(self, urls: list[str]) -> AsyncIterator["FetchedImages"]:
+        """Fetch the images that are elsewhere; yields all of them, ready to be decoded.
 
-        Whoever sends pictures along waits here for nobody.
-        Both raise PictureError for the first picture that cannot be used.
+        A request that brings its images along waits here for nobody. Raises ImageError for the first image that cannot
+        be used.
         """
         if len(urls) > self.rules.max_pictures:
             raise ImageError(
@@ -106,8 +104,7 @@ class ImageDoor:
             )
         async with self._fetching if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
             sources = await _all(self._fetch_one(url) for url in urls)
-            budget = PixelBudget(self.rules.max_pixels)
-            yield lambda: _all(self._decode_one(source, budget, observe) for source in sources)
+            yield FetchedImages(sources, self)
 
     async def _fetch_one(self, url: str) -> str | bytes:
         """The bytes of a picture, or its data URL as it is."""
@@ -119,7 +116,8 @@ class ImageDoor:
             )
         return url
 
-    async def _decode_one(self, source: str | bytes, budget: PixelBudget, observe: Observe) -> Image.Image:
+    async def decode_one(self, source: str | bytes, budget: PixelBudget, observe: Observe) -> Image.Image:
+        """The PIL image of a file's bytes or data URL, decoded in a thread. Raises ImageError."""
         loop = asyncio.get_running_loop()
         image, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
         observe(seconds)
@@ -133,6 +131,19 @@ class ImageDoor:
         seconds = time.monotonic() - start
         remember_file(image, data)
         return image, seconds
+
+
+class FetchedImages:
+    """A request's images whose bytes are here."""
+
+    def __init__(self, sources: list[str | bytes], door: ImageDoor):
+        self._sources, self._door = sources, door
+
+    async def decode(self, observe: Observe = lambda seconds: None) -> list[Image.Image]:
+        """PIL images, in order; observe: called with the seconds that each took. Raises ImageError for the first that
+        cannot be used."""
+        budget = PixelBudget(self._door.rules.max_pixels)
+        return await _all(self._door.decode_one(source, budget, observe) for source in self._sources)
 
 
 def is_elsewhere(url: str) -> bool:
