@@ -34,7 +34,7 @@ from lingbi.http.protocol import (
 
 Json = dict[str, Any]
 VERSION = "3.1.0"
-KEYED = [{"key": []}]
+KEYED: list[dict[str, list[str]]] = [{"key": []}]
 REF = "#/components/schemas/{model}"
 ANYWHERE = (UnknownKey, NotReady)
 GENERATION = (*ANYWHERE, BadRequest, ImageError, TooLong, UnknownModel, BodyTimeout, BodyTooLarge, Busy, EngineFault)
@@ -78,7 +78,7 @@ def _schemas(model: str) -> Json:
         *((request, "validation") for request in REQUESTS),
         *((answer, "serialization") for answer in ANSWERS),
     ]
-    schemas = models_json_schema(pairs, ref_template=REF)[1]["$defs"]
+    schemas: Json = models_json_schema(pairs, ref_template=REF)[1]["$defs"]
     for request in REQUESTS:
         schemas[request.__name__]["properties"]["model"]["enum"] = [model]
     return schemas
