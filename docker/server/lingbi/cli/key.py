@@ -8,7 +8,7 @@ from lingbi.http.auth import add_key, read_keys, remove_key
 from lingbi.settings import load_settings
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused."""
     options = parse(arguments)
     try:
@@ -26,7 +26,7 @@ def main(arguments=None) -> int:
     return 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/key", description="API keys; running servers follow within a second."
     )

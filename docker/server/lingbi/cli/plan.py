@@ -6,7 +6,7 @@ import sys
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
-from lingbi.model.gpus import TURBOMIND, choose_engine
+from lingbi.model.gpus import TURBOMIND, Gpu, choose_engine
 from lingbi.model.host_memory import needed_mib
 from lingbi.model.resolve import DEMO_FOLDER, find_model
 from lingbi.model.resources import Resources, find_resources
@@ -17,7 +17,7 @@ HEAD = ("name", "ModelScope id", "weights", "geometry", "KV cache", "picture", "
 FIT_HEAD = ("name", "at most", "weights", "beside them", "KV cache", "tokens", "session", "answers", "a step")
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, 2 for a setting that cannot be used, or for a GPU that has room for no model."""
     options = parse(arguments)
     try:
@@ -28,7 +28,7 @@ def main(arguments=None) -> int:
     return 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/plan", description=__doc__.split(": ")[1].capitalize())
     parser.add_argument(
         "--gpu-mib",
@@ -41,7 +41,7 @@ def parse(arguments=None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def show(settings: Settings, here: Resources, asked_mib: list) -> None:
+def show(settings: Settings, here: Resources, asked_mib: list[int]) -> None:
     """Print the models, then what fits each card. Raises ConfigurationError, after all, for one with room for none."""
     engine = choose_engine(settings.engine, here.gpus).engine
     print(f"engine {engine}; models in {settings.models_dir}\n")
@@ -53,7 +53,7 @@ def show(settings: Settings, here: Resources, asked_mib: list) -> None:
     show_cards(cards(asked_mib, here.gpus if engine == TURBOMIND else []), Wanted.of(settings))
 
 
-def cards(asked_mib: list, gpus: list) -> dict:
+def cards(asked_mib: list[int], gpus: list[Gpu]) -> dict[str, int]:
     """{a card in words: free MiB}: those asked about, else those that are here."""
     if asked_mib:
         return {f"a GPU with {mib} MiB free": mib for mib in asked_mib}
@@ -62,7 +62,7 @@ def cards(asked_mib: list, gpus: list) -> dict:
     }
 
 
-def show_cards(cards: dict, wanted: Wanted) -> None:
+def show_cards(cards: dict[str, int], wanted: Wanted) -> None:
     """A table for each card. Raises ConfigurationError, after all, where one has room for no model."""
     needed = {model.name: least_mib(model, wanted) for model in catalogue.MODELS}
     too_small = []
@@ -78,7 +78,7 @@ def show_cards(cards: dict, wanted: Wanted) -> None:
         raise ConfigurationError(f"no model fits {'; '.join(too_small)}: {needs}")
 
 
-def row(model: catalogue.Model, hd_num: int, state: str) -> tuple:
+def row(model: catalogue.Model, hd_num: int, state: str) -> tuple[str, ...]:
     """One model's facts, and whether it is here and fits; hd_num: most tiles of a picture."""
     geometry = model.geometry
     return (
@@ -95,7 +95,7 @@ def row(model: catalogue.Model, hd_num: int, state: str) -> tuple:
     )
 
 
-def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted) -> tuple:
+def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted) -> tuple[str, ...]:
     """A model's settings on a card, in MiB and tokens, or what it needs."""
     try:
         found = fit(model, free_mib, wanted)
@@ -107,7 +107,7 @@ def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted) -> tuple:
     return (model.name, *map(str, (*sizes, *limits)))
 
 
-def demo_row() -> tuple:
+def demo_row() -> tuple[str, ...]:
     folder = inspect(DEMO_FOLDER)
     layers, width = folder.config["num_hidden_layers"], folder.config["hidden_size"]
     size = f"{folder.weight_bytes / 1e6:.1f} MB"
@@ -135,7 +135,7 @@ def state(model: catalogue.Model, settings: Settings, engine: str, host_mib: int
     return f"{here}, {'fits' if needed <= host_mib else f'needs {needed} MiB'}"
 
 
-def table(rows: list) -> str:
+def table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

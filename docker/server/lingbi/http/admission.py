@@ -1,4 +1,4 @@
-"""How many requests may be in the house: in all, and for each key."""
+"""Limits how many requests run or wait at once, in total and for each key."""
 
 from collections import Counter
 
@@ -9,17 +9,18 @@ RETRY_AFTER_S = 2
 
 
 class Admission:
-    """Counts requests from the door to the end of their answers.
+    """Counts each request from its admission until its answer ends.
 
-    limit: running and waiting together; key_limit: of one key that has no limit of its own, 0 for none.
+    limit: the most requests that run or wait; key_limit: the most for a key without a limit of its own, 0 for no limit.
     """
 
-    def __init__(self, limit: int, key_limit: int = 0):
+    def __init__(self, limit: int, key_limit: int = 0) -> None:
         self.limit, self.key_limit = limit, key_limit
-        self.inside, self.by_key = 0, Counter()
+        self.inside = 0
+        self.by_key: Counter[str] = Counter()
 
     def enter(self, key: Key) -> None:
-        """Let a request in. Raises Busy; every one that gets in must leave."""
+        """Admit a request. Raises Busy; every admitted request must leave."""
         key_limit = key.limit or self.key_limit
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         if self.inside >= self.limit:
@@ -38,7 +39,7 @@ class Admission:
         self.by_key[key.name] += 1
 
     def leave(self, key: Key) -> None:
-        """A request that got in has ended."""
+        """Release the place of an admitted request that has ended."""
         self.inside -= 1
         self.by_key[key.name] -= 1
         if not self.by_key[key.name]:

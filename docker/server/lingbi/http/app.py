@@ -1,14 +1,18 @@
-"""The worker's application: its routes, its errors, and the door in front of both."""
+"""The worker's ASGI application: its routes, its error handlers, and the middleware around both."""
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lingbi.api_errors import ClientGone, EngineFault, Refusal
 from lingbi.http.chat import chat_completions, check_model
@@ -23,13 +27,13 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
 def create_app(service: Service) -> Door:
-    """The worker's ASGI application; `service.take_engine` gives it its engine later.
+    """The worker's ASGI application; `service.take_engine` provides its engine later.
 
-    Starlette without FastAPI: bodies are read behind the Door, which has limits of its own, and openapi.py writes the
-    document. FastAPI's models of one would be half a second of every start.
+    It uses Starlette without FastAPI: the Door limits the bodies, and openapi.py writes the document. FastAPI's
+    models of an OpenAPI document would add half a second to every start.
     """
 
-    async def openapi(request: Request):
+    async def openapi(request: Request) -> Response:
         return JSONResponse(describe(service.readiness.model))
 
     routes = [*_health(service), *_models(service), *_generation(service), Route("/openapi.json", openapi)]
@@ -40,12 +44,12 @@ def create_app(service: Service) -> Door:
 
 
 class RouteNames:
-    """Notes the route of a request in its record: metrics by path would grow with every path asked for."""
+    """Notes each request's route in its record: metrics labelled by path would grow with every new path."""
 
-    def __init__(self, app, paths: dict):
+    def __init__(self, app: ASGIApp, paths: dict[Callable[..., Any], str]) -> None:
         self.app, self.paths = app, paths
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
         finally:
@@ -53,66 +57,71 @@ class RouteNames:
                 scope[RECORD].route = self.paths[scope["endpoint"]]
 
 
-def _health(service: Service) -> list:
-    async def live(request: Request):
+def _health(service: Service) -> list[Route]:
+    async def live(request: Request) -> Response:
         return JSONResponse(Live().model_dump())
 
-    async def ready(request: Request):
+    async def ready(request: Request) -> Response:
         report = Ready(**service.readiness.report()).model_dump(exclude_none=True)
         is_ready = service.readiness.is_ready
         return JSONResponse(report, 200 if is_ready else 503, None if is_ready else {"Retry-After": "5"})
 
-    async def metrics(request: Request):
+    async def metrics(request: Request) -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/live", live), Route("/ready", ready), Route("/metrics", metrics)]
 
 
-def _models(service: Service) -> list:
+def _models(service: Service) -> list[Route]:
     served = Model(id=service.readiness.model, created=int(time.time()))
 
-    async def models(request: Request):
+    async def models(request: Request) -> Response:
         return JSONResponse(ModelList(data=[served]).model_dump())
 
-    async def model(request: Request):
+    async def model(request: Request) -> Response:
         check_model(service, request.path_params["model"])
         return JSONResponse(served.model_dump())
 
     return [Route("/v1/models", models), Route("/v1/models/{model}", model)]
 
 
-def _generation(service: Service) -> list:
-    async def chat(request: Request):
+def _generation(service: Service) -> list[Route]:
+    async def chat(request: Request) -> Response:
         return _sent(await chat_completions(service, request))
 
-    async def complete(request: Request):
+    async def complete(request: Request) -> Response:
         return _sent(await completions(service, request))
 
     return [Route(CHAT, chat, methods=["POST"]), Route(COMPLETIONS, complete, methods=["POST"])]
 
 
-def _sent(answer) -> Response:
+def _sent(answer: Response | BaseModel) -> Response:
     return answer if isinstance(answer, Response) else Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _refusal(request: Request, error: Refusal):
+async def _refusal(request: Request, error: Refusal) -> Response:
     return refuse(request.scope, error)
 
 
-async def _gone(request: Request, error: ClientGone):
+async def _gone(request: Request, error: ClientGone) -> Response:
     return Response(status_code=GONE)
 
 
-async def _http_error(request: Request, error: HTTPException):
+async def _http_error(request: Request, error: HTTPException) -> Response:
     found = Refusal(f"{request.method} {request.url.path[:100]}: {error.detail}", headers=error.headers)
     found.status, found.code = error.status_code, "not_found" if error.status_code == 404 else None
     found.reason = f"http_{error.status_code}"
     return refuse(request.scope, found)
 
 
-async def _server_error(request: Request, error: Exception):
+async def _server_error(request: Request, error: Exception) -> Response:
     log.error("%s failed", request.url.path[:100], exc_info=error)
     return refuse(request.scope, EngineFault("the server failed on this request; its log has the details"))
 
 
-FAULTS = {Refusal: _refusal, ClientGone: _gone, HTTPException: _http_error, Exception: _server_error}
+FAULTS: dict[Any, Callable[..., Any]] = {
+    Refusal: _refusal,
+    ClientGone: _gone,
+    HTTPException: _http_error,
+    Exception: _server_error,
+}

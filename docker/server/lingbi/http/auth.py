@@ -1,4 +1,4 @@
-"""API keys: named, stored as hashes, re-read when their file changes, compared in constant time.
+"""API keys: named, stored as hashes, reread when their file changes, compared in constant time.
 
 A line of the key file reads `NAME HASH` or `NAME HASH LIMIT`; HASH is `sha256:` and 64 hex digits of
 the key, LIMIT the most requests of this key at once. Keys are 32 random bytes, so one round of
@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def digest(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-def parse_keys(text: str, where, may_be_empty: bool = False) -> list:
+def parse_keys(text: str, where: str, may_be_empty: bool = False) -> list[Key]:
     """The keys of a file's text; `#` begins a comment. Raises ConfigurationError with the line's number."""
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -65,19 +66,19 @@ def parse_keys(text: str, where, may_be_empty: bool = False) -> list:
     return keys
 
 
-def read_keys(file: Path) -> list:
+def read_keys(file: Path) -> list[Key]:
     """The keys of a file; none where it is missing."""
     return _read(file) if file.exists() else []
 
 
-def _read(file: Path, may_be_empty: bool = False) -> list:
+def _read(file: Path, may_be_empty: bool = False) -> list[Key]:
     try:
         return parse_keys(file.read_text(), f"key file {file}", may_be_empty)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"key file {file} cannot be read: {error}") from None
 
 
-def ensure_keys(file: Path, own_copy: Path) -> list:
+def ensure_keys(file: Path, own_copy: Path) -> list[Key]:
     """The keys of the key file, with the operator's own one in it.
 
     own_copy: the file (mode 0600) with the key `default` in plain, for scripts/up, scripts/smoke and
@@ -98,8 +99,8 @@ def ensure_page_key(file: Path, copy: Path, limit: int) -> None:
         _follow(file, read_keys(file), PAGE, copy, limit)
 
 
-def _follow(file: Path, keys: list, name: str, copy: Path, limit: int | None = None) -> list:
-    """The keys, with the one of this name as its plain copy has it; saved when that changes them."""
+def _follow(file: Path, keys: list[Key], name: str, copy: Path, limit: int | None = None) -> list[Key]:
+    """The keys, with the one of this name taken from its plaintext copy; saved if that changes them."""
     own = Key(name, digest(_first_word(copy)), limit)
     if own.digest in {key.digest for key in keys}:
         return keys
@@ -109,7 +110,7 @@ def _follow(file: Path, keys: list, name: str, copy: Path, limit: int | None = N
 
 
 def take_keys(file: Path, folder: Path) -> None:
-    """Have the key file hold every key of a folder: its files' first words, under the files' names."""
+    """Put every key of a folder into the key file: each file's first word, under the file's name."""
     with _locked(file):
         keys = read_keys(file)
         for plain in sorted(path for path in folder.iterdir() if path.is_file()):
@@ -132,7 +133,7 @@ def _first_word(file: Path) -> bytes:
     return words[0]
 
 
-def save_keys(file: Path, keys: list) -> None:
+def save_keys(file: Path, keys: list[Key]) -> None:
     """Replace the key file in one step."""
     beside = file.with_name(f"{file.name}.{os.getpid()}.new")
     _write(beside, "".join(f"{key.line()}\n" for key in keys))
@@ -140,7 +141,7 @@ def save_keys(file: Path, keys: list) -> None:
 
 
 def add_key(file: Path, name: str, limit: int | None = None) -> str:
-    """Make a key, keep its hash, and return it; it cannot be had again."""
+    """Make a key, store only its hash, and return the key: it cannot be shown a second time."""
     key = f"lb-{secrets.token_urlsafe(KEY_BYTES)}"
     with _locked(file):
         keys = read_keys(file)
@@ -153,7 +154,7 @@ def add_key(file: Path, name: str, limit: int | None = None) -> str:
 
 
 def remove_key(file: Path, name: str) -> None:
-    """Forget a key."""
+    """Remove a key."""
     with _locked(file):
         keys = read_keys(file)
         left = [key for key in keys if key.name != name]
@@ -171,7 +172,7 @@ def _write(file: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(file: Path):
+def _locked(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_name(f".{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -181,16 +182,16 @@ def _locked(file: Path):
 class KeyRing:
     """The keys of a file, read again when it changes.
 
-    A file that is gone or cannot be used changes nothing: a volume that vanishes must lock nobody out.
-    A file without keys was emptied by somebody and lets nobody in.
+    A missing or unusable file changes nothing, because a volume that vanishes must not lock anybody out.
+    A file without keys was emptied deliberately, so nobody is let in.
     """
 
-    def __init__(self, file: Path, clock=time.monotonic):
+    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.file, self._clock = file, clock
         self.keys, self._stamp, self._looked = read_keys(file), _stamp(file), clock()
 
     def find(self, presented: bytes) -> Key | None:
-        """The key that was presented, in a time that does not depend on where it differs."""
+        """The presented key if it is known; the comparison takes constant time."""
         self._look()
         candidate = digest(presented)
         found = [key for key in self.keys if hmac.compare_digest(candidate, key.digest)]
@@ -218,7 +219,7 @@ class KeyRing:
             log.error("key file %s was emptied: nobody is let in; add a key with scripts/key", self.file)
 
 
-def _stamp(file: Path):
+def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
         status = file.stat()
         return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,6 +1,9 @@
-"""What /metrics tells Prometheus. One registry a worker; names begin with `lingbi_`."""
+"""The metrics that /metrics serves to Prometheus: one registry per worker, names beginning with `lingbi_`."""
+
+from __future__ import annotations
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,6 +17,12 @@ from prometheus_client import (
     generate_latest,
 )
 
+if TYPE_CHECKING:
+    from lingbi.engine.generation import Generator
+    from lingbi.http.admission import Admission
+
+Metric = TypeVar("Metric", Counter, Gauge, Histogram, Info)
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BUILD_PACKAGES = ("lmdeploy", "torch", "transformers")
@@ -22,12 +31,12 @@ BUILD_PACKAGES = ("lmdeploy", "torch", "transformers")
 class Metrics:
     """All metrics of a worker."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
 
-        def make(kind, name, text, labels=(), **options):
+        def make(kind: type[Metric], name: str, text: str, labels: tuple[str, ...] = (), **options: Any) -> Metric:
             return kind(f"lingbi_{name}", text, labels, registry=registry, **options)
 
         self.requests = make(
@@ -75,8 +84,8 @@ class Metrics:
         self.build = make(Info, "build", "Versions")
         self.build.info({name: version(name) for name in BUILD_PACKAGES})
 
-    def watch(self, admission, generator) -> None:
-        """Take the gauges from where the numbers are."""
+    def watch(self, admission: Admission, generator: Generator) -> None:
+        """Have the gauges read their numbers from the admission and the generator."""
         self.inside.set_function(lambda: admission.inside)
         self.queue_depth.set_function(lambda: sum(not place.done() for place in generator.waiting))
         self.sessions.set_function(lambda: len(generator.runs))
@@ -89,5 +98,5 @@ class Metrics:
         self.image_cache_bytes.set_function(lambda: cache.held_bytes)
 
     def render(self) -> bytes:
-        """The text format of Prometheus."""
+        """The metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,30 +1,39 @@
-"""What every request passes first and last: id, key, readiness, admission, size; then log and metrics.
+"""The middleware around the API: request id, key, readiness, admission and size limits, then log and metrics.
 
-Plain ASGI, so that streams pass untouched.
+It is plain ASGI, so that it passes streams through unbuffered.
 """
+
+from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lingbi.api_errors import BodyTimeout, BodyTooLarge, ClientGone, ImageError, NotReady, Refusal, UnknownKey
 from lingbi.http.request_log import Record, request_id
 
+if TYPE_CHECKING:
+    from lingbi.http.auth import Key
+    from lingbi.http.service import Limits, Service
+
 log = logging.getLogger(__name__)
-GONE = 499  # nginx's number for a client that left; nobody receives it
+GONE = 499  # nginx's status for a client that disconnected; nobody receives it
 RETRY_AFTER_S = 5
 OPEN_ROUTES = ("/live", "/ready", "/metrics")
 RECORD = "lingbi.record"
+Headers = dict[bytes, bytes]
 
 
 class Door:
-    """ASGI middleware around the API. generation_routes: those that use the engine."""
+    """The ASGI middleware. generation_routes: the paths that use the engine and so need admission."""
 
-    def __init__(self, app, service, generation_routes: tuple):
+    def __init__(self, app: ASGIApp, service: Service, generation_routes: tuple[str, ...]) -> None:
         self.app, self.service, self.generation_routes = app, service, generation_routes
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -37,7 +46,7 @@ class Door:
         finally:
             self._account(record)
 
-    async def _answer(self, scope, headers, receive, send) -> None:
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         key = None
         try:
             key = self._admit(scope, headers)
@@ -50,8 +59,8 @@ class Door:
             if key:
                 self.service.admission.leave(key)
 
-    def _admit(self, scope, headers):
-        """The key to give back at the end, for requests that were counted; None for the others."""
+    def _admit(self, scope: Scope, headers: Headers) -> Key | None:
+        """The key to release at the end if the request was counted; None otherwise."""
         if scope["path"] in OPEN_ROUTES:
             return None
         key = self.service.keys.find(_bearer(headers))
@@ -86,33 +95,33 @@ class Door:
 
 
 class _Marked:
-    """Sends on, with the request's id; remembers the status."""
+    """Forwards messages, adds the request's id to the headers and records the status."""
 
-    def __init__(self, send, record: Record):
+    def __init__(self, send: Send, record: Record) -> None:
         self._send, self._record = send, record
 
-    async def __call__(self, message):
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._record.id.encode())]
         await self._send(message)
 
 
-def refuse(scope, refusal: Refusal) -> JSONResponse:
-    """The response to a refusal, noted in the request's record."""
-    record = scope[RECORD]
+def refuse(scope: Scope, refusal: Refusal) -> JSONResponse:
+    """The response for a refusal, which is also noted in the request's record."""
+    record: Record = scope[RECORD]
     record.error, record.reason = refusal.code, refusal.reason
     return JSONResponse(refusal.body(), refusal.status, refusal.headers)
 
 
-def _limited(receive, headers, limits):
-    """`receive` that ends what is too large or too slow."""
+def _limited(receive: Receive, headers: Headers, limits: Limits) -> Receive:
+    """A `receive` that raises BodyTooLarge or BodyTimeout once a body exceeds its limits."""
     if int(headers.get(b"content-length", b"0")[:18] or 0) > limits.body_bytes:
         raise _too_large(limits)
     deadline = asyncio.get_running_loop().time() + limits.body_timeout_s
-    state = {"bytes": 0, "is_complete": False}
+    state: dict[str, Any] = {"bytes": 0, "is_complete": False}
 
-    async def limited():
+    async def limited() -> Message:
         if state["is_complete"]:
             return await receive()
         try:
@@ -128,10 +137,10 @@ def _limited(receive, headers, limits):
     return limited
 
 
-def _too_large(limits) -> BodyTooLarge:
+def _too_large(limits: Limits) -> BodyTooLarge:
     return BodyTooLarge(f"the request is larger than {limits.body_bytes} bytes; send smaller or fewer pictures")
 
 
-def _bearer(headers) -> bytes:
+def _bearer(headers: Headers) -> bytes:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else b""

@@ -1,7 +1,9 @@
-"""The OpenAPI document: exactly what is served."""
+"""Builds the OpenAPI document, which describes exactly what the worker serves."""
 
 from functools import lru_cache
+from typing import Any, Literal
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from lingbi.api_errors import (
@@ -12,6 +14,7 @@ from lingbi.api_errors import (
     EngineFault,
     ImageError,
     NotReady,
+    Refusal,
     TooLong,
     UnknownKey,
     UnknownModel,
@@ -29,17 +32,18 @@ from lingbi.http.protocol import (
     Ready,
 )
 
+Json = dict[str, Any]
 VERSION = "3.1.0"
-KEYED = [{"key": []}]
+KEYED: list[dict[str, list[str]]] = [{"key": []}]
 REF = "#/components/schemas/{model}"
 ANYWHERE = (UnknownKey, NotReady)
 GENERATION = (*ANYWHERE, BadRequest, ImageError, TooLong, UnknownModel, BodyTimeout, BodyTooLarge, Busy, EngineFault)
-REQUESTS = (ChatRequest, CompletionRequest)
-ANSWERS = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready, ErrorBody)
+REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest)
+ANSWERS: tuple[type[BaseModel], ...] = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready, ErrorBody)
 
 
 @lru_cache(maxsize=1)
-def describe(model: str) -> dict:
+def describe(model: str) -> Json:
     """The document as JSON data, for a server of this model."""
     return {
         "openapi": VERSION,
@@ -65,33 +69,36 @@ _METRICS = {"description": "Prometheus's text format", "content": {"text/plain":
 _DOCUMENT = {"description": "This document", "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
-def _model_parameter(model: str) -> dict:
+def _model_parameter(model: str) -> Json:
     return {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": [model]}}
 
 
-def _schemas(model: str) -> dict:
-    pairs = [(model, "validation") for model in REQUESTS] + [(model, "serialization") for model in ANSWERS]
-    schemas = models_json_schema(pairs, ref_template=REF)[1]["$defs"]
+def _schemas(model: str) -> Json:
+    pairs: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+        *((request, "validation") for request in REQUESTS),
+        *((answer, "serialization") for answer in ANSWERS),
+    ]
+    schemas: Json = models_json_schema(pairs, ref_template=REF)[1]["$defs"]
     for request in REQUESTS:
         schemas[request.__name__]["properties"]["model"]["enum"] = [model]
     return schemas
 
 
-def _ref(model: type) -> dict:
+def _ref(model: type) -> Json:
     return {"$ref": REF.format(model=model.__name__)}
 
 
-def _json(description: str, model: type) -> dict:
+def _json(description: str, model: type) -> Json:
     return {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
 
 
-# The HTTP parser's own answer, before there is a request that could be answered in JSON.
+# The HTTP parser answers this itself when it finds no request that could be answered in JSON.
 _NO_HTTP = {"text/plain": {"schema": {"type": "string", "const": "Invalid HTTP request received."}}}
 
 
-def _errors(*faults) -> dict:
-    """{status: response}; classes of one status are told together."""
-    found = {}
+def _errors(*faults: type[Refusal]) -> Json:
+    """{status: response}; classes that share a status are described together."""
+    found: dict[str, list[str]] = {}
     for fault in faults:
         found.setdefault(str(fault.status), []).append(f"{fault.code}: {fault.__doc__}")
     responses = {status: _json("\n".join(texts), ErrorBody) for status, texts in found.items()}
@@ -100,19 +107,19 @@ def _errors(*faults) -> dict:
     return responses
 
 
-def _open(name: str, responses: dict) -> dict:
+def _open(name: str, responses: Json) -> Json:
     return {"operationId": name, "security": [], "responses": responses | _errors()}
 
 
-def _keyed(name: str, answer: type, *faults) -> dict:
+def _keyed(name: str, answer: type, *faults: type[Refusal]) -> Json:
     return _described(name, _json("The answer", answer), *faults)
 
 
-def _described(name: str, answered: dict, *faults) -> dict:
+def _described(name: str, answered: Json, *faults: type[Refusal]) -> Json:
     return {"operationId": name, "security": KEYED, "responses": {"200": answered} | _errors(*ANYWHERE, *faults)}
 
 
-def _generation(name: str, body: type, answer: type, events: str) -> dict:
+def _generation(name: str, body: type, answer: type, events: str) -> Json:
     answered = _json("The answer, or a stream of events", answer)
     answered["content"]["text/event-stream"] = {"schema": {"type": "string", "description": events}}
     return {

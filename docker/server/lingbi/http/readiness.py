@@ -1,7 +1,10 @@
-"""How a worker is: what /ready tells, and the image question that makes it so (asked by worker/probe.py)."""
+"""A worker's readiness as /ready reports it, and the messages of the probe that worker/probe.py asks."""
 
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from PIL import Image
 
 from lingbi.engine.progress import PromptProgress
 from lingbi.images.messages import data_url, user_message
@@ -18,20 +21,20 @@ PROBE_QUESTION = "请描述图中内容"
 
 @dataclass
 class Readiness:
-    """What /ready tells; written by the loading thread and the watchdog, read by requests."""
+    """The state that /ready reports; the loading thread and the watchdog write it, requests read it."""
 
     model: str
     engine: str
     reason: str
     phase: str = STARTING
     since: float = field(default_factory=time.monotonic)
-    probe: dict | None = None
+    probe: dict[str, Any] | None = None
     error: str | None = None
-    weights: Progress = field(default_factory=Progress)  # of fetching or checking them
+    weights: Progress = field(default_factory=Progress)  # of fetching or verifying them
     fit: Fit | CpuFit | None = None  # the engine's settings, and the memory that they take
     loaded: float = 0.0  # share of the language model that is on the GPU
     computed: float = 0.0  # share of the probe's prompt that a CPU has computed
-    prompt: dict | None = None  # how prompts are made, as protocol.Prompts
+    prompt: dict[str, Any] | None = None  # how prompts are made, as protocol.Prompts
 
     @property
     def is_ready(self) -> bool:
@@ -41,15 +44,15 @@ class Readiness:
         self.phase, self.since, self.error = phase, time.monotonic(), error
 
     def weights_loaded(self, done_bytes: int, all_bytes: int) -> None:
-        """So much of the language model has been loaded."""
+        """Note how much of the language model has been loaded, in bytes."""
         self.loaded = done_bytes / all_bytes
 
     def probe_computed(self, prompt: PromptProgress) -> None:
-        """So much of the probe's prompt has been computed."""
+        """Note how much of the probe's prompt has been computed."""
         self.computed = prompt.done_tokens / prompt.all_tokens
 
     def progress(self) -> float:
-        """How far a start is, from 0 to 1."""
+        """How far the start has come, from 0 to 1."""
         begun = PROGRESS.get(self.phase, 1.0)
         if self.phase == LOADING_MODEL:
             return begun + (PROGRESS[PROBING] - begun) * self.loaded
@@ -57,13 +60,13 @@ class Readiness:
             return begun + (1.0 - begun) * self.computed
         return begun
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         """The body of /ready: phase, seconds in it, progress of loading, model, engine and why, last probe, error;
         `gpu` or `cpu`: the engine's settings there, and the memory that they take; `prompt`: how prompts are made.
 
         While weights are fetched or checked, `weights` tells how far that is (see Progress.report).
         """
-        report = {
+        report: dict[str, Any] = {
             "status": "ready" if self.is_ready else "not ready",
             "phase": self.phase,
             "phase_seconds": round(time.monotonic() - self.since, 1),
@@ -78,6 +81,6 @@ class Readiness:
         return report | {key: value for key, value in extra.items() if value is not None}
 
 
-def probe_messages(image, question: str) -> list:
-    """Chat messages that ask a question about a PIL picture."""
+def probe_messages(image: Image.Image, question: str) -> list[dict[str, Any]]:
+    """Chat messages that ask a question about a PIL image."""
     return [user_message(question, data_url(image))]

@@ -1,6 +1,7 @@
-"""From a request's options to lmdeploy's."""
+"""Translates a request's sampling options into lmdeploy's."""
 
 import random
+from typing import TypeVar
 
 from lmdeploy.messages import EngineGenerationConfig
 
@@ -9,12 +10,13 @@ from lingbi.http.protocol import Sampled
 GREEDY = 1
 LMDEPLOY_MAX_TEMPERATURE = 1.0
 SEED_BITS = 64
+Value = TypeVar("Value")
 
 
 def engine_options(
-    request: Sampled, max_new_tokens: int, stop_ids: list, logprobs: int | None
+    request: Sampled, max_new_tokens: int, stop_ids: list[int], logprobs: int | None
 ) -> EngineGenerationConfig:
-    """lmdeploy's options of an answer; stop words of the request are not among them (see stop_words.py)."""
+    """The lmdeploy options for an answer, without the request's own stop words (see stop_words.py)."""
     temperature = _or(request.temperature, 0.7)
     top_p = _or(request.top_p, 1.0)
     is_greedy = temperature == 0 or top_p == 0
@@ -31,16 +33,16 @@ def engine_options(
         random_seed=_seed(request.seed),
     )
     if temperature > LMDEPLOY_MAX_TEMPERATURE:
-        options.temperature = temperature  # the engines take it; only lmdeploy's check does not
+        options.temperature = temperature  # the engines accept it; only lmdeploy's own check rejects it
     return options
 
 
-def stop_words(request: Sampled) -> tuple:
+def stop_words(request: Sampled) -> tuple[str, ...]:
     """The stop words of a request, as a tuple."""
     return (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
 
 
-def _or(value, default):
+def _or(value: Value | None, default: Value) -> Value:
     return default if value is None else value
 
 

@@ -1,4 +1,6 @@
-"""The parts of a worker that requests meet, in one place."""
+"""Everything in a worker that serves requests, in one place."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Sequence
@@ -18,21 +20,26 @@ from lingbi.images.download import FetchRules
 from lingbi.images.loader import ImageDoor, ImageRules, Observe, image_urls
 from lingbi.settings import Settings
 
+if TYPE_CHECKING:
+    from lingbi.engine.local import LocalEngine
+
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request's body may be."""
+    """The limits on a request's body: its size in bytes, and the seconds it may take to arrive."""
 
     body_bytes: int
     body_timeout_s: float
 
 
 class Service:
-    """One worker's parts; `generator` comes when the model is loaded."""
+    """One worker's parts; `generator` is set once the model is loaded."""
 
-    def __init__(self, settings: Settings, readiness: Readiness, keys: KeyRing, metrics: Metrics, vitals: Vitals):
+    def __init__(
+        self, settings: Settings, readiness: Readiness, keys: KeyRing, metrics: Metrics, vitals: Vitals
+    ) -> None:
         self.settings, self.readiness, self.keys, self.metrics, self.vitals = settings, readiness, keys, metrics, vitals
         self.limits = Limits(settings.max_body_mib * MIB, settings.body_timeout_s)
         self.images = ImageDoor(image_rules(settings))
@@ -40,10 +47,10 @@ class Service:
         self.generator: Generator | None = None
         metrics.ready.set_function(lambda: readiness.is_ready)
 
-    def take_engine(self, engine, running: int, kept_sessions: int = 0) -> None:
-        """Serve with this engine, so many answers at once; call it on the server's event loop.
+    def take_engine(self, engine: LocalEngine, running: int, kept_sessions: int = 0) -> None:
+        """Serve with this engine; must be called on the server's event loop.
 
-        kept_sessions: sessions that stay for who goes on (see sessions.py).
+        running: answers at once; kept_sessions: sessions kept for follow-up requests (see sessions.py).
         """
         self.generator = Generator(engine, running, self.vitals, kept_sessions)
         self.admission.limit = self.generator.size + self.settings.queue_limit
@@ -85,7 +92,7 @@ async def chat_prompt(
 
 
 def image_rules(settings: Settings) -> ImageRules:
-    """The rules for pictures that the settings make. Raises ConfigurationError."""
+    """The rules for images that follow from the settings. Raises ConfigurationError."""
     try:
         networks = parse_networks(settings.picture_networks)
     except ValueError as error:

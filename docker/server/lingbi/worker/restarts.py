@@ -1,4 +1,4 @@
-"""Remembers over restarts why a worker ended, so that /metrics can count it."""
+"""Remembers across restarts why a worker ended, so that /metrics can count the reasons."""
 
 import json
 import logging
@@ -12,17 +12,18 @@ RUNNING, CRASHED = "running", "crashed"
 
 
 class Restarts:
-    """One worker's file: why it was started again, how often; gone after an orderly end."""
+    """One worker's file of restarts counted by reason; an orderly exit removes it."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path) -> None:
         self.file = file
         self.reasons = self._read()
         self._write(RUNNING)
 
-    def _read(self) -> Counter:
+    def _read(self) -> Counter[str]:
         try:
             known = json.loads(self.file.read_text())
-            reasons, last = Counter(known["reasons"]), known["last"]
+            reasons: Counter[str] = Counter(known["reasons"])
+            last = known["last"]
         except FileNotFoundError:
             return Counter()
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -35,9 +36,9 @@ class Restarts:
         write_text(self.file, json.dumps({"reasons": self.reasons, "last": last}))
 
     def note(self, reason: str) -> None:
-        """The worker is about to end for this reason, to be started again."""
+        """Note the reason for which the worker is about to exit and be restarted."""
         self._write(reason)
 
     def forget(self) -> None:
-        """The worker ends in order."""
+        """Remove the record: the worker exits in an orderly way."""
         self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Watches a worker from a thread of its own, and has it replaced when it cannot answer any more."""
+"""Watches a worker from a separate thread and has it replaced when it can no longer answer."""
 
 import asyncio
 import concurrent.futures
@@ -7,10 +7,13 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pynvml
 
 from lingbi.http.readiness import GPU_GONE, READY
+from lingbi.http.service import Service
 from lingbi.model.gpus import find_gpus
 from lingbi.worker.probe import ask_probe
 
@@ -18,32 +21,41 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 LOOK_AT_GPU_S = 10.0
 FAILED_PROBES = 2
-# When not even this thread runs: a library call that keeps the interpreter's lock.
+# For a library call that holds the interpreter's lock, so that not even this thread runs.
 FROZEN_MARGIN_S = 60
 PROBE_ERRORS = (Exception, asyncio.CancelledError)
 
 
 class Watchdog:
-    """Looks every second at the event loop, the engine's parts and the GPU.
+    """Checks the event loop, the engine's parts and the GPU every second.
 
-    When no picture question was answered for `interval_s` it asks one. What stands still for
-    `timeout_s`, or fails twice to answer, is given up: `give_up(reason)` is called once.
+    If no image question was answered for `interval_s`, it asks one. If something is stalled for `timeout_s`, or two
+    questions in a row fail, it calls `give_up(reason)` once.
     """
 
-    def __init__(self, service, loop, give_up, interval_s: float, timeout_s: float, is_demo: bool, uses_gpu: bool):
+    def __init__(
+        self,
+        service: Service,
+        loop: asyncio.AbstractEventLoop,
+        give_up: Callable[[str], None],
+        interval_s: float,
+        timeout_s: float,
+        is_demo: bool,
+        uses_gpu: bool,
+    ) -> None:
         self.service, self.loop, self.give_up = service, loop, give_up
         self.interval_s, self.timeout_s, self.is_demo, self.uses_gpu = interval_s, timeout_s, is_demo, uses_gpu
         self.loop_beat = self.looked_at_gpu = time.monotonic()
-        self.probe: concurrent.futures.Future | None = None
+        self.probe: concurrent.futures.Future[dict[str, Any]] | None = None
         self.failures = 0
         self.stopped = threading.Event()
 
     def start(self) -> None:
-        """Watch until stopped."""
+        """Start the watchdog's thread."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more: the worker ends."""
+        """Stop watching, because the worker is about to exit."""
         self.stopped.set()
         faulthandler.cancel_dump_traceback_later()
 
@@ -58,7 +70,7 @@ class Watchdog:
                 self.give_up(reason)
 
     def find_fault(self) -> str | None:
-        """Why the worker cannot go on; None when it can."""
+        """The reason to replace the worker; None while it works."""
         self.loop.call_soon_threadsafe(self._beat)
         silent_s = time.monotonic() - self.loop_beat
         if silent_s > self.timeout_s:
@@ -79,7 +91,7 @@ class Watchdog:
             self.probe = asyncio.run_coroutine_threadsafe(question, self.loop)
         return None
 
-    def _take(self, probe) -> str | None:
+    def _take(self, probe: concurrent.futures.Future[dict[str, Any]]) -> str | None:
         try:
             self.service.readiness.probe = probe.result()
         except PROBE_ERRORS as error:  # whatever it was: the question was not answered
