@@ -273,6 +273,6 @@ def tower_bytes(side: int | None, hd_num: int) -> int:
 def for_tiles(measured: int, hd_num: int) -> int:
     """What an overview and hd_num tiles take, of what was measured with MEASURED_TILES.
 
-    More are taken to need more in proportion, as all go through the tower in one batch. That is still to be measured.
+    More need more in proportion, as all go through the tower in one batch: on an H200 25 took 630 MiB and 55 took 1301.
     """
     return measured * (max(hd_num, MEASURED_TILES) + 1) // (MEASURED_TILES + 1)
