@@ -6,8 +6,19 @@ import psutil
 import pytest
 
 from lingbi.errors import ConfigurationError
+from lingbi.model import catalogue
 from lingbi.model.folder import inspect
-from lingbi.model.host_memory import MIB, available_mib, check_memory, needed_mib, whole_mib
+from lingbi.model.host_memory import (
+    MIB,
+    CpuFit,
+    available_mib,
+    check_memory,
+    fit_on_cpu,
+    needed_mib,
+    whole_mib,
+    workers_share_mib,
+)
+from lingbi.model.sizing import image_session
 from lingbi.settings import Settings
 from tests.conftest import DEMO
 
@@ -48,3 +59,38 @@ def test_without_a_limit_the_machines_memory_counts(tmp_path, limit):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
         (tmp_path / "memory.current").write_text(f"{100 * MIB}\n")
     assert 200 < available_mib(tmp_path) < whole_mib(tmp_path) == psutil.virtual_memory().total // MIB
+
+
+def test_one_of_many_workers_plans_with_its_share_of_the_machine():
+    assert workers_share_mib(1) <= available_mib() + MIB  # between two looks
+    assert workers_share_mib(1000) == whole_mib() // 1000
+
+
+SMALL = catalogue.find("vl-1_8b")
+
+
+def rank(found: CpuFit) -> tuple:
+    """What a fit offers, the dearest to give up first: its session, then answers, kept sessions, and steps."""
+    return (found.session_len, found.max_batch_size, found.kept_sessions, found.prefill_tokens)
+
+
+def test_less_memory_never_offers_more_and_is_never_overstepped():
+    least = needed_mib(SMALL, Settings().hd_num)
+    found = [fit_on_cpu(SMALL, mib, Settings()) for mib in range(least, 12_000, 97)]
+    assert [rank(item) for item in found] == sorted(rank(item) for item in found)
+    assert all(item.total_mib <= mib for item, mib in zip(found, range(least, 12_000, 97), strict=True))
+    usual = Settings()
+    assert rank(found[-1]) == (4096, usual.cpu_sequences, usual.cpu_kept_sessions, usual.cpu_prefill_tokens)
+    assert found[0].session_len == image_session(SMALL, Settings().hd_num) and found[0].max_batch_size == 1
+
+
+def test_a_step_that_takes_too_much_gets_smaller_before_sessions_go():
+    settings = Settings(cpu_prefill_tokens=16384)
+    found = fit_on_cpu(SMALL, 12_000, settings)
+    assert 256 <= found.prefill_tokens < 4096 and found.max_batch_size == settings.cpu_sequences
+
+
+def test_a_session_that_is_asked_for_is_not_shortened():
+    least = needed_mib(SMALL, Settings().hd_num)
+    with pytest.raises(ConfigurationError, match=rf"needs \d+ MiB, and {least} MiB are"):
+        fit_on_cpu(SMALL, least, Settings(session_len=4096))

@@ -140,6 +140,14 @@ def available_mib(cgroup: Path = CGROUP) -> int:
     return free if room is None else min(free, room)
 
 
+def workers_share_mib(workers: int) -> int:
+    """MiB that one of several workers may plan with: what is available now, and no more than its share of the machine.
+
+    The others may be starting too, or hold their part already.
+    """
+    return min(available_mib(), whole_mib() // workers)
+
+
 def whole_mib(cgroup: Path = CGROUP) -> int:
     """MiB of the machine's memory, or what its control group leaves of it where that is less than what is free."""
     memory, room = psutil.virtual_memory(), _room_mib(cgroup)

@@ -27,7 +27,7 @@ from lingbi.http.readiness import (
 from lingbi.logs import configure
 from lingbi.model.folder import ModelFolder, inspect
 from lingbi.model.gpus import CPU, TURBOMIND, emptied, find_gpus, look_at
-from lingbi.model.host_memory import available_mib, fit_on_cpu
+from lingbi.model.host_memory import fit_on_cpu, workers_share_mib
 from lingbi.model.sizing import fit_when_free
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
@@ -124,7 +124,8 @@ class Worker:
         if self.choice.engine == TURBOMIND:
             self.readiness.fit = fit_when_free(self.folder, partial(look_at, self.device), self.settings)
         else:
-            self.readiness.fit = fit_on_cpu(self.folder, available_mib(), self.settings)
+            share_mib = workers_share_mib(self.settings.workers or 1)
+            self.readiness.fit = fit_on_cpu(self.folder, share_mib, self.settings)
         log.info("memory: %s", self.readiness.fit)
         facts = {"model": self.folder.served_name, "engine": self.choice.engine}
         self.service.metrics.model.info(facts | {"session_len": str(self.readiness.fit.session_len)})
