@@ -17,7 +17,7 @@ from lingbi.commands import MODULES
 from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
-pytest_plugins = ["tests.containers.fixtures"]
+pytest_plugins = ["tests.containers.fixtures", "tests.fast"]
 # httpx reads all certificate authorities for every call that has no client: 50 ms of a core, and a start is asked for often.
 httpx._transports.default.create_ssl_context = functools.lru_cache(httpx.create_ssl_context)
 ROOT = Path(__file__).parents[1]
