@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -11,7 +12,9 @@ from lingbi.errors import ConfigurationError
 from lingbi.model.catalogue import ModelFacts
 from lingbi.model.gpus import CPU, Gpu
 from lingbi.model.sizing import Fit, fit_on, for_tiles, image_session
-from lingbi.settings import Settings
+
+if TYPE_CHECKING:
+    from lingbi.settings import Settings
 
 MIB = 1 << 20
 # float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
@@ -63,7 +66,7 @@ class CpuFit:
         )
 
 
-def fit_on_cpu(model: ModelFacts, host_mib: int, settings: Settings, workers: int = 1) -> CpuFit:
+def fit_on_cpu(model: ModelFacts, host_mib: int, settings: "Settings", workers: int = 1) -> CpuFit:
     """The CPU engine's settings for a model, for each of some workers.
 
     host_mib: memory that is available. The operator's settings are upper bounds: where memory is short, steps get smaller,
@@ -86,7 +89,7 @@ def needed_mib(model: ModelFacts, hd_num: int) -> int:
     return _fit(model, hd_num, image_session(model, hd_num), 1, 0, LEAST_PREFILL_TOKENS).total_mib
 
 
-def _candidates(model: ModelFacts, settings: Settings) -> Iterator[CpuFit]:
+def _candidates(model: ModelFacts, settings: "Settings") -> Iterator[CpuFit]:
     """Fits from the best to the least."""
     full = settings.session_len or model.session_len
     least = full if settings.session_len else min(full, image_session(model, settings.hd_num))
@@ -123,7 +126,7 @@ def _fit(model: ModelFacts, hd_num: int, session_len: int, at_once: int, kept: i
     return CpuFit(session_len, at_once, kept, prefill_tokens, weights, runtime, -(-cache // MIB))
 
 
-def fit_of_worker(model: ModelFacts, engine: str, gpus: list[Gpu], host_mib: int, settings: Settings) -> Fit | CpuFit:
+def fit_of_worker(model: ModelFacts, engine: str, gpus: list[Gpu], host_mib: int, settings: "Settings") -> Fit | CpuFit:
     """The fit of one worker that sees these GPUs. Raises ConfigurationError for what does not fit."""
     (fit,) = check_memory(model, engine, gpus, 1, host_mib, settings)
     return fit
@@ -168,7 +171,7 @@ def _room_mib(cgroup: Path) -> int | None:
 
 
 def check_memory(
-    model: ModelFacts, engine: str, gpus: list[Gpu], workers: int, host_mib: int, settings: Settings
+    model: ModelFacts, engine: str, gpus: list[Gpu], workers: int, host_mib: int, settings: "Settings"
 ) -> list[Fit | CpuFit]:
     """Each worker's fit: of its GPU, or of its share of the host's memory. Raises ConfigurationError with both numbers
     for what does not fit."""
