@@ -46,6 +46,6 @@ def setting_of(name: str, found: dict[str, Any]) -> Setting:
 
 
 def remedy(name: str, known: Iterable[str]) -> str:
-    """What to do about a name that is none of the known ones."""
+    """The remedy for a name that is not a known setting."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"

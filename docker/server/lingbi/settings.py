@@ -192,7 +192,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def remedy(name: str, known: Iterable[str]) -> str:
-    """What to do about a name that is none of the known ones."""
+    """The remedy for a name that is not a known setting."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 

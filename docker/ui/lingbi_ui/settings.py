@@ -7,6 +7,7 @@ the program before it does anything, with the name, the value seen and the remed
 import difflib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -78,7 +79,7 @@ def load_settings(environment=os.environ) -> Settings:
         raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
 
 
-def remedy(name: str, known) -> str:
+def remedy(name: str, known: Iterable[str]) -> str:
     """The remedy for a name that is not a known setting."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
