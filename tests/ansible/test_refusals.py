@@ -7,7 +7,7 @@ import pytest
 from tests.ansible.conftest import VERSIONS
 
 OLD = VERSIONS[0]
-PREFLIGHT_S = 30
+PREFLIGHT_S = 60  # of 20 hosts; 26 s alone, of which the check of every role's arguments is a part, and twice that on a busy machine
 
 
 def refused(lab, inventory, *options, playbook="site"):
