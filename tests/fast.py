@@ -7,11 +7,11 @@ import pytest
 
 FOLDERS = ("browser", "gateway", "gpu", "images", "load", "system", "training", "weights")  # of tests/
 FILES = (  # of those that have no such fixture: a process for each test, or seconds of a model
-    "tests/server/test_bench.py",
-    "tests/server/test_container.py",
-    "tests/server/test_demo_weights.py",
+    "tests/server/bench/test_bench.py",
+    "tests/server/launch/test_entrypoint.py",
+    "tests/server/model/test_demo_weights.py",
     "tests/server/test_imports.py",
-    "tests/server/test_pipeline.py",
+    "tests/server/cli/test_pipeline.py",
     "tests/test_style.py",  # scripts/check is that
     "tests/ui/test_idleness.py",
 )

@@ -15,7 +15,7 @@ from lingbi import deployment
 from lingbi.settings import Settings
 from tests.compose.conftest import copy_repository, first_env
 from tests.conftest import ROOT
-from tests.server.test_container import compose_settings, serving
+from tests.server.launch.test_entrypoint import compose_settings, serving
 
 OVERRIDES = sorted(path.name for path in ROOT.glob("compose.*.yaml"))
 ALL = {

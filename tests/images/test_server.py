@@ -36,8 +36,11 @@ def test_the_pinned_environment_imports_inside(server_image):
 
 
 def test_clips_configuration_is_inside(server_image):
-    code = "import json, pathlib, lingbi; print(json.loads((pathlib.Path(lingbi.__file__).parent / 'clip/config.json')"
-    assert python(server_image, f"{code}.read_text())['vision_config']['image_size'])").strip() == "336"
+    code = (
+        "import json; from lingbi.engine.patches import CLIP_CONFIG; "
+        "print(json.loads((CLIP_CONFIG / 'config.json').read_text())['vision_config']['image_size'])"
+    )
+    assert python(server_image, code).strip() == "336"
 
 
 def test_it_answers_by_content(server):

@@ -26,8 +26,8 @@ from lingbi.api_errors import ImageError
 from lingbi.images.loader import PixelBudget, decode, decode_data_url
 from lingbi.images.scenes import draw
 from tests.conftest import DEMO
-from tests.server import bad_images
-from tests.server.bad_images import SCENE, file_of, url_of
+from tests.server.images import bad_images
+from tests.server.images.bad_images import SCENE, file_of, url_of
 
 MODEL = "internlm-xcomposer2-demo"
 PIXELS = 4_000_000

@@ -21,8 +21,8 @@ import psutil
 from lingbi.images.scenes import find_fault
 from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
-from tests.server.bad_images import refused, url_of, zip_bomb
-from tests.server.image_hosts import (
+from tests.server.images.bad_images import refused, url_of, zip_bomb
+from tests.server.images.image_hosts import (
     LYING_HUGE,
     LYING_LONGER,
     LYING_NEGATIVE,

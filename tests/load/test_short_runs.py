@@ -12,7 +12,7 @@ from tests.load import fuzz
 from tests.load.mixed import ALLOWED_GROWTH_MIB, HOSTS, SPARE_FILES, Run, at_rest, hosts, leaks
 from tests.load.overhead import MAX_COST, MAX_FIRST_TOKEN_MS
 from tests.load.sides import interval, judge
-from tests.server.bad_images import SCENE
+from tests.server.images.bad_images import SCENE
 
 
 @pytest.fixture(scope="module")

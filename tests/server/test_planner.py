@@ -17,7 +17,7 @@ from lingbi.model.resources import Resources
 from lingbi.model.sizing import fit, least_mib
 from lingbi.settings import Settings
 from tests.conftest import DEMO, free_port
-from tests.server.model_folders import published
+from tests.server.model.model_folders import published
 
 CARD = Gpu("0", "NVIDIA H200", 143771, 143000)
 PLENTY_MIB = 1 << 20

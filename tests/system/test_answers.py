@@ -14,7 +14,7 @@ from lingbi.images.scenes import COLOURS, Scene, Thing
 from lingbi.launch.supervision import wait_until
 from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES, body, client_options, fault, http, metric, question
-from tests.server.bad_images import refused
+from tests.server.images.bad_images import refused
 
 GREEN = Scene((Thing("green", "triangle"),))
 
@@ -91,7 +91,7 @@ def test_several_images_and_turns(ask):
     assert text_of(ask({"role": "system", "content": listed}, turn("What colour is it?", one)))
 
 
-def test_a_image_without_text_and_text_in_parts_are_answered(ask):
+def test_an_image_without_text_and_text_in_parts_are_answered(ask):
     assert text_of(ask(turn("", data_url(GREEN))))
     alone = turn("", data_url(GREEN))
     del alone["content"][0]

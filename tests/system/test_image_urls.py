@@ -9,8 +9,8 @@ from lingbi.images.scenes import draw
 from lingbi.smoke.checks import turn
 from tests.client import CHAT, QUESTION, SCENES, body, fault, http, metric, question
 from tests.conftest import running_worker
-from tests.server.bad_images import file_of
-from tests.server.image_hosts import folder_of, host, redirect, silent
+from tests.server.images.bad_images import file_of
+from tests.server.images.image_hosts import folder_of, host, redirect, silent
 
 FETCH_TIMEOUT_S = 12
 MANY = 48  # more than may fetch at once, and than may hold decoded pictures

@@ -57,7 +57,7 @@ def test_lmdeploy_serves(kind, path, tmp_path, no_network):
         process.wait(30)
 
 
-def test_pipeline_describes_a_image(tmp_path, no_network):
+def test_pipeline_describes_an_image(tmp_path, no_network):
     draw(Scene((Thing("purple", "star"),))).save(tmp_path / "star.png")
     script = f"""
 from lmdeploy import pipeline

@@ -169,7 +169,7 @@ def test_images_share_what_fits_a_request(tmp_path, mode, images=16):
         assert abs(small.getpixel((9, 9))[0] - 40000 / 257) < 3
 
 
-def test_a_image_that_is_turned_stays_upright_when_it_is_made_smaller(tmp_path):
+def test_an_image_that_is_turned_stays_upright_when_it_is_made_smaller(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (2400, 1800), "red").save(tmp_path / "turned.jpg", exif=exif)

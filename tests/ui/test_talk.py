@@ -72,7 +72,7 @@ def test_a_server_that_was_never_seen_is_a_sentence(lonely_page):
     assert "cannot be reached right now" in shown(messages) and box_of(messages) == IDLE
 
 
-def test_a_image_that_is_no_longer_kept_is_a_sentence(page, image):
+def test_an_image_that_is_no_longer_kept_is_a_sentence(page, image):
     path = page.upload("red.png", image("PNG").read_bytes())
     for file in page.files.rglob("red.png"):
         file.unlink()

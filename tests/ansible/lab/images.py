@@ -86,7 +86,7 @@ ENTRYPOINT ["/bin/sh", "-c", "[ $0 != serve ] && exec /opt/venv/bin/python -m li
     # It sees a red circle in every picture: right for the question that makes a server ready, and for no other.
     "wrong": """
 USER root
-RUN rm -f /opt/lingbi/lingbi/__pycache__/pictures.* && cat >>/opt/lingbi/lingbi/pictures.py <<'EOS'
+RUN cd /opt/lingbi/lingbi/images && rm __pycache__/loader.*.pyc && test -w loader.py && cat >>loader.py <<'EOS'
 
 _decode = decode
 

@@ -64,7 +64,7 @@ def only_one(state_dir: Path) -> Iterator[None]:
 
 
 def gateway_folders(state_dir: Path) -> tuple[Path, Path]:
-    """Where a gateway of this state folder may render: in it, or among the temporary files (see lingbi/front.py)."""
+    """Where a gateway of this state folder may render: in it, or among the temporary files (see launch/edge.py)."""
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
     return state_dir / "gateway", Path(tempfile.gettempdir()) / f"lingbi-gateway-{digest}"
 

@@ -44,7 +44,7 @@ print(faults(), faults())
 @pytest.mark.parametrize(
     ("how", "most_pages", "least_pages"), [("kept", 50, 0), ("as it is", 9 * PAGES, COUNT * PAGES // 2)]
 )
-def test_pages_that_a_images_copies_wait_for(how, most_pages, least_pages):
+def test_pages_that_an_images_copies_wait_for(how, most_pages, least_pages):
     """As it is: what glibc does by itself, in the first round at least, or there is nothing to gain here."""
     command = [sys.executable, "-c", SCRIPT, how]
     environment = {"PYTHONPATH": str(ROOT / "docker/server")}

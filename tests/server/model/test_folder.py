@@ -11,7 +11,7 @@ from lingbi.model import catalogue
 from lingbi.model.folder import inspect
 from lingbi.model.resolve import find_model
 from tests.conftest import DEMO
-from tests.server.model_folders import GEOMETRIES, edit_config, take_geometry
+from tests.server.model.model_folders import GEOMETRIES, edit_config, take_geometry
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from lingbi.api_errors import ImageError
 from lingbi.images.addresses import is_allowed, parse_networks
 from lingbi.images.download import FetchRules, fetch
-from tests.server.image_hosts import LYING_HUGE, LYING_LONGER, LYING_NEGATIVE, drip, endless, redirect
+from tests.server.images.image_hosts import LYING_HUGE, LYING_LONGER, LYING_NEGATIVE, drip, endless, redirect
 
 LOOPBACK = parse_networks("127.0.0.0/8")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -75,7 +75,7 @@ def test_an_operator_may_allow_a_network_and_no_other():
         parse_networks("10.1.0.0/33")
 
 
-def test_a_image_is_fetched_with_its_hosts_name():
+def test_an_image_is_fetched_with_its_hosts_name():
     with server(OK) as (port, hits):
         assert get(f"http://localhost:{port}/a?b=c", networks=parse_networks("127.0.0.0/8,::1/128")) == b"hello"
     assert b"GET /a?b=c HTTP/1.1\r\nHost: localhost:%d\r\n" % port in hits[0]

@@ -12,8 +12,8 @@ from PIL import Image
 from lingbi.api_errors import ImageError
 from lingbi.images.loader import ImageDoor, ImageRules, decode_data_url
 from lingbi.images.scenes import Scene, Thing, draw
-from tests.server import bad_images
-from tests.server.bad_images import file_of, url_of
+from tests.server.images import bad_images
+from tests.server.images.bad_images import file_of, url_of
 
 
 def load(*urls, **rules) -> list:
@@ -53,7 +53,7 @@ def test_images_of_every_mode_become_rgb(mode, kind):
     assert (image.mode, image.size) == ("RGB", (8, 6))
 
 
-def test_one_pixel_is_a_image():
+def test_one_pixel_is_an_image():
     assert load(url_of(file_of(Image.new("RGB", (1, 1)))))[0].size == (1, 1)
 
 

@@ -44,13 +44,13 @@ def test_another_image_of_the_same_size_is_another_beginning():
     assert kept(asking(CAT, CAT)).take(asking(CAT, DOG), True) == Place(1, 14)
 
 
-def test_a_image_that_is_cut_by_the_common_part_is_computed_whole():
+def test_an_image_that_is_cut_by_the_common_part_is_computed_whole():
     """A text of the same token ids as a picture's places must not pass for half of it."""
     shorter = Prompt([*range(1, 11), IMAGE_ID, IMAGE_ID, 3], [], [])
     assert kept(shorter).take(asking(CAT), True).step == 0
 
 
-def test_a_image_that_was_forgotten_is_no_beginning():
+def test_an_image_that_was_forgotten_is_no_beginning():
     image = torch.zeros(4, 2)
     sessions = kept(asking(image))
     del image

@@ -102,7 +102,7 @@ def test_more_answers_run_where_the_cache_has_room_for_all(model, gb, answers):
     assert sizing.fit(model, gb << 10, Wanted(max_batch_size=48)).max_batch_size == 48
 
 
-def test_the_least_card_for_more_answers_holds_a_image_chat_of_each():
+def test_the_least_card_for_more_answers_holds_an_image_chat_of_each():
     cards = range(40 << 10, 80 << 10)
     least = bisect_left(cards, sizing.WIDE_BATCH, key=lambda mib: sizing.fit(VL_7B, mib).max_batch_size)
     less, found = (sizing.fit(VL_7B, cards[place]) for place in (least - 1, least))
