@@ -2,26 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
-import accelerate
 import torch
 from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel
 from PIL import Image
-from transformers.modeling_utils import no_init_weights
 
-from lingbi.errors import StartError
-from lingbi.model.checkpoint import read_mapped
 from lingbi.model.folder import inspect
-from lingbi.vision.clip import folded_activation, packed_projections
 from lingbi.vision.pixels import Pixels
+from lingbi.vision.tower_loading import load_tower, tile_cutter
 
 log = logging.getLogger(__name__)
 WARM_UPS = 2  # cuBLAS picks its kernels and workspaces in the first runs, which must not be captured in a graph
-# The tower creates these itself, and no checkpoint holds them; the pooled class token is not used.
-UNUSED = ("post_layernorm", "position_ids")
 
 
 class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy has no types
@@ -40,10 +33,9 @@ class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy h
 
     def build_model(self) -> None:
         folder = inspect(self.model_path)
-        with mapped_loading(), no_init_weights():
-            super().build_model()
+        self.model = load_tower(self.model_path).to(self.device).eval()
         self.is_tiled = folder.is_tiled
-        arrange = partial(self.HD_transform, hd_num=self.hd_num) if self.is_tiled else lambda image: image
+        arrange = partial(tile_cutter(self.model_path), hd_num=self.hd_num) if self.is_tiled else lambda image: image
         side = folder.image_side
         self.pixels = Pixels(self.model.vis_processor, side, arrange)
         if not self.pixels.is_known:
@@ -141,33 +133,3 @@ class Graph:
         self.pixels.copy_(pixels)
         self._graph.replay()
         return self.features
-
-
-@contextmanager
-def mapped_loading() -> Iterator[None]:
-    """Within the block, accelerate's loader, which lmdeploy calls, loads the tower in half precision from mapped files."""
-    load, accelerate.load_checkpoint_in_model = accelerate.load_checkpoint_in_model, load_half
-    try:
-        yield
-    finally:
-        accelerate.load_checkpoint_in_model = load
-
-
-def load_half(model: torch.nn.Module, model_path: str) -> None:
-    """Fill the vision parts from a model folder, reading nothing else, make them half, and arrange them for a GPU.
-
-    lmdeploy leaves the tower in float32, at twice the size, because it creates the tower after its own `half()`.
-    """
-    absent = set(model.state_dict())
-    for shard in inspect(model_path).shards:
-        tensors = read_mapped(shard)
-        found = {name: tensors[name] for name in absent & set(tensors)}
-        model.load_state_dict(found, strict=False)
-        absent -= set(found)
-    needed = sorted(name for name in absent if not any(part in name for part in UNUSED))
-    if needed:
-        raise StartError(f"{model_path} lacks {len(needed)} vision tensors, {needed[0]} first; fetch the model again")
-    model.half()
-    layers = model.vit.vision_tower.vision_model.encoder.layers
-    packed_projections(layers)
-    folded_activation(layers)
