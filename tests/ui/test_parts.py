@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from PIL import Image
 
-from lingbi.http.protocol import ChatRequest
+from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.readiness import (
     DRAINING,
     FAILED,

@@ -19,18 +19,9 @@ from lingbi.api_errors import (
     UnknownKey,
     UnknownModel,
 )
-from lingbi.http.protocol import (
-    ChatChunk,
-    ChatCompletion,
-    ChatRequest,
-    Completion,
-    CompletionRequest,
-    ErrorBody,
-    Live,
-    Model,
-    ModelList,
-    Ready,
-)
+from lingbi.http.protocol.answers import ChatChunk, ChatCompletion, Completion, ErrorBody, Model, ModelList
+from lingbi.http.protocol.requests import ChatRequest, CompletionRequest
+from lingbi.http.protocol.status import Live, Ready
 
 Json = dict[str, Any]
 VERSION = "3.1.0"
