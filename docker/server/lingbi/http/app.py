@@ -122,7 +122,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 def _hint(path: str) -> str:
     """What a client whose base URL is a little wrong should ask instead; empty where nothing like the path is served."""
-    meant = "/v1/" + re.sub("/+", "/", path).strip("/").removeprefix("v1/")
+    meant = "/v1/" + re.sub("^(v1/)*", "", re.sub("/+", "/", path).strip("/"))
     if meant == path or not meant.startswith(API_PATHS):
         return ""
     return f"; the API is at {meant}: let the client's base URL end with /v1, without another slash"

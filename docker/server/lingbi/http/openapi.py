@@ -18,6 +18,7 @@ from lingbi.api_errors import (
     TooLong,
     UnknownKey,
     UnknownModel,
+    UnsupportedEncoding,
 )
 from lingbi.http.protocol.answers import ChatChunk, ChatCompletion, Completion, ErrorBody, Model, ModelList
 from lingbi.http.protocol.requests import ChatRequest, CompletionRequest
@@ -28,7 +29,8 @@ VERSION = "3.1.0"
 KEYED: list[dict[str, list[str]]] = [{"key": []}]
 REF = "#/components/schemas/{model}"
 ANYWHERE = (UnknownKey, NotReady)
-GENERATION = (*ANYWHERE, BadRequest, ImageError, TooLong, UnknownModel, BodyTimeout, BodyTooLarge, Busy, EngineFault)
+BODY = (BadRequest, BodyTimeout, BodyTooLarge, UnsupportedEncoding)
+GENERATION = (*ANYWHERE, *BODY, ImageError, TooLong, UnknownModel, Busy, EngineFault)
 REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest)
 ANSWERS: tuple[type[BaseModel], ...] = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready, ErrorBody)
 
