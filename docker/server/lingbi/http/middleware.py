@@ -38,9 +38,8 @@ class Door:
             await self.app(scope, receive, send)
             return
         if scope["path"].startswith("/v1/"):
-            scope = scope | {
-                "path": scope["path"].rstrip("/")
-            }  # some clients put a slash behind their base URL's parts
+            # Some clients put a slash behind a path.
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = dict(scope["headers"])
         client = (scope.get("client") or ("",))[0]
         record = Record(request_id(headers.get(b"x-request-id", b"")), scope["method"], scope["path"][:200], client)
