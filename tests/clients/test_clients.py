@@ -57,7 +57,7 @@ def asked(demo_stack) -> str:
 def answers_of(*command, asked: str) -> dict:
     done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # LiteLLM prints advice before
 
 
 def expect_right(answers: dict) -> None:

@@ -23,11 +23,12 @@ from lingbi.http.middleware import GONE, RECORD, Door, refuse
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.answers import Model, ModelList
 from lingbi.http.protocol.status import Live, Ready
+from lingbi.http.responses import responses
 from lingbi.http.service import Service
 
 log = logging.getLogger(__name__)
-CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
-API_PATHS = (CHAT, COMPLETIONS, MODELS)
+CHAT, COMPLETIONS, RESPONSES, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models"
+API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS)
 
 
 def create_app(service: Service) -> Door:
@@ -44,7 +45,7 @@ def create_app(service: Service) -> Door:
     app = Starlette(routes=routes, exception_handlers=FAULTS)
     app.router.redirect_slashes = False
     app.add_middleware(RouteNames, paths={route.endpoint: route.path for route in routes})
-    return Door(app, service, (CHAT, COMPLETIONS))
+    return Door(app, service, (CHAT, COMPLETIONS, RESPONSES))
 
 
 class RouteNames:
@@ -96,7 +97,11 @@ def _generation(service: Service) -> list[Route]:
     async def complete(request: Request) -> Response:
         return _sent(await completions(service, request))
 
-    return [Route(CHAT, chat, methods=["POST"]), Route(COMPLETIONS, complete, methods=["POST"])]
+    async def respond(request: Request) -> Response:
+        return _sent(await responses(service, request))
+
+    endpoints = {CHAT: chat, COMPLETIONS: complete, RESPONSES: respond}
+    return [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
 
 
 def _sent(answer: Response | BaseModel) -> Response:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from lingbi.api_errors import BadRequest
 from lingbi.engine.generation import Step
 from lingbi.http.exchange import (
-    Comment,
+    Event,
     Events,
     Exchange,
     check_fields,
@@ -89,8 +89,7 @@ class ChatExchange(Exchange[ChatRequest]):
             text += step.text
             logprobs += self.logprobs(step)
             reason = step.finish_reason
-        if self.record.pictures:
-            self.service.vitals.prove()
+        self.prove()
         choice = ChatChoice(
             message=ChatMessage(content=text),
             logprobs=Logprobs(content=logprobs) if self.body.logprobs else None,
@@ -98,7 +97,7 @@ class ChatExchange(Exchange[ChatRequest]):
         )
         return ChatCompletion(**self.head, choices=[choice], usage=self.usage())
 
-    async def events(self, steps: AsyncIterator[Step]) -> AsyncIterator[str | Comment]:
+    async def events(self, steps: AsyncIterator[Step]) -> AsyncIterator[Event]:
         """The chunks of the answer, as JSON."""
         chunk = self.chunks(ChatChunk)
         has_begun = False
@@ -114,10 +113,14 @@ class ChatExchange(Exchange[ChatRequest]):
                 yield chunk([ChunkChoice(delta=Delta(content=step.text), logprobs=logprobs)])
             if step.finish_reason:
                 yield chunk([ChunkChoice(delta=Delta(), finish_reason=step.finish_reason)])
-        if self.record.pictures:
-            self.service.vitals.prove()
+        self.prove()
         if self.is_usage_wanted:
             yield chunk([], self.usage())
+
+    def prove(self) -> None:
+        """Note that an image was answered, so that the watchdog need not ask."""
+        if self.record.pictures:
+            self.service.vitals.prove()
 
     def logprobs(self, step: Step) -> list[TokenLogprob]:
         """The step's log probabilities in the API's form."""

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from lingbi.engine.generation import Step
 from lingbi.http.exchange import (
-    Comment,
+    Event,
     Events,
     Exchange,
     check_fields,
@@ -67,7 +67,7 @@ class CompletionExchange(Exchange[CompletionRequest]):
             reason = step.finish_reason
         return TextChoice(index=index, text=text, finish_reason=reason)
 
-    async def events(self, first: AsyncIterator[Step]) -> AsyncIterator[str | Comment]:
+    async def events(self, first: AsyncIterator[Step]) -> AsyncIterator[Event]:
         """The chunks of all answers, one prompt after the other, as JSON."""
         chunk = self.chunks(Completion)
         for index in range(len(self.body.prompt)):

@@ -95,6 +95,7 @@ class Exchange(Generic[Asked]):
     """What all routes that ask the engine do alike; id_prefix: how their answers' ids begin."""
 
     id_prefix = ""
+    ending = "data: [DONE]\n\n"  # of a stream
 
     def __init__(self, service: Service, request: Request, body: Asked) -> None:
         self.service, self.request, self.body = service, request, body
@@ -177,6 +178,10 @@ class Exchange(Generic[Asked]):
 
         return chunk
 
+    def failure(self, refusal: Refusal) -> "Event":
+        """The event of a stream that tells why it ends early."""
+        return json.dumps(refusal.body())
+
     def close(self) -> None:
         """Free the engine of whatever still runs for this request."""
         for answer in self.answers:
@@ -189,7 +194,7 @@ MakeChunk = Callable[..., str]
 class Events(StreamingResponse):
     """Server-sent events of an exchange, which is closed however the stream ends."""
 
-    def __init__(self, exchange: Exchange[Any], events: "AsyncIterator[str | Comment]") -> None:
+    def __init__(self, exchange: Exchange[Any], events: "AsyncIterator[Event]") -> None:
         super().__init__(_encoded(exchange, events), media_type="text/event-stream")
         self.headers["Cache-Control"] = "no-cache"
         self.headers["X-Accel-Buffering"] = "no"  # nginx would hold the events back
@@ -205,10 +210,21 @@ class Events(StreamingResponse):
 
 
 @dataclass(frozen=True)
+class Named:
+    """An event with a name, besides its data as JSON."""
+
+    name: str
+    data: str
+
+
+@dataclass(frozen=True)
 class Comment:
     """A line of a stream that clients pass over (HTML Living Standard, 9.2.6), and that keeps its connection alive."""
 
     text: str
+
+
+Event = str | Named | Comment  # a text is the data of an event without a name
 
 
 def prompt_comment(progress: PromptProgress) -> Comment:
@@ -216,17 +232,25 @@ def prompt_comment(progress: PromptProgress) -> Comment:
     return Comment(f"prompt {progress.done_tokens}/{progress.all_tokens}")
 
 
-async def _encoded(exchange: Exchange[Any], events: AsyncIterator[str | Comment]) -> AsyncIterator[str]:
+async def _encoded(exchange: Exchange[Any], events: AsyncIterator[Event]) -> AsyncIterator[str]:
     try:
         async for event in events:
-            yield f": {event.text}\n\n" if isinstance(event, Comment) else f"data: {event}\n\n"
+            yield _written(event)
     except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
         exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
         exchange.is_told = True
-        yield f"data: {json.dumps(refusal.body())}\n\n"
+        yield _written(exchange.failure(refusal))
         return
     exchange.is_told = True
-    yield "data: [DONE]\n\n"
+    yield exchange.ending
+
+
+def _written(event: Event) -> str:
+    if isinstance(event, Comment):
+        return f": {event.text}\n\n"
+    if isinstance(event, Named):
+        return f"event: {event.name}\ndata: {event.data}\n\n"
+    return f"data: {event}\n\n"
 
 
 async def first_and_rest(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:

@@ -22,6 +22,7 @@ from lingbi.api_errors import (
 )
 from lingbi.http.protocol.answers import ChatChunk, ChatCompletion, Completion, ErrorBody, Model, ModelList
 from lingbi.http.protocol.requests import ChatRequest, CompletionRequest
+from lingbi.http.protocol.responses import ResponseAnswer, ResponseRequest
 from lingbi.http.protocol.status import Live, Ready
 
 Json = dict[str, Any]
@@ -31,8 +32,18 @@ REF = "#/components/schemas/{model}"
 ANYWHERE = (UnknownKey, NotReady)
 BODY = (BadRequest, BodyTimeout, BodyTooLarge, UnsupportedEncoding)
 GENERATION = (*ANYWHERE, *BODY, ImageError, TooLong, UnknownModel, Busy, EngineFault)
-REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest)
-ANSWERS: tuple[type[BaseModel], ...] = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready, ErrorBody)
+REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest, ResponseRequest)
+ANSWERS: tuple[type[BaseModel], ...] = (
+    ChatCompletion,
+    ChatChunk,
+    Completion,
+    ResponseAnswer,
+    Model,
+    ModelList,
+    Live,
+    Ready,
+    ErrorBody,
+)
 
 
 @lru_cache(maxsize=1)
@@ -44,6 +55,7 @@ def describe(model: str) -> Json:
         "paths": {
             "/v1/chat/completions": {"post": _generation("chat", ChatRequest, ChatCompletion, "chunks: ChatChunk")},
             "/v1/completions": {"post": _generation("complete", CompletionRequest, Completion, "chunks: Completion")},
+            "/v1/responses": {"post": _generation("respond", ResponseRequest, ResponseAnswer, "events by name")},
             "/v1/models": {"get": _keyed("models", ModelList)},
             "/v1/models/{model}": {
                 "get": _keyed("model", Model, UnknownModel) | {"parameters": [_model_parameter(model)]}

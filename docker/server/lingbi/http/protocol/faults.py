@@ -47,10 +47,12 @@ def bad_request(error: ValidationError, body: bytes) -> BadRequest:
     found = error.errors(include_url=False)[0]
     if found["type"] == "json_invalid":
         return BadRequest(_sentence(found)[:MESSAGE_CHARACTERS])
-    if found["type"] == NOT_SERVED:
-        param = found["ctx"]["param"]
-        return BadRequest(f"{found['msg']} (got {_seen(found['input'][param])})"[:MESSAGE_CHARACTERS], param)
     place = place_of(found["loc"], from_json(body))
+    if found["type"] == NOT_SERVED:
+        name = found["ctx"]["param"]
+        place = f"{place}.{name}".lstrip(".")
+        sentence = f"{place} is not served; {found['ctx']['instead']} (got {_seen(found['input'][name])})"
+        return BadRequest(sentence[:MESSAGE_CHARACTERS], place)
     seen = "" if found["type"] in ("missing", "too_long", "union_tag_not_found") else f" (got {_seen(found['input'])})"
     sentence = f"{place}: {_sentence(found)}{seen}" if place else f"the body {_sentence(found)}{seen}"
     return BadRequest(sentence[:MESSAGE_CHARACTERS], place or None)

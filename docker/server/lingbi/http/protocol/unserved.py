@@ -68,6 +68,18 @@ COMPLETION: dict[str, Unserved] = COMMON | {
     "suffix": Unserved("the model continues a text and fills no gap", ("",)),
 }
 
+RESPONSE: dict[str, Unserved] = COMMON | {
+    "tool_choice": _NO_CALLS,
+    "previous_response_id": Unserved("answers are not stored: send the conversation in input"),
+    "conversation": Unserved("conversations are not stored: send them in input"),
+    "background": Unserved("wait for the answer, or stream it", (False,)),
+    "prompt": Unserved("prompts are not stored: send the text in instructions and input"),
+    "truncation": Unserved("shorten the input", ("disabled",)),
+    "top_logprobs": Unserved("chat completions give log probabilities", (0,)),
+}
+
+RESPONSE_TEXT: dict[str, Unserved] = {"format": _FORMAT}
+
 
 def refuse_unserved(data: Any, fields: Mapping[str, Unserved]) -> None:
     """Raise PydanticCustomError, with the field as `param` of its context, where data asks for one of these fields."""
