@@ -16,12 +16,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from lingbi.api_errors import ClientGone, EngineFault, Refusal
-from lingbi.http.accounting import GONE, Accounting
 from lingbi.http.chat import chat_completions
 from lingbi.http.completions import completions
-from lingbi.http.cross_origin import cross_origin
 from lingbi.http.exchange import check_model
-from lingbi.http.middleware import Door, refuse
+from lingbi.http.middleware.accounting import GONE, Accounting
+from lingbi.http.middleware.cross_origin import cross_origin
+from lingbi.http.middleware.door import Door, refuse
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.answers import Model, ModelList
 from lingbi.http.protocol.status import Live, Ready

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lingbi.api_errors import BodyTimeout, BodyTooLarge, ClientGone, NotReady, Refusal, UnknownKey
-from lingbi.http.accounting import GONE, RECORD
+from lingbi.http.middleware.accounting import GONE, RECORD
 from lingbi.http.request_log import Record
 
 if TYPE_CHECKING:
