@@ -61,9 +61,10 @@ def test_the_gateways_own_errors_can_be_read(upstreams):
         def post(body: bytes = b"{}", origin: str = LAB) -> httpx.Response:
             return httpx.post(gateway.url + CHAT, content=body, headers={"Origin": origin})
 
-        large, *others = [post(b"x" * (2 << 20)), post(), post(), post(), post()]
-        assert large.status_code == 413 and others[-1].status_code == 429
-        for error in (large, others[-1], httpx.get(gateway.url + "/v1", headers={"Origin": LAB})):
+        large = post(b"x" * (2 << 20))
+        flood = [answer for answer in (post() for _ in range(40)) if answer.status_code != 200]
+        assert large.status_code == 413 and {answer.status_code for answer in flood} == {429}
+        for error in (large, flood[0], httpx.get(gateway.url + "/v1", headers={"Origin": LAB})):
             assert error.headers.get_list(ALLOW) == [LAB] and "Origin" in error.headers["vary"]
             assert "Retry-After" in error.headers["access-control-expose-headers"]
         assert ALLOW not in post(origin=ELSEWHERE).headers

@@ -145,12 +145,14 @@ class Settings:
     max_upload_mib: int = setting("324", Whole(1, 65536), "largest upload to the page, MiB: all pictures of a question")
     connect_timeout_s: int = setting("2", Whole(1, 60), "longest wait for a connection to a server")
     answer_timeout_s: int = setting("600", Whole(1, 86400), "longest silence of a server within an answer")
-    key_rate: int = setting("50", Whole(1, 100000), "requests/s of one API key")
-    key_connections: int = setting("256", Whole(1, 65535), "requests of one API key at once")
+    key_rate: int = setting("50", Whole(1, 100000), "requests/s of one API key, for each server")
+    key_connections: int = setting("256", Whole(1, 65535), "requests of one API key at once, for each server")
     address_rate: int = setting(
-        "50", Whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
+        "50",
+        Whole(1, 100000),
+        "requests/s of one address under /v1, and of its questions and uploads to the page, for each server",
     )
-    address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once")
+    address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once, for each server")
     allow: tuple[str, ...] = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
     allowed_origins: tuple[str, ...] = setting(
         "", origins, "origins that its own error answers are open to; as LINGBI_ALLOWED_ORIGINS of the servers"
