@@ -74,6 +74,7 @@ def _values(settings: Settings, machine: Machine) -> dict[str, Any]:
             "resolver": f"    resolver {settings.resolver} valid=5s;" if follows else "",
             "retry_within_s": RETRY_WITHIN_S,
             "allow": _lines("            allow {};", settings.allow),
+            "origins": _origins(settings.allowed_origins),
             "trusted_proxies": _trusted(settings.trusted_proxies),
             "proxy_networks": _lines("        {} 1;", settings.trusted_proxies),
         }
@@ -110,6 +111,11 @@ def _trusted(networks: tuple[str, ...]) -> str:
         return ""
     lines = _lines("    set_real_ip_from {};", networks)
     return f"{lines}\n    real_ip_header X-Forwarded-For;\n    real_ip_recursive on;"
+
+
+def _origins(origins: tuple[str, ...]) -> str:
+    """The lines of nginx's map from a request's origin to the one that an answer is open to."""
+    return '        "~." *;' if origins == ("*",) else _lines("        {} $http_origin;", origins)
 
 
 def _lines(form: str, items: tuple[str, ...]) -> str:

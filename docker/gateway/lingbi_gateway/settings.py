@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 PREFIX = "LINGBI_GATEWAY_"
 Value = TypeVar("Value")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?")
 ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 
 
@@ -55,6 +56,13 @@ def names(text: str) -> tuple[str, ...]:
     found = words(text)
     if not found or any(not re.fullmatch(r"[A-Za-z0-9.:-]+", name) for name in found):
         raise ValueError("give host names or addresses, with commas")
+    return found
+
+
+def origins(text: str) -> tuple[str, ...]:
+    found = words(text)
+    if found != ("*",) and not all(ORIGIN.fullmatch(origin) for origin in found):
+        raise ValueError("give * or origins as browsers write them, as in https://lab.example, with commas")
     return found
 
 
@@ -152,6 +160,9 @@ class Settings:
     )
     address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once, for each server")
     allow: tuple[str, ...] = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
+    allowed_origins: tuple[str, ...] = setting(
+        "", origins, "origins that its own error answers are open to; as LINGBI_ALLOWED_ORIGINS of the servers"
+    )
     trusted_proxies: tuple[str, ...] = setting(
         "", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed"
     )

@@ -47,10 +47,13 @@ class Front:
         return str(self.gateway.dir / "tls" / "certificate.pem") if self.gateway.tls == "generated" else None
 
 
-def decide_front(state_dir: Path, servers: list[str], ui_key_file: Path, host: str | None, port: int | None) -> Front:
+def decide_front(
+    state_dir: Path, servers: list[str], ui_key_file: Path, host: str | None, port: int | None, allowed_origins: str
+) -> Front:
     """What page and gateway get to know. Raises ConfigurationError for a bad setting or a missing part.
 
-    servers: HOST:PORT of each worker; host, port: what the command line says the gateway listens on.
+    servers: HOST:PORT of each worker; host, port: what the command line says the gateway listens on;
+    allowed_origins: as the servers have it.
     """
     if not UI_PYTHON.exists():
         raise ConfigurationError(
@@ -61,7 +64,7 @@ def decide_front(state_dir: Path, servers: list[str], ui_key_file: Path, host: s
     given |= {key: value for key, value in listening.items() if value}
     nginx = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + EVERYWHERE)
     defaults = {f"{GATEWAY}SERVERS": ",".join(servers), f"{GATEWAY}DIR": str(gateway_folder(state_dir))}
-    defaults |= {f"{GATEWAY}NGINX": nginx or "nginx"}
+    defaults |= {f"{GATEWAY}NGINX": nginx or "nginx", f"{GATEWAY}ALLOWED_ORIGINS": allowed_origins}
     defaults |= {f"{UI}API_KEY_FILE": str(ui_key_file), f"{UI}FILES_DIR": str(state_dir / "pictures")}
     if (state_dir / LOGINS).exists():
         defaults[f"{UI}LOGIN_FILE"] = str(state_dir / LOGINS)
