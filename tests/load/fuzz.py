@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lingbi.api_errors import ImageError
-from lingbi.images.loader import PixelBudget, decode, decode_data_url
+from lingbi.images.data_urls import decode_data_url
+from lingbi.images.loader import PixelBudget, decode
 from lingbi.images.scenes import draw
 from tests.conftest import DEMO
 from tests.server.images import bad_images

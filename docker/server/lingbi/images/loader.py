@@ -5,8 +5,6 @@ never opened. Decoding runs in threads of its own, so that it delays no stream.
 """
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import io
 import struct
@@ -20,14 +18,15 @@ from typing import Any, TypeVar, cast
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lingbi.api_errors import ImageError
-from lingbi.images.download import FetchRules, fetch, too_large
+from lingbi.images.data_urls import BLANKS, SCHEME, decode_data_url
+from lingbi.images.download import FetchRules, fetch
+from lingbi.images.jpeg import check_jpeg
 from lingbi.vision.cache import remember_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_ASPECT = 200
-# Progressive JPEGs may hold any number of passes over the whole picture; encoders write about ten.
-MAX_JPEG_SCANS = 100
-JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+# Of a URL's characters, how many are looked at to find out its scheme.
+MAX_HEAD = 4096
 ORIENTATION = 0x0112
 DECODERS = 4
 # Requests that fetch pictures, or hold fetched ones until they are decoded: what bounds their memory.
@@ -109,10 +108,11 @@ class ImageDoor:
     async def _fetch_one(self, url: str) -> str | bytes:
         """The bytes of a picture, or its data URL as it is."""
         if is_elsewhere(url):
-            return await fetch(url, self.rules.fetch)
-        if url[:5].lower() != "data:":
+            return await fetch(url.strip(BLANKS), self.rules.fetch)
+        head = head_of(url)
+        if not head.lower().startswith(SCHEME):
             raise ImageError(
-                f"a picture's URL must begin with data:, http:// or https://, not {url[:16]!r}", reason="url"
+                f"a picture's URL must begin with data:, http:// or https://, not {head[:16]!r}", reason="url"
             )
         return url
 
@@ -147,8 +147,13 @@ class FetchedImages:
 
 
 def is_elsewhere(url: str) -> bool:
-    """Whether a picture must be fetched."""
-    return url[:8].lower().startswith(("http://", "https://"))
+    """Whether an image must be fetched."""
+    return head_of(url).lower().startswith(("http://", "https://"))
+
+
+def head_of(url: str) -> str:
+    """The beginning of a URL, without blanks in front; on the event loop, so no more is read than MAX_HEAD characters."""
+    return url[:MAX_HEAD].lstrip(BLANKS)
 
 
 async def _all(work: Iterable[Awaitable[Done]]) -> list[Done]:
@@ -172,23 +177,9 @@ def image_urls(messages: Iterable[Any]) -> list[str]:
     ]
 
 
-def decode_data_url(url: str, max_bytes: int) -> bytes:
-    """The bytes of a base64 data URL. Raises PictureError."""
-    header, comma, payload = url.partition(",")
-    if not comma or not header.lower().endswith(";base64"):
-        raise ImageError("a data URL must read data:image/…;base64,…", reason="base64")
-    if len(payload) > max_bytes * 4 // 3 + 4:
-        raise too_large(len(payload) * 3 // 4, max_bytes)
-    try:
-        return base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the data URL is not valid base64: {error}", reason="base64") from None
-
-
 def decode(data: bytes, budget: PixelBudget) -> Image.Image:
     """An upright RGB picture from a file's bytes. Raises PictureError."""
-    if data.startswith(JPEG) and data.count(SCAN) > MAX_JPEG_SCANS:
-        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans", reason="scans")
+    check_jpeg(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             check_shape(image)
