@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from lingbi.api_errors import ImageError
-from lingbi.images.download import too_large
+from lingbi.images.limits import too_large
 
 SCHEME = "data:"
 # "Leading or trailing C0 control or space", which a URL parser drops around any URL.

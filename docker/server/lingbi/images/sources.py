@@ -7,7 +7,8 @@ from PIL import Image
 
 from lingbi.api_errors import ImageError
 from lingbi.errors import ConfigurationError
-from lingbi.images.download import too_large
+from lingbi.images.download import SUCCESSES
+from lingbi.images.limits import too_large
 from lingbi.images.loader import ImageRules, PixelBudget, decode
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
@@ -62,7 +63,7 @@ def _download(url: str, rules: ImageRules) -> bytes:
     data = bytearray()
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=rules.fetch.timeout_s) as response:
-            if response.status_code != httpx.codes.OK:
+            if response.status_code not in SUCCESSES:
                 raise ImageError(f"the picture's host answered with status {response.status_code}")
             for chunk in response.iter_bytes():
                 data += chunk
