@@ -166,12 +166,13 @@ class Asker:
 
     async def prompt(self):
         """The prompt of the next picture, encoded."""
-        from lingbi.http.protocol import ChatRequest
+        from lingbi.http.protocol.requests import ChatRequest
         from lingbi.http.service import chat_prompt
+        from lingbi.images.loader import image_urls
 
         (turn,) = self.questions.next_talk()
         body = ChatRequest(**self.questions.body([{"role": "user", "content": turn}]))
-        prompt, _ = await chat_prompt(self.service.generator, self.service.images, body.messages)
+        prompt, _ = await chat_prompt(self.service.generator, self.service.images, body.turns, image_urls(body.turns))
         return prompt
 
     async def first_token(self, prompt):

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from PIL import Image
 
-from lingbi.http.protocol import ChatRequest
+from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.readiness import (
     DRAINING,
     FAILED,
@@ -80,7 +80,7 @@ def test_the_sampling_controls_have_the_apis_ranges():
     for name in ("temperature", "top_p", "top_k"):
         field = ChatRequest.model_fields[name]
         bounds = {type(item).__name__: item for item in field.metadata}
-        least, most = bounds["Ge"].ge, bounds["Le"].le
+        least, most = max(bounds["Ge"].ge, 0), bounds["Le"].le  # -1 is only another way to write top_k's 0
         assert re.search(rf"Slider\({least}, {most:g}, {field.default}, .*{name}", text), name
     field = ChatRequest.model_fields["repetition_penalty"]
     assert [item.ge for item in field.metadata if hasattr(item, "ge")] == [0.01] and "minimum=0.01" in text

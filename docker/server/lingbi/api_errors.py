@@ -70,6 +70,12 @@ class BodyTooLarge(Refusal):
     status, code = 413, "request_too_large"
 
 
+class UnsupportedEncoding(Refusal):
+    """The body is compressed or otherwise encoded."""
+
+    status, code = 415, "unsupported_content_encoding"
+
+
 class Busy(Refusal):
     """The queue is full, or the key has reached its limit of concurrent requests."""
 

@@ -11,12 +11,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import gradio as gr  # noqa: E402 - it reads the environment when it is imported
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
+from starlette.middleware.cors import CORSMiddleware  # noqa: E402
 
 from lingbi_ui import page  # noqa: E402
 from lingbi_ui.api import Api  # noqa: E402
 from lingbi_ui.examples import FOLDER as EXAMPLES  # noqa: E402
 from lingbi_ui.fence import Fence, fence  # noqa: E402
 from lingbi_ui.logins import Logins  # noqa: E402
+from lingbi_ui.origin import SameOrigin  # noqa: E402
 from lingbi_ui.settings import Settings  # noqa: E402
 from lingbi_ui.talk import Talk  # noqa: E402
 
@@ -48,6 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
     queue = blocks._queue  # Gradio has no settings for these
     queue.sleep_when_free, queue.progress_update_sleep_when_free = QUEUE_LOOK_S, PROGRESS_LOOK_S
     fence(blocks)
+    app.add_middleware(CORSMiddleware, allow_origins=())  # Gradio adds its own, for every website, where there is none
+    app.add_middleware(SameOrigin)
     app.add_middleware(Fence)
     return gr.mount_gradio_app(
         app,

@@ -15,7 +15,7 @@ from lmdeploy.vl.constants import IMAGE_DUMMY_TOKEN_INDEX
 from lingbi.engine.generation import Generator
 from lingbi.engine.prompt_forms import LMDEPLOY, PUBLISHED, form_of
 from lingbi.heartbeat import Pulse, Vitals
-from lingbi.http.protocol import ChatRequest
+from lingbi.http.protocol.requests import ChatRequest
 from lingbi.images.loader import image_urls
 from lingbi.images.messages import user_message
 from lingbi.model import catalogue
@@ -116,8 +116,8 @@ def prompt_of(generator: Generator, messages: list):
     request = ChatRequest(model="", messages=messages)
 
     async def made():
-        draft = await generator.draft(request.messages)
-        return draft.filled(await generator.encode(image_urls(request.messages)))
+        draft = await generator.draft(request.turns)
+        return draft.filled(await generator.encode(image_urls(request.turns)))
 
     return asyncio.run(made())
 

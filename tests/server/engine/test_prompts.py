@@ -13,8 +13,9 @@ def test_text_cannot_write_special_tokens_or_places_of_images():
     assert plain("a < b, c > d [1] 中文") == "a < b, c > d [1] 中文"
 
 
-def test_room_for_the_answer():
-    assert answer_room(10, None, 100) == 90 and answer_room(10, 90, 100) == 90
-    for prompt, asked in ((100, None), (10, 91), (5000, 1)):
-        with pytest.raises(TooLong, match="100"):
-            answer_room(prompt, asked, 100)
+def test_room_for_the_answer_is_what_is_asked_for_as_far_as_the_session_goes():
+    asked = (None, 1, 90, 91, 5000)
+    assert [answer_room(10, tokens, 100) for tokens in asked] == [90, 1, 90, 90, 90]
+    for prompt in (100, 5000):
+        with pytest.raises(TooLong, match=f"This model's maximum context length is 100 tokens.*has {prompt};"):
+            answer_room(prompt, 1, 100)

@@ -1,11 +1,14 @@
 """The door before the engine: keys, readiness, routes, sizes, errors."""
 
+import json
 import logging
+import re
 
 import pytest
 
 from lingbi.api_errors import EngineFault, TooLong
 from lingbi.http.openapi import describe
+from lingbi.http.protocol.requests import ChatRequest
 from tests.server.conftest import KEY
 
 CHAT = "/v1/chat/completions"
@@ -57,8 +60,6 @@ def test_without_a_known_key_everything_but_health_is_401(client, header):
         "/",
         "/docs",
         "/live/",
-        "/v1/models/",
-        CHAT + "/",
         "/openapi.json/",
         "/v1/encode",
         "/v1/chat/interactive",
@@ -80,8 +81,29 @@ def test_the_document_describes_exactly_the_routes_that_are_served(client):
     paths = describe("model")["paths"]
     assert routes == {(path, method) for path, item in paths.items() for method in item}
     for path, method in routes:
-        elsewhere = client.request(method, path + "/", headers=KEY, follow_redirects=False)
+        elsewhere = client.request(method, path + "/other", headers=KEY, follow_redirects=False)
         assert elsewhere.status_code in (404, 503), path
+
+
+def test_a_slash_behind_a_path_of_the_api_changes_nothing(ready):
+    """With stock lmdeploy it leads to a redirect, which clients follow."""
+    assert ready.get("/v1/models/", headers=KEY).json() == ready.get("/v1/models", headers=KEY).json()
+    assert ready.post(CHAT + "/", headers=KEY, json=body(n=2)).json()["error"]["param"] == "n"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", CHAT),
+        ("//chat/completions", CHAT),
+        ("/v1//chat/completions", CHAT),
+        ("/v1/v1/chat/completions", CHAT),
+        ("/models", "/v1/models"),
+    ],
+)
+def test_a_base_url_that_is_a_little_wrong_is_told_the_right_one(ready, path, meant):
+    response = ready.post(f"http://testserver{path}", headers=KEY, json=body())
+    assert response.status_code == 404 and f"the API is at {meant}:" in response.json()["error"]["message"]
 
 
 def test_what_is_got_can_be_asked_about_without_its_body(ready):
@@ -92,31 +114,44 @@ def test_what_is_got_can_be_asked_about_without_its_body(ready):
 
 
 BAD_VALUES = {
-    "temperature": [2.1, -0.1, "hot", [], True],
+    "temperature": [2.1, -0.1, "hot", []],
     "top_p": [1.1, -1, "x"],
-    "top_k": [-1, 1.5],
-    "max_tokens": [0, -1, 1.5, "8"],
-    "n": [0, 2, "1"],
+    "top_k": [-2, 1.5],
+    "max_tokens": [0, -1, 1.5, "few"],
+    "n": [0, 2, "2"],
     "seed": ["x", 1 << 70],
     "stop": [1, ["a"] * 17, [1]],
-    "stream": ["yes", 1],
+    "stream": ["maybe", 2, []],
+    "stream_options": [{"include_usage": True}],
     "repetition_penalty": [0, -1],
     "presence_penalty": [0.5],
     "frequency_penalty": [-0.5],
     "logit_bias": [{"5": 1}],
-    "tools": [[{"type": "function"}]],
-    "response_format": [{"type": "json_object"}],
+    "tools": ["weather", [1]],
+    "tool_choice": ["required", {"type": "function", "function": {"name": "weather"}}],
+    "function_call": [{"name": "weather"}],
+    "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}],
+    "guided_json": [{"type": "object"}],
+    "guided_choice": [["yes", "no"]],
+    "guided_regex": ["[0-9]+"],
+    "structured_outputs": [{"choice": ["yes"]}],
+    "min_tokens": [5],
+    "min_p": [0.1],
+    "stop_token_ids": [[2]],
+    "best_of": [2],
+    "echo": [True],
+    "modalities": [["text", "audio"]],
     "top_logprobs": [21, 3],
     "messages": [
         None,
         [],
         {},
-        "hello",
         [None],
         [[]],
         [{}],
         [{"role": "user"}],
-        [{"role": "tool", "content": "x"}],
+        [{"role": "tool"}],
+        [{"role": "judge", "content": "x"}],
         [{"role": "user", "content": None}],
         [{"role": "user", "content": []}],
         [{"role": "user", "content": [[{"type": "text", "text": "x"}]]}],
@@ -137,6 +172,72 @@ def test_unusable_values_are_a_400_that_names_the_field(ready, field, value):
     error = response.json()["error"]
     assert response.status_code == 400 and error["type"] == "invalid_request_error", error
     assert error["param"].startswith(field) and field in error["message"]
+
+
+HARMLESS = {
+    "temperature": "0.5",
+    "max_tokens": 8.0,
+    "max_completion_tokens": 10**30,
+    "top_k": -1,
+    "stream": "false",
+    "stop": "END",
+    "n": "1",
+    "best_of": 1,
+    "presence_penalty": 0.0,
+    "frequency_penalty": "0.0",
+    "logit_bias": {},
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "tools": [{"type": "function", "function": {"name": "weather"}}],
+    "tool_choice": "auto",
+    "function_call": "none",
+    "guided_json": None,
+    "min_tokens": 0,
+    "stop_token_ids": [],
+    "stream_options": None,
+    "messages": "hello",
+}
+
+
+@pytest.mark.parametrize("field", HARMLESS)
+def test_what_changes_nothing_or_is_plain_is_taken(field):
+    ChatRequest.model_validate_json(json.dumps(body(**{field: HARMLESS[field]})))
+
+
+PLACES = {
+    "messages[0].content[1].image_url": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": "a"}],
+    "messages[0].content[0].image_url.url": [{"type": "image_url", "image_url": {}}],
+    "messages[0].content[0].image_url.detail": [{"type": "image_url", "image_url": {"url": "a", "detail": "much"}}],
+    "messages[0].content[0]": [{"type": "audio"}],
+    "messages[0].content": 5,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_field_is_named_as_the_reference_names_it_and_without_types_of_python(ready, place):
+    response = ready.post(CHAT, headers=KEY, json=body(messages=[{"role": "user", "content": PLACES[place]}]))
+    error = response.json()["error"]
+    assert error["param"] == place and error["message"].startswith(place + ": ")
+    assert not re.search(r"union|constrained|list\[|validation", error["message"])
+
+
+def test_limits_of_lists_are_told(ready):
+    error = ready.post(CHAT, headers=KEY, json=body(stop=["a"] * 17)).json()["error"]
+    assert error["message"] == "stop: holds at most 16 entries, got 17"
+
+
+def test_what_is_not_served_says_what_to_use_instead(ready):
+    error = ready.post(CHAT, headers=KEY, json=body(presence_penalty=0.5)).json()["error"]
+    assert error["message"] == "presence_penalty is not served; use repetition_penalty (got 0.5)"
+
+
+def test_a_byte_order_mark_is_no_fault_and_compression_is_a_415(ready):
+    data = json.dumps(body(n=2)).encode()
+    assert ready.post(CHAT, headers=KEY, content=b"\xef\xbb\xbf" + data).json()["error"]["param"] == "n"
+    response = ready.post(CHAT, headers=KEY | {"Content-Encoding": "br"}, content=data)
+    assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")
+    assert "br" in response.json()["error"]["message"]
+    assert ready.post(CHAT, headers=KEY | {"Content-Encoding": "identity"}, content=data).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -206,7 +307,7 @@ def test_every_response_has_an_id_and_a_usable_one_of_the_client_is_kept(ready):
 
 def test_a_request_has_one_line_without_key_or_content(ready, caplog):
     caplog.set_level(logging.INFO)
-    ready.post(CHAT, headers=KEY | {"X-Request-ID": "find-me"}, json=body(messages="private words"))
+    ready.post(CHAT, headers=KEY | {"X-Request-ID": "find-me"}, json=body(messages=["private words"]))
     (line,) = (record for record in caplog.records if record.name == "lingbi.requests")
     assert (line.id, line.status, line.key, line.reason) == ("find-me", 400, "one", "invalid_value")
     assert "secret" not in str(vars(line)) and "private" not in str(vars(line))

@@ -13,7 +13,7 @@ from lingbi.engine.local import EngineNeeds
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.turbomind import uploads as uploading
 from lingbi.http.openapi import describe
-from lingbi.http.protocol import Prompts
+from lingbi.http.protocol.status import Prompts
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect

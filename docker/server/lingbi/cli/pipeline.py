@@ -146,7 +146,7 @@ class Describer:
         return self.loop.run_until_complete(self._ask_all(images)) if images else []
 
     async def _ask_all(self, images: list) -> list:
-        from lingbi.http.protocol import ChatRequest
+        from lingbi.http.protocol.requests import ChatRequest
         from lingbi.images.messages import user_message
 
         # Which picture it is does not matter to the prompt: it is decoded already.
@@ -160,9 +160,9 @@ class Describer:
         from lingbi.http.sampling_options import engine_options
 
         generator = self.generator
-        draft = await generator.draft(question.messages)
+        draft = await generator.draft(question.turns)
         prompt = draft.filled(await generator.encode([image]))
-        room = min(question.max_tokens, answer_room(len(prompt.ids), None, generator.session_len))
+        room = answer_room(len(prompt.ids), question.max_tokens, generator.session_len)
         answer = await generator.start(prompt, engine_options(question, room, generator.engine.stop_words, None))
         try:
             text = "".join([step.text async for step in answer])

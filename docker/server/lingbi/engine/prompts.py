@@ -70,8 +70,8 @@ def check_characters(text: str, session_len: int) -> None:
     limit = session_len * CHARACTERS_PER_TOKEN
     if len(text) > limit:
         raise TooLong(
-            f"the prompt has {len(text)} characters, and a session of {session_len} tokens holds fewer than {limit}; "
-            "shorten it",
+            f"This model's maximum context length is {session_len} tokens, which hold fewer than {limit} characters, "
+            f"and the prompt has {len(text)}; shorten it",
             "messages",
         )
 
@@ -129,17 +129,15 @@ def assemble(stretches: list[list[int]], features: "list[Tensor]") -> Prompt:
 
 
 def answer_room(prompt_tokens: int, asked: int | None, session_len: int) -> int:
-    """The most tokens that the answer may have. Raises TooLong, with both numbers, if prompt and answer do not fit."""
+    """The most tokens that the answer may have: what is asked for, as far as the session has room.
+
+    Raises TooLong, with both numbers, for a prompt that leaves no room; clients know it by its first words.
+    """
     if prompt_tokens >= session_len:
         raise TooLong(
-            f"the prompt has {prompt_tokens} tokens, and prompt and answer together may have {session_len}; "
-            "shorten it or send fewer pictures",
+            f"This model's maximum context length is {session_len} tokens, prompt and answer together, and the prompt "
+            f"has {prompt_tokens}; shorten it or send fewer pictures",
             "messages",
         )
-    if asked is not None and prompt_tokens + asked > session_len:
-        raise TooLong(
-            f"the prompt has {prompt_tokens} tokens and {asked} are asked for, {prompt_tokens + asked} together, and "
-            f"at most {session_len} are possible; ask for at most {session_len - prompt_tokens}",
-            "max_tokens",
-        )
-    return asked or session_len - prompt_tokens
+    room = session_len - prompt_tokens
+    return room if asked is None else min(asked, room)

@@ -1,6 +1,7 @@
 """The worker's ASGI application: its routes, its error handlers, and the middleware around both."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,15 +16,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lingbi.api_errors import ClientGone, EngineFault, Refusal
-from lingbi.http.chat import chat_completions, check_model
+from lingbi.http.chat import chat_completions
 from lingbi.http.completions import completions
+from lingbi.http.exchange import check_model
 from lingbi.http.middleware import GONE, RECORD, Door, refuse
 from lingbi.http.openapi import describe
-from lingbi.http.protocol import Live, Model, ModelList, Ready
+from lingbi.http.protocol.answers import Model, ModelList
+from lingbi.http.protocol.status import Live, Ready
+from lingbi.http.responses import responses
 from lingbi.http.service import Service
 
 log = logging.getLogger(__name__)
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, RESPONSES, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models"
+API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS)
 
 
 def create_app(service: Service) -> Door:
@@ -40,7 +45,7 @@ def create_app(service: Service) -> Door:
     app = Starlette(routes=routes, exception_handlers=FAULTS)
     app.router.redirect_slashes = False
     app.add_middleware(RouteNames, paths={route.endpoint: route.path for route in routes})
-    return Door(app, service, (CHAT, COMPLETIONS))
+    return Door(app, service, (CHAT, COMPLETIONS, RESPONSES))
 
 
 class RouteNames:
@@ -82,7 +87,7 @@ def _models(service: Service) -> list[Route]:
         check_model(service, request.path_params["model"])
         return JSONResponse(served.model_dump())
 
-    return [Route("/v1/models", models), Route("/v1/models/{model}", model)]
+    return [Route(MODELS, models), Route(f"{MODELS}/{{model}}", model)]
 
 
 def _generation(service: Service) -> list[Route]:
@@ -92,7 +97,11 @@ def _generation(service: Service) -> list[Route]:
     async def complete(request: Request) -> Response:
         return _sent(await completions(service, request))
 
-    return [Route(CHAT, chat, methods=["POST"]), Route(COMPLETIONS, complete, methods=["POST"])]
+    async def respond(request: Request) -> Response:
+        return _sent(await responses(service, request))
+
+    endpoints = {CHAT: chat, COMPLETIONS: complete, RESPONSES: respond}
+    return [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
 
 
 def _sent(answer: Response | BaseModel) -> Response:
@@ -108,10 +117,20 @@ async def _gone(request: Request, error: ClientGone) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    found = Refusal(f"{request.method} {request.url.path[:100]}: {error.detail}", headers=error.headers)
+    path = request.url.path
+    hint = _hint(path) if error.status_code == 404 else ""
+    found = Refusal(f"{request.method} {path[:100]}: {error.detail}{hint}", headers=error.headers)
     found.status, found.code = error.status_code, "not_found" if error.status_code == 404 else None
     found.reason = f"http_{error.status_code}"
     return refuse(request.scope, found)
+
+
+def _hint(path: str) -> str:
+    """What a client whose base URL is a little wrong should ask instead; empty where nothing like the path is served."""
+    meant = "/v1/" + re.sub("^(v1/)*", "", re.sub("/+", "/", path).strip("/"))
+    if meant == path or not meant.startswith(API_PATHS):
+        return ""
+    return f"; the API is at {meant}: let the client's base URL end with /v1, without another slash"
 
 
 async def _server_error(request: Request, error: Exception) -> Response:

@@ -1,23 +1,36 @@
 """POST /v1/chat/completions."""
 
 import re
+from collections.abc import AsyncIterator
 
+from pydantic import BaseModel
 from starlette.requests import Request
 
-from lingbi.api_errors import BadRequest, UnknownModel
-from lingbi.http.exchange import Events, Exchange, first_and_rest, prompt_comment, read_body, unless_gone
-from lingbi.http.protocol import (
+from lingbi.api_errors import BadRequest
+from lingbi.engine.generation import Step
+from lingbi.http.exchange import (
+    Event,
+    Events,
+    Exchange,
+    check_fields,
+    check_model,
+    first_and_rest,
+    prompt_comment,
+    read_body,
+    unless_gone,
+)
+from lingbi.http.protocol.answers import (
     ChatChoice,
     ChatChunk,
     ChatCompletion,
     ChatMessage,
-    ChatRequest,
     ChunkChoice,
     Delta,
     Logprobs,
     TokenLogprob,
     TopLogprob,
 )
+from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.service import Service, chat_prompt
 from lingbi.images.loader import image_urls
 
@@ -25,60 +38,58 @@ BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 LEAST_LOGPROB = -9999.0  # the reference API's number for a token that cannot come
 
 
-async def chat_completions(service: Service, request: Request):
+async def chat_completions(service: Service, request: Request) -> Events | BaseModel:
     """Answer a conversation, whole or as events."""
     body = await read_body(request, ChatRequest)
     check_model(service, body.model)
+    check_fields(body)
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs: needs logprobs to be true", "top_logprobs")
-    chat = ChatExchange(service, request, body)
-    try:
-        steps = await unless_gone(request, chat.begin())
-        if body.stream:
-            events = Events(chat, chat.events(steps))
-            chat = None  # the response closes it
-            return events
-        return await unless_gone(request, chat.whole(steps))
-    finally:
-        if chat:
-            chat.close()
+    return await ChatExchange(service, request, body).answer()
 
 
-def check_model(service: Service, model: str) -> None:
-    """Refuse a model that is not served."""
-    served = service.readiness.model
-    if model != served:
-        raise UnknownModel(f"the model {model[:100]!r} is not served here; {served!r} is", "model")
-
-
-class ChatExchange(Exchange):
+class ChatExchange(Exchange[ChatRequest]):
     """A conversation and its answer."""
 
     id_prefix = "chatcmpl"
 
-    async def begin(self):
+    async def answer(self) -> Events | BaseModel:
+        """The whole answer or, where the request asks for one, a stream, which closes this exchange when it ends."""
+        is_streamed = False
+        try:
+            steps = await unless_gone(self.request, self.begin())
+            if self.body.stream:
+                is_streamed = True
+                return Events(self, self.events(steps))
+            return await unless_gone(self.request, self.whole(steps))
+        finally:
+            if not is_streamed:
+                self.close()
+
+    async def begin(self) -> AsyncIterator[Step]:
         """The answer's steps, the first of them made already."""
-        body = self.body
+        body, service = self.body, self.service
         asked = body.max_completion_tokens or body.max_tokens
         logprobs = max(body.top_logprobs or 0, 1) if body.logprobs else None
-        service = self.service
-        self.record.pictures = len(image_urls(body.messages))
+        turns = body.turns
+        urls = image_urls(turns)
+        self.record.pictures = len(urls)
         observe = service.metrics.image_decode.observe
-        prompt, times = await chat_prompt(service.generator, service.images, body.messages, observe)
+        prompt, times = await chat_prompt(self.generator, service.images, turns, urls, observe)
         if times.encode_s is not None:
             self.record.encode_s = times.encode_s
             service.metrics.image_encode.observe(times.encode_s)
         answer = await self.start(prompt, asked, logprobs)
         return await first_and_rest(self.steps(answer))
 
-    async def whole(self, steps) -> ChatCompletion:
-        text, logprobs, reason = "", [], None
+    async def whole(self, steps: AsyncIterator[Step]) -> BaseModel:
+        """The answer in the route's form."""
+        text, logprobs, reason = "", list[TokenLogprob](), None
         async for step in steps:
             text += step.text
             logprobs += self.logprobs(step)
             reason = step.finish_reason
-        if self.record.pictures:
-            self.service.vitals.prove()
+        self.prove()
         choice = ChatChoice(
             message=ChatMessage(content=text),
             logprobs=Logprobs(content=logprobs) if self.body.logprobs else None,
@@ -86,7 +97,7 @@ class ChatExchange(Exchange):
         )
         return ChatCompletion(**self.head, choices=[choice], usage=self.usage())
 
-    async def events(self, steps):
+    async def events(self, steps: AsyncIterator[Step]) -> AsyncIterator[Event]:
         """The chunks of the answer, as JSON."""
         chunk = self.chunks(ChatChunk)
         has_begun = False
@@ -102,25 +113,29 @@ class ChatExchange(Exchange):
                 yield chunk([ChunkChoice(delta=Delta(content=step.text), logprobs=logprobs)])
             if step.finish_reason:
                 yield chunk([ChunkChoice(delta=Delta(), finish_reason=step.finish_reason)])
-        if self.record.pictures:
-            self.service.vitals.prove()
+        self.prove()
         if self.is_usage_wanted:
             yield chunk([], self.usage())
 
-    def logprobs(self, step) -> list:
+    def prove(self) -> None:
+        """Note that an image was answered, so that the watchdog need not ask."""
+        if self.record.pictures:
+            self.service.vitals.prove()
+
+    def logprobs(self, step: Step) -> list[TokenLogprob]:
         """The step's log probabilities in the API's form."""
         if not step.logprobs:
             return []
         return [self._logprob(token, tops) for token, tops in zip(step.token_ids, step.logprobs, strict=False)]
 
-    def _logprob(self, token_id: int, tops: dict) -> TokenLogprob:
+    def _logprob(self, token_id: int, tops: dict[int, float]) -> TokenLogprob:
         count = self.body.top_logprobs or 0
         best = sorted(tops.items(), key=lambda item: -item[1])[:count]
         own = self._top(token_id, tops[token_id])
         return TokenLogprob(**own.model_dump(), top_logprobs=[self._top(*item) for item in best])
 
     def _top(self, token_id: int, logprob: float) -> TopLogprob:
-        data = piece_bytes(self.service.generator.tokenizer.model.model.convert_ids_to_tokens(token_id))
+        data = piece_bytes(self.generator.tokenizer.model.model.convert_ids_to_tokens(token_id))
         token = data.decode("utf-8", "backslashreplace")
         return TopLogprob(token=token, bytes=list(data), logprob=max(logprob, LEAST_LOGPROB))
 

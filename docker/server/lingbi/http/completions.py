@@ -1,49 +1,58 @@
-"""POST /v1/completions: text gone on with, for those who bring their own prompt."""
+"""POST /v1/completions: continued text, for those who bring their own prompt."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from lingbi.http.chat import check_model
-from lingbi.http.exchange import Events, Exchange, first_and_rest, prompt_comment, read_body, unless_gone
-from lingbi.http.protocol import Completion, CompletionRequest, TextChoice
+from lingbi.engine.generation import Step
+from lingbi.http.exchange import (
+    Event,
+    Events,
+    Exchange,
+    check_fields,
+    check_model,
+    first_and_rest,
+    prompt_comment,
+    read_body,
+    unless_gone,
+)
+from lingbi.http.protocol.answers import Completion, TextChoice
+from lingbi.http.protocol.requests import CompletionRequest
 from lingbi.http.service import Service
 
 
-async def completions(service: Service, request: Request):
-    """Go on with one prompt or several, whole or as events."""
+async def completions(service: Service, request: Request) -> Events | Completion:
+    """Continue one prompt or several, whole or as events."""
     body = await read_body(request, CompletionRequest)
     check_model(service, body.model)
+    check_fields(body)
     exchange = CompletionExchange(service, request, body)
+    is_streamed = False
     try:
         if body.stream:
             first = await unless_gone(request, exchange.begin(0))
-            events = Events(exchange, exchange.events(first))
-            exchange = None  # the response closes it
-            return events
+            is_streamed = True  # the response closes the exchange
+            return Events(exchange, exchange.events(first))
         return await unless_gone(request, exchange.whole())
     finally:
-        if exchange:
+        if not is_streamed:
             exchange.close()
 
 
-class CompletionExchange(Exchange):
-    """Prompts and how they go on."""
+class CompletionExchange(Exchange[CompletionRequest]):
+    """Prompts and their continuations."""
 
     id_prefix = "cmpl"
 
-    @property
-    def prompts(self) -> list:
-        return [self.body.prompt] if isinstance(self.body.prompt, str) else self.body.prompt
-
-    async def begin(self, index: int):
+    async def begin(self, index: int) -> AsyncIterator[Step]:
         """The steps of a prompt's answer, the first of them made already."""
-        prompt = await self.service.generator.text_prompt(self.prompts[index])
+        prompt = await self.generator.text_prompt(self.body.prompt[index])
         answer = await self.start(prompt, self.body.max_tokens or 16)
         return await first_and_rest(self.steps(answer))
 
     async def whole(self) -> Completion:
-        tasks = [asyncio.ensure_future(self._choice(index)) for index in range(len(self.prompts))]
+        tasks = [asyncio.ensure_future(self._choice(index)) for index in range(len(self.body.prompt))]
         try:
             choices = await asyncio.gather(*tasks)
         finally:
@@ -58,10 +67,10 @@ class CompletionExchange(Exchange):
             reason = step.finish_reason
         return TextChoice(index=index, text=text, finish_reason=reason)
 
-    async def events(self, first):
+    async def events(self, first: AsyncIterator[Step]) -> AsyncIterator[Event]:
         """The chunks of all answers, one prompt after the other, as JSON."""
         chunk = self.chunks(Completion)
-        for index in range(len(self.prompts)):
+        for index in range(len(self.body.prompt)):
             async for step in first if index == 0 else await self.begin(index):
                 if step.prompt:
                     yield prompt_comment(step.prompt)

@@ -3,49 +3,74 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from lingbi.api_errors import BadRequest, ClientGone, Refusal
-from lingbi.engine.generation import Answer
+from lingbi.api_errors import BadRequest, ClientGone, Refusal, UnknownModel, UnsupportedEncoding
+from lingbi.engine.generation import Answer, Generator, Step
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt, answer_room
 from lingbi.http.middleware import GONE, RECORD
-from lingbi.http.protocol import Usage
+from lingbi.http.protocol.answers import PromptTokensDetails, Usage
+from lingbi.http.protocol.faults import bad_request
+from lingbi.http.protocol.requests import Sampled
+from lingbi.http.request_log import Record
 from lingbi.http.sampling_options import GREEDY, engine_options, stop_words
 from lingbi.http.service import Service
 
 INLINE_BYTES = 64 << 10  # larger bodies are parsed in a thread
-MESSAGE_CHARACTERS = 300
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+Body = TypeVar("Body", bound=BaseModel)
+Asked = TypeVar("Asked", bound=Sampled)
+Done = TypeVar("Done")
 
 
-async def read_body(request: Request, model: type) -> BaseModel:
-    """The request's JSON as a model. Raises BadRequest that names the field, ClientGone when it does not come whole."""
+async def read_body(request: Request, model: type[Body]) -> Body:
+    """The request's JSON as a model. Raises BadRequest that names the field, UnsupportedEncoding, and ClientGone when
+    it does not come whole."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise UnsupportedEncoding(
+            f"the body is sent with Content-Encoding: {encoding[:60]}, and only identity is read; send it as it is",
+            headers={"Accept-Encoding": "identity"},
+        )
     try:
         body = await request.body()
     except ClientDisconnect:
         raise ClientGone from None
+    if len(body) <= INLINE_BYTES:
+        return _parsed(body, model)
+    return await asyncio.get_running_loop().run_in_executor(None, _parsed, body, model)
+
+
+def _parsed(body: bytes, model: type[Body]) -> Body:
+    body = body.removeprefix(BYTE_ORDER_MARK)
     try:
-        if len(body) <= INLINE_BYTES:
-            return model.model_validate_json(body)
-        return await asyncio.get_running_loop().run_in_executor(None, model.model_validate_json, body)
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise _bad_request(error) from None
+        raise bad_request(error, body) from None
 
 
-def _bad_request(error: ValidationError) -> BadRequest:
-    # Of a choice of types, pydantic reports every failure; the deepest is the one meant.
-    found = max(error.errors(include_url=False, include_context=False), key=lambda item: len(item["loc"]))
-    place = ".".join(str(part) for part in found["loc"])
-    seen = "" if found["type"] == "missing" else f" (got {repr(found['input'])[:60]})"
-    message = f"{place}: {found['msg']}{seen}" if place else found["msg"]
-    return BadRequest(message[:MESSAGE_CHARACTERS], place or None)
+def check_model(service: Service, model: str) -> None:
+    """Refuse a model that is not served."""
+    served = service.readiness.model
+    if model != served:
+        raise UnknownModel(f"the model {model[:100]!r} is not served here; {served!r} is", "model")
 
 
-async def unless_gone(request: Request, work):
+def check_fields(body: Sampled) -> None:
+    """Refuse fields that go with others that the request does not have. Raises BadRequest."""
+    if body.stream_options and not body.stream:
+        raise BadRequest("stream_options: only with stream set to true", "stream_options")
+
+
+async def unless_gone(request: Request, work: Awaitable[Done]) -> Done:
     """The result of a coroutine; cancelled, with ClientGone, when the client leaves first."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -66,21 +91,29 @@ async def _disconnected(request: Request) -> None:
         continue
 
 
-class Exchange:
-    """What chat completions and completions do alike; id_prefix: how their answers' ids begin."""
+class Exchange(Generic[Asked]):
+    """What all routes that ask the engine do alike; id_prefix: how their answers' ids begin."""
 
     id_prefix = ""
+    ending = "data: [DONE]\n\n"  # of a stream
 
-    def __init__(self, service: Service, request: Request, body):
+    def __init__(self, service: Service, request: Request, body: Asked) -> None:
         self.service, self.request, self.body = service, request, body
-        self.record = request.scope[RECORD]
+        self.record: Record = request.scope[RECORD]
         self.record.stream = bool(body.stream)
-        self.answers = []
+        self.answers: list[Answer] = []
+        self.cached_tokens = 0  # of the prompts
         self.is_told = False  # to the end, to a client that streams
+
+    @property
+    def generator(self) -> Generator:
+        """The worker's generator; the door lets no request in before there is one."""
+        assert self.service.generator is not None
+        return self.service.generator
 
     async def start(self, prompt: Prompt, max_tokens: int | None, logprobs: int | None = None) -> Answer:
         """Start an answer when an engine instance is free."""
-        generator, record = self.service.generator, self.record
+        generator, record = self.generator, self.record
         room = answer_room(len(prompt.ids), max_tokens, generator.session_len)
         record.prompt_tokens = (record.prompt_tokens or 0) + len(prompt.ids)
         options = engine_options(self.body, room, generator.engine.stop_words, logprobs)
@@ -92,9 +125,10 @@ class Exchange:
         self.service.metrics.queue_wait.observe(record.queue_s)
         self.service.metrics.prompt_tokens.inc(len(prompt.ids))
         self.service.metrics.reused_tokens.inc(answer.place.step)
+        self.cached_tokens += answer.place.step
         return answer
 
-    async def steps(self, answer: Answer):
+    async def steps(self, answer: Answer) -> AsyncIterator[Step]:
         """The steps of an answer, with its times and counts noted."""
         record, metrics = self.record, self.service.metrics
         began = None
@@ -114,30 +148,39 @@ class Exchange:
             yield step
 
     @property
-    def head(self) -> dict:
+    def head(self) -> dict[str, Any]:
         """What an answer, or every event of one, begins with."""
         return {"id": f"{self.id_prefix}-{self.record.id}", "model": self.body.model, "created": int(time.time())}
 
     def usage(self) -> Usage:
         """The request's tokens so far."""
         prompt, answer = self.record.prompt_tokens or 0, self.record.completion_tokens or 0
-        return Usage(prompt_tokens=prompt, completion_tokens=answer, total_tokens=prompt + answer)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=answer,
+            total_tokens=prompt + answer,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens),
+        )
 
     @property
     def is_usage_wanted(self) -> bool:
         """Whether a stream is to end with the request's usage."""
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
 
-    def chunks(self, kind: type):
+    def chunks(self, kind: type[BaseModel]) -> "MakeChunk":
         """A function of choices (and usage) that makes the JSON of one event of this exchange."""
         head = self.head
         # OpenAI's chunks have "usage": null when usage was asked for, and no such field otherwise.
         left_out = None if self.is_usage_wanted else {"usage"}
 
-        def chunk(choices: list, usage: Usage | None = None) -> str:
+        def chunk(choices: Sequence[BaseModel], usage: Usage | None = None) -> str:
             return kind(**head, choices=choices, usage=usage).model_dump_json(exclude=left_out)
 
         return chunk
+
+    def failure(self, refusal: Refusal) -> "Event":
+        """The event of a stream that tells why it ends early."""
+        return json.dumps(refusal.body())
 
     def close(self) -> None:
         """Free the engine of whatever still runs for this request."""
@@ -145,16 +188,19 @@ class Exchange:
             answer.close()
 
 
+MakeChunk = Callable[..., str]
+
+
 class Events(StreamingResponse):
     """Server-sent events of an exchange, which is closed however the stream ends."""
 
-    def __init__(self, exchange: Exchange, events):
+    def __init__(self, exchange: Exchange[Any], events: "AsyncIterator[Event]") -> None:
         super().__init__(_encoded(exchange, events), media_type="text/event-stream")
         self.headers["Cache-Control"] = "no-cache"
         self.headers["X-Accel-Buffering"] = "no"  # nginx would hold the events back
         self._exchange = exchange
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
             if not self._exchange.is_told:  # it returns when the client leaves, and raises otherwise
@@ -164,10 +210,21 @@ class Events(StreamingResponse):
 
 
 @dataclass(frozen=True)
+class Named:
+    """An event with a name, besides its data as JSON."""
+
+    name: str
+    data: str
+
+
+@dataclass(frozen=True)
 class Comment:
     """A line of a stream that clients pass over (HTML Living Standard, 9.2.6), and that keeps its connection alive."""
 
     text: str
+
+
+Event = str | Named | Comment  # a text is the data of an event without a name
 
 
 def prompt_comment(progress: PromptProgress) -> Comment:
@@ -175,24 +232,32 @@ def prompt_comment(progress: PromptProgress) -> Comment:
     return Comment(f"prompt {progress.done_tokens}/{progress.all_tokens}")
 
 
-async def _encoded(exchange: Exchange, events):
+async def _encoded(exchange: Exchange[Any], events: AsyncIterator[Event]) -> AsyncIterator[str]:
     try:
         async for event in events:
-            yield f": {event.text}\n\n" if isinstance(event, Comment) else f"data: {event}\n\n"
+            yield _written(event)
     except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
         exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
         exchange.is_told = True
-        yield f"data: {json.dumps(refusal.body())}\n\n"
+        yield _written(exchange.failure(refusal))
         return
     exchange.is_told = True
-    yield "data: [DONE]\n\n"
+    yield exchange.ending
 
 
-async def first_and_rest(steps):
+def _written(event: Event) -> str:
+    if isinstance(event, Comment):
+        return f": {event.text}\n\n"
+    if isinstance(event, Named):
+        return f"event: {event.name}\ndata: {event.data}\n\n"
+    return f"data: {event}\n\n"
+
+
+async def first_and_rest(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:
     """The first step, waited for, and all of them: errors before it still have their own status."""
     first = await steps.__anext__()
 
-    async def all_steps():
+    async def all_steps() -> AsyncIterator[Step]:
         yield first
         async for step in steps:
             yield step

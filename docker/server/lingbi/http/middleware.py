@@ -37,6 +37,9 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["path"].startswith("/v1/"):
+            # Some clients put a slash behind a path.
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = dict(scope["headers"])
         client = (scope.get("client") or ("",))[0]
         record = Record(request_id(headers.get(b"x-request-id", b"")), scope["method"], scope["path"][:200], client)

@@ -18,28 +18,32 @@ from lingbi.api_errors import (
     TooLong,
     UnknownKey,
     UnknownModel,
+    UnsupportedEncoding,
 )
-from lingbi.http.protocol import (
-    ChatChunk,
-    ChatCompletion,
-    ChatRequest,
-    Completion,
-    CompletionRequest,
-    ErrorBody,
-    Live,
-    Model,
-    ModelList,
-    Ready,
-)
+from lingbi.http.protocol.answers import ChatChunk, ChatCompletion, Completion, ErrorBody, Model, ModelList
+from lingbi.http.protocol.requests import ChatRequest, CompletionRequest
+from lingbi.http.protocol.responses import ResponseAnswer, ResponseRequest
+from lingbi.http.protocol.status import Live, Ready
 
 Json = dict[str, Any]
 VERSION = "3.1.0"
 KEYED: list[dict[str, list[str]]] = [{"key": []}]
 REF = "#/components/schemas/{model}"
 ANYWHERE = (UnknownKey, NotReady)
-GENERATION = (*ANYWHERE, BadRequest, ImageError, TooLong, UnknownModel, BodyTimeout, BodyTooLarge, Busy, EngineFault)
-REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest)
-ANSWERS: tuple[type[BaseModel], ...] = (ChatCompletion, ChatChunk, Completion, Model, ModelList, Live, Ready, ErrorBody)
+BODY = (BadRequest, BodyTimeout, BodyTooLarge, UnsupportedEncoding)
+GENERATION = (*ANYWHERE, *BODY, ImageError, TooLong, UnknownModel, Busy, EngineFault)
+REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest, ResponseRequest)
+ANSWERS: tuple[type[BaseModel], ...] = (
+    ChatCompletion,
+    ChatChunk,
+    Completion,
+    ResponseAnswer,
+    Model,
+    ModelList,
+    Live,
+    Ready,
+    ErrorBody,
+)
 
 
 @lru_cache(maxsize=1)
@@ -51,6 +55,7 @@ def describe(model: str) -> Json:
         "paths": {
             "/v1/chat/completions": {"post": _generation("chat", ChatRequest, ChatCompletion, "chunks: ChatChunk")},
             "/v1/completions": {"post": _generation("complete", CompletionRequest, Completion, "chunks: Completion")},
+            "/v1/responses": {"post": _generation("respond", ResponseRequest, ResponseAnswer, "events by name")},
             "/v1/models": {"get": _keyed("models", ModelList)},
             "/v1/models/{model}": {
                 "get": _keyed("model", Model, UnknownModel) | {"parameters": [_model_parameter(model)]}

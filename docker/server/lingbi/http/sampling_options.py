@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from lmdeploy.messages import EngineGenerationConfig
 
-from lingbi.http.protocol import Sampled
+from lingbi.http.protocol.requests import Sampled
 
 GREEDY = 1
 LMDEPLOY_MAX_TEMPERATURE = 1.0
@@ -22,7 +22,7 @@ def engine_options(
     is_greedy = temperature == 0 or top_p == 0
     options = EngineGenerationConfig(
         max_new_tokens=max_new_tokens,
-        top_k=GREEDY if is_greedy else _or(request.top_k, 40),
+        top_k=GREEDY if is_greedy else max(_or(request.top_k, 40), 0),  # vLLM's -1 is lmdeploy's 0: all tokens
         top_p=1.0 if is_greedy else top_p,
         temperature=min(temperature, LMDEPLOY_MAX_TEMPERATURE) if temperature else LMDEPLOY_MAX_TEMPERATURE,
         repetition_penalty=_or(request.repetition_penalty, 1.0),
@@ -39,7 +39,7 @@ def engine_options(
 
 def stop_words(request: Sampled) -> tuple[str, ...]:
     """The stop words of a request, as a tuple."""
-    return (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    return tuple(request.stop or ())
 
 
 def _or(value: Value | None, default: Value) -> Value:

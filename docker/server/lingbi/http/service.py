@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lingbi.engine.generation import Generator
 from lingbi.engine.prompts import Prompt
@@ -14,10 +14,11 @@ from lingbi.heartbeat import Vitals
 from lingbi.http.admission import Admission
 from lingbi.http.auth import KeyRing
 from lingbi.http.metrics import Metrics
+from lingbi.http.protocol.messages import Turn
 from lingbi.http.readiness import Readiness
 from lingbi.images.addresses import parse_networks
 from lingbi.images.download import FetchRules
-from lingbi.images.loader import ImageDoor, ImageRules, Observe, image_urls
+from lingbi.images.loader import ImageDoor, ImageRules, Observe
 from lingbi.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,17 +70,17 @@ class StageTimes:
 async def chat_prompt(
     generator: Generator,
     images: ImageDoor,
-    messages: Sequence[Any],
+    turns: Sequence[Turn],
+    urls: list[str],
     observe: Observe = lambda seconds: None,
     is_fresh: bool = False,
 ) -> tuple[Prompt, StageTimes]:
-    """The prompt of chat messages: its text is checked, then its images are fetched, decoded and encoded.
+    """The prompt of a conversation: its text is checked, then its images are fetched, decoded and encoded.
 
-    observe: called with the seconds that each image's decoding took; is_fresh: encode images anew. Raises what a
-    request may raise.
+    urls: of its images, as image_urls; observe: called with the seconds that each image's decoding took; is_fresh:
+    encode images anew. Raises what a request may raise.
     """
-    draft = await generator.draft(messages)
-    urls = image_urls(messages)
+    draft = await generator.draft(turns)
     if not urls:
         return draft.filled([]), StageTimes()
     begun = time.monotonic()

@@ -9,12 +9,12 @@ from lingbi.engine.generation import Generator
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt
 from lingbi.errors import StartError
-from lingbi.http.protocol import ChatRequest
+from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.readiness import PROBE_QUESTION, probe_messages
 from lingbi.http.sampling_options import engine_options
 from lingbi.http.service import Service, chat_prompt
 from lingbi.images import scenes
-from lingbi.images.loader import ImageDoor
+from lingbi.images.loader import ImageDoor, image_urls
 
 PROBE_TOKENS = 32
 PROBE_SCENE = scenes.Scene((scenes.Thing("red", "circle"),))
@@ -43,7 +43,7 @@ async def ask_greedily(
     """
     start = time.monotonic()
     request = ChatRequest(model="", messages=messages, temperature=0)
-    prompt, _ = await chat_prompt(generator, images, request.messages, is_fresh=True)
+    prompt, _ = await chat_prompt(generator, images, request.turns, image_urls(request.turns), is_fresh=True)
     answer = await generator.start(prompt, engine_options(request, tokens, generator.engine.stop_words, None))
     text = ""
     try:

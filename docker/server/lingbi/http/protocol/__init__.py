@@ -1,0 +1,1 @@
+"""What the API takes and gives: the OpenAI API's, and what the worker tells of itself."""

@@ -1,0 +1,267 @@
+"""What /v1/responses takes and gives, as the OpenAI API's Responses have it, without stored state."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from lingbi.api_errors import BadRequest
+from lingbi.http.protocol.messages import (
+    MESSAGES_LIMIT,
+    PARTS_LIMIT,
+    AssistantMessage,
+    CalledFunction,
+    ImagePart,
+    ImageUrl,
+    Message,
+    RefusalPart,
+    SystemMessage,
+    Taken,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from lingbi.http.protocol.requests import ChatRequest, MaxTokens, Sampled, Tools
+from lingbi.http.protocol.unserved import RESPONSE, RESPONSE_TEXT, Unserved, refuse_unserved
+
+
+class InputText(Taken):
+    """Text in a message; of an earlier answer, `output_text`."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class InputImage(Taken):
+    """A picture in a message: a `data:` URL, or an http(s) URL that the server fetches."""
+
+    type: Literal["input_image"]
+    image_url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+InputPart = Annotated[InputText | InputImage | RefusalPart, Field(discriminator="type")]
+
+
+def _as_text(value: Any) -> Any:
+    """Text as a list of one part."""
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+Parts = Annotated[list[InputPart], Field(max_length=PARTS_LIMIT), BeforeValidator(_as_text)]
+
+
+class InputMessage(Taken):
+    """A message, or an earlier answer."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Parts
+
+
+class FunctionCall(Taken):
+    """A call of a function in an earlier answer."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+class FunctionCallOutput(Taken):
+    """What a function returned."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Parts
+
+
+class Reasoning(Taken):
+    """What another model thought before it answered; it is passed over."""
+
+    type: Literal["reasoning"]
+
+
+def _item_type(value: Any) -> str | None:
+    kind = value.get("type") or "message" if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in ("message", "function_call", "function_call_output", "reasoning") else None
+
+
+Item = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[FunctionCall, Tag("function_call")]
+    | Annotated[FunctionCallOutput, Tag("function_call_output")]
+    | Annotated[Reasoning, Tag("reasoning")],
+    Discriminator(
+        _item_type,
+        custom_error_type="item_type",
+        custom_error_message="must be a message, a function_call, a function_call_output or reasoning; nothing is stored "
+        "here that could be referred to",
+    ),
+]
+
+
+def _as_items(value: Any) -> Any:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+class AskedText(Taken):
+    """The form of the answer, which is text; other fields change nothing."""
+
+    format: dict[str, Any] | None = Field(None, description="only text is served")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unserved(cls, data: Any) -> Any:
+        refuse_unserved(data, RESPONSE_TEXT)
+        return data
+
+
+class ResponseRequest(Sampled):
+    """A question to the model, with the conversation before it."""
+
+    unserved: ClassVar[Mapping[str, Unserved]] = RESPONSE
+
+    input: Annotated[list[Item], Field(min_length=1, max_length=MESSAGES_LIMIT), BeforeValidator(_as_items)] = Field(
+        description="or one question as a string"
+    )
+    instructions: str | None = Field(None, description="a system message before the conversation")
+    max_output_tokens: MaxTokens | None = Field(None, description="default, and at most: what the session leaves")
+    metadata: dict[str, str] | None = Field(None, max_length=16, description="given back")
+    tools: Tools | None = Field(None, description="taken, and never called")
+    text: AskedText | None = None
+
+    def chat(self) -> ChatRequest:
+        """The same question as a chat completion. Raises BadRequest where there is none."""
+        messages = messages_of(self.input)
+        if not messages:
+            raise BadRequest("input: holds nothing that could be answered; send a message", "input")
+        system = [SystemMessage(role="system", content=self.instructions)] if self.instructions else []
+        shared = {name: getattr(self, name) for name in Sampled.model_fields if name != "stream_options"}
+        return ChatRequest(**shared, messages=[*system, *messages], max_tokens=self.max_output_tokens)
+
+
+def messages_of(items: Sequence[Item]) -> list[Message]:
+    """The messages of chat completions that say what the items say."""
+    messages: list[Message] = []
+    for item in items:
+        if isinstance(item, InputMessage):
+            messages.append(_message(item))
+        elif isinstance(item, FunctionCall):
+            call = ToolCall(id=item.call_id, function=CalledFunction(name=item.name, arguments=item.arguments))
+            messages.append(AssistantMessage(role="assistant", tool_calls=[call]))
+        elif isinstance(item, FunctionCallOutput):
+            messages.append(ToolMessage(role="tool", content=_text(item.output), tool_call_id=item.call_id))
+    return messages
+
+
+def _message(item: InputMessage) -> Message:
+    if item.role == "user":
+        parts = [_part(part) for part in item.content]
+        return UserMessage(role="user", content=parts or "")
+    if item.role == "assistant":
+        return AssistantMessage(role="assistant", content=_text(item.content))
+    return SystemMessage(role=item.role, content=_text(item.content))
+
+
+def _part(part: InputText | InputImage | RefusalPart) -> TextPart | ImagePart:
+    if isinstance(part, InputImage):
+        return ImagePart(type="image_url", image_url=ImageUrl(url=part.image_url, detail=part.detail))
+    return TextPart(type="text", text=part.text if isinstance(part, InputText) else part.refusal)
+
+
+def _text(parts: Sequence[InputText | InputImage | RefusalPart]) -> str:
+    """The text of parts; pictures are read in a user's message only."""
+    texts = (_part(part) for part in parts)
+    return "\n".join(part.text for part in texts if isinstance(part, TextPart))
+
+
+class CachedTokens(BaseModel):
+    """Of the input's tokens, those that a kept session held already."""
+
+    cached_tokens: int
+
+
+class ReasoningTokens(BaseModel):
+    """The model does not think aloud."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(BaseModel):
+    """Tokens of a request; a picture counts with the tokens that it becomes."""
+
+    input_tokens: int
+    input_tokens_details: CachedTokens
+    output_tokens: int
+    output_tokens_details: ReasoningTokens = ReasoningTokens()
+    total_tokens: int
+
+
+class OutputText(BaseModel):
+    """The answer's text."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+Status = Literal["in_progress", "completed", "incomplete", "failed"]
+
+
+class OutputMessage(BaseModel):
+    """The one item of an answer."""
+
+    type: Literal["message"] = "message"
+    id: str
+    status: Status
+    role: Literal["assistant"] = "assistant"
+    content: list[OutputText]
+
+
+class IncompleteDetails(BaseModel):
+    """Why an answer is not whole."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class ResponseError(BaseModel):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+
+
+class TextOptions(BaseModel):
+    """The one format of answers."""
+
+    format: dict[str, str] = {"type": "text"}
+
+
+class ResponseAnswer(BaseModel):
+    """An answer, or how far it is. Nothing of it is stored."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Status
+    background: Literal[False] = False
+    error: ResponseError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    metadata: dict[str, str] = {}
+    model: str
+    output: list[OutputMessage]
+    parallel_tool_calls: bool = True
+    previous_response_id: None = None
+    store: Literal[False] = False
+    temperature: float | None = None
+    text: TextOptions = TextOptions()
+    tool_choice: Literal["auto", "none"] = "auto"
+    tools: list[Any] = []
+    top_p: float | None = None
+    truncation: Literal["disabled"] = "disabled"
+    usage: ResponseUsage | None = None

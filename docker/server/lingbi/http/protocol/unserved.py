@@ -1,0 +1,101 @@
+"""Fields of the OpenAI API, and of other servers, that lingbi cannot honour.
+
+A request that asks for one is refused, since an answer without it would be wrong in silence. The values that change
+nothing are taken, because clients send them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+NOT_SERVED = "not_served"
+
+
+@dataclass(frozen=True)
+class Unserved:
+    """instead: what a client can do, as the end of a sentence; harmless: the values that change nothing, besides null."""
+
+    instead: str
+    harmless: tuple[Any, ...] = ()
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The field's JSON Schema: the values that are taken."""
+        return {"enum": [None, *self.harmless], "description": f"not served; {self.instead}"}
+
+
+_GRAMMAR = Unserved("answers are not bound to a grammar: describe the form in the prompt and check the answer")
+_FORMAT = Unserved(_GRAMMAR.instead, ({"type": "text"},))
+_PENALTY = Unserved("use repetition_penalty", (0,))
+_NO_CALLS = Unserved("tools are never called: 'auto' and 'none' are answered in text", ("auto", "none"))
+_TOKENS = Unserved("tokens can be neither demanded nor forbidden by their ids", ([], {}))
+
+COMMON: dict[str, Unserved] = {
+    "n": Unserved("send the request several times for several answers", (1,)),
+    "best_of": Unserved("one answer is made", (1,)),
+    "presence_penalty": _PENALTY,
+    "frequency_penalty": _PENALTY,
+    "logit_bias": _TOKENS,
+    "allowed_token_ids": _TOKENS,
+    "bad_words": _TOKENS,
+    "stop_token_ids": Unserved("use stop, which takes text", ([],)),
+    "min_tokens": Unserved("an answer ends where the model ends it; ignore_eos makes it go on to max_tokens", (0,)),
+    "min_p": Unserved("use top_p or top_k", (0,)),
+    "use_beam_search": Unserved("answers are sampled, or greedy with temperature 0", (False,)),
+    "include_stop_str_in_output": Unserved("a stop word is never shown", (False,)),
+    "prompt_logprobs": Unserved("chat completions give log probabilities of the answer with logprobs", (0,)),
+    "echo": Unserved("put the prompt before the answer yourself", (False,)),
+    "response_format": _FORMAT,
+    "guided_json": _GRAMMAR,
+    "guided_regex": _GRAMMAR,
+    "guided_choice": _GRAMMAR,
+    "guided_grammar": _GRAMMAR,
+    "structured_outputs": _GRAMMAR,
+}
+CHAT: dict[str, Unserved] = COMMON | {
+    "tool_choice": _NO_CALLS,
+    "function_call": _NO_CALLS,
+    "modalities": Unserved("answers are text", (["text"],)),
+    "audio": Unserved("answers are text"),
+    "web_search_options": Unserved("the model sees the request alone"),
+    "chat_template": Unserved("the model's own template is used; LINGBI_PROMPT_FORM chooses between its two forms"),
+}
+COMPLETION: dict[str, Unserved] = COMMON | {
+    "logprobs": Unserved("chat completions give log probabilities", (0,)),
+    "suffix": Unserved("the model continues a text and fills no gap", ("",)),
+}
+
+RESPONSE: dict[str, Unserved] = COMMON | {
+    "tool_choice": _NO_CALLS,
+    "previous_response_id": Unserved("answers are not stored: send the conversation in input"),
+    "conversation": Unserved("conversations are not stored: send them in input"),
+    "background": Unserved("wait for the answer, or stream it", (False,)),
+    "prompt": Unserved("prompts are not stored: send the text in instructions and input"),
+    "truncation": Unserved("shorten the input", ("disabled",)),
+    "top_logprobs": Unserved("chat completions give log probabilities", (0,)),
+}
+
+RESPONSE_TEXT: dict[str, Unserved] = {"format": _FORMAT}
+
+
+def refuse_unserved(data: Any, fields: Mapping[str, Unserved]) -> None:
+    """Raise PydanticCustomError, with the field as `param` of its context, where data asks for one of these fields."""
+    if not isinstance(data, dict):
+        return
+    for name in fields.keys() & data.keys():
+        if data[name] is not None and _read(data[name]) not in fields[name].harmless:
+            context = {"param": name, "instead": fields[name].instead}
+            raise PydanticCustomError(NOT_SERVED, "{param} is not served; {instead}", context)
+
+
+def _read(value: Any) -> Any:
+    """The value, read as JSON where it is a number or a boolean that a client wrote as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value.lower())
+    except ValueError:
+        return value
