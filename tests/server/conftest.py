@@ -22,14 +22,19 @@ class NoEngine:
 
 
 @pytest.fixture
-def service(tmp_path):
+def settings():
+    return Settings()
+
+
+@pytest.fixture
+def service(tmp_path, settings):
     from lingbi.heartbeat import Vitals
     from lingbi.http.metrics import Metrics
     from lingbi.http.service import Service
 
     save_keys(tmp_path / "keys", [Key("other", digest(b"other")), Key("one", digest(b"secret"))])
     readiness = Readiness("model", "cpu", "a test")
-    return Service(Settings(), readiness, KeyRing(tmp_path / "keys"), Metrics(), Vitals())
+    return Service(settings, readiness, KeyRing(tmp_path / "keys"), Metrics(), Vitals())
 
 
 @pytest.fixture

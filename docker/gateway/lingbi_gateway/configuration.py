@@ -11,8 +11,10 @@ from lingbi_gateway.templates import fill, read
 
 RESOLVES_AGAIN = (1, 27, 3)  # the first free nginx that follows changes of a name's addresses
 RETRY_WITHIN_S = 5
-BURST = 2  # how many seconds' worth of a rate may come at once
+BURST = 4  # how many seconds' worth of a rate may come at once: with the defaults more than a server runs and queues
 STRICT_TRANSPORT = "max-age=31536000"
+READABLE, ENTERABLE = 0o644, 0o755  # whatever the umask is: nginx's unprivileged processes read what is rendered
+HEALTH = '{"status":"ok"}\n'  # a file, so that health sees it when the folder has been emptied
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,13 @@ class Machine:
     """What the configuration depends on besides the settings.
 
     user: (user, group) that nginx's processes switch to, None to keep the current one; open_files: how many
-    files a process may open; version: nginx's.
+    files a process may open; version: nginx's; servers: how many the list of servers has, where something else writes it.
     """
 
     user: tuple[str, str] | None
     open_files: int
     version: tuple[int, ...]
+    servers: int = 0
 
 
 def render(settings: Settings, machine: Machine, certificate: tuple[Path, Path] | None) -> dict[str, str]:
@@ -41,8 +44,9 @@ def render(settings: Settings, machine: Machine, certificate: tuple[Path, Path] 
         "listen.conf": fill(read(listen), values),
         "headers.conf": read("headers.conf"),
         "errors.conf": errors.directives(f"{settings.dir}/errors"),
+        "health/healthz": HEALTH,
     }
-    pages = errors.files(read("error.html"), asdict(settings))
+    pages = errors.files(read("error.html"), values)
     return files | {f"errors/{name}": text for name, text in pages.items()}
 
 
@@ -55,22 +59,36 @@ def servers_file(settings: Settings, machine: Machine) -> str | None:
 
 def _values(settings: Settings, machine: Machine) -> dict[str, Any]:
     follows = settings.resolver and machine.version >= RESOLVES_AGAIN
-    return asdict(settings) | {
-        "user": f"user {' '.join(machine.user)};" if machine.user else "",
-        "open_files": min(machine.open_files, 2 * settings.connections),
-        "connections": min(settings.connections, machine.open_files),
-        "access_log": "/dev/stdout",
-        "listen": _listen(settings.host, settings.port),
-        "inner": _listen(settings.inner_host, settings.inner_port),
-        "servers_folder": settings.servers_folder,
-        "ui": settings.ui + _again(settings.ui, settings, machine),
-        "resolver": f"    resolver {settings.resolver} valid=5s;" if follows else "",
-        "retry_within_s": RETRY_WITHIN_S,
-        "key_burst": BURST * settings.key_rate,
-        "address_burst": BURST * settings.address_rate,
-        "allow": _lines("            allow {};", settings.allow),
-        "trusted_proxies": _trusted(settings.trusted_proxies),
-        "proxy_networks": _lines("        {} 1;", settings.trusted_proxies),
+    return (
+        asdict(settings)
+        | _limits(settings, machine)
+        | {
+            "user": f"user {' '.join(machine.user)};" if machine.user else "",
+            "open_files": min(machine.open_files, 2 * settings.connections),
+            "connections": min(settings.connections, machine.open_files),
+            "access_log": "/dev/stdout",
+            "listen": _listen(settings.host, settings.port),
+            "inner": _listen(settings.inner_host, settings.inner_port),
+            "servers_folder": settings.servers_folder,
+            "ui": settings.ui + _again(settings.ui, settings, machine),
+            "resolver": f"    resolver {settings.resolver} valid=5s;" if follows else "",
+            "retry_within_s": RETRY_WITHIN_S,
+            "allow": _lines("            allow {};", settings.allow),
+            "origins": _origins(settings.allowed_origins),
+            "trusted_proxies": _trusted(settings.trusted_proxies),
+            "proxy_networks": _lines("        {} 1;", settings.trusted_proxies),
+        }
+    )
+
+
+def _limits(settings: Settings, machine: Machine) -> dict[str, int]:
+    """The limits of all servers together: the settings count for each, so that what the servers can take passes."""
+    servers = max(1, len(settings.servers) or machine.servers)
+    names = ("key_rate", "key_connections", "address_rate", "address_connections")
+    limits: dict[str, int] = {name: getattr(settings, name) * servers for name in names}
+    return limits | {
+        "key_burst": BURST * limits["key_rate"],
+        "address_burst": BURST * limits["address_rate"],
     }
 
 
@@ -95,6 +113,11 @@ def _trusted(networks: tuple[str, ...]) -> str:
     return f"{lines}\n    real_ip_header X-Forwarded-For;\n    real_ip_recursive on;"
 
 
+def _origins(origins: tuple[str, ...]) -> str:
+    """The lines of nginx's map from a request's origin to the one that an answer is open to."""
+    return '        "~." *;' if origins == ("*",) else _lines("        {} $http_origin;", origins)
+
+
 def _lines(form: str, items: tuple[str, ...]) -> str:
     return "\n".join(form.format(item) for item in items)
 
@@ -103,5 +126,14 @@ def write(folder: Path, files: dict[str, str]) -> None:
     """Write rendered files below a folder."""
     for name, text in files.items():
         file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         file.write_text(text, encoding="utf-8")
+        file.chmod(READABLE)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, which nginx's unprivileged processes can enter."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir()
+        folder.chmod(ENTERABLE)

@@ -38,7 +38,34 @@ FAULTS = (
         "请求超过了 {max_body_mib} MiB（上传到网页时为 {max_upload_mib} MiB）。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
     ),
     Fault(414, 414, BAD, "uri_too_long", "The address is too long.", "请求地址过长。"),
-    Fault(429, 429, LIMIT, "rate_limited", "Too many requests; try again shortly.", "请求过于频繁，请稍后再试。"),
+    Fault(
+        429,
+        429,
+        LIMIT,
+        "rate_limited",
+        "Too many requests. One API key may send {key_rate} a second and have {key_connections} at once "
+        "(LINGBI_GATEWAY_KEY_RATE and _KEY_CONNECTIONS, for each server), one address {address_rate} and "
+        "{address_connections} (LINGBI_GATEWAY_ADDRESS_RATE and _ADDRESS_CONNECTIONS). Try again in 2 s.",
+        "请求过于频繁。一个 API 密钥每秒最多 {key_rate} 个请求，同时最多 {key_connections} 个"
+        "（LINGBI_GATEWAY_KEY_RATE 和 _KEY_CONNECTIONS，按每台服务器计）；一个地址每秒最多 {address_rate} 个，同时最多 "
+        "{address_connections} 个（LINGBI_GATEWAY_ADDRESS_RATE 和 _ADDRESS_CONNECTIONS）。请 2 秒后再试。",
+    ),
+    Fault(
+        470,
+        404,
+        BAD,
+        "not_found",
+        "The path has two slashes in a row; let the client's base URL end with /v1, without another slash.",
+        "路径中有两个连续的斜杠；请让客户端的基础地址以 /v1 结尾，后面不再有斜杠。",
+    ),
+    Fault(
+        471,
+        404,
+        BAD,
+        "not_found",
+        "The API is under /v1: let the client's base URL end with /v1.",
+        "API 在 /v1 之下：请让客户端的基础地址以 /v1 结尾。",
+    ),
     Fault(494, 431, BAD, "headers_too_large", "The request's headers are too large.", "请求头过大。"),
     Fault(500, 500, SERVER, "gateway_error", "The gateway failed; its log says why.", "网关出错，原因见网关日志。"),
     Fault(501, 501, BAD, "not_implemented", "The gateway does not know this form.", "网关不支持这种请求形式。"),
@@ -66,7 +93,7 @@ ROOT = "/_error"
 
 def directives(folder: str) -> str:
     """nginx's lines that send each status to its file; $error_form is json or html."""
-    lines = [f"error_page {fault.seen} ={fault.status} {ROOT}/{fault.status}.$error_form;" for fault in FAULTS]
+    lines = [f"error_page {fault.seen} ={fault.status} {ROOT}/{fault.seen}.$error_form;" for fault in FAULTS]
     location = f"""location {ROOT}/ {{
     internal;
     alias "{folder}/";
@@ -82,8 +109,8 @@ def files(page: str, numbers: dict[str, Any]) -> dict[str, str]:
     for fault in FAULTS:
         english, chinese = fault.english.format(**numbers), fault.chinese.format(**numbers)
         error = {"message": english, "type": fault.kind, "param": None, "code": fault.code}
-        made[f"{fault.status}.json"] = json.dumps({"error": error}) + "\n"
+        made[f"{fault.seen}.json"] = json.dumps({"error": error}) + "\n"
         refresh = '<meta http-equiv="refresh" content="5">' if fault.comes_back else ""
         values = {"status": fault.status, "english": english, "chinese": chinese, "refresh": refresh}
-        made[f"{fault.status}.html"] = fill(page, values)
+        made[f"{fault.seen}.html"] = fill(page, values)
     return made

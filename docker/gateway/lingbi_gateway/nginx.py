@@ -23,7 +23,14 @@ def machine(settings: Settings) -> Machine:
         entry = pwd.getpwnam(UNPRIVILEGED)
         user = entry.pw_name, grp.getgrgid(entry.pw_gid).gr_name
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return Machine(user, hard if hard != resource.RLIM_INFINITY else 1 << 20, version(settings.nginx))
+    open_files = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    return Machine(user, open_files, version(settings.nginx), _listed_servers(settings.servers_folder))
+
+
+def _listed_servers(folder: Path) -> int:
+    """How many servers the folder's files list, drained ones among them."""
+    lines = (line for file in folder.glob("*.conf") for line in file.read_text(encoding="utf-8").splitlines())
+    return sum(line.lstrip().startswith("server ") for line in lines)
 
 
 @functools.cache  # a reload asks several times, and a rollout waits for the reload

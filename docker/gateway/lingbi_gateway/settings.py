@@ -8,7 +8,6 @@ import difflib
 import ipaddress
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 PREFIX = "LINGBI_GATEWAY_"
 Value = TypeVar("Value")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?")
 ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 
 
@@ -56,6 +56,13 @@ def names(text: str) -> tuple[str, ...]:
     found = words(text)
     if not found or any(not re.fullmatch(r"[A-Za-z0-9.:-]+", name) for name in found):
         raise ValueError("give host names or addresses, with commas")
+    return found
+
+
+def origins(text: str) -> tuple[str, ...]:
+    found = words(text)
+    if found != ("*",) and not all(ORIGIN.fullmatch(origin) for origin in found):
+        raise ValueError("give * or origins as browsers write them, as in https://lab.example, with commas")
     return found
 
 
@@ -101,6 +108,13 @@ def setting(default: str, read: Callable[[str], Value], text: str, **more: str) 
     return field(default=read(default), metadata={"read": read, "help": text, "default": default, **more})
 
 
+def default_folder() -> Path:
+    """A folder that no system empties, unlike the temporary one: nginx keeps requests' bodies in it."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/lingbi-gateway")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "lingbi-gateway"
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of one gateway; see each field's help."""
@@ -125,10 +139,10 @@ class Settings:
         "", optional_endpoint, "DNS server that names are looked up at again; 127.0.0.11:53 in Docker"
     )
     dir: Path = setting(
-        str(Path(tempfile.gettempdir()) / "lingbi-gateway"),
+        str(default_folder()),
         Path,
         "folder of what is rendered",
-        words="lingbi-gateway in the temporary folder",
+        words="/var/lib/lingbi-gateway; without root ~/.local/state/lingbi-gateway",
     )
     nginx: str = setting("nginx", str, "nginx's program")
     processes: int = setting("2", Whole(1, 64), "nginx's worker processes")
@@ -137,13 +151,18 @@ class Settings:
     max_upload_mib: int = setting("324", Whole(1, 65536), "largest upload to the page, MiB: all pictures of a question")
     connect_timeout_s: int = setting("2", Whole(1, 60), "longest wait for a connection to a server")
     answer_timeout_s: int = setting("600", Whole(1, 86400), "longest silence of a server within an answer")
-    key_rate: int = setting("50", Whole(1, 100000), "requests/s of one API key")
-    key_connections: int = setting("256", Whole(1, 65535), "requests of one API key at once")
+    key_rate: int = setting("50", Whole(1, 100000), "requests/s of one API key, for each server")
+    key_connections: int = setting("256", Whole(1, 65535), "requests of one API key at once, for each server")
     address_rate: int = setting(
-        "50", Whole(1, 100000), "requests/s of one address under /v1, and of its questions and uploads to the page"
+        "50",
+        Whole(1, 100000),
+        "requests/s of one address under /v1, and of its questions and uploads to the page, for each server",
     )
-    address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once")
+    address_connections: int = setting("256", Whole(1, 65535), "requests of one address at once, for each server")
     allow: tuple[str, ...] = setting("127.0.0.1/32,::1/128", networks, "networks that may see /metrics and /status")
+    allowed_origins: tuple[str, ...] = setting(
+        "", origins, "origins that its own error answers are open to; as LINGBI_ALLOWED_ORIGINS of the servers"
+    )
     trusted_proxies: tuple[str, ...] = setting(
         "", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed"
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PREFIX = "LINGBI_"
+ORIGIN = r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?"  # as browsers write it: in small letters, without a path
 
 
 class Settings(BaseSettings):
@@ -86,6 +87,13 @@ class Settings(BaseSettings):
         None, description="folder with further API keys in plain, one a file, named after it; read at a start"
     )
     key_concurrency: int = Field(0, ge=0, description="most requests of one API key at once; 0: no limit")
+    open_models: bool = Field(False, description="whether /v1/models is answered without a key")
+    allowed_origins: str = Field(
+        "",
+        pattern=rf"^(|\*|{ORIGIN}(,{ORIGIN})*)$",
+        description="web origins whose pages may call the API from a browser, as in https://lab.example, with commas; "
+        "*: all; empty: none",
+    )
     workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, one on CPU")
     worker: int = Field(
         0, ge=0, le=63, description="number of this worker, set by supervisor", json_schema_extra={"x-fixed": True}

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from lingbi.api_errors import EngineFault, TooLong
+from lingbi.http.app import routes_of
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.requests import ChatRequest
 from tests.server.conftest import KEY
@@ -72,10 +73,10 @@ def test_routes_outside_the_list_are_closed(ready, path):
     assert response.status_code in (404, 405) and response.json()["error"]["message"]
 
 
-def test_the_document_describes_exactly_the_routes_that_are_served(client):
+def test_the_document_describes_exactly_the_routes_that_are_served(client, service):
     routes = {
         (route.path, method.lower())
-        for route in client.app.app.routes
+        for route in routes_of(service)
         for method in route.methods - {"HEAD"}  # it comes with GET
     }
     paths = describe("model")["paths"]

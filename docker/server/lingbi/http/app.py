@@ -13,13 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from lingbi.api_errors import ClientGone, EngineFault, Refusal
 from lingbi.http.chat import chat_completions
 from lingbi.http.completions import completions
 from lingbi.http.exchange import check_model
-from lingbi.http.middleware import GONE, RECORD, Door, refuse
+from lingbi.http.middleware.accounting import GONE, Accounting
+from lingbi.http.middleware.cross_origin import cross_origin
+from lingbi.http.middleware.door import Door, refuse
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.answers import Model, ModelList
 from lingbi.http.protocol.status import Live, Ready
@@ -28,43 +30,41 @@ from lingbi.http.service import Service
 
 log = logging.getLogger(__name__)
 CHAT, COMPLETIONS, RESPONSES, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models"
+MODEL = "/v1/models/{model}"
+OPEN_ROUTES = ("/live", "/health", "/ready", "/metrics")
 API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS)
 
 
-def create_app(service: Service) -> Door:
+def create_app(service: Service) -> ASGIApp:
     """The worker's ASGI application; `service.take_engine` provides its engine later.
 
     It uses Starlette without FastAPI: the Door limits the bodies, and openapi.py writes the document. FastAPI's
     models of an OpenAPI document would add half a second to every start.
     """
 
+    routes = routes_of(service)
+    app = Starlette(routes=routes, exception_handlers=FAULTS)
+    app.router.redirect_slashes = False
+    keyless_routes = (MODELS, MODEL) if service.settings.open_models else ()
+    door = Door(app, service, OPEN_ROUTES, keyless_routes, (CHAT, COMPLETIONS, RESPONSES))
+    return Accounting(cross_origin(door, service.settings.allowed_origins), service.metrics, routes, OPEN_ROUTES)
+
+
+def routes_of(service: Service) -> list[Route]:
+    """All routes of a worker."""
+
     async def openapi(request: Request) -> Response:
         return JSONResponse(describe(service.readiness.model))
 
-    routes = [*_health(service), *_models(service), *_generation(service), Route("/openapi.json", openapi)]
-    app = Starlette(routes=routes, exception_handlers=FAULTS)
-    app.router.redirect_slashes = False
-    app.add_middleware(RouteNames, paths={route.endpoint: route.path for route in routes})
-    return Door(app, service, (CHAT, COMPLETIONS, RESPONSES))
-
-
-class RouteNames:
-    """Notes each request's route in its record: metrics labelled by path would grow with every new path."""
-
-    def __init__(self, app: ASGIApp, paths: dict[Callable[..., Any], str]) -> None:
-        self.app, self.paths = app, paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            if scope["type"] == "http" and scope.get("endpoint"):
-                scope[RECORD].route = self.paths[scope["endpoint"]]
+    return [*_health(service), *_models(service), *_generation(service), Route("/openapi.json", openapi)]
 
 
 def _health(service: Service) -> list[Route]:
     async def live(request: Request) -> Response:
         return JSONResponse(Live().model_dump())
+
+    async def health(request: Request) -> Response:
+        return await live(request)
 
     async def ready(request: Request) -> Response:
         report = Ready(**service.readiness.report()).model_dump(exclude_none=True)
@@ -74,7 +74,7 @@ def _health(service: Service) -> list[Route]:
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    return [Route("/live", live), Route("/ready", ready), Route("/metrics", metrics)]
+    return [Route(path, answer) for path, answer in zip(OPEN_ROUTES, (live, health, ready, metrics), strict=True)]
 
 
 def _models(service: Service) -> list[Route]:
@@ -87,7 +87,7 @@ def _models(service: Service) -> list[Route]:
         check_model(service, request.path_params["model"])
         return JSONResponse(served.model_dump())
 
-    return [Route(MODELS, models), Route(f"{MODELS}/{{model}}", model)]
+    return [Route(MODELS, models), Route(MODEL, model)]
 
 
 def _generation(service: Service) -> list[Route]:

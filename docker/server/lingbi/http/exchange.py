@@ -16,7 +16,7 @@ from lingbi.api_errors import BadRequest, ClientGone, Refusal, UnknownModel, Uns
 from lingbi.engine.generation import Answer, Generator, Step
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt, answer_room
-from lingbi.http.middleware import GONE, RECORD
+from lingbi.http.middleware.accounting import GONE, RECORD
 from lingbi.http.protocol.answers import PromptTokensDetails, Usage
 from lingbi.http.protocol.faults import bad_request
 from lingbi.http.protocol.requests import Sampled

@@ -61,6 +61,7 @@ def describe(model: str) -> Json:
                 "get": _keyed("model", Model, UnknownModel) | {"parameters": [_model_parameter(model)]}
             },
             "/live": {"get": _open("live", {"200": _json("The process answers", Live)})},
+            "/health": {"get": _open("health", {"200": _json("The process answers", Live)})},
             "/ready": {"get": _open("ready", {"200": _json("Ready", Ready), "503": _json("Not ready", Ready)})},
             "/metrics": {"get": _open("metrics", {"200": _METRICS})},
             "/openapi.json": {"get": _described("openapi", _DOCUMENT)},

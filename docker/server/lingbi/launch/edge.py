@@ -47,10 +47,13 @@ class Front:
         return str(self.gateway.dir / "tls" / "certificate.pem") if self.gateway.tls == "generated" else None
 
 
-def decide_front(state_dir: Path, servers: list[str], ui_key_file: Path, host: str | None, port: int | None) -> Front:
+def decide_front(
+    state_dir: Path, servers: list[str], ui_key_file: Path, host: str | None, port: int | None, allowed_origins: str
+) -> Front:
     """What page and gateway get to know. Raises ConfigurationError for a bad setting or a missing part.
 
-    servers: HOST:PORT of each worker; host, port: what the command line says the gateway listens on.
+    servers: HOST:PORT of each worker; host, port: what the command line says the gateway listens on;
+    allowed_origins: as the servers have it.
     """
     if not UI_PYTHON.exists():
         raise ConfigurationError(
@@ -61,7 +64,7 @@ def decide_front(state_dir: Path, servers: list[str], ui_key_file: Path, host: s
     given |= {key: value for key, value in listening.items() if value}
     nginx = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + EVERYWHERE)
     defaults = {f"{GATEWAY}SERVERS": ",".join(servers), f"{GATEWAY}DIR": str(gateway_folder(state_dir))}
-    defaults |= {f"{GATEWAY}NGINX": nginx or "nginx"}
+    defaults |= {f"{GATEWAY}NGINX": nginx or "nginx", f"{GATEWAY}ALLOWED_ORIGINS": allowed_origins}
     defaults |= {f"{UI}API_KEY_FILE": str(ui_key_file), f"{UI}FILES_DIR": str(state_dir / "pictures")}
     if (state_dir / LOGINS).exists():
         defaults[f"{UI}LOGIN_FILE"] = str(state_dir / LOGINS)
@@ -82,6 +85,8 @@ def gateway_settings(values: dict[str, str]) -> Any:
     try:
         found = settings.load_settings(values)
         nginx.version(found.nginx)
+        if os.geteuid() == 0 and found.dir.exists():
+            nginx.check_reachable(found.dir.resolve())
     except settings.ConfigurationError as error:
         raise ConfigurationError(f"{error}; or start without page and gateway: scripts/up --server-only") from None
     return found
@@ -97,14 +102,15 @@ def ui_settings(values: dict[str, str]) -> Any:
 
 
 def gateway_folder(state_dir: Path) -> Path:
-    """Where the gateway renders: in the state folder, or, where nginx's unprivileged processes cannot get there,
-    in a folder of its own among the temporary ones."""
+    """Where the gateway renders: in the state folder, or, where nginx's unprivileged processes cannot get there, which
+    happens to root alone, in a folder of its own that no system empties."""
     inside, folder = gateway_folders(state_dir)
     if os.geteuid() or all(part.stat().st_mode & 0o001 for part in (state_dir, *state_dir.parents)):
         return inside
-    folder.mkdir(mode=0o711, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ConfigurationError(f"{folder} belongs to somebody else; remove it, or set {GATEWAY}DIR")
+    folder.chmod(0o711)  # whatever the umask is
     return folder
 
 

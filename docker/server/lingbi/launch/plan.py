@@ -53,7 +53,14 @@ def decide(settings: Settings, options: argparse.Namespace, resources: Resources
     front = None
     if not options.server_only:
         servers = [worker_address(settings, worker) for worker in range(placement.workers)]
-        front = decide_front(settings.state_dir, servers, page_key_file(settings), options.host, options.port)
+        front = decide_front(
+            settings.state_dir,
+            servers,
+            page_key_file(settings),
+            options.host,
+            options.port,
+            settings.allowed_origins,
+        )
     for port in range(settings.port, settings.port + placement.workers):
         check_port(settings.host, port, "LINGBI_PORT")
     for name, (host, port) in (front.ports if front else {}).items():

@@ -1,4 +1,4 @@
-"""What /live and /ready tell."""
+"""What /live, /health and /ready tell."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The middleware around the API: request id, key, readiness, admission and size limits, then log and metrics.
+"""The middleware before the API: key, readiness, admission and size limits.
 
 It is plain ASGI, so that it passes streams through unbuffered.
 """
@@ -6,50 +6,47 @@ It is plain ASGI, so that it passes streams through unbuffered.
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lingbi.api_errors import BodyTimeout, BodyTooLarge, ClientGone, ImageError, NotReady, Refusal, UnknownKey
-from lingbi.http.request_log import Record, request_id
+from lingbi.api_errors import BodyTimeout, BodyTooLarge, ClientGone, NotReady, Refusal, UnknownKey
+from lingbi.http.middleware.accounting import GONE, RECORD
+from lingbi.http.request_log import Record
 
 if TYPE_CHECKING:
     from lingbi.http.auth import Key
     from lingbi.http.service import Limits, Service
 
-log = logging.getLogger(__name__)
-GONE = 499  # nginx's status for a client that disconnected; nobody receives it
 RETRY_AFTER_S = 5
-OPEN_ROUTES = ("/live", "/ready", "/metrics")
-RECORD = "lingbi.record"
 Headers = dict[bytes, bytes]
 
 
 class Door:
-    """The ASGI middleware. generation_routes: the paths that use the engine and so need admission."""
+    """The ASGI middleware, inside Accounting, which notes each request's route.
 
-    def __init__(self, app: ASGIApp, service: Service, generation_routes: tuple[str, ...]) -> None:
-        self.app, self.service, self.generation_routes = app, service, generation_routes
+    open_routes: need neither a key nor a worker that is ready; keyless_routes: need no key; generation_routes: use the
+    engine and so need admission.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        open_routes: Collection[str],
+        keyless_routes: Collection[str],
+        generation_routes: Collection[str],
+    ) -> None:
+        self.app, self.service = app, service
+        self.open_routes, self.keyless_routes, self.generation_routes = open_routes, keyless_routes, generation_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["path"].startswith("/v1/"):
-            # Some clients put a slash behind a path.
-            scope = {**scope, "path": scope["path"].rstrip("/")}
         headers = dict(scope["headers"])
-        client = (scope.get("client") or ("",))[0]
-        record = Record(request_id(headers.get(b"x-request-id", b"")), scope["method"], scope["path"][:200], client)
-        scope[RECORD] = record
-        try:
-            await self._answer(scope, headers, receive, _Marked(send, record))
-        finally:
-            self._account(record)
-
-    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         key = None
         try:
             key = self._admit(scope, headers)
@@ -64,50 +61,26 @@ class Door:
 
     def _admit(self, scope: Scope, headers: Headers) -> Key | None:
         """The key to release at the end if the request was counted; None otherwise."""
-        if scope["path"] in OPEN_ROUTES:
+        record: Record = scope[RECORD]
+        if record.route in self.open_routes:
             return None
         key = self.service.keys.find(_bearer(headers))
-        if key is None:
+        if key:
+            record.key = key.name
+        elif record.route not in self.keyless_routes:
             raise UnknownKey(
                 "a valid API key is needed: send the header `Authorization: Bearer KEY`",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        scope[RECORD].key = key.name
         if not self.service.readiness.is_ready:
             raise NotReady(
                 f"this worker does not answer now: {self.service.readiness.phase}",
                 headers={"Retry-After": str(RETRY_AFTER_S)},
             )
-        if scope["path"] not in self.generation_routes:
+        if key is None or record.route not in self.generation_routes:
             return None
         self.service.admission.enter(key)
         return key
-
-    def _account(self, record: Record) -> None:
-        metrics = self.service.metrics
-        record.status = record.status or GONE
-        metrics.requests.labels(record.route, str(record.status)).inc()
-        if record.reason:
-            metrics.refused.labels(record.reason).inc()
-        if record.error == ImageError.code:
-            metrics.rejected_images.labels(record.reason).inc()
-        if record.status == GONE:
-            metrics.abandoned.inc()
-        if record.path not in OPEN_ROUTES or record.status >= 500:
-            record.write()
-
-
-class _Marked:
-    """Forwards messages, adds the request's id to the headers and records the status."""
-
-    def __init__(self, send: Send, record: Record) -> None:
-        self._send, self._record = send, record
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._record.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._record.id.encode())]
-        await self._send(message)
 
 
 def refuse(scope: Scope, refusal: Refusal) -> JSONResponse:
