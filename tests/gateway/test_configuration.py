@@ -19,7 +19,7 @@ from lingbi.launch.supervision import wait_until
 from lingbi_gateway import errors, nginx
 from lingbi_gateway.__main__ import main as gateway_command
 from lingbi_gateway.configuration import Machine, render, servers_file, write
-from lingbi_gateway.settings import ConfigurationError, load_settings
+from lingbi_gateway.settings import ConfigurationError, default_folder, load_settings
 from tests.conftest import answers
 from tests.gateway.conftest import Gateway, running_gateway
 
@@ -139,3 +139,36 @@ def gixy(file: Path) -> list:
 def test_its_errors_are_the_apis_own():
     codes = {fault.code: fault.status for fault in errors.FAULTS}
     assert codes[BodyTooLarge.code] == BodyTooLarge.status and codes[NotReady.code] == NotReady.status
+
+
+def test_health_sees_that_its_folder_was_emptied(upstreams):
+    """As systemd-tmpfiles does with the temporary folder after ten days."""
+    (server,) = upstreams(1)
+    with running_gateway([server.address]) as gateway:
+        assert httpx.get(gateway.url + "/healthz").json() == {"status": "ok"}
+        for entry in gateway.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+        assert httpx.get(gateway.url + "/healthz").status_code == 404
+
+
+def test_what_is_rendered_does_not_depend_on_the_umask(tmp_path):
+    gateway = Gateway(tmp_path / "made" / "here", {"SERVERS": "127.0.0.1:9"})
+    tmp_path.chmod(0o755)
+    for part in tmp_path.parents:
+        if part.stat().st_uid == os.geteuid() and not part.stat().st_mode & 0o001:
+            part.chmod(part.stat().st_mode | 0o001)
+    done = gateway.command("render", umask=0o077)
+    assert done.returncode == 0, done.stderr
+    own = [*gateway.folder.glob("*.conf"), *(gateway.folder / "errors").rglob("*"), gateway.folder / "health/healthz"]
+    for path in (gateway.folder.parent, gateway.folder, gateway.folder / "errors", *own):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
+
+
+def test_no_default_folder_is_one_that_systems_empty(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_folder() == tmp_path / ".local/state/lingbi-gateway"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_folder() == Path("/var/lib/lingbi-gateway")

@@ -1,6 +1,6 @@
 """Hypothesis against the picture and the message path: `python -m tests.load.fuzz --pictures N --messages M`.
 
-Pictures: real files with bytes flipped, cut, doubled and spliced must become RGB or a PictureError,
+Pictures: real files with bytes flipped, cut, doubled and spliced must become RGB or an ImageError,
 within seconds. Messages: requests with odd texts, URLs and values in every field, and spoilt JSON, sent to the real application with the demo model on the CPU engine, must never give a 5xx.
 """
 
@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lingbi.api_errors import ImageError
-from lingbi.images.loader import PixelBudget, decode, decode_data_url
+from lingbi.images.data_urls import decode_data_url
+from lingbi.images.loader import PixelBudget, decode
 from lingbi.images.scenes import draw
 from tests.conftest import DEMO
 from tests.server.images import bad_images

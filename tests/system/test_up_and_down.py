@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from lingbi.errors import ConfigurationError
+from lingbi.launch import down
 from lingbi.launch.plan import check_port, worker_address
-from lingbi.launch.supervision import Supervisor, only_one, wait_until
+from lingbi.launch.supervision import Supervisor, only_one, record_file, wait_until
 from lingbi.launch.up import curl_line
 from lingbi.settings import load_settings
 from tests.conftest import DEMO, answers, clean_environment, free_port, lingbi, running_server
@@ -260,6 +261,28 @@ def test_a_folder_with_spaces_dots_and_another_models_name_serves_from_a_path_to
 def test_down_without_up_is_fine(tmp_path):
     done = lingbi("down", state_dir=tmp_path / "state")
     assert done.returncode == 0 and "not up" in done.stdout
+
+
+def test_down_by_another_path_to_the_same_folder_ends_what_runs(tmp_path):
+    state_dir, link = tmp_path / "state", tmp_path / "link"
+    with running_server(state_dir, "--model", "demo", "--engine", "cpu"):
+        link.symlink_to(state_dir)
+        again = lingbi("up", "--server-only", state_dir=link)
+        assert again.returncode == 2 and "already up" in again.stderr, again.stderr
+        done = lingbi("down", state_dir=link)
+        assert done.returncode == 0 and done.stdout == "lingbi is down.\n"
+        assert Supervisor(state_dir).left() == [] and not record_file(state_dir).exists()
+
+
+def test_the_record_stays_while_anything_runs(tmp_path, monkeypatch, capsys):
+    """As when the server belongs to another user, whose processes cannot be told from others'."""
+    state_dir = tmp_path / "state"
+    with running_server(state_dir, "--model", "demo", "--engine", "cpu"):
+        monkeypatch.setattr(Supervisor, "stop", lambda supervisor, timeout_s: False)
+        monkeypatch.setenv("LINGBI_STATE_DIR", str(state_dir))
+        assert down.main([]) == 1
+        assert "still runs, and belongs to" in capsys.readouterr().err and record_file(state_dir).exists()
+        monkeypatch.undo()
 
 
 def test_down_also_ends_workers_whose_supervisor_was_killed(tmp_path):

@@ -21,9 +21,10 @@ from lingbi.http.readiness import (
     STARTING,
     WEDGED,
 )
+from lingbi.images.data_urls import decode_data_url
 from lingbi.images.loader import BROKEN as SERVER_BROKEN
 from lingbi.images.loader import MAX_ASPECT as SERVER_ASPECT
-from lingbi.images.loader import PixelBudget, decode, decode_data_url
+from lingbi.images.loader import PixelBudget, decode
 from lingbi.settings import Settings as ServerSettings
 from lingbi_gateway.settings import Settings as GatewaySettings
 from lingbi_ui import conversation

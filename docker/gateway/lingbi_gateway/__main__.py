@@ -10,7 +10,7 @@ import sys
 
 from lingbi_gateway import nginx
 from lingbi_gateway.certificate import generate
-from lingbi_gateway.configuration import render, servers_file, write
+from lingbi_gateway.configuration import make_folder, render, servers_file, write
 from lingbi_gateway.settings import GatewayError, Settings, load_settings
 
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 def prepare(settings: Settings) -> None:
     """Write every file that nginx reads."""
     machine = nginx.machine(settings)
-    settings.dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.dir)
     if machine.user:
         nginx.check_reachable(settings.dir.resolve())
     certificate = None

@@ -13,6 +13,8 @@ RESOLVES_AGAIN = (1, 27, 3)  # the first free nginx that follows changes of a na
 RETRY_WITHIN_S = 5
 BURST = 4  # how many seconds' worth of a rate may come at once: with the defaults more than a server runs and queues
 STRICT_TRANSPORT = "max-age=31536000"
+READABLE, ENTERABLE = 0o644, 0o755  # whatever the umask is: nginx's unprivileged processes read what is rendered
+HEALTH = '{"status":"ok"}\n'  # a file, so that health sees it when the folder has been emptied
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def render(settings: Settings, machine: Machine, certificate: tuple[Path, Path] 
         "listen.conf": fill(read(listen), values),
         "headers.conf": read("headers.conf"),
         "errors.conf": errors.directives(f"{settings.dir}/errors"),
+        "health/healthz": HEALTH,
     }
     pages = errors.files(read("error.html"), values)
     return files | {f"errors/{name}": text for name, text in pages.items()}
@@ -123,5 +126,14 @@ def write(folder: Path, files: dict[str, str]) -> None:
     """Write rendered files below a folder."""
     for name, text in files.items():
         file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         file.write_text(text, encoding="utf-8")
+        file.chmod(READABLE)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, which nginx's unprivileged processes can enter."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir()
+        folder.chmod(ENTERABLE)

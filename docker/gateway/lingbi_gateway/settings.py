@@ -8,7 +8,6 @@ import difflib
 import ipaddress
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -109,6 +108,13 @@ def setting(default: str, read: Callable[[str], Value], text: str, **more: str) 
     return field(default=read(default), metadata={"read": read, "help": text, "default": default, **more})
 
 
+def default_folder() -> Path:
+    """A folder that no system empties, unlike the temporary one: nginx keeps requests' bodies in it."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/lingbi-gateway")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "lingbi-gateway"
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of one gateway; see each field's help."""
@@ -133,10 +139,10 @@ class Settings:
         "", optional_endpoint, "DNS server that names are looked up at again; 127.0.0.11:53 in Docker"
     )
     dir: Path = setting(
-        str(Path(tempfile.gettempdir()) / "lingbi-gateway"),
+        str(default_folder()),
         Path,
         "folder of what is rendered",
-        words="lingbi-gateway in the temporary folder",
+        words="/var/lib/lingbi-gateway; without root ~/.local/state/lingbi-gateway",
     )
     nginx: str = setting("nginx", str, "nginx's program")
     processes: int = setting("2", Whole(1, 64), "nginx's worker processes")

@@ -23,5 +23,9 @@ class StartError(LingbiError):
     exit_status = 3
 
 
+class StopError(LingbiError):
+    """What runs could not be ended."""
+
+
 class FetchError(StartError):
     """The weights could not be fetched: the hub, the network or the disk stopped it."""

@@ -6,6 +6,7 @@ does it fit. Nothing here looks at a GPU or at memory: callers hand over what th
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
@@ -86,6 +87,26 @@ def place(choice: Choice, found: Found, settings: Settings, resources: Resources
     if model:
         fits = check_memory(model, choice.engine, resources.gpus, workers, resources.host_mib, settings)
     return Placement(choice, found, model, workers, tuple(fits))
+
+
+@dataclass(frozen=True)
+class FolderPlacement:
+    """What serves a model folder that is given by its path: the engine, and the fit of its only worker."""
+
+    choice: Choice
+    folder: ModelFolder
+    fit: Fit | CpuFit
+
+
+def place_folder(path: str | Path, settings: Settings, resources: Resources) -> FolderPlacement:
+    """The decision where neither a model is to be chosen nor weights to be fetched.
+
+    Raises ConfigurationError for a bad folder, and for what does not fit.
+    """
+    folder = inspect(path)
+    choice = choose_engine(settings.engine, resources.gpus)
+    (fit,) = check_memory(folder, choice.engine, resources.gpus, 1, resources.host_mib, settings)
+    return FolderPlacement(choice, folder, fit)
 
 
 def identify(found: Found) -> ModelFolder | catalogue.Model | None:

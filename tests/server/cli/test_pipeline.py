@@ -2,15 +2,18 @@
 
 import functools
 import json
+import os
 import threading
+import urllib.parse
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from lingbi.cli.rows import Rows, to_text
 from lingbi.errors import ConfigurationError
 from lingbi.images.scenes import Scene, Thing, draw
-from lingbi.images.sources import find_sources
+from lingbi.images.sources import find_sources, name_of
 from tests.conftest import lingbi
 
 FIELDS = {"source", "prompt", "text", "input_token_len", "generate_token_len", "finish_reason"}
@@ -34,7 +37,7 @@ def pipeline(tmp_path, *arguments, **environment):
 
 
 def read(file) -> list:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 def test_a_folder_is_described_and_a_bad_file_is_in_its_row(images, tmp_path):
@@ -121,3 +124,60 @@ def test_another_prompt_in_the_same_file_leaves_earlier_answers_alone(tmp_path, 
         rows.write(failed | {"error": "still"})
     assert len(file.read_text().splitlines()) == 3 and "broken" not in file.read_text()
     assert Rows(file, None, "shape?").done == {"a.png"}
+
+
+UNNAMEABLE = b"\xd5\xd5\xc6\xac.png"  # 照片.png as an archiver of Chinese Windows writes it
+# A locale that is not UTF-8, with Python's own ways around it turned off.
+ASCII_LOCALE = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+
+
+@pytest.fixture
+def odd_folder(tmp_path):
+    """Names in UTF-8, in GBK, and in nothing; files that accompany images."""
+    folder = tmp_path / "照片"
+    (folder / "__MACOSX").mkdir(parents=True)
+    for name in (UNNAMEABLE, b"\xff%41.png", "图.png".encode(), b"saved.jfif", b"._a.png", b"__MACOSX/b.png"):
+        draw(Scene((Thing("red", "circle"),))).save(os.path.join(os.fsencode(folder), name), "PNG")
+    return folder
+
+
+@pytest.mark.parametrize("environment", [{}, ASCII_LOCALE], ids=["UTF-8", "ASCII"])
+def test_names_that_are_not_utf8_can_be_read_back_and_resumed(odd_folder, tmp_path, environment):
+    out = tmp_path / "rows.jsonl"
+    done = pipeline(tmp_path, odd_folder, "--to", out, "--prompt", "它是什么颜色？", **environment)
+    assert done.returncode == 0 and "4 answered, 0 failed" in done.stderr and "2 side file(s)" in done.stderr, done
+    rows = read(out)
+    assert {row["prompt"] for row in rows} == {"它是什么颜色？"} and all("红" in row["text"] for row in rows)
+    paths = {bytes_of(row["source"]) for row in rows}
+    names = (UNNAMEABLE, b"\xff%41.png", "图.png".encode(), b"saved.jfif")
+    assert paths == {os.path.join(os.fsencode(odd_folder), name) for name in names}
+    assert str(odd_folder / "图.png") in {row["source"] for row in rows}
+    again = pipeline(tmp_path, odd_folder, "--to", out, "--prompt", "它是什么颜色？", **environment)
+    assert again.returncode == 0 and "4 of 4 are answered" in again.stderr and read(out) == rows
+
+
+def bytes_of(source: str) -> bytes:
+    """A row's path, by what any language has for file: URLs."""
+    is_escaped = source.startswith("file://")
+    return urllib.parse.unquote_to_bytes(urllib.parse.urlsplit(source).path) if is_escaped else source.encode()
+
+
+def test_an_escaped_name_may_be_given_as_a_source(odd_folder):
+    escaped = name_of(Path(os.fsdecode(os.path.join(os.fsencode(odd_folder), UNNAMEABLE))))
+    assert escaped.endswith("/%D5%D5%C6%AC.png") and find_sources([escaped]).names == [escaped]
+
+
+def test_a_side_file_that_is_given_by_itself_is_tried(odd_folder):
+    found = find_sources([str(odd_folder / "._a.png")])
+    assert len(found.names) == 1 and found.passed_over == 0
+
+
+def test_a_prompt_that_is_not_utf8_is_refused(odd_folder, tmp_path):
+    done = pipeline(tmp_path, odd_folder, "--prompt", os.fsdecode(b"\xff?"))
+    assert done.returncode == 2 and "--prompt" in done.stderr and "is not UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_is_shown_in_every_locale(tmp_path):
+    done = pipeline(tmp_path, "--help", **ASCII_LOCALE)
+    assert done.returncode == 0 and "请描述图中内容" in done.stdout

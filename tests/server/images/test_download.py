@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gzip
 import socket
 import threading
 import time
+import zlib
 
 import pytest
 
@@ -119,6 +121,106 @@ def test_redirects_are_followed_and_counted():
     with server(lambda connection: connection.sendall(redirect("/again"))) as (port, hits):
         assert reason_of(f"http://127.0.0.1:{port}/") == "url"
         assert len(hits) == 6
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/图.png".encode(), b"/%E5%9B%BE.png"),
+        ("/图.png".encode("gbk"), b"/%CD%BC.png"),
+        (b"/%E5%9B%BE.png", b"/%E5%9B%BE.png"),
+        (b"/a b.png", b"/a%20b.png"),
+    ],
+)
+def test_a_location_that_is_not_escaped_is_followed_as_browsers_do(location, path):
+    def answer(connection):
+        is_first = len(hits) == 1
+        connection.sendall(redirect("/").replace(b"Location: /", b"Location: " + location) if is_first else OK)
+
+    with server(answer) as (port, hits):
+        assert get(f"http://127.0.0.1:{port}/") == b"hello"
+    assert hits[1].startswith(b"GET " + path + b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("head", [b"", b"Location:\r\n"])
+def test_a_redirect_that_leads_nowhere_is_refused_as_one(head):
+    nowhere = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n" + head + b"\r\n"
+    with server(nowhere) as (port, _), pytest.raises(ImageError, match="redirects .status 302. without a Location"):
+        get(f"http://127.0.0.1:{port}/")
+
+
+def test_status_203_is_a_success_and_204_is_none():
+    with server(OK.replace(b"200 OK", b"203 X")) as (port, _):
+        assert get(f"http://127.0.0.1:{port}/") == b"hello"
+    with server(b"HTTP/1.1 204 X\r\n\r\n") as (port, _):
+        assert reason_of(f"http://127.0.0.1:{port}/") == "fetch"
+
+
+def coded(body: bytes, coding: str) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nContent-Encoding: {coding}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        (gzip.compress(b"hello"), "gzip"),
+        (gzip.compress(b"hello"), "X-GZIP"),
+        (zlib.compress(b"hello"), "deflate"),
+        (b"hello", "identity"),
+        (b"hello", ""),
+    ],
+)
+def test_a_body_that_is_compressed_all_the_same_is_decoded(body, coding):
+    with server(coded(body, coding)) as (port, hits):
+        assert get(f"http://127.0.0.1:{port}/") == b"hello"
+    assert b"Accept-Encoding: identity\r\n" in hits[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "sentence"),
+    [
+        (b"hello", "br", "compressed it \\('br'\\), and only gzip and deflate are undone"),
+        (b"hello", "gzip, gzip", "'gzip, gzip'"),
+        (b"hello", "gzip", "says that it is 'gzip', and it is not"),
+        (gzip.compress(b"hello" * 100)[:-9], "gzip", "sent only a part"),
+        (gzip.compress(bytes(1001)), "gzip", "at most 1000 are taken"),
+        (gzip.compress(bytes(50 << 20)), "gzip", "at most 100000 are taken"),
+    ],
+    ids=["br", "twice", "not gzip", "truncated", "one byte too many", "bomb"],
+)
+def test_a_body_that_cannot_be_decoded_is_refused_by_name(body, coding, sentence):
+    with server(coded(body, coding)) as (port, _), pytest.raises(ImageError, match=sentence):
+        get(f"http://127.0.0.1:{port}/", max_bytes=1000 if len(body) < 1000 else 100_000)
+
+
+@contextlib.contextmanager
+def deaf(address: str, port: int):
+    """A listener whose queue is full: connections to it are neither taken nor refused."""
+    with socket.socket() as listener, contextlib.ExitStack() as clients:
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex((address, port))
+        yield
+
+
+@pytest.mark.parametrize("timeout_s", [10, 1.5])
+def test_every_address_of_a_host_is_tried(monkeypatch, timeout_s):
+    """The first two never answer, which must not use up the time of the third."""
+    addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.1")
+    with server(OK) as (port, _), deaf(addresses[0], port), deaf(addresses[1], port):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        start = time.monotonic()
+        assert get(f"http://three.example:{port}/", timeout_s=timeout_s) == b"hello"
+    assert time.monotonic() - start < min(6, timeout_s)
+
+
+def test_a_url_without_end_is_refused_by_its_length():
+    assert reason_of("http://a/" + "b" * 70_000) == "url"
 
 
 def test_a_name_that_changes_after_the_look_up_gains_nothing(monkeypatch):

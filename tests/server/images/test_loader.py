@@ -1,8 +1,6 @@
 """Pictures: what is refused and why, and that what is taken shows what it should."""
 
 import asyncio
-import base64
-import io
 import time
 
 import psutil
@@ -10,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lingbi.api_errors import ImageError
-from lingbi.images.loader import ImageDoor, ImageRules, decode_data_url
+from lingbi.images.loader import ImageDoor, ImageRules
 from lingbi.images.scenes import Scene, Thing, draw
 from tests.server.images import bad_images
 from tests.server.images.bad_images import file_of, url_of
@@ -103,9 +101,3 @@ def test_order_is_kept():
     images = [draw(Scene((Thing(colour, "circle"),))) for colour in ("red", "green", "blue")]
     loaded = load(*(url_of(file_of(image)) for image in images))
     assert [image.tobytes() for image in loaded] == [image.tobytes() for image in images]
-
-
-def test_data_urls_may_be_written_in_capitals():
-    data = file_of(Image.new("RGB", (2, 2)))
-    assert decode_data_url("DATA:IMAGE/PNG;BASE64," + base64.b64encode(data).decode(), 1000) == data
-    assert Image.open(io.BytesIO(data)).size == (2, 2)

@@ -16,7 +16,7 @@ from lingbi.weights.progress import Progress, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 fetched, 1 wrong bytes, 2 configuration, 3 fetch failed, 130 or 143 interrupted."""
+    """Exit status: 0 fetched, 1 the bytes are wrong, 2 configuration, 3 the fetch failed, 130 or 143 interrupted."""
     options = parse(arguments)
     end_at_signals()
     start, progress = time.monotonic(), Progress()
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def order_of(options: argparse.Namespace) -> Order:
-    """What the options ask for. Raises ConfigurationError if that is not something to fetch."""
+    """The fetch that the options ask for. Raises ConfigurationError for a model that cannot be fetched."""
     settings = settings_of(options)
     found = find_model(options.model, settings.models_dir)
     if found.hub_id is None and not found.path.exists():

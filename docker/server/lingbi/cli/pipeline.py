@@ -1,26 +1,31 @@
 """scripts/pipeline: describe pictures, folders of pictures or URLs, to text or JSON lines.
 
-A row holds what lmdeploy's Response holds: text, input_token_len, generate_token_len,
-finish_reason. A picture that cannot be used has its reason in its row and ends nothing; a run that
-was interrupted goes on after the rows that are there.
+A row holds what lmdeploy's Response holds: text, input_token_len, generate_token_len, finish_reason. An image that
+cannot be used gets the reason in its row and stops nothing. An interrupted run continues after the rows that it wrote.
+Rows are UTF-8, whatever the locale.
 """
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
+from PIL import Image
 from tqdm import tqdm
 
 from lingbi import planner
-from lingbi.cli.rows import FORMATS, Rows
-from lingbi.errors import LingbiError
-from lingbi.images.sources import find_sources, load_source
+from lingbi.cli.rows import FORMATS, Row, Rows
+from lingbi.errors import ConfigurationError, LingbiError
+from lingbi.images.sources import Sources, find_sources, load_source
+from lingbi.model.folder import ModelFolder
 from lingbi.model.gpus import TURBOMIND, find_gpus
 from lingbi.model.host_memory import available_mib
 from lingbi.model.resources import Resources
@@ -29,19 +34,27 @@ from lingbi.temporary_folder import own_temporary_folder
 from lingbi.weights.progress import Progress
 from lingbi.weights.start import ensure
 
+if TYPE_CHECKING:
+    from lingbi.engine.local import EngineNeeds
+    from lingbi.http.protocol.requests import ChatRequest
+
 PROMPT = "请描述图中内容"
 CPU_BATCH = 8
 COUNTS = ("input_token_len", "generate_token_len", "finish_reason")
 LOADERS = 8
+Loaded: TypeAlias = Image.Image | Exception  # an image, or why there is none
+Batch: TypeAlias = list[tuple[str, "Future[Loaded]"]]  # sources, and what is being loaded from them
 
 
-def main(arguments=None) -> int:
-    """Exit status: 0 every picture answered, 1 some could not be, 2 configuration, 3 no model, 130 interrupted."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all images answered, 1 some failed, 2 configuration, 3 the model did not load, 130 interrupted."""
+    write_utf8()
     logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("lingbi").setLevel("INFO")
     warnings.filterwarnings("ignore")
     options = parse(arguments)
     try:
+        options.prompt = as_utf8(options.prompt)
         with own_temporary_folder():
             failed = describe_all(options, settings_of(options))
     except LingbiError as error:
@@ -53,7 +66,22 @@ def main(arguments=None) -> int:
     return 1 if failed else 0
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def write_utf8() -> None:
+    """Make standard output and standard error UTF-8; what is not text in UTF-8 is shown escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def as_utf8(prompt: str) -> str:
+    """A prompt from the command line, read as UTF-8 whatever the locale. Raises ConfigurationError."""
+    try:
+        return os.fsencode(prompt).decode("utf-8")
+    except UnicodeError:
+        raise ConfigurationError(f"--prompt {prompt[:50]!r} is not UTF-8; write it in UTF-8") from None
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/pipeline", description=__doc__.split("\n")[0].split(": ")[1])
     parser.add_argument("source", nargs="+", help="picture, folder (its pictures, and its folders'), or http(s) URL")
     parser.add_argument("--prompt", default=PROMPT, help=f"question asked about each picture (default {PROMPT})")
@@ -78,17 +106,13 @@ def describe_all(options: argparse.Namespace, settings: Settings) -> int:
     """Write a row for every source; returns how many have an error in place of an answer."""
     rows = Rows(options.to, options.format, options.prompt)
     sources = find_sources(options.source)
-    todo = [source for source in sources if source not in rows.done]
-    if len(todo) < len(sources):
-        print(f"{len(sources) - len(todo)} of {len(sources)} are answered in {options.to} already", file=sys.stderr)
+    todo = [source for source in sources.names if source not in rows.done]
+    tell_left_out(sources, len(sources.names) - len(todo), options.to)
     if not todo:
         return 0
     describer = Describer(options, settings)
     failed = 0
-    with (
-        rows.begin(todo),
-        tqdm(total=len(sources), initial=len(sources) - len(todo), unit="picture", disable=None) as bar,
-    ):
+    with rows.begin(todo), progress_bar(len(sources.names), len(todo)) as bar:
         for row in describer.rows(todo):
             rows.write(row)
             failed += "error" in row
@@ -97,31 +121,38 @@ def describe_all(options: argparse.Namespace, settings: Settings) -> int:
     return failed
 
 
-class Describer:
-    """The loaded model, and the question."""
+def tell_left_out(sources: Sources, answered: int, file: Path) -> None:
+    """Say which sources are not asked, and why."""
+    if sources.passed_over:
+        print(f"{sources.passed_over} side file(s) passed over, such as ._* of macOS and thumbnails", file=sys.stderr)
+    if answered:
+        print(f"{answered} of {len(sources.names)} are answered in {file} already", file=sys.stderr)
 
-    def __init__(self, options: argparse.Namespace, settings: Settings):
+
+def progress_bar(images: int, todo: int) -> "tqdm[None]":
+    """A bar over all images, which begins behind the answered ones; none where standard error is not a terminal."""
+    return tqdm(total=images, initial=images - todo, unit="picture", disable=None)
+
+
+class Describer:
+    """The loaded model, and the question that it is asked about every image."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
         from lingbi.engine.build import build_engine
         from lingbi.engine.generation import Generator
-        from lingbi.engine.local import EngineNeeds
         from lingbi.heartbeat import Vitals
         from lingbi.http.service import image_rules
 
         self.image_rules = image_rules(settings)
-        gpus = find_gpus()
-        choice, found = planner.choose(settings, gpus)
-        ensure(found, settings, Progress())
-        placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
-        (fit,) = placement.fits
+        needs = prepare(settings)
         self.options = options
-        self.batch = options.batch or (fit.max_batch_size if choice.engine == TURBOMIND else CPU_BATCH)
+        self.batch: int = options.batch or (needs.fit.max_batch_size if needs.engine == TURBOMIND else CPU_BATCH)
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        engine = build_engine(EngineNeeds(placement.model, settings, fit))
-        self.generator = Generator(engine, self.batch, Vitals())
+        self.generator = Generator(build_engine(needs), self.batch, Vitals())
 
-    def rows(self, sources: list):
-        """Rows of sources, in order; pictures of the next batch load while one is answered."""
+    def rows(self, sources: list[str]) -> Iterator[Row]:
+        """The rows of sources, in order; the next batch's images load while one is answered."""
         left = iter(sources)
         with ThreadPoolExecutor(LOADERS, thread_name_prefix="pictures") as pool:
             batch = self._load(pool, left)
@@ -130,32 +161,34 @@ class Describer:
                 yield from self._answer([(source, job.result()) for source, job in batch])
                 batch = following
 
-    def _load(self, pool, left) -> list:
+    def _load(self, pool: ThreadPoolExecutor, left: Iterator[str]) -> Batch:
         return [(source, pool.submit(load_source, source, self.image_rules)) for source in islice(left, self.batch)]
 
-    def _answer(self, batch: list):
-        """Rows of one batch of (source, picture or the error in its place)."""
+    def _answer(self, batch: list[tuple[str, Loaded]]) -> Iterator[Row]:
+        """The rows of one batch."""
         images = [image for _, image in batch if not isinstance(image, Exception)]
         answers = iter(self._ask(images))  # in order
         for source, image in batch:
             answer = image if isinstance(image, Exception) else next(answers)
             yield {"source": source, "prompt": self.options.prompt} | _fields(answer)
 
-    def _ask(self, images: list) -> list:
-        """The answer's fields, or the exception in their place, for every picture."""
+    def _ask(self, images: list[Image.Image]) -> list[Row | BaseException]:
+        """For every image the fields of its answer, or the exception in their place."""
         return self.loop.run_until_complete(self._ask_all(images)) if images else []
 
-    async def _ask_all(self, images: list) -> list:
+    async def _ask_all(self, images: list[Image.Image]) -> list[Row | BaseException]:
         from lingbi.http.protocol.requests import ChatRequest
         from lingbi.images.messages import user_message
 
-        # Which picture it is does not matter to the prompt: it is decoded already.
+        # The image is decoded already, so the prompt only needs to know that there is one.
         message = user_message(self.options.prompt, "")
-        question = ChatRequest(model="", messages=[message], temperature=0, max_tokens=self.options.max_tokens)
+        question = ChatRequest.model_validate(
+            {"model": "", "messages": [message], "temperature": 0, "max_tokens": self.options.max_tokens}
+        )
         return await asyncio.gather(*(self._ask_one(question, image) for image in images), return_exceptions=True)
 
-    async def _ask_one(self, question, image) -> dict:
-        """The greedy answer to the same question about a picture, on the way that a server's requests take."""
+    async def _ask_one(self, question: "ChatRequest", image: Image.Image) -> Row:
+        """The fields of the greedy answer about an image, which takes the same way as a request to the server."""
         from lingbi.engine.prompts import answer_room
         from lingbi.http.sampling_options import engine_options
 
@@ -172,8 +205,27 @@ class Describer:
         return {"text": text} | dict(zip(COUNTS, counts, strict=True))
 
 
-def _fields(answer) -> dict:
-    return {"error": str(answer) or type(answer).__name__} if isinstance(answer, Exception) else answer
+def prepare(settings: Settings) -> "EngineNeeds":
+    """Choose engine and model for this machine and fetch the weights that are missing. Raises LingbiError."""
+    from lingbi.engine.local import EngineNeeds
+
+    gpus = find_gpus()
+    choice, found = planner.choose(settings, gpus)
+    ensure(found, settings, Progress())
+    placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
+    (fit,) = placement.fits
+    return EngineNeeds(fetched(placement), settings, fit)
+
+
+def fetched(placement: planner.Placement) -> ModelFolder:
+    """The folder of a model whose weights were made sure of."""
+    if isinstance(placement.model, ModelFolder):
+        return placement.model
+    raise ConfigurationError(f"{placement.found.path} still holds no model after the fetch; run scripts/fetch")
+
+
+def _fields(answer: Row | BaseException) -> Row:
+    return {"error": str(answer) or type(answer).__name__} if isinstance(answer, BaseException) else answer
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Rows:
     def _read(self, file: Path) -> dict[tuple[str, str], str]:
         """{(prompt, source): line} of the rows that are there. The last line may be cut, others may not."""
         kept: dict[tuple[str, str], str] = {}
-        lines = file.read_text(errors="replace").split("\n")
+        lines = file.read_text("utf-8", errors="replace").split("\n")
         for line in lines[:-1]:
             try:
                 prompt, source, is_answer = self._parse(line)
@@ -96,7 +96,7 @@ class Rows:
         if self.file:
             try:
                 write_text(self.file, "".join(line + "\n" for line in self._lines.values()))
-                self._stream = self.file.open("a")
+                self._stream = self.file.open("a", encoding="utf-8")
             except OSError as error:
                 raise ConfigurationError(f"{self.file} cannot be written: {error.strerror}") from None
         return self

@@ -1,7 +1,7 @@
 """scripts/verify-model: prove that a model folder is served rightly on this machine, in a report to paste.
 
-It says what was recognised and what the folder's own code does, asks one image question on the engine that is here, and
-compares greedy tokens with those of the folder's own code under plain transformers.
+The report says which model was recognised and what the folder's own code does. One image question is asked on this
+machine's engine, and greedy tokens are compared with those of the folder's own code under plain transformers.
 """
 
 import argparse
@@ -16,10 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lingbi import planner
 from lingbi.errors import CheckError, LingbiError
-from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import Choice, choose_engine, find_gpus
-from lingbi.model.host_memory import CpuFit, available_mib, fit_of_worker, needed_mib
+from lingbi.model.folder import ModelFolder
+from lingbi.model.gpus import CPU
+from lingbi.model.host_memory import CpuFit, available_mib, needed_mib
+from lingbi.model.resources import find_resources
 from lingbi.model.sizing import Fit
 from lingbi.settings import Settings, load_settings
 
@@ -48,7 +50,7 @@ class Line:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all is right, 1 something is not, 2 configuration, 3 the model did not load."""
+    """Exit status: 0 every check passed, 1 a check failed, 2 configuration, 3 the model did not load."""
     options = parse(arguments)
     try:
         return verify(options, load_settings(engine=options.engine))
@@ -67,19 +69,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def verify(options: argparse.Namespace, settings: Settings) -> int:
-    """Print the report's lines as they come; returns the exit status."""
-    folder, gpus = inspect(options.folder), find_gpus()
-    choice = choose_engine(settings.engine, gpus)
+    """Print each line of the report as soon as it is known; returns the exit status."""
+    placement = planner.place_folder(options.folder, settings, find_resources())
     failed = 0
-    for line in lines(folder, choice, settings, fit_of_worker(folder, choice.engine, gpus, available_mib(), settings)):
+    for line in lines(placement, settings):
         print(line, flush=True)
         failed += line.state == "FAIL"
-    print(f"{'FAIL' if failed else 'ok'}: {folder.served_name} on {choice.engine}", flush=True)
+    print(f"{'FAIL' if failed else 'ok'}: {placement.folder.served_name} on {placement.choice.engine}", flush=True)
     return CheckError.exit_status if failed else 0
 
 
-def lines(folder: ModelFolder, choice: Choice, settings: Settings, fit: Fit | CpuFit) -> Iterator[Line]:
+def lines(placement: planner.FolderPlacement, settings: Settings) -> Iterator[Line]:
     """The report, line by line: what costs least comes first."""
+    choice, folder, fit = placement.choice, placement.folder, placement.fit
     yield recognised(folder)
     yield code_digests(folder)
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
@@ -89,7 +91,7 @@ def lines(folder: ModelFolder, choice: Choice, settings: Settings, fit: Fit | Cp
     yield engine.about_an_image()
     spare_mib = available_mib()
     needed = needed_mib(folder, settings.hd_num)
-    if choice.engine != "cpu" and needed > spare_mib:
+    if choice.engine != CPU and needed > spare_mib:
         reason = f"needs {needed} MiB of host memory, and {spare_mib} MiB are available"
         yield Line("skip", "conventions", reason)
         yield Line("skip", "tokens", reason)
@@ -100,7 +102,7 @@ def lines(folder: ModelFolder, choice: Choice, settings: Settings, fit: Fit | Cp
 
 
 def recognised(folder: ModelFolder) -> Line:
-    """Which model the folder was taken for."""
+    """Which model the folder was recognised as."""
     gigabytes = sum(shard.stat().st_size for shard in folder.shards) / 1e9
     return Line(
         "ok",
@@ -111,14 +113,14 @@ def recognised(folder: ModelFolder) -> Line:
 
 
 def code_digests(folder: ModelFolder) -> Line:
-    """The folder's code files with the first characters of their SHA-256, by which a published revision is told."""
+    """The folder's code files with the first characters of their SHA-256, which identify a published revision."""
     files = sorted(folder.path.glob("*.py"))
     digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:DIGEST_CHARACTERS]}" for file in files]
     return Line("ok", "code", ", ".join(digests))
 
 
 class Asked:
-    """The engine that is here, and questions to it."""
+    """This machine's engine, which can be asked questions."""
 
     def __init__(self, folder: ModelFolder, settings: Settings, fit: Fit | CpuFit):
         from lingbi.engine.build import build_engine
@@ -135,7 +137,7 @@ class Asked:
         self.images = ImageDoor(image_rules(settings))
 
         async def made() -> Generator:
-            return Generator(self.engine, 1, Vitals())  # it belongs to the loop that it is made on
+            return Generator(self.engine, 1, Vitals())  # it belongs to the loop that it is created on
 
         self.generator = self.loop.run_until_complete(made())
 
@@ -177,7 +179,7 @@ class OwnCode:
 
         self.folder = folder
         with remote_code_logged(logging.getLogger("lingbi.remote_code")):
-            # By the engine's path: on a CPU it is loaded already.
+            # By the path that the engine uses: on a CPU, the checkpoint is loaded already.
             self.model = load_checkpoint(os.fspath(folder.link_in(settings.state_dir / "models")))
         self.decoder = Decoder(self.model, folder.is_tiled)
 
@@ -218,8 +220,11 @@ class OwnCode:
 
 
 def judged(expected: list[int], found: list[int], gaps: list[float]) -> Line:
-    """The line of a comparison: tokens of plain transformers, of the engine, and how far below the best logit each of
-    the engine's is, which means something up to the first difference."""
+    """The line of a comparison.
+
+    expected: tokens of plain transformers; found: the engine's; gaps: how far each of the engine's lies below the best
+    logit, which means something only up to the first difference.
+    """
     same = next(
         (i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]),
         min(len(expected), len(found)),

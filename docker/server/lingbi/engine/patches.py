@@ -49,15 +49,14 @@ class MachineEngine(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt has no ty
 
 def needs_of_machine(model_path: str) -> "EngineNeeds":
     """The needs of a folder's engine on this machine, from the settings. Raises ConfigurationError."""
+    from lingbi import planner
     from lingbi.engine.local import EngineNeeds
-    from lingbi.model.folder import inspect
-    from lingbi.model.gpus import choose_engine, find_gpus
-    from lingbi.model.host_memory import available_mib, fit_of_worker
+    from lingbi.model.resources import find_resources
     from lingbi.settings import load_settings
 
-    settings, gpus, folder = load_settings(), find_gpus(), inspect(model_path)
-    engine = choose_engine(settings.engine, gpus).engine
-    return EngineNeeds(folder, settings, fit_of_worker(folder, engine, gpus, available_mib(), settings))
+    settings = load_settings()
+    placement = planner.place_folder(model_path, settings, find_resources())
+    return EngineNeeds(placement.folder, settings, placement.fit)
 
 
 def private_page(module: Any) -> None:

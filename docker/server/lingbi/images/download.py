@@ -6,6 +6,7 @@ the environment are not used, because they would resolve names again.
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Iterable
@@ -19,11 +20,17 @@ import httpx
 
 from lingbi.api_errors import ImageError
 from lingbi.images.addresses import Network, is_allowed
+from lingbi.images.content_coding import decoded, is_coded
+from lingbi.images.limits import too_large
 
 MAX_HOPS = 5
+# Of a host with several addresses, how long each is tried before the next: one that drops packets never refuses.
+ATTEMPT_S = 2.0
+MAX_URL_CHARACTERS = 65_536
 SCHEMES = ("http", "https")
 PORTS = range(1, 1 << 16)
 REDIRECTS = (301, 302, 303, 307, 308)
+SUCCESSES = (200, 203)  # 203: a proxy on the way has changed something
 # DNS look-ups have their own threads: they cannot be cancelled, and a slow one must delay nothing but other look-ups.
 NAMES = ThreadPoolExecutor(16, "names")
 HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lingbi"}
@@ -45,10 +52,10 @@ class FetchRules:
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to checked addresses only."""
+    """Connects to checked addresses only; timeout_s: for all addresses of a host together."""
 
-    def __init__(self, networks: tuple[Network, ...]):
-        self._networks, self._inner = networks, httpcore.AnyIOBackend()
+    def __init__(self, networks: tuple[Network, ...], timeout_s: float):
+        self._networks, self._timeout_s, self._inner = networks, timeout_s, httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -74,13 +81,17 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
             )
         return await self._connect_any(addresses, port, timeout, local_address, socket_options)
 
-    async def _connect_any(self, addresses: list[str], port: int, *options: Any) -> httpcore.AsyncNetworkStream:
+    async def _connect_any(
+        self, addresses: list[str], port: int, timeout_s: float | None, *options: Any
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that answers; each gets its share of the time, the last one the rest."""
+        share_s = min(ATTEMPT_S, self._timeout_s / len(addresses))
         for address in addresses[:-1]:
             try:
-                return await self._inner.connect_tcp(address, port, *options)
+                return await self._inner.connect_tcp(address, port, share_s, *options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return await self._inner.connect_tcp(addresses[-1], port, *options)
+        return await self._inner.connect_tcp(addresses[-1], port, timeout_s, *options)
 
     async def connect_unix_socket(
         self,
@@ -107,7 +118,7 @@ async def fetch(url: str, rules: FetchRules) -> bytes:
 
 
 async def _follow(url: str, rules: FetchRules) -> bytes:
-    network = CheckedNetwork(rules.networks)
+    network = CheckedNetwork(rules.networks, rules.timeout_s)
     async with httpcore.AsyncConnectionPool(ssl_context=_tls(), network_backend=network) as pool:
         target = None
         for _ in range(MAX_HOPS + 1):
@@ -115,11 +126,29 @@ async def _follow(url: str, rules: FetchRules) -> bytes:
             async with pool.stream("GET", _for_httpcore(target), headers=_headers(target)) as response:
                 if response.status not in REDIRECTS:
                     return await _read(response, rules)
-                url = _header(response, b"location")
+                url = _location(response)
     raise ImageError(f"the picture's URL redirects more than {MAX_HOPS} times", reason="url")
 
 
+def _location(response: httpcore.Response) -> str:
+    """Where a redirect leads. Many hosts write their paths in UTF-8 as they are, which browsers and curl follow."""
+    place = _header(response, b"location")
+    if not place:
+        raise ImageError(
+            f"the picture's host redirects (status {response.status}) without a Location that says where to",
+            reason="url",
+        )
+    try:
+        return place.decode("utf-8")
+    except UnicodeDecodeError:
+        return re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], place).decode("ascii")
+
+
 def _checked_url(url: str, base: httpx.URL | None, rules: FetchRules) -> httpx.URL:
+    if len(url) > MAX_URL_CHARACTERS:
+        raise ImageError(
+            f"a picture's URL may have {MAX_URL_CHARACTERS} characters, and this one has {len(url)}", reason="url"
+        )
     try:
         target = base.join(url) if base else httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -147,16 +176,22 @@ def _headers(target: httpx.URL) -> list[tuple[bytes | str, bytes | str]]:
     return [("Host", target.netloc), *HEADERS.items()]
 
 
-def _header(response: httpcore.Response, name: bytes) -> str:
-    value = next((value for key, value in response.headers if key.lower() == name), b"")
-    return value.decode("latin-1")
+def _header(response: httpcore.Response, name: bytes) -> bytes:
+    return next((value for key, value in response.headers if key.lower() == name), b"")
 
 
 async def _read(response: httpcore.Response, rules: FetchRules) -> bytes:
-    if response.status != 200:
+    if response.status not in SUCCESSES:
         raise ImageError(f"the picture's host answered with status {response.status}", reason="fetch")
+    data = await _body(response, rules)
+    coding = _header(response, b"content-encoding").decode("latin-1")
+    # In a thread: a few bytes may stand for many megabytes.
+    return await asyncio.to_thread(decoded, data, coding, rules.max_bytes) if is_coded(coding) else data
+
+
+async def _body(response: httpcore.Response, rules: FetchRules) -> bytes:
     size = _header(response, b"content-length")
-    if size.isascii() and size.isdigit() and int(size[:18]) > rules.max_bytes:
+    if size.isdigit() and int(size[:18]) > rules.max_bytes:
         raise too_large(int(size[:18]), rules.max_bytes)
     data = bytearray()
     async for chunk in response.aiter_stream():
@@ -164,8 +199,3 @@ async def _read(response: httpcore.Response, rules: FetchRules) -> bytes:
         if len(data) > rules.max_bytes:
             raise too_large(len(data), rules.max_bytes)
     return bytes(data)
-
-
-def too_large(size: int, limit: int) -> ImageError:
-    """The refusal of an image with too many bytes."""
-    return ImageError(f"the picture has {size} bytes or more, and at most {limit} are taken", reason="bytes")

@@ -1,12 +1,10 @@
-"""The one door for pictures: from a request's URLs to upright RGB pictures, or to a sentence why not.
+"""The only way in for images: a request's URLs become upright RGB images, or a sentence that says why not.
 
-Bytes, format, pixels and frames are checked before anything is decoded in full. Local paths are
-never opened. Decoding runs in threads of its own, so that it delays no stream.
+Bytes, format, pixels and frames are checked before anything is decoded in full. Local paths are never opened. Decoding
+runs in threads of its own, so that it delays no stream.
 """
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import io
 import struct
@@ -20,21 +18,22 @@ from typing import Any, TypeVar, cast
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lingbi.api_errors import ImageError
-from lingbi.images.download import FetchRules, fetch, too_large
+from lingbi.images.data_urls import BLANKS, SCHEME, decode_data_url
+from lingbi.images.download import FetchRules, fetch
+from lingbi.images.jpeg import check_jpeg
 from lingbi.vision.cache import remember_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_ASPECT = 200
-# Progressive JPEGs may hold any number of passes over the whole picture; encoders write about ten.
-MAX_JPEG_SCANS = 100
-JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+# How many characters of a URL are looked at to find its scheme.
+MAX_HEAD = 4096
 ORIENTATION = 0x0112
 DECODERS = 4
-# Requests that fetch pictures, or hold fetched ones until they are decoded: what bounds their memory.
+# Requests that fetch images, or hold fetched ones until they are decoded; this bounds their memory.
 FETCHING_REQUESTS = 32
-Observe = Callable[[float], None]  # is told the seconds of each decoding
+Observe = Callable[[float], None]  # is called with the seconds that each decoding took
 Done = TypeVar("Done")
-# What Pillow's readers raise on broken files, besides what they mean to.
+# What Pillow's readers raise for broken files, on purpose or not.
 BROKEN = (
     OSError,
     SyntaxError,
@@ -52,7 +51,7 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class ImageRules:
-    """What a request may send. max_bytes: of one picture; max_pixels: of all its pictures together."""
+    """What a request may send. max_bytes: of one image; max_pixels: of all its images together."""
 
     max_pictures: int = 16
     max_bytes: int = 20 << 20
@@ -61,13 +60,13 @@ class ImageRules:
 
 
 class PixelBudget:
-    """The pixels that one request may have decoded; shared by the threads that do it."""
+    """The pixels that one request may have decoded; the threads that decode its images share it."""
 
     def __init__(self, pixels: int):
         self.pixels, self._left, self._lock = pixels, pixels, threading.Lock()
 
     def take(self, width: int, height: int) -> None:
-        """Use some. Raises PictureError when too few are left."""
+        """Use the pixels of one image. Raises ImageError if too few are left."""
         with self._lock:
             if width * height > self._left:
                 raise ImageError(
@@ -79,7 +78,7 @@ class PixelBudget:
 
 
 class ImageDoor:
-    """Loads pictures by one set of rules, in threads of its own."""
+    """Loads images by one set of rules, in threads of its own."""
 
     def __init__(self, rules: ImageRules):
         self.rules = rules
@@ -87,16 +86,16 @@ class ImageDoor:
         self._fetching = asyncio.Semaphore(FETCHING_REQUESTS)
 
     async def load(self, urls: list[str], observe: Observe = lambda seconds: None) -> list[Image.Image]:
-        """PIL pictures of URLs, in order. Raises as `fetched` and what that yields."""
+        """The PIL images of URLs, in order. Raises ImageError for the first that cannot be used."""
         async with self.fetched(urls) as files:
             return await files.decode(observe)
 
     @contextlib.asynccontextmanager
     async def fetched(self, urls: list[str]) -> AsyncIterator["FetchedImages"]:
-        """Fetch the images that are elsewhere; yields all of them, ready to be decoded.
+        """Fetch the images that are elsewhere, and yield all of them, ready to be decoded.
 
-        A request that brings its images along waits here for nobody. Raises ImageError for the first image that cannot
-        be used.
+        A request that brings its images along does not wait here. Raises ImageError for the first image that cannot be
+        used.
         """
         if len(urls) > self.rules.max_pictures:
             raise ImageError(
@@ -107,24 +106,25 @@ class ImageDoor:
             yield FetchedImages(sources, self)
 
     async def _fetch_one(self, url: str) -> str | bytes:
-        """The bytes of a picture, or its data URL as it is."""
+        """The bytes of an image that is elsewhere, or a data: URL, unread."""
         if is_elsewhere(url):
-            return await fetch(url, self.rules.fetch)
-        if url[:5].lower() != "data:":
+            return await fetch(url.strip(BLANKS), self.rules.fetch)
+        head = head_of(url)
+        if not head.lower().startswith(SCHEME):
             raise ImageError(
-                f"a picture's URL must begin with data:, http:// or https://, not {url[:16]!r}", reason="url"
+                f"a picture's URL must begin with data:, http:// or https://, not {head[:16]!r}", reason="url"
             )
         return url
 
     async def decode_one(self, source: str | bytes, budget: PixelBudget, observe: Observe) -> Image.Image:
-        """The PIL image of a file's bytes or data URL, decoded in a thread. Raises ImageError."""
+        """The PIL image of a file's bytes or data: URL, decoded in a thread. Raises ImageError."""
         loop = asyncio.get_running_loop()
         image, seconds = await loop.run_in_executor(self._threads, self._decode, source, budget)
         observe(seconds)
         return image
 
     def _decode(self, source: str | bytes, budget: PixelBudget) -> tuple[Image.Image, float]:
-        """A picture of its bytes or data URL, and the seconds that its decoding took."""
+        """The image of a file's bytes or data: URL, and the seconds that decoding took."""
         data = decode_data_url(source, self.rules.max_bytes) if isinstance(source, str) else source
         start = time.monotonic()
         image = decode(data, budget)
@@ -134,25 +134,32 @@ class ImageDoor:
 
 
 class FetchedImages:
-    """A request's images whose bytes are here."""
+    """A request's images, of which all bytes are here."""
 
     def __init__(self, sources: list[str | bytes], door: ImageDoor):
         self._sources, self._door = sources, door
 
     async def decode(self, observe: Observe = lambda seconds: None) -> list[Image.Image]:
-        """PIL images, in order; observe: called with the seconds that each took. Raises ImageError for the first that
-        cannot be used."""
+        """The PIL images, in order; observe: called with the seconds that each took.
+
+        Raises ImageError for the first that cannot be used.
+        """
         budget = PixelBudget(self._door.rules.max_pixels)
         return await _all(self._door.decode_one(source, budget, observe) for source in self._sources)
 
 
 def is_elsewhere(url: str) -> bool:
-    """Whether a picture must be fetched."""
-    return url[:8].lower().startswith(("http://", "https://"))
+    """Whether an image must be fetched."""
+    return head_of(url).lower().startswith(("http://", "https://"))
+
+
+def head_of(url: str) -> str:
+    """The beginning of a URL without leading blanks. It runs on the event loop, so it reads MAX_HEAD characters at most."""
+    return url[:MAX_HEAD].lstrip(BLANKS)
 
 
 async def _all(work: Iterable[Awaitable[Done]]) -> list[Done]:
-    """The results of coroutines, in order; the first error ends the others."""
+    """The results of coroutines, in order; the first error cancels the others."""
     tasks = [asyncio.ensure_future(item) for item in work]
     try:
         return await asyncio.gather(*tasks)
@@ -162,7 +169,7 @@ async def _all(work: Iterable[Awaitable[Done]]) -> list[Done]:
 
 
 def image_urls(messages: Iterable[Any]) -> list[str]:
-    """The URLs of all pictures of a conversation (messages as the API's protocol has them), in order."""
+    """The URLs of all images of a conversation, in order; messages: as the API's protocol defines them."""
     return [
         part.image_url.url
         for message in messages
@@ -172,23 +179,9 @@ def image_urls(messages: Iterable[Any]) -> list[str]:
     ]
 
 
-def decode_data_url(url: str, max_bytes: int) -> bytes:
-    """The bytes of a base64 data URL. Raises PictureError."""
-    header, comma, payload = url.partition(",")
-    if not comma or not header.lower().endswith(";base64"):
-        raise ImageError("a data URL must read data:image/…;base64,…", reason="base64")
-    if len(payload) > max_bytes * 4 // 3 + 4:
-        raise too_large(len(payload) * 3 // 4, max_bytes)
-    try:
-        return base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the data URL is not valid base64: {error}", reason="base64") from None
-
-
 def decode(data: bytes, budget: PixelBudget) -> Image.Image:
-    """An upright RGB picture from a file's bytes. Raises PictureError."""
-    if data.startswith(JPEG) and data.count(SCAN) > MAX_JPEG_SCANS:
-        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans", reason="scans")
+    """The upright RGB image of a file's bytes. Raises ImageError."""
+    check_jpeg(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             check_shape(image)
@@ -207,7 +200,7 @@ def decode(data: bytes, budget: PixelBudget) -> Image.Image:
 
 
 def check_shape(image: Image.Image) -> None:
-    """Refuse by what the file's head says. Raises PictureError."""
+    """Refuse an image by what the head of its file says. Raises ImageError."""
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(f"the picture is {width} x {height} pixels", reason="pixels")
@@ -216,13 +209,13 @@ def check_shape(image: Image.Image) -> None:
             f"the picture is {width} x {height} pixels, and its sides may differ at most {MAX_ASPECT} times",
             reason="aspect",
         )
-    # A JPEG with several pictures (a phone's, with a preview) shows its first.
+    # Of a JPEG with several images (a phone's, with a preview), the first is used.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError("the picture is animated; send one frame", reason="frames")
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says; a broken tag says nothing."""
+    """The image rotated as its EXIF tag says; a broken tag is ignored."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except BROKEN:
@@ -230,15 +223,15 @@ def upright(image: Image.Image) -> Image.Image:
     image.load()
     if orientation not in range(2, 9):
         return image
-    return cast(Image.Image, ImageOps.exif_transpose(image))  # None only where it works in place
+    return cast(Image.Image, ImageOps.exif_transpose(image))  # None only if it works in place
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """As RGB: 16 bits are scaled, not clipped, and what is transparent is white, as on paper."""
+    """The image as RGB: 16 bits are scaled, not clipped, and transparent areas become white, as on paper."""
     if image.mode.startswith("I"):
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         whole = image.convert("RGBA")
         paper = Image.new("RGBA", whole.size, "white")
         return Image.alpha_composite(paper, whole).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it

@@ -1,7 +1,7 @@
-"""Simple pictures whose contents are known, and the check that an answer about one is right.
+"""Simple images whose contents are known, and the check that an answer about one is right.
 
-A scene is a plain background with a few coloured shapes. The demo model is trained on such scenes; the readiness probe, the smoke
-test and the tests draw one, ask about it, and judge the answer by its content.
+A scene is a plain background with a few coloured shapes. The demo model is trained on such scenes. The readiness probe,
+scripts/smoke and the tests draw one, ask about it, and judge the answer by its content.
 
 >>> scene = Scene((Thing('red', 'circle'),))
 >>> is_answer_right('colour', scene, 'It is red.'), is_answer_right('colour', scene, 'It is red or blue.')
@@ -55,7 +55,7 @@ SHAPE_WORDS = {
     "star": "stars?|五角星|星",
 }
 SHAPES = tuple(SHAPE_WORDS)
-# row, column of the 3 x 3 grid; None means "the whole row" or "the whole column" in a question, the middle one in an answer
+# The cells of the 3 x 3 grid, row by row.
 POSITIONS = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 ROW_WORDS = {0: "top|upper|上|顶", 2: "bottom|lower|下|底"}
 COLUMN_WORDS = {0: "left|左", 2: "right|右"}
@@ -75,7 +75,7 @@ NUMBERS = (
     "eight|八",
     "nine|九",
 )
-# how near to a border of the grid, in parts of the picture, an object may be called by either side
+# An object this near to a border of the grid, in parts of the image, may be said to be on either side of it.
 TOLERANCE = 0.06
 
 
@@ -84,8 +84,8 @@ class Thing:
     """One drawn object.
 
     Args:
-        x, y: its centre, in parts of the picture's width and height.
-        size: its diameter or side, in parts of the picture's shorter side.
+        x, y: its centre, in parts of the image's width and height.
+        size: its diameter or side, in parts of the image's shorter side.
         angle: degrees, clockwise.
         rgb: a shade of `colour`; None for the usual one.
         outline: (shade, width in parts of the size) of a border; None for none.
@@ -112,7 +112,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects on a plain background. `background` names its colour; `background_rgb` is its shade, None for the usual one."""
+    """Objects on a plain background.
+
+    background: the name of its colour; background_rgb: its shade, None for the usual one; width, height: pixels.
+    """
 
     things: tuple[Thing, ...]
     background: str = "white"
@@ -143,7 +146,7 @@ ROUND = tuple((math.cos(i * math.pi / 60), math.sin(i * math.pi / 60)) for i in 
 
 
 def outline_points(thing: Thing, width: float, height: float) -> list[Point]:
-    """The corners of a thing in pixels of a picture of this size; a circle is a polygon of many corners."""
+    """The corners of a thing in pixels, in an image of this size; a circle is a polygon with many corners."""
     corners = thing.corners or CORNERS.get(thing.shape, ROUND)
     radius = thing.size * min(width, height) / 2
     turn = math.radians(thing.angle)
@@ -153,7 +156,7 @@ def outline_points(thing: Thing, width: float, height: float) -> list[Point]:
 
 
 def draw(scene: Scene, smooth: int = 3) -> Image.Image:
-    """The scene as an RGB picture; `smooth` is how many times larger it is drawn before it is reduced (1: jagged edges)."""
+    """The scene as an RGB image; smooth: how many times larger it is drawn before it is reduced (1 leaves jagged edges)."""
     width, height = scene.width * smooth, scene.height * smooth
     image = Image.new("RGB", (width, height), scene.background_rgb or COLOURS[scene.background])
     pen = ImageDraw.Draw(image)
@@ -170,17 +173,17 @@ def draw(scene: Scene, smooth: int = 3) -> Image.Image:
 
 
 def named(words: dict[str, str], text: str) -> Counter[str]:
-    """How often each name of a vocabulary stands in a text, English or Chinese."""
+    """How often each name of a vocabulary occurs in a text, in English or Chinese."""
     return Counter({name: len(_find(pattern, text)) for name, pattern in words.items() if _find(pattern, text)})
 
 
 def _find(pattern: str, text: str) -> list[str]:
-    # English words stand alone, Chinese ones anywhere
+    # English words must stand alone; Chinese ones may stand anywhere.
     return re.findall(rf"(?<![a-z])(?:{pattern})(?![a-z])", text.lower())
 
 
 def named_number(text: str) -> int | None:
-    """The first number in a text; None where there is none."""
+    """The first number in a text, or None."""
     digits = re.search(r"\d+", text)
     if digits:
         return int(digits.group())
@@ -189,7 +192,7 @@ def named_number(text: str) -> int | None:
 
 
 def named_positions(text: str) -> list[tuple[int, int]]:
-    """(row, column) of each position in a text, in its order."""
+    """The (row, column) of each position that a text names, in order."""
     found = []
     for words in _find(POSITION_PATTERN, text):
         row = next((r for r, pattern in ROW_WORDS.items() if re.search(pattern, words)), 1)
@@ -199,7 +202,7 @@ def named_positions(text: str) -> list[tuple[int, int]]:
 
 
 def is_at(thing: Thing, position: tuple[int, int]) -> bool:
-    """Whether a thing may be said to be in this cell (row, column)."""
+    """Whether a thing may be said to be in this cell (row, column) of the grid."""
     return all(
         part / 3 - TOLERANCE <= at <= (part + 1) / 3 + TOLERANCE
         for part, at in zip(position, (thing.y, thing.x), strict=False)
@@ -207,7 +210,7 @@ def is_at(thing: Thing, position: tuple[int, int]) -> bool:
 
 
 def named_things(text: str) -> list[tuple[str | None, str]]:
-    """(colour, shape) of each "red circle" or "红色的圆形" in a text, in its order; shapes without a colour have None."""
+    """The (colour, shape) of each "red circle" or "红色的圆形" in a text, in order; a shape without a colour has None."""
     colours = "|".join(f"(?P<{name}>{words})" for name, words in COLOUR_WORDS.items())
     shapes = "|".join(f"(?P<{name}>{words})" for name, words in SHAPE_WORDS.items())
     pattern = rf"(?:(?<![a-z])(?:{colours})色?的?(?:实心|空心)?[\s-]*)?(?<![a-z])(?:{shapes})"
@@ -219,11 +222,13 @@ def named_things(text: str) -> list[tuple[str | None, str]]:
 
 
 def find_fault(kind: str, scene: Scene, answer: str, about: Sequence[Thing] | None = None) -> str | None:
-    """What is wrong with an answer, or None where it is right.
+    """What is wrong with an answer, or None if it is right.
 
     Args:
-        kind: what was asked: 'describe', 'things' (colour and shape), 'colour', 'shape', 'number', 'position', 'background', 'yes', 'no'.
-        about: the objects asked about; all of the scene by default. None of them: the answer must say that there is none.
+        kind: what was asked: 'describe', 'things' (colour and shape), 'colour', 'shape', 'number', 'position',
+            'background', 'yes' or 'no'.
+        about: the objects that the question is about, by default all of the scene. If it is empty, the answer must say
+            that there is none.
     """
     about = scene.things if about is None else tuple(about)
     if not answer.strip():
@@ -246,7 +251,7 @@ def find_fault(kind: str, scene: Scene, answer: str, about: Sequence[Thing] | No
 
 
 def is_answer_right(kind: str, scene: Scene, answer: str, about: Sequence[Thing] | None = None) -> bool:
-    """Whether an answer names what is there, all of it and nothing else; see `find_fault`."""
+    """Whether an answer names everything that is there and nothing else; see `find_fault`."""
     return find_fault(kind, scene, answer, about) is None
 
 
@@ -285,7 +290,7 @@ def _fault_in_description(kind: str, scene: Scene, answer: str, about: Sequence[
 
 
 def _fault_in_places(seen: list[tuple[str | None, str]], about: Sequence[Thing], answer: str) -> str | None:
-    """Where a description gives as many positions as objects, they must belong together."""
+    """What is wrong with a description's positions: each must be that of the object that it is said of."""
     positions = named_positions(answer)
     if not positions:
         return None
@@ -297,7 +302,7 @@ def _fault_in_places(seen: list[tuple[str | None, str]], about: Sequence[Thing],
 
 
 def _split_background(answer: str) -> tuple[str, set[str]]:
-    """The answer without its words about the background, and the colours these name."""
+    """The answer without its words about the background, and the colours that those name."""
     pattern = r"(?:[,.]? (?:on|against) (?:an?|the) [a-z ]*background|(?:the )?background is [a-z ]*|[,\uff0c]?背景[是为][^,\uff0c。]*)"
     found = re.findall(pattern, answer, flags=re.IGNORECASE)
     return re.sub(pattern, "", answer, flags=re.IGNORECASE), set(named(COLOUR_WORDS, " ".join(found)))

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lingbi.errors import LingbiError
+from lingbi.errors import LingbiError, StopError
 from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, only_one, record_file
 from lingbi.settings import load_settings
 
@@ -13,9 +13,15 @@ def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="scripts/down", description=__doc__).parse_args(arguments)
     try:
         settings = load_settings()
-        state_dir = settings.state_dir.absolute()
+        state_dir = settings.state_dir.resolve()
         with only_one(state_dir):
-            stopped = Supervisor(state_dir).stop(settings.drain_timeout_s + STOP_MARGIN_S)
+            supervisor = Supervisor(state_dir)
+            stopped = supervisor.stop(settings.drain_timeout_s + STOP_MARGIN_S)
+            if running := supervisor.process():
+                raise StopError(
+                    f"supervisord (process {running.pid}) of {state_dir} still runs, and belongs to {running.username()}; "
+                    "run scripts/down as that user"
+                )
             record_file(state_dir).unlink(missing_ok=True)
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -85,6 +85,8 @@ def gateway_settings(values: dict[str, str]) -> Any:
     try:
         found = settings.load_settings(values)
         nginx.version(found.nginx)
+        if os.geteuid() == 0 and found.dir.exists():
+            nginx.check_reachable(found.dir.resolve())
     except settings.ConfigurationError as error:
         raise ConfigurationError(f"{error}; or start without page and gateway: scripts/up --server-only") from None
     return found
@@ -100,14 +102,15 @@ def ui_settings(values: dict[str, str]) -> Any:
 
 
 def gateway_folder(state_dir: Path) -> Path:
-    """Where the gateway renders: in the state folder, or, where nginx's unprivileged processes cannot get there,
-    in a folder of its own among the temporary ones."""
+    """Where the gateway renders: in the state folder, or, where nginx's unprivileged processes cannot get there, which
+    happens to root alone, in a folder of its own that no system empties."""
     inside, folder = gateway_folders(state_dir)
     if os.geteuid() or all(part.stat().st_mode & 0o001 for part in (state_dir, *state_dir.parents)):
         return inside
-    folder.mkdir(mode=0o711, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ConfigurationError(f"{folder} belongs to somebody else; remove it, or set {GATEWAY}DIR")
+    folder.chmod(0o711)  # whatever the umask is
     return folder
 
 

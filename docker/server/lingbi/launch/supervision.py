@@ -64,9 +64,9 @@ def only_one(state_dir: Path) -> Iterator[None]:
 
 
 def gateway_folders(state_dir: Path) -> tuple[Path, Path]:
-    """Where a gateway of this state folder may render: in it, or among the temporary files (see launch/edge.py)."""
+    """Where a gateway of this state folder may render: in it, or where root's services keep theirs (see launch/edge.py)."""
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
-    return state_dir / "gateway", Path(tempfile.gettempdir()) / f"lingbi-gateway-{digest}"
+    return state_dir / "gateway", Path(f"/var/lib/lingbi-gateway-{digest}")
 
 
 def environment(settings: Settings, workers: int) -> dict[str, str]:
@@ -123,7 +123,10 @@ class Supervisor:
 
     def _is_ours(self, process: psutil.Process, module: str) -> bool:
         try:
-            return module in process.cmdline() and process.environ().get(f"{PREFIX}STATE_DIR") == str(self.state_dir)
+            if module not in process.cmdline():
+                return False
+            state_dir = process.environ().get(f"{PREFIX}STATE_DIR", "")
+            return Path(state_dir).resolve() == self.state_dir.resolve()
         except psutil.Error:
             return False
 

@@ -91,11 +91,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def settings_of(options: argparse.Namespace) -> Settings:
     alone = {"host": options.host, "port": options.port} if options.server_only else {}
     settings = load_settings(model=options.model, engine=options.engine, **alone)
-    update = {name: getattr(settings, name).absolute() for name in ("state_dir", "models_dir")}
-    return settings.model_copy(
-        update=update
-        | {"api_key_file": settings.key_file().absolute(), "keys_file": settings.hashed_key_file().absolute()}
-    )
+    update = {
+        "state_dir": settings.state_dir.resolve(),  # the same by every path: processes are known by it
+        "models_dir": settings.models_dir.absolute(),
+        "api_key_file": settings.key_file().absolute(),
+        "keys_file": settings.hashed_key_file().absolute(),
+    }
+    return settings.model_copy(update=update)
 
 
 def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:

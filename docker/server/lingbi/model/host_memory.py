@@ -126,12 +126,6 @@ def _fit(model: ModelFacts, hd_num: int, session_len: int, at_once: int, kept: i
     return CpuFit(session_len, at_once, kept, prefill_tokens, weights, runtime, -(-cache // MIB))
 
 
-def fit_of_worker(model: ModelFacts, engine: str, gpus: list[Gpu], host_mib: int, settings: "Settings") -> Fit | CpuFit:
-    """The fit of one worker that sees these GPUs. Raises ConfigurationError for what does not fit."""
-    (fit,) = check_memory(model, engine, gpus, 1, host_mib, settings)
-    return fit
-
-
 def uses_float32(model: ModelFacts) -> bool:
     """Whether the CPU engine computes in float32 rather than bfloat16."""
     return model.weight_bytes <= FLOAT32_LIMIT_BYTES

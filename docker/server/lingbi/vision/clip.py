@@ -1,6 +1,7 @@
-"""Named corrections of transformers' CLIP for GPUs; on a CPU its own code runs.
+"""Named corrections of transformers' CLIP for GPUs; on a CPU, CLIP's own code runs.
 
-They serve whatever remote code builds a CLIPVisionModel, published or ours: two replace code, two arrange a loaded tower's weights.
+They apply to every CLIPVisionModel, whether published remote code or ours creates it. Two of them replace code, and two
+rearrange the weights of a loaded tower.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,13 +13,13 @@ import torch.nn.functional as F
 import wrapt
 from transformers.activations import QuickGELUActivation
 
-# Of CLIP's activation, x * sigmoid(QUICK_GELU * x).
+# The factor in CLIP's activation: x * sigmoid(QUICK_GELU * x).
 QUICK_GELU = 1.702
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 def fused_attention(module: ModuleType) -> None:
-    """Attention in one kernel: transformers 4.40 writes all scores [heads, tokens, tokens] to memory four times."""
+    """Compute attention in one kernel: transformers 4.40 writes all scores [heads, tokens, tokens] to memory four times."""
 
     def forward(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -42,9 +43,8 @@ def _masks(kwargs: dict[str, Any]) -> Iterator[Any]:
 
 
 def patches_by_matrix(module: ModuleType) -> None:
-    """Patch embedding as one matrix product, which it is: kernel and stride of the convolution are equal.
-
-    So cuDNN is never loaded for it, nor its memory taken.
+    """Compute the patch embedding as one matrix product, which is the same because the convolution's kernel and stride
+    are equal. This way cuDNN is never loaded and takes no memory.
     """
 
     def forward(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -61,7 +61,7 @@ def patches_by_matrix(module: ModuleType) -> None:
 
 
 def packed_projections(layers: Iterable[Any]) -> None:
-    """Let query, key and value of each layer be computed as one product, which keeps more of a GPU busy than three."""
+    """Compute query, key and value of each layer as one product, which keeps more of a GPU busy than three do."""
     for attention in (layer.self_attn for layer in layers):
         parts = [getattr(attention, name) for name in PROJECTIONS]
         packed = torch.nn.Linear(parts[0].in_features, sum(part.out_features for part in parts), device="meta")
@@ -75,9 +75,9 @@ def packed_projections(layers: Iterable[Any]) -> None:
 
 
 def folded_activation(layers: Iterable[Any]) -> None:
-    """Let one kernel compute the activation, for which transformers needs three that each go through memory.
+    """Compute the activation in one kernel; transformers runs three, and each reads and writes memory.
 
-    x * sigmoid(c * x) is silu(c * x) / c: the factor goes into the weights before it and out of those behind.
+    x * sigmoid(c * x) equals silu(c * x) / c, so the weights before it are multiplied by c and those after it divided.
     """
     for mlp in (layer.mlp for layer in layers):
         if isinstance(mlp.activation_fn, QuickGELUActivation):
