@@ -204,7 +204,7 @@ def test_compose_repeats_only_the_defaults_of_what_nobody_needs_to_set():
     for file in ROOT.glob("compose*.yaml"):
         for name, default in re.findall(r"\$\{(\w+):?-([^}$]*)", file.read_text()):
             assert declared.get(name, default) == default and name.startswith(
-                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "COMPOSE_", "REVISION")
+                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "LINGBI_ALLOWED_ORIGINS", "COMPOSE_", "REVISION")
             )
 
 

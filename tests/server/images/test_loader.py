@@ -93,8 +93,8 @@ def test_the_limits_hold():
 
 def test_100_mb_are_refused_before_they_are_decoded():
     url = "data:image/png;base64," + "A" * 100_000_000
-    start = time.monotonic()
-    assert reason_of(url) == "bytes" and time.monotonic() - start < 1
+    start = time.process_time()
+    assert reason_of(url) == "bytes" and time.process_time() - start < 1
 
 
 def test_order_is_kept():
