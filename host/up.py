@@ -118,8 +118,15 @@ def judge(text: str, values: dict[str, str]) -> None:
 def put_in_place(text: str, values: dict[str, str]) -> None:
     env_file.write(ENV, text)
     make_secrets(ROOT / "secrets")
-    TARGETS.parent.mkdir(parents=True, exist_ok=True)
-    TARGETS.write_text(decide.targets(values), encoding="utf-8")
+    write_targets(TARGETS, decide.targets(values))
+
+
+def write_targets(file: Path, text: str) -> None:
+    """Write Prometheus's list of servers. Its container has a user of its own, who must read it whatever the umask is."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.chmod(0o755)
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o644)
 
 
 def make_secrets(folder: Path) -> None:

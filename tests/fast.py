@@ -25,6 +25,7 @@ FIXTURES = {
     "fake_api",
     "lonely_page",
     "page",
+    "watched",
 }
 LEFT_OUT = tuple(f"tests/{folder}" for folder in FOLDERS) + FILES
 

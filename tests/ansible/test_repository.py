@@ -84,6 +84,20 @@ def test_every_variable_that_is_used_is_declared_and_the_other_way_round():
     assert used - others == set(variables.options())
 
 
+def test_switches_in_templates_are_read_as_booleans():
+    """`-e NAME=false` gives the string "false", which a bare `if NAME` in a template takes for true."""
+    switches = "|".join(name for name, spec in variables.options().items() if spec["type"] == "bool")
+    bare = re.compile(rf"\b(?:if|elif|and|or|not|when:) +(?:not +)?(?:{switches})\b(?! *\| *bool)")
+    files = [*ANSIBLE.rglob("*.yml"), *ANSIBLE.rglob("*.j2")]
+    found = [
+        f"{file.relative_to(ANSIBLE)}: {line.strip()}"
+        for file in files
+        for line in file.read_text().splitlines()
+        if bare.search(line)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("name", variables.DOCUMENTS)
 def test_the_documents_hold_the_table_of_variables(name):
     text = (variables.ROOT / name).read_text()

@@ -1,10 +1,12 @@
 """scripts/up in containers, end to end on machines of fake programs: what is wrong stops it, and nothing is changed."""
 
+import os
 import socket
 import stat
 
 import pytest
 
+from host.up import SECRETS, make_secrets, write_targets
 from tests.compose.conftest import first_env
 from tests.conftest import free_port
 from tests.host.machine import FakeMachine
@@ -145,6 +147,19 @@ def test_what_is_right_is_written_and_closed(machine, root):
     assert "docker  Docker 26.1.5, Compose 2.30.1" in done.stderr
     assert stat.S_IMODE((root / ".env").stat().st_mode) == 0o600
     assert stat.S_IMODE((root / "secrets").stat().st_mode) == 0o700
+
+
+def test_what_other_users_of_containers_read_is_open_whatever_the_umask_is(tmp_path):
+    mask = os.umask(0o077)
+    try:
+        write_targets(tmp_path / "targets/servers.yml", "[]\n")
+        make_secrets(tmp_path / "secrets")
+    finally:
+        os.umask(mask)
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"targets": 0o755, "targets/servers.yml": 0o644, "secrets": 0o700} | {
+        f"secrets/{name}": 0o644 for name in SECRETS
+    }
 
 
 def test_an_older_env_without_a_port_gets_it(machine, root, env):

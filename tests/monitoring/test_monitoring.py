@@ -1,43 +1,17 @@
 """Prometheus takes the configuration, alerts fire as they should, and what they ask for exists."""
 
-import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import httpx
-import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.monitoring.expressions import FOLDER, expressions, metrics_of, panels, rules
 
-FOLDER = ROOT / "monitoring"
 # From exporters that are not ours: their documented names.
 OF_OTHERS = re.compile(r"^(up|nginx_up|nginx_connections_active|DCGM_FI_DEV_[A-Z_]+)$")
-WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "count", "or", "le", "instance", "status", "reason"}
-
-
-@pytest.fixture(scope="session")
-def promtool():
-    if not shutil.which("promtool"):
-        subprocess.run(["apt-get", "-qq", "update"], check=True)
-        command = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "prometheus"]
-        subprocess.run(
-            command, check=True, capture_output=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RUNLEVEL": "1"}
-        )
-    return "promtool"
-
-
-def expressions() -> list:
-    rules = yaml.safe_load((FOLDER / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
-    panels = json.loads((FOLDER / "grafana/dashboards/lingbi.json").read_text())["panels"]
-    return [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
-
-
-def metrics_of(expression: str) -> set:
-    bare = re.sub(r'\{[^}]*\}|\[[^\]]*\]|"[^"]*"', "", expression)
-    return {word for word in re.findall(r"[A-Za-z_]\w+", bare) if word not in WORDS}
 
 
 def test_prometheus_takes_the_configuration(promtool):
@@ -72,9 +46,8 @@ def fires_or_not(alert: str, series: list, fires: bool, at: str) -> dict:
 
 
 def test_every_alert_has_its_case():
-    rules = yaml.safe_load((FOLDER / "prometheus/alerts.yml").read_text())["groups"][0]["rules"]
     text = Path(__file__).read_text()
-    assert [rule["alert"] for rule in rules if f'"{rule["alert"]}"' not in text] == []
+    assert [rule["alert"] for rule in rules() if f'"{rule["alert"]}"' not in text] == []
 
 
 def test_alerts_fire_and_keep_quiet(promtool, tmp_path):
@@ -108,5 +81,4 @@ def test_the_dashboard_is_provisioned_where_compose_mounts_it():
     provider = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/lingbi.yml").read_text())["providers"][0]
     assert f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro" in compose["volumes"]
     source = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
-    panels = json.loads((FOLDER / "grafana/dashboards/lingbi.json").read_text())["panels"]
-    assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
+    assert {panel["datasource"]["uid"] for panel in panels()} == {source["uid"]}

@@ -110,6 +110,11 @@ def test_without_uv_or_python_it_ends_with_2(install, tmp_path, missing):
     assert not (tmp_path / "log").exists()
 
 
+def test_python_is_found_where_home_is_unset(install):
+    status, said = ended(install('unset HOME PYENV_ROOT\npython3.10() { echo "called"; }\nfind_python uv'))
+    assert status == 0 and "unbound variable" not in said and said.strip().endswith("python3.10"), said
+
+
 def test_too_little_disk_is_told_with_both_numbers(install, tmp_path):
     status, said = ended(install("install_mib=999999999\n" + INSTALL))
     assert status == 2 and "needs 999999999 MiB of disk, and " in said and "MiB are free at" in said
