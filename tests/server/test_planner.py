@@ -45,6 +45,17 @@ def test_a_placement_tells_engine_model_workers_and_room(tmp_path):
     assert alone.fits == (fit_on_cpu(alone.model, PLENTY_MIB, Settings()),)
 
 
+def test_a_folder_that_is_given_is_placed_on_one_worker(tmp_path):
+    cards = [CARD, replace(CARD, device="1", free_mib=100_000)]
+    placement = planner.place_folder(DEMO, settings_for(tmp_path), Resources(cards, 0))
+    assert (placement.choice.engine, placement.folder) == ("turbomind", inspect(DEMO))
+    assert placement.fit == fit(placement.folder, CARD.free_mib)
+    alone = planner.place_folder(DEMO, settings_for(tmp_path, engine="cpu"), Resources(cards, PLENTY_MIB))
+    assert alone.choice.engine == "cpu" and alone.fit == fit_on_cpu(alone.folder, PLENTY_MIB, Settings())
+    with pytest.raises(ConfigurationError, match="needs .* MiB"):
+        planner.place_folder(DEMO, settings_for(tmp_path), Resources([], 1))
+
+
 def test_a_model_that_is_to_be_fetched_is_judged_by_the_catalogue_or_not_at_all(tmp_path):
     known, needed = catalogue.find("7b"), needed_mib(catalogue.find("7b"), Settings().hd_num)
     placement = planner.plan(settings_for(tmp_path, model="7b"), Resources([], needed))

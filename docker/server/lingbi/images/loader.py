@@ -15,15 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lingbi.api_errors import ImageError
 from lingbi.images.data_urls import BLANKS, SCHEME, decode_data_url
 from lingbi.images.download import FetchRules, fetch
+from lingbi.images.formats import FORMATS, what_it_is
 from lingbi.images.jpeg import check_jpeg
 from lingbi.vision.cache import remember_file
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_ASPECT = 200
 # How many characters of a URL are looked at to find its scheme.
 MAX_HEAD = 4096
@@ -190,9 +191,7 @@ def decode(data: bytes, budget: PixelBudget) -> Image.Image:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(
-            f"the picture cannot be decoded: it is no {', '.join(FORMATS)} file", reason="format"
-        ) from None
+        raise ImageError(f"the picture cannot be decoded: it is {what_it_is(data)}", reason="format") from None
     except BROKEN as error:
         raise ImageError(
             f"the picture cannot be decoded: {str(error)[:150] or type(error).__name__}", reason="broken"
@@ -229,9 +228,17 @@ def upright(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image as RGB: 16 bits are scaled, not clipped, and transparent areas become white, as on paper."""
     if image.mode.startswith("I"):
-        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+        return from_16_bits(image.convert("I"), image.info.get("transparency")).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         whole = image.convert("RGBA")
         paper = Image.new("RGBA", whole.size, "white")
         return Image.alpha_composite(paper, whole).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it
+
+
+def from_16_bits(image: Image.Image, clear: object) -> Image.Image:
+    """A 16-bit grey image (mode I) in 8 bits; clear: the value that is transparent, which Pillow leaves alone."""
+    grey = image.point(lambda value: value * (1 / 257)).convert("L")
+    if isinstance(clear, int):
+        grey.paste(255, mask=Image.fromarray(np.asarray(image) == clear))
+    return grey

@@ -63,17 +63,8 @@ POSITION_PATTERN = (
     r"(?:(?:top|upper|bottom|lower)[ -]?(?:left|right)?|left|right|cent(?:re|er)|middle"
     r"|左上|右上|左下|右下|[左右]|上[边面]|下[边面]|[顶底]部|中间|中央|中心|正中)"
 )
-NUMBERS = (
-    "zero|no|none|nothing|没有",
-    "one|an?|一",
-    "two|两|二",
-    "three|三",
-    "four|四",
-    "five|五",
-    "six|六",
-    "seven|七",
-    "eight|八",
-    "nine|九",
+NUMBERS = tuple(
+    "zero|no|none|nothing|没有 one|an?|一 two|两|二 three|三 four|四 five|五 six|六 seven|七 eight|八 nine|九".split()
 )
 # An object this near to a border of the grid, in parts of the image, may be said to be on either side of it.
 TOLERANCE = 0.06
