@@ -88,8 +88,8 @@ def test_requests_and_refusals_are_counted_by_what_they_came_to(told):
     change, _, _ = told
     assert change("requests_total", route=CHAT, status="200") == 5
     assert change("requests_total", route=CHAT, status="400") == 2
-    assert change("requests_total", route="other", status="401") == 1
-    assert change("requests_total", route="other", status="429") == 1
+    assert change("requests_total", route="/v1/models", status="401") == 1
+    assert change("requests_total", route=CHAT, status="429") == 1
     assert change("requests_total", route=CHAT, status="499") == 1 == change("abandoned_requests_total")
     for reason in ("invalid_value", "url", "invalid_api_key", "queue_full"):
         assert change("refused_requests_total", reason=reason) == 1, reason
