@@ -122,10 +122,10 @@ def test_the_limit_is_exact(url):
     ids=["escapes", "blanks", "parameters", "spaces", "percent signs", "padding"],
 )
 def test_large_bodies_take_linear_time(url):
-    start = time.monotonic()
+    start = time.process_time()
     with contextlib.suppress(ImageError):
         decode_data_url(url, LIMIT)
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_of_a_large_url_only_the_head_is_read_on_the_event_loop():
