@@ -41,8 +41,8 @@ def break_encoder(module) -> None:
 
 
 def break_model(module) -> None:
-    @wrapt.patch_function_wrapper(module, "CpuEngine._turn")
-    def turn(wrapped, instance, args, kwargs):
+    @wrapt.patch_function_wrapper(module, "Decoder.__call__")
+    def compute(wrapped, instance, args, kwargs):
         hang_if_told()
         return wrapped(*args, **kwargs)
 
@@ -57,7 +57,7 @@ def break_loop(module) -> None:
 BREAK = {
     "encoder": ("lingbi.engine.cpu.checkpoint", break_encoder),
     "fails": ("lingbi.engine.cpu.checkpoint", break_encoder),
-    "model": ("lingbi.engine.cpu.scheduler", break_model),
+    "model": ("lingbi.engine.cpu.decoder", break_model),
     "loop": ("lingbi.http.readiness", break_loop),
 }
 

@@ -168,3 +168,20 @@ def test_a_login_being_checked_holds_up_nobody(tmp_path):
         return turns
 
     assert asyncio.run(check()) > 5
+
+
+@pytest.mark.parametrize("name", ["noext", "a.jpg_large", "photo.jfif", "photo.JPG", "图片", "x.txt"])
+def test_a_picture_is_taken_by_its_content_whatever_its_name(page, fake_api, image, name):
+    path = page.upload(name, image("PNG").read_bytes())
+    file = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+    messages = page.send("submit", [{"text": "what?", "files": [file]}, [], *OPTIONS])
+    assert messages[-1]["success"], messages
+    (asked,) = fake_api.asked
+    assert asked["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+def test_a_video_is_told_as_a_video_whatever_its_name(page, fake_api):
+    path = page.upload("clip.mp4", b"\0\0\0\x18ftypmp42" + bytes(100))
+    file = {"path": path, "orig_name": "clip.mp4", "meta": {"_type": "gradio.FileData"}}
+    messages = page.send("submit", [{"text": "what?", "files": [file]}, [], *OPTIONS])
+    assert "is a video" in json.dumps(messages) and fake_api.asked == []

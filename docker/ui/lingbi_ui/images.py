@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import io
+import mimetypes
+import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp"}
 KINDS = FORMATS | {"MPO": "image/jpeg"}  # a phone's JPEG with a preview; its first image counts
+SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp"}
 MAX_PIXELS = 50_000_000  # the server's limit for all images of a request together
 MAX_ASPECT = 200
 MIB = 1 << 20
@@ -64,6 +67,18 @@ def check_image(file: Path, max_mib: int) -> None:
         raise ImageFault("picture_gone", file.name) from None
     except (UnidentifiedImageError, *BROKEN):
         raise ImageFault(_kind_of(file), file.name) from None
+
+
+def named(file: Path) -> Path:
+    """The file under a name that browsers show as an image, whatever its own is; another name for it, if need be."""
+    kind, _ = mimetypes.guess_type(file.name)
+    if kind in FORMATS.values():
+        return file
+    with _open(file) as image:
+        other = file.with_name(f"{file.name}{SUFFIXES[KINDS[str(image.format)]]}")
+    if not other.exists():
+        os.link(file, other)
+    return other
 
 
 def _open(source) -> Image.Image:

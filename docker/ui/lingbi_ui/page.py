@@ -97,8 +97,7 @@ def _question_box() -> gr.MultimodalTextbox:
         placeholder=I18N("question"),
         show_label=False,
         sources=["upload"],
-        file_types=["image"],
-        file_count="multiple",
+        file_count="multiple",  # no file_types: by them Gradio judges a file's name, and says so in English only
         max_lines=8,
         autofocus=True,
     )

@@ -9,7 +9,7 @@ from lingbi_ui import conversation
 from lingbi_ui.api import AnswerFault, Api
 from lingbi_ui.examples import examples
 from lingbi_ui.fence import is_uploaded
-from lingbi_ui.images import ImageFault, aside, check_image
+from lingbi_ui.images import ImageFault, aside, check_image, named
 from lingbi_ui.settings import Settings
 from lingbi_ui.words import language_of, say
 
@@ -122,7 +122,7 @@ class Talk:
         for file in files:
             try:
                 check_image(file, self.settings.max_picture_mib)
-                good.append(file)
+                good.append(named(file))
             except ImageFault as fault:
                 names = {"name": fault.name, "max_picture_mib": self.settings.max_picture_mib}
                 complaints.append(say(language, fault.word, **names))

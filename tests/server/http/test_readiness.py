@@ -1,27 +1,19 @@
 """/ready tells how far a start is, also within its longest phase, and what the engine takes of a GPU."""
 
-import gc
-import sys
 from dataclasses import asdict, fields
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lingbi.engine import build
-from lingbi.engine.local import EngineNeeds
 from lingbi.engine.progress import PromptProgress
-from lingbi.engine.turbomind import uploads as uploading
+from lingbi.engine.turbomind.uploads import Uploads
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.status import Prompts
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue
-from lingbi.model.folder import inspect
 from lingbi.model.host_memory import fit_on_cpu
 from lingbi.model.sizing import Fit, fit
 from lingbi.settings import Settings
-from lingbi.worker.main import Worker
-from tests.conftest import DEMO
 
 PHASES = (STARTING, PREPARING, LOADING, LOADING_MODEL, PROBING, READY)
 
@@ -56,12 +48,11 @@ def test_what_was_loaded_counts_in_its_phase_only(readiness):
         assert readiness.progress() == PROGRESS[phase]
 
 
-def test_the_loader_tells_its_bytes_to_ready(readiness, monkeypatch):
+def test_the_loader_tells_its_bytes_to_ready(readiness):
     """As a worker joins them: of every tensor of the language model, as it goes to the GPU."""
-    monkeypatch.setattr(uploading.Uploads, "_upload", lambda self, tensor: tensor)
     readiness.enter(LOADING_MODEL)
     layers = {f"model.layers.{number}.weight": torch.zeros(1 + number) for number in range(4)}
-    uploads = uploading.Uploads({"vit.weight": torch.zeros(1000)} | layers, readiness.weights_loaded)
+    uploads = Uploads({"vit.weight": torch.zeros(1000)} | layers, readiness.weights_loaded, copy=lambda tensor: tensor)
     shown = [readiness.progress()]
     for name in layers:
         assert uploads[name] is layers[name]
@@ -106,40 +97,3 @@ def test_ready_tells_how_prompts_are_made_as_the_document_says(client, readiness
         assert Prompts(**told).model_dump(exclude_none=True) == told
     schemas = describe("model")["components"]["schemas"]
     assert {"$ref": "#/components/schemas/Prompts"} in schemas["Ready"]["properties"]["prompt"]["anyOf"]
-
-
-def test_a_workers_threads_take_short_turns_and_its_reserves_are_small_on_a_gpu_only(monkeypatch):
-    """Whoever waits for a turn wakes as often: a CPU engine needs its cores itself."""
-    monkeypatch.setattr("lingbi.engine.local.LocalEngine", lambda needs: needs)
-    monkeypatch.setattr("lingbi.engine.build.adopt", lambda logger: None)
-    monkeypatch.setenv("TM_LOG_LEVEL", "ERROR")
-    shrunk = []
-    monkeypatch.setattr("lingbi.engine.turbomind.workspaces.shrink_reserves", lambda: shrunk.append(True))
-    folder, settings, usual_s = inspect(DEMO), Settings(), sys.getswitchinterval()
-    try:
-        build.build_engine(EngineNeeds(folder, settings, fit_on_cpu(folder, 8000, settings)))
-        assert sys.getswitchinterval() == usual_s and not shrunk
-        build.build_engine(EngineNeeds(folder, settings, fit(folder, 24_000)))
-        assert sys.getswitchinterval() == pytest.approx(build.THREAD_TURN_S)
-        assert len(shrunk) == 1
-    finally:
-        sys.setswitchinterval(usual_s)
-
-
-def test_what_is_loaded_is_out_of_the_collectors_way_before_a_worker_is_ready(readiness, monkeypatch):
-    """All that follows has few objects to look at; what the test's own process holds is given back to it."""
-    server = SimpleNamespace(is_up=SimpleNamespace(wait=lambda: None), deadline=None)
-    started, left = object.__new__(Worker), {}
-    started.service, started.server = SimpleNamespace(readiness=readiness), server
-    started.folder = started.settings = None
-    for name in ("_prepare", "_watch"):
-        monkeypatch.setattr(started, name, lambda: None, raising=False)
-    monkeypatch.setattr(started, "_probe", lambda engine: None, raising=False)
-    monkeypatch.setattr(started, "_build", lambda: None, raising=False)
-    enter = readiness.enter
-    monkeypatch.setattr(readiness, "enter", lambda phase: (left.update({phase: len(gc.get_objects())}), enter(phase)))
-    try:
-        started._load()
-        assert readiness.is_ready and left[READY] < left[PROBING] / 10, left
-    finally:
-        gc.unfreeze()

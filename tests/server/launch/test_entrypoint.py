@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -14,12 +13,10 @@ import httpx
 import psutil
 import pytest
 import yaml
-from supervisor.states import ProcessStates, SupervisorStates
 
 from lingbi.errors import ConfigurationError
 from lingbi.http.auth import ensure_keys, read_keys, take_keys
 from lingbi.launch import doctor, entrypoint
-from lingbi.launch.pid1 import Keeper
 from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import Gpu
 from lingbi.model.resources import Resources, unoccupied
@@ -135,59 +132,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         ConfigurationError, match=rf"LINGBI_STATE_DIR='{file}/x' cannot be written by user {os.getuid()}"
     ):
         entrypoint.check_writable("LINGBI_STATE_DIR", file / "x")
-
-
-class Process:
-    """A worker as supervisord knows it."""
-
-    def __init__(self, name: str, state: int):
-        self.config, self.state, self.spawned = SimpleNamespace(name=name), state, 0
-
-    def get_state(self) -> int:
-        return self.state
-
-    def spawn(self) -> None:
-        self.spawned, self.state = self.spawned + 1, ProcessStates.STARTING
-
-
-@pytest.fixture
-def kept():
-    """A keeper of two workers, the second of which was given up; (keeper, workers, its log's lines)."""
-    lines = []
-    logger = SimpleNamespace(warn=lines.append, error=lines.append, critical=lines.append)
-    keeper = Keeper(SimpleNamespace(logger=logger, mood=SupervisorStates.RUNNING))
-    workers = [Process("worker-0", ProcessStates.RUNNING), Process("worker-1", ProcessStates.FATAL)]
-    keeper.process_groups = {"worker": SimpleNamespace(processes={item.config.name: item for item in workers})}
-    keeper._on_fatal(SimpleNamespace(process=workers[1]))
-    return keeper, workers, lines
-
-
-def test_a_worker_that_was_given_up_is_tried_again_after_a_pause_and_counted(kept):
-    keeper, (other, failed), lines = kept
-    now = time.monotonic()
-    keeper.try_again(now + keeper.pause_s / 2)
-    assert (failed.spawned, other.spawned) == (0, 0) and keeper.exit_status == 0
-    for trial in (1, 2):
-        keeper.try_again(now + keeper.pause_s + 5)
-        keeper.try_again(now + keeper.pause_s + 10)
-        assert failed.spawned == trial and lines[-1] == f"worker-1 is tried again, for the {trial}. time"
-        failed.state = ProcessStates.FATAL
-        keeper._on_fatal(SimpleNamespace(process=failed))
-    assert other.spawned == 0
-
-
-def test_a_keeper_that_ends_tries_nothing_again(kept):
-    keeper, (_, failed), _ = kept
-    keeper.options.mood = SupervisorStates.SHUTDOWN
-    keeper.try_again(time.monotonic() + keeper.pause_s + 5)
-    assert failed.spawned == 0
-
-
-def test_without_any_worker_it_gives_up(kept):
-    keeper, (other, failed), _ = kept
-    other.state = ProcessStates.FATAL
-    keeper._on_fatal(SimpleNamespace(process=other))
-    assert keeper.exit_status == 3 and keeper.options.mood == SupervisorStates.SHUTDOWN
 
 
 def test_a_replacement_is_judged_as_if_the_machine_were_free(tmp_path, monkeypatch, capsys):

@@ -8,18 +8,16 @@ from lingbi.worker import watchdog
 
 
 @pytest.fixture
-def watching(service, monkeypatch):
-    monkeypatch.setattr(watchdog, "LOOK_AT_GPU_S", 0)
+def watching(service):
     service.readiness.enter(READY)
     return watchdog.Watchdog(service, None, None, 30, 120, is_demo=True, uses_gpu=True)
 
 
-def test_a_gpu_that_goes_and_comes_back_is_told(watching, monkeypatch):
+def test_a_gpu_that_goes_and_comes_back_is_told(watching):
     def gone():
         raise pynvml.NVMLError_Unknown
 
     readiness: Readiness = watching.service.readiness
     for find, phase in ((gone, GPU_GONE), (list, GPU_GONE), (lambda: ["a GPU"], READY), (list, GPU_GONE)):
-        monkeypatch.setattr(watchdog, "find_gpus", find)
-        watching._look_at_gpu()
+        watching.note_gpu(watchdog.gpu_fault(find))
         assert readiness.phase == phase and bool(readiness.error) == (phase == GPU_GONE)

@@ -48,14 +48,15 @@ class Service:
         self.generator: Generator | None = None
         metrics.ready.set_function(lambda: readiness.is_ready)
 
-    def take_engine(self, engine: LocalEngine, running: int, kept_sessions: int = 0) -> None:
-        """Serve with this engine; must be called on the server's event loop.
+    def take_engine(self, engine: LocalEngine, running: int, kept_sessions: int = 0) -> Generator:
+        """Serve with this engine, and return its generator; must be called on the server's event loop.
 
         running: answers at once; kept_sessions: sessions kept for follow-up requests (see sessions.py).
         """
-        self.generator = Generator(engine, running, self.vitals, kept_sessions)
-        self.admission.limit = self.generator.size + self.settings.queue_limit
-        self.metrics.watch(self.admission, self.generator)
+        self.generator = generator = Generator(engine, running, self.vitals, kept_sessions)
+        self.admission.limit = generator.size + self.settings.queue_limit
+        self.metrics.watch(self.admission, generator)
+        return generator
 
 
 @dataclass(frozen=True)

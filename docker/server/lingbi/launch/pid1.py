@@ -29,20 +29,21 @@ class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
         self.trials: dict[str, int] = {}  # {worker: how often it was tried again}
 
     def runforever(self) -> None:
-        events.subscribe(events.ProcessStateFatalEvent, self._on_fatal)
+        events.subscribe(events.ProcessStateFatalEvent, lambda event: self.give_up(event.process))
         events.subscribe(events.Tick5Event, lambda event: self.try_again(time.monotonic()))
         super().runforever()
 
     def _processes(self) -> list[Any]:
         return [process for group in self.process_groups.values() for process in group.processes.values()]
 
-    def _on_fatal(self, event: events.ProcessStateFatalEvent) -> None:
-        if all(process.get_state() == ProcessStates.FATAL for process in self._processes()):
+    def give_up(self, process: Any) -> None:
+        """Note that supervisord gave a worker up, and end when it was the last."""
+        if all(each.get_state() == ProcessStates.FATAL for each in self._processes()):
             self.options.logger.critical("no worker can be kept up; their last lines say why")
             self.exit_status = StartError.exit_status
             self.options.mood = SupervisorStates.SHUTDOWN  # as on SIGTERM
             return
-        name = event.process.config.name
+        name = process.config.name
         self.given_up[name] = time.monotonic()
         self.options.logger.error(
             f"{name} cannot be kept up; the others go on, and it is tried again in {self.pause_s} s"
@@ -59,7 +60,7 @@ class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
                 and self.options.mood > SupervisorStates.RESTARTING
             ):
                 self.trials[name] = self.trials.get(name, 0) + 1
-                self.options.logger.warn(f"{name} is tried again, for the {self.trials[name]}. time")
+                self.options.logger.warn(f"{name} is tried again (attempt {self.trials[name]})")
                 del self.given_up[name]
                 process.spawn()
 

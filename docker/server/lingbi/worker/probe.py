@@ -37,9 +37,10 @@ async def ask_greedily(
     tokens: int,
     on_prompt: Callable[[PromptProgress], None] = lambda progress: None,
 ) -> Answered:
-    """Ask on the way that requests take, with images encoded anew; at most so many tokens of answer.
+    """Ask a question the way a request does, but with its images encoded anew.
 
-    messages: of the chat API; on_prompt: called as the prompt is computed. Raises what a request may raise.
+    messages: as in the chat API; tokens: the most tokens of the answer; on_prompt: called as the prompt is computed.
+    Raises the same errors as a request.
     """
     start = time.monotonic()
     request = ChatRequest(model="", messages=messages, temperature=0)
@@ -57,11 +58,11 @@ async def ask_greedily(
 
 
 async def ask_probe(service: Service, is_demo: bool) -> dict[str, float]:
-    """Ask the probe's question. Returns {"seconds", "tokens"}.
+    """Ask the probe's question; returns the seconds that it took and the tokens of its answer.
 
     Raises StartError when the answer is empty or, from the demo model, wrong.
     """
-    assert service.generator is not None  # it is asked when the model is loaded
+    assert service.generator is not None  # the probe is asked once the model is loaded
     messages = probe_messages(scenes.draw(PROBE_SCENE), PROBE_QUESTION)
     on_prompt = service.readiness.probe_computed
     answered = await ask_greedily(service.generator, service.images, messages, PROBE_TOKENS, on_prompt)
@@ -71,7 +72,7 @@ async def ask_probe(service: Service, is_demo: bool) -> dict[str, float]:
 
 
 def judge(answered: Answered, is_demo: bool) -> None:
-    """Raise StartError for an answer that proves nothing, or that is wrong where it can be judged."""
+    """Raise StartError for an answer that is empty, or wrong where the right one is known."""
     if not answered.token_ids:
         raise StartError("the model gave no answer to the image question of the probe")
     fault = scenes.find_fault("things", PROBE_SCENE, answered.text) if is_demo else None

@@ -7,14 +7,14 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pynvml
 
 from lingbi.http.readiness import GPU_GONE, READY
 from lingbi.http.service import Service
-from lingbi.model.gpus import find_gpus
+from lingbi.model.gpus import Gpu, find_gpus
 from lingbi.worker.probe import ask_probe
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,9 @@ class Watchdog:
         silent_s = time.monotonic() - self.loop_beat
         if silent_s > self.timeout_s:
             return f"the event loop has not run for {silent_s:.0f} s"
-        if self.uses_gpu:
-            self._look_at_gpu()
+        if self.uses_gpu and time.monotonic() - self.looked_at_gpu >= LOOK_AT_GPU_S:
+            self.looked_at_gpu = time.monotonic()
+            self.note_gpu(gpu_fault())
         return self.service.vitals.stalled(self.timeout_s) or self._ask()
 
     def _beat(self) -> None:
@@ -105,11 +106,9 @@ class Watchdog:
         self.service.metrics.probes.labels("answered").inc()
         return None
 
-    def _look_at_gpu(self) -> None:
-        if time.monotonic() - self.looked_at_gpu < LOOK_AT_GPU_S:
-            return
-        self.looked_at_gpu = time.monotonic()
-        readiness, fault = self.service.readiness, gpu_fault()
+    def note_gpu(self, fault: str | None) -> None:
+        """Have readiness follow the GPU: it is not ready while there is a fault, and ready again after it."""
+        readiness = self.service.readiness
         if fault and readiness.phase == READY:
             log.error("%s", fault)
             readiness.enter(GPU_GONE, fault)
@@ -118,10 +117,10 @@ class Watchdog:
             readiness.enter(READY)
 
 
-def gpu_fault() -> str | None:
-    """Why the GPU of this worker cannot be reached; None when it can. The driver is asked afresh each time."""
+def gpu_fault(find: Callable[[], Sequence[Gpu]] = find_gpus) -> str | None:
+    """Why the GPU of this worker cannot be reached; None when it can. find: asks the driver afresh each time."""
     try:
-        gpus = find_gpus()
+        gpus = find()
     except pynvml.NVMLError as error:
         return f"the driver cannot reach this worker's GPU: {error}"
     return None if gpus else "the driver shows no GPU to this worker; restart the container, then see `nvidia-smi`"

@@ -121,7 +121,11 @@
     };
 
     // What Gradio leaves out for people who hear the page: the examples are no list, and a picture's button has no name.
+    // And the dialog that chooses files shows pictures first; what a file is, is judged by its content.
     function name() {
+        document.querySelectorAll("#question input[type=file]:not([accept='image/*'])").forEach((input) => {
+            input.accept = "image/*";
+        });
         document.querySelectorAll("#chat .examples[role=list]").forEach((examples) => examples.removeAttribute("role"));
         document.querySelectorAll("#chat button:not([aria-label]):has(img)").forEach((button) => {
             button.setAttribute("aria-label", say("enlarge"));

@@ -53,7 +53,7 @@ def mapped_readers(module: Any) -> None:
         for name in self.ckpt_files:
             tensors |= read_mapped(Path(self.ckpt_path) / name)
         if getattr(self, "is_exporting", False):
-            tensors = Uploads(tensors, _listener.get())
+            tensors = Uploads(tensors, _listener.get(), GpuCopies())
         yield self.Reader(tensors, {}, True, self.model_info())
 
     module.Xcomposer2Model.get_mgrs = get_mgrs
@@ -78,17 +78,45 @@ def exported_from_gpu(module: Any) -> None:
             torch.cuda.empty_cache()
 
 
+class GpuCopies:
+    """Copies tensors to the GPU from any thread, through pinned memory and a stream of each thread's own."""
+
+    def __init__(self) -> None:
+        self._lanes = threading.local()
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        lane = self._lanes
+        if not hasattr(lane, "staging"):
+            lane.staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, device="cpu", pin_memory=True)
+            lane.stream = torch.cuda.Stream()
+        uploaded = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+        # The memory may have belonged to a tensor that the default stream still uses.
+        lane.stream.wait_stream(torch.cuda.default_stream())
+        pieces = zip(_as_bytes(tensor).split(STAGING_BYTES), _as_bytes(uploaded).split(STAGING_BYTES), strict=True)
+        with torch.cuda.stream(lane.stream):
+            for source, target in pieces:
+                lane.staging[: len(source)].copy_(source)
+                target.copy_(lane.staging[: len(source)], non_blocking=True)
+                lane.stream.synchronize()
+        return uploaded
+
+
 class Uploads(dict[str, torch.Tensor]):
     """Tensors by name, copied to the GPU by the time they are read: each once, in roughly the order of the layers."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor], on_weights: Callable[[int, int], None]):
-        self._on_weights = on_weights
+    def __init__(
+        self,
+        tensors: dict[str, torch.Tensor],
+        on_weights: Callable[[int, int], None],
+        copy: Callable[[torch.Tensor], torch.Tensor],
+    ):
+        """on_weights: called with (bytes done, bytes in all); copy: as GpuCopies, called from several threads."""
+        self._on_weights, self._copy = on_weights, copy
         super().__init__(sorted(tensors.items(), key=lambda item: _turn(item[0])))
         self._names = deque(name for name in self if not name.startswith(("vit.", "vision_proj.", "plora_")))
         self._all_bytes = sum(dict.__getitem__(self, name).nbytes for name in self._names)
         self._ahead: dict[str, Future[torch.Tensor]] = {}
         self._ahead_bytes = self._done_bytes = 0
-        self._lanes = threading.local()
         self._pool = ThreadPoolExecutor(UPLOADERS, "upload")
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -96,7 +124,7 @@ class Uploads(dict[str, torch.Tensor]):
         self._go_ahead()
         job = self._ahead.pop(name, None)
         if job is None:
-            return self._upload(tensor)
+            return self._copy(tensor)
         self._ahead_bytes -= tensor.nbytes
         self._done_bytes += tensor.nbytes
         self._on_weights(self._done_bytes, self._all_bytes)
@@ -118,25 +146,8 @@ class Uploads(dict[str, torch.Tensor]):
         while self._names and self._ahead_bytes < AHEAD_BYTES:
             name = self._names.popleft()
             tensor = super().__getitem__(name)
-            self._ahead[name] = self._pool.submit(self._upload, tensor)
+            self._ahead[name] = self._pool.submit(self._copy, tensor)
             self._ahead_bytes += tensor.nbytes
-
-    def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy on the GPU, through this thread's pinned memory and stream."""
-        lane = self._lanes
-        if not hasattr(lane, "staging"):
-            lane.staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, device="cpu", pin_memory=True)
-            lane.stream = torch.cuda.Stream()
-        uploaded = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
-        # The memory may have belonged to a tensor that the default stream still uses.
-        lane.stream.wait_stream(torch.cuda.default_stream())
-        pieces = zip(_as_bytes(tensor).split(STAGING_BYTES), _as_bytes(uploaded).split(STAGING_BYTES), strict=True)
-        with torch.cuda.stream(lane.stream):
-            for source, target in pieces:
-                lane.staging[: len(source)].copy_(source)
-                target.copy_(lane.staging[: len(source)], non_blocking=True)
-                lane.stream.synchronize()
-        return uploaded
 
 
 def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -143,26 +143,29 @@ class ResponseRequest(Sampled):
 
 
 def messages_of(items: Sequence[Item]) -> list[Message]:
-    """The messages of chat completions that say what the items say."""
+    """The messages of chat completions that say what the items say. Raises BadRequest for a misplaced image."""
     messages: list[Message] = []
-    for item in items:
+    for number, item in enumerate(items):
+        place = f"input[{number}]"
         if isinstance(item, InputMessage):
-            messages.append(_message(item))
+            messages.append(_message(item, place))
         elif isinstance(item, FunctionCall):
             call = ToolCall(id=item.call_id, function=CalledFunction(name=item.name, arguments=item.arguments))
             messages.append(AssistantMessage(role="assistant", tool_calls=[call]))
         elif isinstance(item, FunctionCallOutput):
-            messages.append(ToolMessage(role="tool", content=_text(item.output), tool_call_id=item.call_id))
+            output = _text(item.output, f"{place}.output")
+            messages.append(ToolMessage(role="tool", content=output, tool_call_id=item.call_id))
     return messages
 
 
-def _message(item: InputMessage) -> Message:
+def _message(item: InputMessage, place: str) -> Message:
     if item.role == "user":
         parts = [_part(part) for part in item.content]
         return UserMessage(role="user", content=parts or "")
+    text = _text(item.content, f"{place}.content")
     if item.role == "assistant":
-        return AssistantMessage(role="assistant", content=_text(item.content))
-    return SystemMessage(role=item.role, content=_text(item.content))
+        return AssistantMessage(role="assistant", content=text)
+    return SystemMessage(role=item.role, content=text)
 
 
 def _part(part: InputText | InputImage | RefusalPart) -> TextPart | ImagePart:
@@ -171,10 +174,15 @@ def _part(part: InputText | InputImage | RefusalPart) -> TextPart | ImagePart:
     return TextPart(type="text", text=part.text if isinstance(part, InputText) else part.refusal)
 
 
-def _text(parts: Sequence[InputText | InputImage | RefusalPart]) -> str:
-    """The text of parts; pictures are read in a user's message only."""
-    texts = (_part(part) for part in parts)
-    return "\n".join(part.text for part in texts if isinstance(part, TextPart))
+def _text(parts: Sequence[InputText | InputImage | RefusalPart], place: str) -> str:
+    """The text of parts. Raises BadRequest for an image: the model sees those of users only."""
+    texts = []
+    for number, part in enumerate(parts):
+        if isinstance(part, InputImage):
+            where = f"{place}[{number}]"
+            raise BadRequest(f"{where}: pictures are read in a user's message only; send this one there", where)
+        texts.append(part.text if isinstance(part, InputText) else part.refusal)
+    return "\n".join(texts)
 
 
 class CachedTokens(BaseModel):
