@@ -69,10 +69,10 @@ def test_real_scans_are_bounded_whatever_lies_between_them(between):
 
 
 def test_a_file_of_nothing_but_segments_is_refused_quickly():
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ImageError) as caught:
         check_jpeg(with_segments(PLAIN, segment(0xFE, b"") * 5_000_000))
-    assert caught.value.reason == "segments" and time.monotonic() - start < 1
+    assert caught.value.reason == "segments" and time.process_time() - start < 1
     check_jpeg(with_segments(PLAIN, segment(0xFE, b"") * (MAX_SEGMENTS // 2)))
 
 
@@ -83,6 +83,6 @@ def test_a_truncated_file_ends_the_walk(end):
 
 @pytest.mark.parametrize("body", [b"\xff\x00", b"\xff\xd0", b"\xff", b"\xff\x01"], ids=repr)
 def test_odd_entropy_coded_data_take_linear_time(body):
-    start = time.monotonic()
+    start = time.process_time()
     assert scans(PLAIN[:-2] + body * (20_000_000 // len(body))) == 1
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
