@@ -164,7 +164,7 @@ class Settings:
         "", origins, "origins that its own error answers are open to; as LINGBI_ALLOWED_ORIGINS of the servers"
     )
     trusted_proxies: tuple[str, ...] = setting(
-        "", networks, "networks of proxies whose X-Forwarded-For and -Proto are believed"
+        "", networks, "networks of proxies whose X-Forwarded-For, -Proto, -Host and -Prefix are believed"
     )
     tls: str = setting(
         "off",

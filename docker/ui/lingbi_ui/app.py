@@ -19,6 +19,7 @@ from lingbi_ui.examples import FOLDER as EXAMPLES  # noqa: E402
 from lingbi_ui.fence import Fence, fence  # noqa: E402
 from lingbi_ui.logins import Logins  # noqa: E402
 from lingbi_ui.origin import SameOrigin  # noqa: E402
+from lingbi_ui.prefix import serve_below_prefixes  # noqa: E402
 from lingbi_ui.settings import Settings  # noqa: E402
 from lingbi_ui.talk import Talk  # noqa: E402
 
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     queue = blocks._queue  # Gradio has no settings for these
     queue.sleep_when_free, queue.progress_update_sleep_when_free = QUEUE_LOOK_S, PROGRESS_LOOK_S
     fence(blocks)
+    serve_below_prefixes()
     app.add_middleware(CORSMiddleware, allow_origins=())  # Gradio adds its own, for every website, where there is none
     app.add_middleware(SameOrigin)
     app.add_middleware(Fence)
