@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import socket
@@ -18,8 +17,7 @@ from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
 pytest_plugins = ["tests.containers.fixtures", "tests.fast"]
-# httpx reads all certificate authorities for every call that has no client: 50 ms of a core, and a start is asked for often.
-httpx._transports.default.create_ssl_context = functools.lru_cache(httpx.create_ssl_context)
+AUTHORITIES = httpx.create_ssl_context()  # read once: 50 ms of a core, and whether a server answers is asked for often
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
@@ -106,7 +104,7 @@ def free_port() -> int:
 def answers(url: str) -> bool:
     """Whether a GET of the URL is answered with 200."""
     try:
-        return httpx.get(url).status_code == 200
+        return httpx.get(url, verify=AUTHORITIES).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -157,7 +157,8 @@ def test_every_metric_of_rules_and_dashboard_has_data_under_load(watched):
     assert load(watched, 6) >= {200, 401}
     asked = {name for text in expressions() for name in metrics_of(text) if not GPU_ONLY.match(name)}
     assert len(asked) > 15
-    assert {name for name in asked if not wait_until(lambda name=name: watched.samples(name), 3)} == set()
+    without = {name for name in asked if not wait_until(lambda name=name: watched.samples(name), 3)}
+    assert without == set(), without
 
 
 def test_every_expression_of_the_dashboard_gives_a_number_under_load(watched):
@@ -166,4 +167,5 @@ def test_every_expression_of_the_dashboard_gives_a_number_under_load(watched):
     # An alert's comparison gives no sample while all is well.
     panels = [text.replace("$__rate_interval", "1m") for text in known if not re.search(r"[<>=]=? [\d.]+\s*$", text)]
     assert len(panels) > 10
-    assert [text for text in panels if not watched.samples(text)] == []
+    without = [text for text in panels if not watched.samples(text)]
+    assert without == [], without
