@@ -1,5 +1,6 @@
 """What the gateway refuses, how it says so, and what it tells of itself."""
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -9,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import openai
 import pytest
 
 from lingbi.api_errors import BodyTooLarge
@@ -185,6 +187,21 @@ def test_as_many_as_a_server_runs_and_queues_come_through_at_once(upstreams):
     with running_gateway([server.address]) as gateway, ThreadPoolExecutor(192) as pool:
         ask = functools.partial(httpx.post, gateway.url + CHAT, content=b"{}", headers=headers, timeout=60)
         assert {answer.status_code for answer in pool.map(lambda _: ask(), range(192))} == {200}
+
+
+def test_the_official_clients_own_retries_succeed_where_a_flood_is_refused(upstreams):
+    """260 questions at once are more than the limits let through; each is answered in the end, by the client's defaults."""
+    (server,) = upstreams(1)
+
+    async def ask_all(url: str) -> list:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY) as client:
+            chat = functools.partial(client.chat.completions.create, model="m", messages=[])
+            return await asyncio.gather(*(chat() for _ in range(260)))
+
+    with running_gateway([server.address]) as gateway:
+        answers = asyncio.run(ask_all(gateway.url))
+        statuses = [line["status"] for line in gateway.requests(CHAT, 261)]
+    assert len(answers) == statuses.count("200") == 260 and "429" in statuses
 
 
 def test_limits_grow_with_the_servers(upstreams):
