@@ -21,32 +21,30 @@ class Weights(BaseModel):
     seconds_left: int | None
 
 
-class OnGpu(BaseModel):
-    """The engine's settings on a GPU, and the most memory that it takes there (MiB): weights, what is beside them, and
-    `blocks` of KV cache."""
+class Planned(BaseModel):
+    """An engine's settings, in tokens and answers at once, and the most memory that it takes, in MiB: weights, what is
+    beside them, and KV cache."""
 
     session_len: int
     max_batch_size: int
     prefill_tokens: int
+    weights_mib: int
+    runtime_mib: int
+    cache_mib: int
+    total_mib: int
+
+
+class OnGpu(Planned):
+    """The engine on a GPU; `blocks` of KV cache."""
+
     quant_policy: str
     blocks: int
-    weights_mib: int
-    runtime_mib: int
-    cache_mib: int
-    total_mib: int
 
 
-class OnCpu(BaseModel):
-    """The CPU engine's settings, in tokens, answers and sessions, and the most memory that they take, in MiB."""
+class OnCpu(Planned):
+    """The CPU engine; sessions that are kept for a follow-up."""
 
-    session_len: int
-    max_batch_size: int
     kept_sessions: int
-    prefill_tokens: int
-    weights_mib: int
-    runtime_mib: int
-    cache_mib: int
-    total_mib: int
 
 
 class Prompts(BaseModel):
