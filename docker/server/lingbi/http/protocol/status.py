@@ -35,14 +35,14 @@ class Planned(BaseModel):
 
 
 class OnGpu(Planned):
-    """The engine on a GPU; `blocks` of KV cache."""
+    """The engine's settings on a GPU and the memory that it takes there, in MiB; `blocks` of KV cache."""
 
     quant_policy: str
     blocks: int
 
 
 class OnCpu(Planned):
-    """The CPU engine; sessions that are kept for a follow-up."""
+    """The CPU engine's settings and the memory that it takes, in MiB; sessions that are kept for a follow-up."""
 
     kept_sessions: int
 
