@@ -41,6 +41,7 @@ class Faults:
     is_gone: bool = False  # connections are closed without an answer
     ignores_ranges: bool = False
     listing: callable = None  # changes the list of entries
+    before_file: callable = None  # called with a file's name and the range that was asked for, before an answer is sent
 
 
 class Hub:
@@ -167,8 +168,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_file(self, path: Path, may_range: bool) -> None:
-        size = path.stat().st_size
-        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if may_range else None
+        size, asked = path.stat().st_size, self.headers.get("Range", "")
+        if before_file := self.server.hub.faults.before_file:
+            before_file(path.name, asked)
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked) if may_range else None
         start, end = (int(span[1]), min(int(span[2] or size - 1) + 1, size)) if span else (0, size)
         self.send_response(206 if span else 200)
         if span:

@@ -9,7 +9,7 @@ import torch
 
 from lingbi.images.scenes import POSITIONS, find_fault
 from training.demo import MODEL_FOLDER
-from training.demo.conversations import KINDS, conversation, random_turn
+from training.demo.conversations import KINDS, conversation, turn_of_kind
 from training.demo.heldout import heldout_picture
 from training.demo.pictures import FINE_GRID, GRID, SIDE, WAYS, covering, picture_of, random_scene, views_of
 from training.demo.samples import (
@@ -41,7 +41,7 @@ def tokenizer():
 def test_taught_answers_are_right(kind):
     rng = random.Random(kind)
     turns = [
-        (s, random_turn(rng, s, language, kind)) for s in map(random_scene, [rng] * N_SCENES) for language in LANGUAGES
+        (s, turn_of_kind(rng, s, language, kind)) for s in map(random_scene, [rng] * N_SCENES) for language in LANGUAGES
     ]
     made = [(scene, turn) for scene, turn in turns if turn]
     assert len(made) > N_SCENES / 4
@@ -83,7 +83,7 @@ def test_the_hard_kinds_are_taught_more_often_and_none_is_left_out():
 def test_what_a_question_names_is_in_its_words():
     rng, seen = random.Random(6), 0
     for scene in map(random_scene, [rng] * N_SCENES):
-        turn = random_turn(rng, scene, "en", "shape_of")
+        turn = turn_of_kind(rng, scene, "en", "shape_of")
         if turn:
             kind, colour, shape, place = question_classes(turn)
             named = COLOUR_NAMES[colour - 1].replace("grey", "gray")

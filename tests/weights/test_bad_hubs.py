@@ -102,11 +102,15 @@ def test_an_error_that_stays_ends_the_fetch_with_its_name(hub, to, tmp_path, fau
     assert same_files(to, hub.root / MODEL)
 
 
-def test_a_hub_that_hangs_is_asked_again(hub, to, monkeypatch):
-    monkeypatch.setattr("modelscope_hub._legacy_api.DOWNLOAD_TIMEOUT", 1)
-    hub.faults.listing = lambda entries: setattr(hub.faults, "hangs", 2) or entries
-    fetch_from(hub, to, fetch_patience_s=30)
-    assert same_files(to, hub.root / MODEL)
+def test_requests_that_hang_are_sent_again_while_others_bring_bytes(hub, to, tmp_path):
+    hub.faults.rate = MIB // 2
+    # the configuration is fetched alone, before everything else
+    hub.faults.before_file = lambda name, _: name == "config.json" and setattr(hub.faults, "hangs", 2)
+    arguments = ("--model", MODEL, "--to", to, "--endpoint", hub.url, "--connections", 4)
+    # a process of its own: the client reads only once how long a connection may stay silent
+    status, _, errors = run("fetch", *arguments, state_dir=tmp_path / "s", env={"LINGBI_FETCH_PATIENCE_S": "4"})
+    assert status == 0 and same_files(to, hub.root / MODEL), errors
+    assert [hub.paths().count(request) for request in hub.paths("FilePath")[1:3]] == [2, 2]
 
 
 def test_a_trickle_is_dropped_and_asked_for_anew(hub, to, monkeypatch):

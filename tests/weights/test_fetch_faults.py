@@ -11,9 +11,6 @@ import sys
 import termios
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
-from types import SimpleNamespace
 
 import pytest
 
@@ -21,8 +18,7 @@ from lingbi.errors import CheckError, ConfigurationError, FetchError
 from lingbi.model.resolve import is_present
 from lingbi.weights import arrival, transfer
 from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.lockfile import Entry, read
-from lingbi.weights.progress import Progress
+from lingbi.weights.lockfile import read
 from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import clean_environment
 from tests.weights.conftest import MIB, MODEL, command, fetch_from, left_behind, model_files, run, same_files
@@ -242,23 +238,20 @@ def test_8_a_disk_full_at_the_merge_leaves_no_model_and_the_next_run_goes_on(hub
 def test_9_a_connection_that_still_writes_keeps_its_file_open(hub, to, monkeypatch):
     """Where the hub ignores ranges, some bytes come over two connections: the hash may be ready before both are."""
     monkeypatch.setattr(arrival, "PART_BYTES", MIB)
-    folder, data = WeightsFolder(to), (hub.root / MODEL / "extra.dat").read_bytes()
-    folder.prepare()
-    stop = threading.Event()
-    moving = transfer.Transfer(SimpleNamespace(stop=stop), MODEL, "master", 2, None, Progress())
-    entry = Entry("extra.dat", len(data), sha256(data).hexdigest())
-    moving.folder, moving._waiting, moving._open, moving._jobs = folder, [], [], []
-    with ThreadPoolExecutor() as moving._hashers:
-        arriving = moving._begin(entry)
-        arriving.parts.clear()
-        arriving.in_flight = 2
-        arriving.receive(arrival.Part(0, len(data)), data)
-        moving._land(arriving)
-        time.sleep(0.5)  # it is hashed by now
-        arriving.receive(arrival.Part(0, len(data)), data)  # and the other connection writes
-        moving._land(arriving)
-        assert moving._jobs[0].result(10) is None
-    assert (folder.verified / entry.sha256).read_bytes() == data
+    hub.faults.ignores_ranges = True
+    is_first_asked = threading.Event()
+
+    def hold_first_part(name, asked):
+        if name == "extra.dat" and asked.startswith("bytes=0-"):
+            is_first_asked.set()
+            wait_for(lambda: hub.sent["extra.dat"] == 3 * MIB)  # over the other connection
+            time.sleep(0.5)  # it is hashed by now
+        elif name == "extra.dat":
+            assert is_first_asked.wait(30)
+
+    hub.faults.before_file = hold_first_part
+    fetch_from(hub, to, fetch_connections=2)
+    assert same_files(to, hub.root / MODEL) and len(hub.paths("cdn /lab/model/extra.dat")) == 2
 
 
 def test_9_other_settings_after_a_kill_go_on_and_leave_nothing(hub, to, tmp_path):

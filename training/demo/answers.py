@@ -4,7 +4,9 @@ A question about several objects is answered by one kind of list: it is in the i
 place, so that the next item is always the object that follows the place named last. A small model can learn that.
 """
 
-from lingbi.images.scenes import COLOURS, POSITIONS
+from collections.abc import Sequence
+
+from lingbi.images.scenes import COLOURS, POSITIONS, Scene, Thing
 
 ZH_COLOUR = dict(zip(COLOURS, "红色 绿色 蓝色 黄色 橙色 紫色 黑色 白色 灰色 粉色 棕色 青色".split(), strict=False))
 ZH_SHAPE = {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "五角星"}
@@ -28,12 +30,12 @@ EN_POSITION = dict(
 )
 
 
-def say(language, check, kind, scene, about):
+def say(language: str, check: str, kind: str, scene: Scene, about: Sequence[Thing]) -> str:
     """The right answer to a question of a kind about the objects `about`; `check` is its name in `lingbi.images.scenes.find_fault`."""
     return say_in_english(check, kind, scene, about) if language == "en" else say_in_chinese(check, kind, scene, about)
 
 
-def say_in_english(check, kind, scene, about):
+def say_in_english(check: str, kind: str, scene: Scene, about: Sequence[Thing]) -> str:
     """The right answer in English; see `say`."""
     n = len(about)
     if check == "background":
@@ -60,12 +62,12 @@ def say_in_english(check, kind, scene, about):
     return f"It is {said[check]}."
 
 
-def say_in_chinese(check, kind, scene, about):
+def say_in_chinese(check: str, kind: str, scene: Scene, about: Sequence[Thing]) -> str:
     """The right answer in Chinese; see `say`."""
     return full_width(_say_in_chinese(check, kind, scene, about))
 
 
-def _say_in_chinese(check, kind, scene, about):
+def _say_in_chinese(check: str, kind: str, scene: Scene, about: Sequence[Thing]) -> str:
     n = len(about)
     if check == "background":
         return f"背景是{ZH_COLOUR[scene.background]}。"
@@ -91,15 +93,15 @@ def _say_in_chinese(check, kind, scene, about):
     return f"{said[check]}。"
 
 
-def full_width(text):
+def full_width(text: str) -> str:
     """The text with Chinese punctuation instead of ASCII punctuation."""
     return text.translate(str.maketrans(",?!:", "\uff0c\uff1f\uff01\uff1a"))
 
 
-def be(n):
+def be(n: int) -> str:
     """The verb for n objects."""
     return "is" if n == 1 else "are"
 
 
-def _a(words):
+def _a(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words

@@ -1,8 +1,10 @@
 """Questions about a scene with their right answers, and conversations made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
-from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES, Thing
+from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES, Scene, Thing
 
 from . import chinese, english
 from .answers import ZH_COLOUR, ZH_SHAPE, be, full_width, say
@@ -46,7 +48,9 @@ KINDS = {
     "talk": (5, "talk"),
 }
 OFTEN = {kind: weight for kind, (weight, _) in KINDS.items()}
-NOTHING = (None, None, None)
+Fill = dict[str, str]  # the words that replace {what} and the like in a template
+Asked = tuple[str | None, str | None, str | None]
+NOTHING: Asked = (None, None, None)
 # an object nearer than this to a border of the grid is not asked for by its place
 CLEAR = 0.03
 
@@ -65,27 +69,26 @@ class Turn:
     answer: str
     check: str
     about: tuple[Thing, ...] | None = None
-    asked: tuple = NOTHING
+    asked: Asked = NOTHING
 
 
-def random_turn(rng, scene, language=None, kind=None, often=OFTEN):
+def random_turn(rng: Random, scene: Scene, language: str | None = None, often: dict[str, int] = OFTEN) -> Turn:
     """A question about a scene. Its kind is drawn, with the weights in `often`, from those that the scene allows."""
     language = language or rng.choice(["en", "zh"])
     while True:
-        chosen = kind or rng.choices(list(often), often.values())[0]
-        turn = _turn(rng, scene, language, chosen)
-        if turn or kind:
+        turn = turn_of_kind(rng, scene, language, rng.choices(list(often), list(often.values()))[0])
+        if turn:
             return turn
 
 
-def conversation(rng, scene, n_turns, often=OFTEN):
+def conversation(rng: Random, scene: Scene, n_turns: int, often: dict[str, int] = OFTEN) -> list[Turn]:
     """Turns about one scene, four in five conversations in one language; often: as in `random_turn`."""
     language = rng.choice(["en", "zh"])
     is_mixed = rng.random() < 0.2
-    return [random_turn(rng, scene, None if is_mixed else language, often=often) for _ in range(n_turns)]
+    return [random_turn(rng, scene, None if is_mixed else language, often) for _ in range(n_turns)]
 
 
-def talk_without_picture(rng, n_turns):
+def talk_without_picture(rng: Random, n_turns: int) -> list[Turn]:
     """Turns before any image has been sent: small talk, or questions that need an image."""
     language, turns = rng.choice(["en", "zh"]), []
     for _ in range(n_turns):
@@ -98,7 +101,8 @@ def talk_without_picture(rng, n_turns):
     return turns
 
 
-def _turn(rng, scene, language, kind):
+def turn_of_kind(rng: Random, scene: Scene, language: str, kind: str) -> Turn | None:
+    """A question of this kind about a scene; None where the scene allows none."""
     things = scene.things
     if kind == "talk":
         return _talk(rng, language)
@@ -115,13 +119,15 @@ def _turn(rng, scene, language, kind):
     return _asked_by_looks(rng, scene, language, kind)
 
 
-def _made(rng, scene, language, kind, fill, about, asked=NOTHING):
+def _made(
+    rng: Random, scene: Scene, language: str, kind: str, fill: Fill, about: Sequence[Thing], asked: Asked = NOTHING
+) -> Turn:
     question = _polish(rng, _ask(rng, language, kind, fill), language)
     check = KINDS[kind][1]
     return Turn(kind, language, question, say(language, check, kind, scene, about), check, tuple(about), asked)
 
 
-def _asked_by_looks(rng, scene, language, kind):
+def _asked_by_looks(rng: Random, scene: Scene, language: str, kind: str) -> Turn | None:
     """Asks for the objects of a colour, of a shape or of both; one time in eight for objects that are not there.
 
     If several objects match, the question only asks how many.
@@ -145,11 +151,12 @@ def _asked_by_looks(rng, scene, language, kind):
     return _made(rng, scene, language, kind, fill, about, (*looks, None))
 
 
-def _looks(rng, language, colour, shape):
+def _looks(rng: Random, language: str, colour: str | None, shape: str | None) -> Fill:
     """Fills for {what}, {what_s} and {colour}."""
     if language == "en":
         noun = rng.choice(EN_SHAPE_ASKED[shape]) if shape else rng.choice(["object", "one", "thing", "shape", "figure"])
-        word = {"grey": rng.choice(["grey", "gray"])}.get(colour, colour or "")
+        grey = rng.choice(["grey", "gray"])
+        word = grey if colour == "grey" else colour or ""
         what = f"{word} {noun}".strip()
         return dict(what=what, what_s=what.replace("box", "boxe") + "s", colour=word)
     noun = rng.choice(ZH_SHAPE_ASKED[shape]) if shape else rng.choice(["物体", "图形", "东西", "那个"])
@@ -158,7 +165,7 @@ def _looks(rng, language, colour, shape):
     return dict(what=what, what_s=what, colour=word)
 
 
-def _asked_by_place(rng, scene, language, kind):
+def _asked_by_place(rng: Random, scene: Scene, language: str, kind: str) -> Turn | None:
     """Asks what is at a place: a corner, the centre, or a whole side of the picture."""
     if any(abs(at - border) < CLEAR for t in scene.things for at in (t.x, t.y) for border in (1 / 3, 2 / 3)):
         return None
@@ -172,54 +179,51 @@ def _asked_by_place(rng, scene, language, kind):
     return _made(rng, scene, language, kind, dict(at=at), about, (None, None, place))
 
 
-def is_in(thing, place):
+def is_in(thing: Thing, place: str) -> bool:
     """Whether a thing is at the place that a question names: 'left' is the whole left column, 'centre' the one cell."""
     if place in ("top", "bottom", "left", "right"):
         return place in thing.position.split(" ")
     return thing.position == place
 
 
-def _yes_or_no(rng, scene, language, kind):
+def _yes_or_no(rng: Random, scene: Scene, language: str, kind: str) -> Turn | None:
     truth = rng.random() < 0.5
-    things, is_english = scene.things, language == "en"
     if kind == "is_number":
-        n = len(things) if truth else rng.choice([i for i in range(1, 7) if i != len(things)])
-        fill = (
-            dict(
-                n=rng.choice(
-                    [str(n), "one two three four five six".split()[n - 1] if is_english else "一两三四五六"[n - 1]]
-                )
-            )
-            if n
-            else None
-        )
-        answer = _confirm(
-            language,
-            truth,
-            f'there {be(len(things))} {len(things) or "none"}',
-            f"有{len(things)}个" if things else "没有",
-        )
-        return fill and _yes_no_turn(rng, language, kind, fill, answer, truth)
+        return _is_number(rng, len(scene.things), language, truth)
     if kind == "is_there":
-        return _is_there(rng, scene, language, truth)
-    if len(things) != 1:
+        return _is_there(rng, scene, language)
+    if len(scene.things) != 1:
         return None
-    names, seen = (COLOURS, things[0].colour) if kind == "is_colour" else (SHAPES, things[0].shape)
-    asked = seen if truth else rng.choice([name for name in names if name != seen])
-    fill = (
-        _looks(rng, language, asked, None)
-        if kind == "is_colour"
-        else dict(shape=rng.choice((EN_SHAPE_ASKED if is_english else ZH_SHAPE_ASKED)[asked]))
-    )
-    if kind == "is_colour":
-        answer = _confirm(language, truth, f"it is {seen}", f"是{ZH_COLOUR[seen]}")
-    else:
-        answer = _confirm(language, truth, f"it is a {seen}", f"是{ZH_SHAPE[seen]}")
-    named = (asked, None, None) if kind == "is_colour" else (None, asked, None)
-    return _yes_no_turn(rng, language, kind, fill, answer, truth, named)
+    return (_is_colour if kind == "is_colour" else _is_shape)(rng, scene.things[0], language, truth)
 
 
-def _is_there(rng, scene, language, truth):
+def _is_number(rng: Random, seen: int, language: str, truth: bool) -> Turn | None:
+    n = seen if truth else rng.choice([i for i in range(1, 7) if i != seen])
+    if not n:
+        return None
+    word = "one two three four five six".split()[n - 1] if language == "en" else "一两三四五六"[n - 1]
+    fill = dict(n=rng.choice([str(n), word]))
+    answer = _confirm(language, truth, f'there {be(seen)} {seen or "none"}', f"有{seen}个" if seen else "没有")
+    return _yes_no_turn(rng, language, "is_number", fill, answer, truth)
+
+
+def _is_colour(rng: Random, thing: Thing, language: str, truth: bool) -> Turn:
+    seen = thing.colour
+    asked = seen if truth else rng.choice([name for name in COLOURS if name != seen])
+    fill = _looks(rng, language, asked, None)
+    answer = _confirm(language, truth, f"it is {seen}", f"是{ZH_COLOUR[seen]}")
+    return _yes_no_turn(rng, language, "is_colour", fill, answer, truth, (asked, None, None))
+
+
+def _is_shape(rng: Random, thing: Thing, language: str, truth: bool) -> Turn:
+    seen = thing.shape
+    asked = seen if truth else rng.choice([name for name in SHAPES if name != seen])
+    fill = dict(shape=rng.choice((EN_SHAPE_ASKED if language == "en" else ZH_SHAPE_ASKED)[asked]))
+    answer = _confirm(language, truth, f"it is a {seen}", f"是{ZH_SHAPE[seen]}")
+    return _yes_no_turn(rng, language, "is_shape", fill, answer, truth, (None, asked, None))
+
+
+def _is_there(rng: Random, scene: Scene, language: str) -> Turn:
     colour = rng.random() < 0.55
     shape = not colour or rng.random() < 0.5
     model = (
@@ -236,30 +240,32 @@ def _is_there(rng, scene, language, truth):
     return _yes_no_turn(rng, language, "is_there", fill, answer, truth, (*looks, None))
 
 
-def _yes_no_turn(rng, language, kind, fill, answer, truth, asked=NOTHING):
+def _yes_no_turn(
+    rng: Random, language: str, kind: str, fill: Fill, answer: str, truth: bool, asked: Asked = NOTHING
+) -> Turn:
     question = _polish(rng, _ask(rng, language, kind, fill), language)
     return Turn(kind, language, question, answer, "yes" if truth else "no", None, asked)
 
 
-def _confirm(language, truth, english, chinese):
+def _confirm(language: str, truth: bool, english: str, chinese: str) -> str:
     if language == "en":
         return f'{"Yes" if truth else "No"}, {english}.'
     return full_width(f'{"是的" if truth else "不是"},{chinese}。')
 
 
-def _talk(rng, language):
+def _talk(rng: Random, language: str) -> Turn:
     asked, answer = rng.choice(PHRASES[language].TALK)
     question = _polish(rng, rng.choice(asked.split("|")), language, chatter=0.1)
     return Turn("talk", language, question, full_width(answer) if language == "zh" else answer, "talk")
 
 
-def _ask(rng, language, kind, fill):
+def _ask(rng: Random, language: str, kind: str, fill: Fill) -> str:
     phrases = PHRASES[language]
     template = expand(rng, rng.choice(phrases.QUESTIONS[kind]))
     return template.format(**{key: rng.choice(words) for key, words in phrases.FILLS.items()}, **fill)
 
 
-def _polish(rng, text, language, chatter=0.3):
+def _polish(rng: Random, text: str, language: str, chatter: float = 0.3) -> str:
     """Adds greetings, politeness, filler words, punctuation, capitals and typing errors."""
     if rng.random() < chatter * 0.6:
         text = _fill(rng, text, language)
@@ -282,7 +288,7 @@ def _polish(rng, text, language, chatter=0.3):
     return text + end
 
 
-def _fill(rng, text, language):
+def _fill(rng: Random, text: str, language: str) -> str:
     """Inserts one or two meaningless words into a question, so that the model has to understand the others."""
     for _ in range(rng.choice([1, 1, 2])):
         if language == "en":
@@ -295,7 +301,7 @@ def _fill(rng, text, language):
     return text
 
 
-def _slip(rng, text):
+def _slip(rng: Random, text: str) -> str:
     """One letter dropped, doubled or swapped with the next."""
     i = rng.randrange(max(1, len(text) - 1))
     return text[:i] + rng.choice(

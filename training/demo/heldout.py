@@ -2,6 +2,7 @@
 
 import io
 import math
+from random import Random
 
 from PIL import Image, ImageColor, ImageDraw
 
@@ -133,7 +134,7 @@ QUESTIONS = {
 }
 
 
-def heldout_picture(rng, i):
+def heldout_picture(rng: Random, i: int) -> tuple[Image.Image, Scene]:
     """(image, scene): every second one in this file's style, the others as in training but with another seed."""
     if i % 2:
         return plain_picture(rng)
@@ -143,7 +144,7 @@ def heldout_picture(rng, i):
     return Image.fromarray(picture_of(rng, scene)), scene
 
 
-def plain_picture(rng):
+def plain_picture(rng: Random) -> tuple[Image.Image, Scene]:
     """(image, scene) as a person would script it with PIL: plain primitives, named colours, usual sizes, PNG or JPEG."""
     width, height = rng.choice(SIZES)
     background, paint = rng.choice(BACKGROUNDS)
@@ -159,7 +160,7 @@ def plain_picture(rng):
     return Image.open(io.BytesIO(buffer.getvalue())), scene
 
 
-def _draw_in_cell(rng, image, background, cell, alone):
+def _draw_in_cell(rng: Random, image: Image.Image, background: str, cell: int, alone: bool) -> Thing:
     colour = rng.choice(list(NAMED))
     paint = rng.choice(NAMED[colour])
     while math.dist(ImageColor.getrgb(paint), ImageColor.getrgb(background)) < MIN_CONTRAST:
@@ -176,7 +177,7 @@ def _draw_in_cell(rng, image, background, cell, alone):
     return Thing(colour, shape, x / width, y / height, size / short, rgb=ImageColor.getrgb(paint))
 
 
-def _draw_shape(rng, pen, shape, x, y, r, paint):
+def _draw_shape(rng: Random, pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, paint: str) -> None:
     turn = rng.choice([0, 0, rng.randrange(360)])
     if shape == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=paint)

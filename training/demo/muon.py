@@ -1,13 +1,16 @@
 """Muon for weight matrices: momentum in which every direction gets the same length (https://kellerjordan.github.io/posts/muon/)."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(stack, steps=5):
+def orthogonalize(stack: Tensor, steps: int = 5) -> Tensor:
     """Approximately U V^T of each matrix U S V^T of a stack [n, rows, columns], by a Newton-Schulz iteration."""
     a, b, c = COEFFICIENTS
     is_tall = stack.shape[1] > stack.shape[2]
@@ -27,14 +30,23 @@ class Muon(torch.optim.Optimizer):
         add_up: returns the sum of a vector over all of these processes.
     """
 
-    def __init__(self, params, lr=1e-3, momentum=0.9, weight_decay=0.01, rank=0, ranks=1, add_up=lambda vector: vector):
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
+        rank: int = 0,
+        ranks: int = 1,
+        add_up: Callable[[Tensor], Tensor] = lambda vector: vector,
+    ) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.rank, self.ranks, self.add_up = rank, ranks, add_up
 
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:  # type: ignore[override]  # nothing passes a closure
         for group in self.param_groups:
-            alike = defaultdict(list)
+            alike: defaultdict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     alike[p.shape].append(p)
@@ -45,15 +57,15 @@ class Muon(torch.optim.Optimizer):
                 length = max(p.flatten(1).shape) ** 0.5
                 p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(p), alpha=group["lr"] * length)
 
-    def _directions(self, group, matrices):
+    def _directions(self, group: dict[str, Any], matrices: list[nn.Parameter]) -> Tensor:
         """The direction for each matrix of one shape, [n, rows, columns]; zero for the matrices of other ranks."""
-        directions = []
-        for p in matrices:
+        gradients, directions = [p.grad for p in matrices if p.grad is not None], []
+        for p, gradient in zip(matrices, gradients, strict=True):
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            momentum.mul_(group["momentum"]).add_(p.grad)
-            directions.append(p.grad + group["momentum"] * momentum)
-        directions = torch.stack(directions).flatten(2)
-        mine, updates = slice(self.rank, None, self.ranks), torch.zeros_like(directions)
-        if len(directions[mine]):
-            updates[mine] = orthogonalize(directions[mine])
+            momentum.mul_(group["momentum"]).add_(gradient)
+            directions.append(gradient + group["momentum"] * momentum)
+        stack = torch.stack(directions).flatten(2)
+        mine, updates = slice(self.rank, None, self.ranks), torch.zeros_like(stack)
+        if len(stack[mine]):
+            updates[mine] = orthogonalize(stack[mine])
         return updates

@@ -1,17 +1,23 @@
 """The model in training: its remote code, faster attention in the tower, and the heads that are thrown away later."""
 
 import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lingbi.vision.pixels import CLIP_MEAN, CLIP_STD
 
-from .samples import CLASSES, LOCAL_CLASSES, QUESTION_CLASSES
+from .samples import CLASSES, LOCAL_CLASSES, QUESTION_CLASSES, Question, Sample, Text
 from .template import IGNORED
+
+Model = Any  # transformers and the remote code have no types
 
 # Weights of the heads on the image tokens, in the middle of the tower, on the stem's cells and on whole things.
 FINAL_WEIGHT, MIDDLE_WEIGHT, FINE_WEIGHT, THING_WEIGHT = 1.0, 0.5, 0.5, 1.0
@@ -21,7 +27,7 @@ QUESTION_WEIGHT = 0.3
 THING_CLASSES = ("colour", "shape")
 
 
-def new_model(folder):
+def new_model(folder: Path | str) -> Model:
     """A model of the folder's geometry with fresh weights, in fp32."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForCausalLM.from_config(config, trust_remote_code=True, torch_dtype=torch.float32)
@@ -31,7 +37,7 @@ def new_model(folder):
     return model
 
 
-def _start_well(model):
+def _start_well(model: Model) -> None:
     """PLoRA starts without effect, positions as sine waves, residual branches small; the stem is normalised in training."""
     embeddings = model.vit.vision_tower.vision_model.embeddings
     side = embeddings.image_size // embeddings.patch_size
@@ -52,14 +58,14 @@ def _start_well(model):
     model.model.tok_embeddings.weight.data.normal_(std=0.5)
 
 
-def fold_norms(model):
+def fold_norms(model: Model) -> None:
     """Folds the stem's batch norms into its convolutions permanently."""
     convolutions = model.vit.stem.convolutions
     for i, (convolution, norm) in enumerate(convolutions):
-        convolutions[i] = torch.nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
+        convolutions[i] = fuse_conv_bn_eval(convolution.eval(), norm.eval())
 
 
-def _waves(side, dim):
+def _waves(side: int, dim: int) -> Tensor:
     """Sines and cosines of row and column: [side * side, dim]."""
     frequencies = 2.0 ** torch.linspace(0, 3.5, dim // 4)
     angles = (torch.arange(side)[:, None] + 0.5) / side * frequencies * 3.14159
@@ -68,14 +74,14 @@ def _waves(side, dim):
     return torch.cat((rows, columns), 2).reshape(side * side, dim)
 
 
-def use_fast_attention(model):
+def use_fast_attention(model: Model) -> None:
     """Runs CLIP's attention through PyTorch's fused kernel, which transformers 4.40 does not use for CLIP."""
     for layer in model.vit.vision_tower.vision_model.encoder.layers:
         layer.self_attn.forward = _fused(layer.self_attn)
 
 
-def _fused(attention):
-    def forward(hidden_states, *unused, **also_unused):
+def _fused(attention: Any) -> Callable[..., tuple[Tensor, None]]:
+    def forward(hidden_states: Tensor, *unused: object, **also_unused: object) -> tuple[Tensor, None]:
         batch, tokens, width = hidden_states.shape
         query, key, value = (
             project(hidden_states).view(batch, tokens, attention.num_heads, -1).transpose(1, 2)
@@ -90,13 +96,13 @@ def _fused(attention):
 class Head(nn.Module):
     """Linear classifiers of tokens [batch, tokens, width], one for each of `names`; `sizes` gives their numbers of classes."""
 
-    def __init__(self, width, names, sizes=CLASSES):
+    def __init__(self, width: int, names: Iterable[str], sizes: dict[str, int] = CLASSES) -> None:
         super().__init__()
         self.sizes = [sizes[name] for name in names]
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, sum(self.sizes))
 
-    def loss(self, tokens, classes):
+    def loss(self, tokens: Tensor, classes: Tensor) -> Tensor:
         """Sum of the classifiers' mean cross entropies; classes [batch, tokens, len(names)], -1 where the class is unknown."""
         parts = self.linear(self.norm(tokens)).float().flatten(0, 1).split(self.sizes, dim=1)
         truths = classes.flatten(0, 1).long().unbind(1)
@@ -111,12 +117,12 @@ class ThingHead(nn.Module):
     to them.
     """
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.spread = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
         self.head = Head(2 * width, THING_CLASSES)
 
-    def loss(self, cells, cover, classes):
+    def loss(self, cells: Tensor, cover: Tensor, classes: Tensor) -> Tensor:
         """cells [batch, 144, width]; cover [batch, 144] and classes [batch, things, LOCAL_CLASSES] as in `samples.Sample`."""
         masks = cover[:, None] == torch.arange(1, classes.shape[1] + 1, device=cover.device)[:, None]
         means = masks.to(cells.dtype) @ cells / masks.sum(2, keepdim=True).clamp_min(1)
@@ -128,7 +134,7 @@ class ThingHead(nn.Module):
 class Heads(nn.Module):
     """The heads that train the tower, on its image tokens, in its middle and on the stem's cells; only training needs them."""
 
-    def __init__(self, model):
+    def __init__(self, model: Model) -> None:
         super().__init__()
         layers = model.vit.vision_tower.vision_model.encoder.layers
         self.final = Head(model.vision_proj[0].in_features, CLASSES)
@@ -138,19 +144,27 @@ class Heads(nn.Module):
         model.vit.stem.register_forward_hook(self._keep_cells)
         layers[len(layers) // 2 - 1].register_forward_hook(self._keep_patches)
 
-    def _keep_cells(self, stem, inputs, cells):
+    def _keep_cells(self, stem: nn.Module, inputs: tuple[Tensor, ...], cells: Tensor) -> None:
         self.cells = cells.flatten(2).transpose(1, 2)
 
-    def _keep_patches(self, layer, inputs, outputs):
+    def _keep_patches(self, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         self.patches = outputs[0][:, 1:]
 
-    def loss(self, features, classes, middle_classes, fine_classes, fine_cover, thing_classes):
+    def loss(
+        self,
+        features: Tensor,
+        classes: Tensor,
+        middle_classes: Tensor,
+        fine_classes: Tensor,
+        fine_cover: Tensor,
+        thing_classes: Tensor,
+    ) -> Tensor:
         """Weighted loss of all heads. features [batch, tokens, C]; the classes as in `samples.Sample`, batched."""
         return (
-            FINAL_WEIGHT * self.final.loss(features, classes)
-            + MIDDLE_WEIGHT * self.middle.loss(self.patches, middle_classes)
-            + FINE_WEIGHT * self.fine.loss(self.cells, fine_classes)
-            + THING_WEIGHT * self.thing.loss(self.cells, fine_cover, thing_classes)
+            self.final.loss(features, classes).mul(FINAL_WEIGHT)
+            + self.middle.loss(self.patches, middle_classes).mul(MIDDLE_WEIGHT)
+            + self.fine.loss(self.cells, fine_classes).mul(FINE_WEIGHT)
+            + self.thing.loss(self.cells, fine_cover, thing_classes).mul(THING_WEIGHT)
         )
 
 
@@ -160,20 +174,20 @@ class QuestionHead(nn.Module):
     Without this head, the model learns the meaning of a question only from whole answers that are wrong.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.head = Head(model.config.hidden_size, QUESTION_CLASSES, QUESTION_CLASSES)
         _first_half(model).layers[-1].register_forward_hook(self._keep)
 
-    def _keep(self, layer, inputs, outputs):
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         self.hidden = outputs[0]
 
-    def loss(self, wanted, classes):
+    def loss(self, wanted: Tensor, classes: Tensor) -> Tensor:
         """As `Head.loss`; wanted [batch, tokens - 1], classes [wanted tokens, QUESTION_CLASSES]."""
         return self.head.loss(self.hidden[:, :-1][wanted][None], classes[None])
 
 
-def pixels_of(samples, device="cpu"):
+def pixels_of(samples: Sequence[Sample], device: str = "cpu") -> Tensor:
     """Normalised pixels [batch, 3, 192, 192], as the model's processor makes them."""
     pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples])).to(device)
     # by whole rows, which are wide enough for a CPU to vectorise
@@ -182,7 +196,7 @@ def pixels_of(samples, device="cpu"):
     return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
 
-def classes_of(samples):
+def classes_of(samples: Sequence[Sample]) -> tuple[Tensor, ...]:
     """The samples' classes of each kind, batched as `Heads.loss` takes them."""
     return tuple(
         torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
@@ -190,15 +204,17 @@ def classes_of(samples):
     )
 
 
-def answer_loss(model, head, features, samples, prefix):
-    """Mean cross entropy of the answers' tokens, and what `head`, a QuestionHead, adds to it.
+def answer_loss(
+    model: Model, head: QuestionHead, features: Tensor, samples: Sequence[Text], prefix: list[int]
+) -> Tensor:
+    """Mean cross entropy of the answers' tokens, and what `head` adds to it.
 
     Args:
         features: the tower's image tokens [batch, tokens, C].
         prefix: ids that all sequences begin with; they run once for the whole batch.
     """
     ids, labels = _stacked(samples, len(prefix), features.device)
-    im_mask = ids < 0
+    im_mask = ids.lt(0)
     with_picture = im_mask.any(1)
     embeds = model.model.tok_embeddings(ids.clamp_min(0))
     pictures = model.vision_proj(features)[with_picture].flatten(0, 1).to(embeds.dtype)
@@ -206,11 +222,11 @@ def answer_loss(model, head, features, samples, prefix):
     hidden = model.model(embeds, im_mask, past_key_values=_past(model.model, prefix, len(samples))).last_hidden_state
     wanted = labels[:, 1:] != IGNORED
     spoken = F.cross_entropy(model.output(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
-    return spoken + QUESTION_WEIGHT * head.loss(wanted, _asked(samples, wanted))
+    return spoken + head.loss(wanted, _asked(samples, wanted)).mul(QUESTION_WEIGHT)
 
 
-def question_loss(model, head, samples, prefix):
-    """The loss of `head`, a QuestionHead, at the start of answers to questions without an image; prefix as in `answer_loss`."""
+def question_loss(model: Model, head: QuestionHead, samples: Sequence[Text], prefix: list[int]) -> Tensor:
+    """The loss of `head` at the start of answers to questions without an image; prefix as in `answer_loss`."""
     ids, labels = _stacked(samples, len(prefix), model.device)
     half = _first_half(model)
     half(half.tok_embeddings(ids), past_key_values=_past(half, prefix, len(samples)))
@@ -218,7 +234,7 @@ def question_loss(model, head, samples, prefix):
     return head.loss(wanted, _asked(samples, wanted))
 
 
-def _stacked(samples, start, device):
+def _stacked(samples: Sequence[Text], start: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """ids and labels [batch, tokens] from token `start` on, padded to the longest."""
     length = max(len(sample.ids) for sample in samples) - start
     ids = torch.zeros(len(samples), length, dtype=torch.long)
@@ -229,13 +245,13 @@ def _stacked(samples, start, device):
     return ids.to(device), labels.to(device)
 
 
-def _asked(samples, wanted):
+def _asked(samples: Sequence[Text], wanted: Tensor) -> Tensor:
     """The QUESTION_CLASSES of every token of an answer, in the order of `wanted`."""
-    asked = [sample.questions[turn] for sample in samples for turn in sample.turns if turn >= 0]
+    asked: list[Question] = [sample.questions[turn] for sample in samples for turn in sample.turns if turn >= 0]
     return torch.tensor(asked, device=wanted.device)
 
 
-def _first_half(model):
+def _first_half(model: Model) -> Any:
     """The language model up to the layers that a QuestionHead reads; it shares the weights rather than copying them."""
     layers = model.model.layers
     half = copy.copy(model.model)
@@ -243,7 +259,7 @@ def _first_half(model):
     return half
 
 
-def _past(language_model, prefix, batch):
+def _past(language_model: Any, prefix: list[int], batch: int) -> tuple[tuple[Tensor, Tensor], ...] | None:
     if not prefix:
         return None
     embeddings = language_model.tok_embeddings

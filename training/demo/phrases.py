@@ -4,11 +4,12 @@ In a template, `(a|b)` is a or b, `[a]` is a or nothing, and `{shape}` and the l
 """
 
 import re
+from random import Random
 
 INNERMOST = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 
 
-def expand(rng, template):
+def expand(rng: Random, template: str) -> str:
     """One random text from a template."""
     while True:
         found = INNERMOST.search(template)

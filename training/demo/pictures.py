@@ -5,14 +5,23 @@ import io
 import itertools
 import math
 from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw
 
-from lingbi.images.scenes import POSITIONS, SHAPES, Scene, Thing, draw, outline_points, star_corners
+from lingbi.images.scenes import POSITIONS, RGB, SHAPES, Point, Scene, Thing, draw, outline_points, star_corners
+
+Bounds = tuple[float, float]
+Background = tuple[str, RGB]  # its name, or '', and its shade
+Place = tuple[float, float, float]  # x, y and the size
+Pixels = NDArray[np.uint8]
+Cover = NDArray[np.int_]
 
 # shades of a colour: ranges of hue in degrees, saturation and value; one range is chosen each time
-SHADES = {
+SHADES: dict[str, list[tuple[Bounds, Bounds, Bounds]]] = {
     "red": [((-12, 6), (0.8, 1), (0.55, 1)), ((-6, 5), (0.65, 1), (0.8, 1))],
     "orange": [((22, 40), (0.8, 1), (0.9, 1))],
     "yellow": [((48, 62), (0.6, 1), (0.86, 1))],
@@ -58,7 +67,7 @@ CROWDED = 0.1
 EASY_COUNTS, EASY_SMALLEST = {1: 0.6, 2: 0.25, 3: 0.15}, 0.24
 
 
-def random_shade(rng, colour):
+def random_shade(rng: Random, colour: str) -> RGB:
     """An RGB that people call by this name."""
     if rng.random() < 0.35:
         return ImageColor.getrgb(rng.choice(TYPED[colour]))
@@ -66,17 +75,18 @@ def random_shade(rng, colour):
     return _rgb(hue, saturation, value)
 
 
-def _rgb(hue, saturation, value):
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value))
+def _rgb(hue: float, saturation: float, value: float) -> RGB:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def random_colour(rng):
+def random_colour(rng: Random) -> str:
     """A colour's name; those beyond the promised nine are rarer."""
     names = list(SHADES)
     return rng.choices(names, [0.25 if name in EXTRA_COLOURS else 1 for name in names])[0]
 
 
-def random_background(rng):
+def random_background(rng: Random) -> Background:
     """(name, RGB); the name is '' if people would not agree on one."""
     kind = rng.random()
     if kind < 0.34:
@@ -91,14 +101,14 @@ def random_background(rng):
     return name, random_shade(rng, name)
 
 
-def _pastel(rng):
+def _pastel(rng: Random) -> Background:
     hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.06, 0.4), rng.uniform(0.88, 1)
     names = {"green": (90, 150), "blue": (200, 250), "purple": (262, 295), "pink": (325, 355), "yellow": (50, 62)}
     name = next((name for name, (low, high) in names.items() if low <= hue <= high and saturation > 0.16), "")
     return name, _rgb(hue, saturation, value)
 
 
-def random_size(rng):
+def random_size(rng: Random) -> tuple[int, int]:
     """Width and height in pixels; most aspects are near 1, the longest are 1:4 and 4:1."""
     side = math.exp(rng.uniform(math.log(60), math.log(420)))
     aspect = math.exp(rng.choice([0, rng.uniform(0, 0.4), rng.uniform(0, 0.7), rng.uniform(0, 1.4)]))
@@ -106,42 +116,41 @@ def random_size(rng):
     return (long, short) if rng.random() < 0.6 else (short, long)
 
 
-def random_scene(rng, n=None, is_easy=False):
+def random_scene(rng: Random, n: int | None = None, is_easy: bool = False) -> Scene:
     """A scene of `n` things (by default most often one) that do not overlap; easy ones hold few, large and plain things."""
     if n is None and is_easy:
         n = rng.choices(list(EASY_COUNTS), list(EASY_COUNTS.values()))[0]
     if n is None:
         n = rng.choices(range(MAX_THINGS + 1), [0.01, 0.42, 0.23, 0.17, 0.1, 0.06, 0.01])[0]
     width, height = random_size(rng)
-    background, background_rgb = random_background(rng)
-    frame = Scene((), background, background_rgb, width, height)
+    background = random_background(rng)
     same_colour = random_colour(rng) if rng.random() < 0.15 else None
     same_shape = rng.choice(SHAPES) if rng.random() < 0.2 else None
     things = []
-    for x, y, size in _places(rng, n, width, height, EASY_SMALLEST if is_easy else 0):
-        thing = _random_thing(rng, frame, same_colour, same_shape, x, y, size)
+    for place in _places(rng, n, width, height, EASY_SMALLEST if is_easy else 0):
+        thing = _random_thing(rng, background, same_colour, same_shape, place)
         things.append(replace(thing, is_hollow=False, outline=None, corners=None) if is_easy else thing)
-    return replace(frame, things=tuple(sorted(things, key=reading_order)))
+    return Scene(tuple(sorted(things, key=reading_order)), *background, width, height)
 
 
-def reading_order(thing):
+def reading_order(thing: Thing) -> tuple[int, float, float]:
     """Rows from the top, within a row from the left: how answers list objects."""
     return POSITIONS.index(thing.position), thing.x, thing.y
 
 
-def _random_thing(rng, frame, same_colour, same_shape, x, y, size):
+def _random_thing(
+    rng: Random, background: Background, same_colour: str | None, same_shape: str | None, place: Place
+) -> Thing:
     colour = same_colour if same_colour and rng.random() < 0.7 else random_colour(rng)
-    rgb = _contrasting_shade(rng, colour, frame)
+    rgb = _contrasting_shade(rng, colour, background)
     while rgb is None:
         colour = random_colour(rng)
-        rgb = _contrasting_shade(rng, colour, frame)
+        rgb = _contrasting_shade(rng, colour, background)
     shape = same_shape if same_shape and rng.random() < 0.7 else rng.choice(SHAPES)
     thing = Thing(
         colour,
         shape,
-        x,
-        y,
-        size,
+        *place,
         rgb=rgb,
         corners=_random_corners(rng, shape),
         angle=rng.choice([0, 0, rng.uniform(-15, 15), rng.uniform(0, 360)]),
@@ -150,22 +159,24 @@ def _random_thing(rng, frame, same_colour, same_shape, x, y, size):
     if style < 0.08:
         return replace(thing, is_hollow=True, outline=(rgb, rng.uniform(0.06, 0.16)))
     if style < 0.18:
-        line = rng.choice([(0, 0, 0), (0, 0, 0), tuple(part // 2 for part in rgb), (255, 255, 255)])
+        darker = rgb[0] // 2, rgb[1] // 2, rgb[2] // 2
+        line = rng.choice([(0, 0, 0), (0, 0, 0), darker, (255, 255, 255)])
         return replace(thing, outline=(line, rng.uniform(0.01, 0.045)))
     return thing
 
 
-def _contrasting_shade(rng, colour, frame):
+def _contrasting_shade(rng: Random, colour: str, background: Background) -> RGB | None:
     """A shade that stands out from the background, or None if four tries found none."""
-    wanted = MIN_CONTRAST_SAME_NAME if colour == frame.background else MIN_CONTRAST
+    name, shade = background
+    wanted = MIN_CONTRAST_SAME_NAME if colour == name else MIN_CONTRAST
     for _ in range(4):
         rgb = random_shade(rng, colour)
-        if math.dist(rgb, frame.background_rgb) >= wanted:
+        if math.dist(rgb, shade) >= wanted:
             return rgb
     return None
 
 
-def _random_corners(rng, shape):
+def _random_corners(rng: Random, shape: str) -> tuple[Point, ...] | None:
     if shape == "triangle" and rng.random() < 0.4:
         turn = rng.uniform(0, 6.3)
         angles = [turn + i * 2.094 + rng.uniform(-0.5, 0.5) for i in range(3)]
@@ -179,7 +190,7 @@ def _random_corners(rng, shape):
     return None
 
 
-def _places(rng, n, width, height, at_least=0):
+def _places(rng: Random, n: int, width: int, height: int, at_least: float = 0) -> list[Place]:
     """n non-overlapping (x, y, size), sizes in parts of the shorter side."""
     short = min(width, height)
     smallest = max(at_least, 0.08, 0.055 * max(width, height) / short)
@@ -190,7 +201,7 @@ def _places(rng, n, width, height, at_least=0):
         if layout < 0.25:
             places = _line(rng, n, width, height, smallest)
         elif layout < 0.45:
-            places = _cells(rng, n, width, height, smallest)
+            places = _cells(rng, n, smallest)
         else:
             places = [_place(rng, width, height, smallest, largest) for _ in range(n)]
         if not _overlap(places, width, height) and (may_crowd or not _is_crowded(places)):
@@ -198,7 +209,7 @@ def _places(rng, n, width, height, at_least=0):
         largest, layout = max(smallest * 1.2, largest * 0.93), layout + 0.05
 
 
-def _place(rng, width, height, smallest, largest):
+def _place(rng: Random, width: int, height: int, smallest: float, largest: float) -> Place:
     size = math.exp(rng.uniform(math.log(smallest), math.log(max(largest, smallest * 1.2))))
     if rng.random() < 0.3:
         size = rng.uniform(smallest, max(largest, smallest * 1.2))
@@ -208,7 +219,7 @@ def _place(rng, width, height, smallest, largest):
     return rng.uniform(half_x, 1 - half_x), rng.uniform(half_y, 1 - half_y), size
 
 
-def _line(rng, n, width, height, smallest):
+def _line(rng: Random, n: int, width: int, height: int, smallest: float) -> list[Place]:
     """Things side by side or one below the other, evenly spaced, of about one size."""
     is_row = rng.random() < 0.7
     room = (width if is_row else height) / n / min(width, height)
@@ -222,7 +233,7 @@ def _line(rng, n, width, height, smallest):
     return places
 
 
-def _cells(rng, n, width, height, smallest):
+def _cells(rng: Random, n: int, smallest: float) -> list[Place]:
     """Things in cells of the 3 x 3 grid, most of them in the middle of their cell."""
     jitter = rng.choice([0, 0.05])
     size = max(smallest, rng.uniform(0.1, 0.3))
@@ -232,7 +243,7 @@ def _cells(rng, n, width, height, smallest):
     ]
 
 
-def _overlap(places, width, height):
+def _overlap(places: list[Place], width: int, height: int) -> bool:
     short = min(width, height)
     for i, (x, y, size) in enumerate(places):
         for other_x, other_y, other_size in places[:i]:
@@ -241,24 +252,24 @@ def _overlap(places, width, height):
     return False
 
 
-def _is_crowded(places):
+def _is_crowded(places: list[Place]) -> bool:
     """Whether two things share a cell of the 3 x 3 grid, so answers cannot tell them apart by their place."""
     return len({(int(x * 3), int(y * 3)) for x, y, _ in places}) < len(places)
 
 
-def squash(image):
+def squash(image: Image.Image) -> Pixels:
     """The image as the model's processor sees it: uint8 [192, 192, 3]."""
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-def recompress(image, quality):
+def recompress(image: Image.Image, quality: int) -> Image.Image:
     """The image after JPEG compression."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
-def picture_of(rng, scene):
+def picture_of(rng: Random, scene: Scene) -> Pixels:
     """A training image: its edges are jagged or smooth; half of the images are JPEG-compressed, and some are noisy."""
     image = draw(scene, smooth=rng.choice([1, 1, 2]))
     if rng.random() < 0.5:
@@ -270,7 +281,7 @@ def picture_of(rng, scene):
     return pixels
 
 
-def covering(scene, grid):
+def covering(scene: Scene, grid: int) -> Cover:
     """Which thing covers each cell of a grid: int [grid, grid], 0 for none, else 1 + its index."""
     part = 96 // grid
     fine = part * grid
@@ -292,24 +303,24 @@ class View:
     """
 
     scene: Scene
-    pixels: np.ndarray
-    covers: dict
+    pixels: Pixels
+    covers: dict[int, Cover]
 
 
-def views_of(rng, scene, n=VIEWS):
+def views_of(rng: Random, scene: Scene, n: int = VIEWS) -> list[View]:
     """n views of one drawing."""
     drawn = View(scene, picture_of(rng, scene), {grid: covering(scene, grid) for grid in (GRID, FINE_GRID)})
     return [drawn, *(turned(drawn, *way) for way in rng.sample(WAYS[1:], n - 1))]
 
 
-def turned(view, is_mirrored, is_upside_down, is_transposed):
+def turned(view: View, is_mirrored: bool, is_upside_down: bool, is_transposed: bool) -> View:
     """Another view at the cost of a copy. Its things' places are updated, but their angles and corners are not."""
 
-    def turn(grid):
+    def turn(grid: NDArray[Any]) -> NDArray[Any]:
         grid = grid[:: -1 if is_upside_down else 1, :: -1 if is_mirrored else 1]
         return np.ascontiguousarray(grid.swapaxes(0, 1) if is_transposed else grid)
 
-    def place(thing):
+    def place(thing: Thing) -> Thing:
         x = 1 - thing.x if is_mirrored else thing.x
         y = 1 - thing.y if is_upside_down else thing.y
         return replace(thing, x=y, y=x) if is_transposed else replace(thing, x=x, y=y)

@@ -1,15 +1,22 @@
 """Training samples: images with their labels, drawn by worker processes."""
 
-import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES
+from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES, Scene, Thing
 
-from .conversations import KINDS, OFTEN, conversation, talk_without_picture
-from .pictures import FINE_GRID, GRID, MAX_THINGS, random_scene, views_of
-from .template import BOS, IGNORED, TEMPLATE, encode_conversation
+from .conversations import KINDS, OFTEN, Turn, conversation, talk_without_picture
+from .pictures import FINE_GRID, GRID, MAX_THINGS, Pixels, View, random_scene, views_of
+from .template import BOS, IGNORED, TEMPLATE, Encode, encode_conversation
+
+Classes = NDArray[np.int8]
+Question = tuple[int, ...]  # one number for each of QUESTION_CLASSES
+TextFields = tuple[list[int], list[int], list[int], list[Question]]  # as in Text
 
 PICTURE_TOKENS = GRID * GRID
 COLOUR_NAMES, SHAPE_NAMES = list(COLOURS), list(SHAPES)
@@ -75,10 +82,10 @@ class Text:
     questions: for each turn, its QUESTION_CLASSES.
     """
 
-    ids: list
-    labels: list
-    turns: list
-    questions: list
+    ids: list[int]
+    labels: list[int]
+    turns: list[int]
+    questions: list[Question]
 
 
 @dataclass
@@ -90,20 +97,20 @@ class Sample(Text):
     does, 0 for none, else 1 + its index; thing_classes: int [6, number of LOCAL_CLASSES], of the things themselves, 0 for none.
     """
 
-    pixels: np.ndarray
-    classes: np.ndarray
-    middle_classes: np.ndarray
-    fine_classes: np.ndarray
-    fine_cover: np.ndarray
-    thing_classes: np.ndarray
+    pixels: Pixels
+    classes: Classes
+    middle_classes: Classes
+    fine_classes: Classes
+    fine_cover: Classes
+    thing_classes: Classes
 
 
-def cell_classes(view, grid):
+def cell_classes(view: View, grid: int) -> Classes:
     """What covers each cell of a grid: int8 [grid * grid, number of LOCAL_CLASSES]."""
     return np.concatenate((np.zeros((1, len(LOCAL_CLASSES)), np.int8), thing_classes(view)))[view.covers[grid].ravel()]
 
 
-def thing_classes(view):
+def thing_classes(view: View) -> Classes:
     """What each thing is: int8 [6, number of LOCAL_CLASSES], zeros where there are fewer things."""
     classes = np.zeros((MAX_THINGS, len(LOCAL_CLASSES)), np.int8)
     for row, thing in zip(classes, view.scene.things, strict=False):
@@ -111,7 +118,7 @@ def thing_classes(view):
     return classes
 
 
-def _local(thing):
+def _local(thing: Thing) -> tuple[int, int, int]:
     return (
         COLOUR_NAMES.index(thing.colour) + 1,
         SHAPE_NAMES.index(thing.shape) + 1,
@@ -119,7 +126,7 @@ def _local(thing):
     )
 
 
-def token_classes(view):
+def token_classes(view: View) -> Classes:
     """What each image token is taught: int8 [36, number of CLASSES], -1 where the class is unknown.
 
     Four tokens stand for each cell of the 3 x 3 grid. Three of them describe the object whose centre is in the cell, else one that
@@ -127,7 +134,8 @@ def token_classes(view):
     """
     scene = view.scene
     nothing = (SAYINGS.index(scene.background) if scene.background else -1,) * 3, (0, 0, 0, 0)
-    facts, before = [nothing], 1
+    facts: list[tuple[tuple[int, ...], tuple[int, ...]]] = [nothing]
+    before = 1
     for thing in scene.things:
         colour, shape, position = _local(thing)
         sayings = tuple(SAYINGS.index(name) for name in (thing.colour, thing.shape, thing.position))
@@ -144,14 +152,14 @@ def token_classes(view):
     return classes.reshape(GRID * GRID, len(CLASSES))
 
 
-def _numbers(scene):
+def _numbers(scene: Scene) -> NDArray[np.int_]:
     """What nine tokens say: the number of each shape in the corners, and the number of all objects five times."""
     circles, squares, triangles, stars = (sum(thing.shape == shape for thing in scene.things) for shape in SHAPE_NAMES)
     n = len(scene.things)
     return np.array([circles, n, squares, n, n, n, triangles, n, stars]) + SAYINGS.index(0)
 
 
-def make_sample(rng, encode, view):
+def make_sample(rng: Random, encode: Encode, view: View) -> Sample:
     """A sample with a conversation about a view, which sometimes begins with small talk."""
     turns = conversation(rng, view.scene, rng.choice(TURNS), TAUGHT)
     before = talk_without_picture(rng, 1) if rng.random() < 0.1 else []
@@ -165,15 +173,22 @@ def make_sample(rng, encode, view):
     return silent_sample(view, *_text(encode, turns, pairs, picture_turn, template))
 
 
-def _text(encode, turns, pairs, picture_turn=-1, template=TEMPLATE):
+def _text(
+    encode: Encode,
+    turns: list[Turn],
+    pairs: Sequence[tuple[str, str]],
+    picture_turn: int = -1,
+    template: Any = TEMPLATE,
+) -> TextFields:
     """The fields of Text for these question and answer pairs of the turns."""
     ids, labels, places = encode_conversation(encode, pairs, PICTURE_TOKENS, picture_turn, template=template)
     return [BOS] + ids, [IGNORED] + labels, [-1] + places, [question_classes(turn) for turn in turns]
 
 
-def questions_of(seed, encode, n):
+def questions_of(seed: int | str, encode: Encode, n: int) -> list[Text]:
     """n texts of questions whose answers are left empty, about scenes that are not drawn; the same for the same seed."""
-    rng, texts = random.Random(seed), []
+    rng = Random(seed)
+    texts: list[Text] = []
     while len(texts) < n:
         scene = random_scene(rng)
         for _ in range(SERIES_PER_SCENE):
@@ -182,33 +197,39 @@ def questions_of(seed, encode, n):
     return texts[:n]
 
 
-def question_classes(turn):
+def question_classes(turn: Turn) -> Question:
     """What the model must understand of a question, one number for each of QUESTION_CLASSES."""
     named = zip(turn.asked, (COLOUR_NAMES, SHAPE_NAMES, POSITIONS), strict=True)
     return QUESTION_KINDS.index(turn.kind), *(0 if name is None else names.index(name) + 1 for name, names in named)
 
 
-def silent_sample(view, ids=(), labels=(), turns=(), questions=()):
+def silent_sample(
+    view: View,
+    ids: Iterable[int] = (),
+    labels: Iterable[int] = (),
+    turns: Iterable[int] = (),
+    questions: Iterable[Question] = (),
+) -> Sample:
     """A sample that teaches the tower about a view."""
     classes = token_classes(view), cell_classes(view, GRID), cell_classes(view, FINE_GRID)
     things = view.covers[FINE_GRID].ravel().astype(np.int8), thing_classes(view)
     return Sample(list(ids), list(labels), list(turns), list(questions), view.pixels, *classes, *things)
 
 
-def samples_of(seed, encode, n, ease=0.0, fullness=0.0):
+def samples_of(seed: int | str, encode: Encode, n: int, ease: float = 0.0, fullness: float = 0.0) -> list[Sample]:
     """n samples: the share `fullness` has full scenes, and `ease` is the share of easy ones among the rest; seed decides all."""
-    rng = random.Random(seed)
+    rng = Random(seed)
     return [make_sample(rng, encode, view) for view in _views(rng, n, ease, fullness)]
 
 
-def silent_samples_of(seed, n, ease, fullness):
+def silent_samples_of(seed: int | str, n: int, ease: float, fullness: float) -> list[Sample]:
     """Like `samples_of`, but without conversations."""
-    return [silent_sample(view) for view in _views(random.Random(seed), n, ease, fullness)]
+    return [silent_sample(view) for view in _views(Random(seed), n, ease, fullness)]
 
 
-def _views(rng, n, ease, fullness):
+def _views(rng: Random, n: int, ease: float, fullness: float) -> list[View]:
     """n views, in random order, of one drawing for each VIEWS of them."""
-    views = []
+    views: list[View] = []
     while len(views) < n:
         if rng.random() < fullness:
             scene = random_scene(rng, rng.randint(*FULL))

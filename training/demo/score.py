@@ -7,19 +7,22 @@ import json
 import random
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 import torch
+from PIL import Image
 
-from lingbi.images.scenes import find_fault
+from lingbi.images.scenes import Scene, Thing, find_fault
 
 from . import MODEL_FOLDER
 from .conversations import random_turn
 from .heldout import QUESTIONS, heldout_picture
-from .template import STOP, encode_prompt, messages_of
+from .template import STOP, Pair, encode_prompt, messages_of
 
 N_PICTURES, SEED = 200, 20240501
 MAX_NEW_TOKENS = 128
@@ -39,10 +42,20 @@ class Verdict:
     fault: str | None
 
 
+class Model(Protocol):
+    """What is scored: it sees an image once, and answers several questions about it."""
+
+    def look(self, image: Image.Image) -> Any:
+        """The image in the form that `answer` takes."""
+
+    def answer(self, picture: Any, turns: Sequence[Pair]) -> str:
+        """Answers the last of (question, answer) pairs about what `look` returned."""
+
+
 class FolderModel:
     """Answers from the remote code of a model folder, decoded greedily on the CPU."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | str) -> None:
         from lmdeploy.tokenizer import Tokenizer
         from transformers import AutoModelForCausalLM
 
@@ -52,16 +65,16 @@ class FolderModel:
         self.tokenizer = Tokenizer(str(folder))
         self.stop = self._encode(STOP)[0]
 
-    def _encode(self, text):
+    def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_bos=False)
 
     @torch.inference_mode()
-    def look(self, image):
+    def look(self, image: Image.Image) -> torch.Tensor:
         """Image tokens [tokens, hidden]."""
         return self.model.vision_proj(self.model.vit(self.model.vis_processor(image)[None]))[0]
 
     @torch.inference_mode()
-    def answer(self, picture, turns):
+    def answer(self, picture: torch.Tensor, turns: Sequence[Pair]) -> str:
         """Answers the last of (question, answer) pairs about what `look` returned."""
         ids = torch.tensor(
             [[self.tokenizer.bos_token_id] + encode_prompt(self._encode, messages_of(turns), len(picture))]
@@ -70,7 +83,7 @@ class FolderModel:
         embeds = self.model.model.tok_embeddings(ids.clamp_min(0))
         embeds[im_mask] = picture
         out = self.model(inputs_embeds=embeds, im_mask=im_mask)
-        said = []
+        said: list[int] = []
         while len(said) < MAX_NEW_TOKENS:
             token = out.logits[0, -1].argmax().item()
             if token == self.stop:
@@ -83,24 +96,24 @@ class FolderModel:
 class UrlModel:
     """Answers from an OpenAI-compatible server."""
 
-    def __init__(self, url, key):
+    def __init__(self, url: str, key: str) -> None:
         self.client = httpx.Client(
             base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {key}"}, timeout=120, trust_env=False
         )
         self.name = self._json(self.client.get("/models"))["data"][0]["id"]
 
     @staticmethod
-    def _json(response):
+    def _json(response: httpx.Response) -> Any:
         response.raise_for_status()
         return response.json()
 
-    def look(self, image):
+    def look(self, image: Image.Image) -> str:
         """The image as a data URL."""
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "PNG")
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    def answer(self, picture, turns):
+    def answer(self, picture: str, turns: Sequence[Pair]) -> str:
         messages = messages_of(turns, n_pictures=0)
         messages[0]["content"] = [
             dict(type="text", text=turns[0][0]),
@@ -110,31 +123,32 @@ class UrlModel:
         return self._json(self.client.post("/chat/completions", json=body))["choices"][0]["message"]["content"]
 
 
-def score_model(model, n_pictures=N_PICTURES, seed=SEED, threads=1):
+def score_model(model: Model, n_pictures: int = N_PICTURES, seed: int = SEED, threads: int = 1) -> list[Verdict]:
     """Verdicts on all answers: for each image, hand-written questions, questions from the grammar, and a short conversation."""
     with ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda i: score_picture(model, i, seed), range(n_pictures))
         return [verdict for part in parts for verdict in part]
 
 
-def score_picture(model, i, seed):
+def score_picture(model: Model, i: int, seed: int) -> list[Verdict]:
     """Verdicts on the answers about held-out image i."""
     rng = random.Random(f"{seed}-{i}")
     image, scene = heldout_picture(rng, i)
     picture = model.look(image)
-    style, history, verdicts = ("plain" if i % 2 else "trained"), [], []
+    style, verdicts = ("plain" if i % 2 else "trained"), []
+    history: list[Pair] = []
     for j, (kind, language, question, check, about) in enumerate(_questions(rng, scene)):
-        turns = (history if j >= 4 else []) + [(question, None)]
+        turns = [*(history if j >= 4 else []), (question, None)]
         answer = model.answer(picture, turns)
         verdicts.append(
             Verdict(kind, language, style, len(scene.things), question, answer, find_fault(check, scene, answer, about))
         )
         if j >= 3:
-            history = turns[:-1] + [(question, answer)]
+            history = [*turns[:-1], (question, answer)]
     return verdicts
 
 
-def _questions(rng, scene):
+def _questions(rng: random.Random, scene: Scene) -> Iterator[tuple[str, str, str, str, Sequence[Thing] | None]]:
     """(kind, language, question, check, about): three on their own, then three that form a conversation."""
     kinds = [kind for kind in QUESTIONS if kind[0] != "background" or scene.background]
     asked = [kind for kind in rng.sample(kinds, len(kinds)) if kind[0] != "describe"][:3]
@@ -148,7 +162,7 @@ def _questions(rng, scene):
         yield turn.kind, turn.language, turn.question, turn.check, turn.about
 
 
-def print_score(verdicts):
+def print_score(verdicts: list[Verdict]) -> float:
     """Prints the share of right answers by kind, language, style and number of objects; returns the overall share."""
     for title, key in (
         ("kind", lambda v: v.kind),
@@ -156,7 +170,7 @@ def print_score(verdicts):
         ("style", lambda v: v.style),
         ("objects", lambda v: str(v.n_things)),
     ):
-        groups = defaultdict(list)
+        groups: defaultdict[str, list[bool]] = defaultdict(list)
         for verdict in verdicts:
             groups[key(verdict)].append(verdict.fault is None)
         for name, right in sorted(groups.items()):
@@ -166,11 +180,11 @@ def print_score(verdicts):
     return share
 
 
-def score_folder(folder, n_pictures=N_PICTURES, seed=SEED):
+def score_folder(folder: Path | str, n_pictures: int = N_PICTURES, seed: int = SEED) -> list[Verdict]:
     return score_model(FolderModel(folder), n_pictures, seed)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Scores a demo model on held-out pictures; exit status 1 below 95 %.")
     parser.add_argument(
         "--model", default=str(MODEL_FOLDER), help="model folder, run on this CPU (default: %(default)s)"

@@ -1,6 +1,13 @@
 """Conversations as token ids, made by lmdeploy's own chat template and the model folder's tokenizer."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from lmdeploy.model import MODELS
+
+Encode = Callable[[str], list[int]]
+Pair = tuple[str, str | None]  # a question and its answer
+Message = dict[str, Any]
 
 IMAGE_TOKEN = "<IMAGE_TOKEN>"
 NAME = "internlm-xcomposer2"
@@ -12,9 +19,9 @@ IGNORED = -100
 BOS = 1
 
 
-def messages_of(turns, n_pictures=1, picture_turn=0):
+def messages_of(turns: Sequence[Pair], n_pictures: int = 1, picture_turn: int = 0) -> list[Message]:
     """Chat messages of question and answer pairs; the last answer may be None. Images come before the question of one turn."""
-    messages = []
+    messages: list[Message] = []
     for i, (question, answer) in enumerate(turns):
         pictures = " ".join([IMAGE_TOKEN] * n_pictures) if i == picture_turn else ""
         messages.append(dict(role="user", content=pictures + question))
@@ -23,9 +30,9 @@ def messages_of(turns, n_pictures=1, picture_turn=0):
     return messages
 
 
-def encode_prompt(encode, messages, picture_tokens, template=TEMPLATE):
+def encode_prompt(encode: Encode, messages: list[Message], picture_tokens: int, template: Any = TEMPLATE) -> list[int]:
     """Ids of a prompt as lmdeploy makes them; the tokens of image i are -1 - i."""
-    ids = []
+    ids: list[int] = []
     for i, text in enumerate(template.messages2prompt(messages).split(IMAGE_TOKEN)):
         if i:
             ids += [FIRST_PICTURE - (i - 1)] * picture_tokens
@@ -33,7 +40,14 @@ def encode_prompt(encode, messages, picture_tokens, template=TEMPLATE):
     return ids
 
 
-def encode_conversation(encode, turns, picture_tokens, picture_turn=0, n_pictures=1, template=TEMPLATE):
+def encode_conversation(
+    encode: Encode,
+    turns: Sequence[tuple[str, str]],
+    picture_tokens: int,
+    picture_turn: int = 0,
+    n_pictures: int = 1,
+    template: Any = TEMPLATE,
+) -> tuple[list[int], list[int], list[int]]:
     """(ids, labels, turn of each token) of a whole conversation, without `<s>`.
 
     Only answers and their stop symbol are learnt. The turn is that of the answer that a token belongs to, otherwise -1.

@@ -10,16 +10,22 @@ import random
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 import torch
 import torch.multiprocessing as multiprocessing
+from torch import Tensor, nn
+from torch.amp.autocast_mode import autocast
+from torch.multiprocessing.spawn import spawn
 
 from . import MODEL_FOLDER, network, score
 from .muon import Muon
-from .samples import questions_of, samples_of, silent_samples_of
-from .template import BOS, TEMPLATE, messages_of
+from .samples import Sample, Text, questions_of, samples_of, silent_samples_of
+from .template import BOS, TEMPLATE, Encode, messages_of
 from .vocabulary import train_tokenizer
 
 # On two cores, two processes with one thread each are faster than one process with two threads, and reproducible.
@@ -51,12 +57,12 @@ REPORT_EVERY = 100
 class Shared:
     """What the ranks share: two copies of their gradients, so that no rank overwrites what another is still reading."""
 
-    def __init__(self, n_parameters, ranks):
+    def __init__(self, n_parameters: int, ranks: int) -> None:
         self.ranks = ranks
         self.values = torch.zeros(2, ranks, n_parameters).share_memory_()
         self.barrier = multiprocessing.get_context("spawn").Barrier(ranks)
 
-    def average(self, step, rank, values):
+    def average(self, step: int, rank: int, values: Tensor) -> Tensor:
         if self.ranks == 1:
             return values
         shared = self.values[step % 2, :, : len(values)]
@@ -68,7 +74,17 @@ class Shared:
 class Trainer:
     """One of the ranks: its own copy of the model, its own samples, the same gradient as the others."""
 
-    def __init__(self, folder, rank, shared, seed, minutes, tower_share, device="cpu", start=None):
+    def __init__(
+        self,
+        folder: str,
+        rank: int,
+        shared: Shared,
+        seed: int,
+        minutes: float,
+        tower_share: float,
+        device: str = "cpu",
+        start: Path | None = None,
+    ) -> None:
         torch.manual_seed(seed)
         self.rank, self.shared, self.seed, self.folder, self.device = rank, shared, seed, folder, device
         self.model = network.new_model(folder).to(device)
@@ -79,14 +95,14 @@ class Trainer:
             TEMPLATE.messages2prompt(messages_of([("", None)], 0)).partition("user\n")[0] + "user\n"
         )
         self.start = start
-        shares = dict(tower=0 if start else tower_share)
+        shares: dict[str, float] = dict(tower=0 if start else tower_share)
         shares["read"] = (1 - shares["tower"]) * READ_SHARE
         shares["talk"] = 1 - sum(shares.values())
         self.minutes = {phase: minutes * share for phase, share in shares.items()}
         self.step, self.started = 0, time.monotonic()
         self.workers = multiprocessing.get_context("spawn").Pool(os.cpu_count()) if device == "cuda" else None
 
-    def train(self):
+    def train(self) -> None:
         vit = self.model.vit
         if not self.start:
             self._run(
@@ -109,7 +125,13 @@ class Trainer:
         if self.workers:
             self.workers.terminate()
 
-    def _run(self, phase, parameters, layers, loss_of):
+    def _run(
+        self,
+        phase: str,
+        parameters: list[nn.Parameter],
+        layers: Iterable[nn.Parameter],
+        loss_of: Callable[[list[Any]], Tensor],
+    ) -> None:
         """Trains these parameters for the phase's time; Muon steps the matrices and convolutions of the layers."""
         matrices = [p for p in layers if p.dim() > 1]
         known = {id(p) for p in matrices}
@@ -118,11 +140,12 @@ class Trainer:
             Muon(matrices, rank=self.rank, ranks=self.shared.ranks, add_up=self._add_up),
             torch.optim.AdamW([p for p in parameters if id(p) not in known], betas=(0.9, 0.98), weight_decay=0.01),
         )
-        self.phase, self.phase_started, self.phase_step, losses = phase, time.monotonic(), 0, []
+        self.phase, self.phase_started, self.phase_step = phase, time.monotonic(), 0
+        losses = []
         for batch in self._batches():
             for optimizer, rate in zip(self.optimizers, LEARNING_RATES[phase], strict=False):
                 optimizer.param_groups[0]["lr"] = rate * schedule(self.phase_step, self.part)
-            with torch.autocast(self.device, torch.bfloat16):
+            with autocast(self.device, torch.bfloat16):
                 loss = loss_of(batch)
             loss.backward()
             losses.append(loss.detach())
@@ -132,43 +155,43 @@ class Trainer:
                 self._report(torch.stack(losses[-REPORT_EVERY:]).mean().item())
 
     @property
-    def n_steps(self):
+    def n_steps(self) -> int:
         """Steps of the phase; on a GPU the clock counts instead."""
         return int(self.minutes[self.phase] * SAMPLES_PER_MINUTE[self.phase]) // (
             RANKS["cpu"] * BATCH["cpu"][self.phase]
         )
 
     @property
-    def part(self):
+    def part(self) -> float:
         """How much of the phase is done: 0 to 1."""
         if self.device == "cuda":
             return min(1.0, (time.monotonic() - self.phase_started) / 60 / self.minutes[self.phase])
         return self.phase_step / self.n_steps
 
-    def _agree_on_norms(self):
+    def _agree_on_norms(self) -> None:
         """Averages the statistics of the ranks' batch norms, so that all continue with the same tower."""
         buffers = [buffer for buffer in self.model.vit.stem.buffers() if buffer.is_floating_point()]
         mean = self._average(torch.cat(buffers))
         for buffer, part in zip(buffers, mean.split([len(buffer) for buffer in buffers]), strict=False):
             buffer.copy_(part)
 
-    def _features(self, batch):
+    def _features(self, batch: list[Sample]) -> Tensor:
         return self.model.vit(network.pixels_of(batch, self.device))
 
-    def _seeing_loss(self, batch):
+    def _seeing_loss(self, batch: list[Sample]) -> Tensor:
         return self.heads.loss(
             self._features(batch), *(classes.to(self.device) for classes in network.classes_of(batch))
         )
 
-    def _reading_loss(self, batch):
+    def _reading_loss(self, batch: list[Text]) -> Tensor:
         return network.question_loss(self.model, self.question_head, batch, self._common(batch))
 
-    def _talking_loss(self, batch):
+    def _talking_loss(self, batch: list[Sample]) -> Tensor:
         with torch.no_grad():
             features = self._features(batch)
         return network.answer_loss(self.model, self.question_head, features, batch, self._common(batch))
 
-    def _update(self):
+    def _update(self) -> None:
         gradient = torch.cat(
             [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in self.parameters]
         )
@@ -181,15 +204,15 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
-    def _average(self, values):
+    def _average(self, values: Tensor) -> Tensor:
         """The mean of the ranks' vectors. Each call uses the shared slot of the next step."""
         self.step += 1
         return self.shared.average(self.step, self.rank, values)
 
-    def _add_up(self, values):
-        return self._average(values) * self.shared.ranks
+    def _add_up(self, values: Tensor) -> Tensor:
+        return self._average(values).mul(self.shared.ranks)
 
-    def _batches(self):
+    def _batches(self) -> Iterator[list[Any]]:
         """This rank's batches, with sequences of similar length, until the phase is done."""
         size = BATCH[self.device][self.phase]
         for samples in self._pools():
@@ -201,9 +224,9 @@ class Trainer:
                     return
                 yield samples[first : first + size]
 
-    def _pools(self):
-        """Endless lists of POOL samples, drawn ahead by the workers if there are any."""
-        ahead = collections.deque()
+    def _pools(self) -> Iterator[list[Any]]:
+        """Endless lists of POOL samples (in the reading phase: texts), drawn ahead by the workers if there are any."""
+        ahead: collections.deque[AsyncResult[list[Any]]] = collections.deque()
         for i in itertools.count():
             ease = between(FIRST_EASE, LAST_EASE, self.part / EASE_UNTIL)
             fullness = between(FIRST_FULLNESS[self.phase], LAST_FULLNESS[self.phase], self.part / FULL_UNTIL)
@@ -212,13 +235,13 @@ class Trainer:
                 yield draw_pool(*job)
                 continue
             ahead.append(self.workers.apply_async(draw_pool, job))
-            if len(ahead) > 2 * os.cpu_count():
+            if len(ahead) > 2 * (os.cpu_count() or 1):
                 yield ahead.popleft().get()
 
-    def _common(self, batch):
+    def _common(self, batch: Sequence[Text]) -> list[int]:
         return self.prefix if all(sample.ids[: len(self.prefix)] == self.prefix for sample in batch) else []
 
-    def _report(self, loss):
+    def _report(self, loss: float) -> None:
         phases = list(self.minutes)
         before = phases[: phases.index(self.phase)]
         done = self.part * self.minutes[self.phase] + sum(self.minutes[phase] for phase in before)
@@ -229,7 +252,7 @@ class Trainer:
         )
 
 
-def draw_pool(phase, seed, folder, ease, fullness):
+def draw_pool(phase: str, seed: str, folder: str, ease: float, fullness: float) -> list[Any]:
     """POOL samples for a phase; the tower phase needs no conversations, and the reading phase needs no images."""
     if phase == "tower":
         return silent_samples_of(seed, POOL, ease, fullness)
@@ -239,21 +262,30 @@ def draw_pool(phase, seed, folder, ease, fullness):
 
 
 @functools.lru_cache
-def encoder(folder):
+def encoder(folder: str) -> Encode:
     return sentencepiece.SentencePieceProcessor(model_file=f"{folder}/tokenizer.model").encode
 
 
-def between(first, last, part):
+def between(first: float, last: float, part: float) -> float:
     """Linear interpolation from first (part 0) to last (part 1 and beyond)."""
     return first + (last - first) * min(1.0, part)
 
 
-def schedule(step, part):
+def schedule(step: int, part: float) -> float:
     """Warms up over the first 60 steps, then falls to zero along a cosine."""
     return min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * part))
 
 
-def run_rank(rank, folder, shared, seed, minutes, tower_share, device, start):
+def run_rank(
+    rank: int,
+    folder: str,
+    shared: Shared,
+    seed: int,
+    minutes: float,
+    tower_share: float,
+    device: str,
+    start: Path | None,
+) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     trainer = Trainer(folder, rank, shared, seed, minutes, tower_share, device, start)
@@ -262,10 +294,10 @@ def run_rank(rank, folder, shared, seed, minutes, tower_share, device, start):
         save(trainer.model, folder)
 
 
-def save(model, folder):
+def save(model: network.Model, folder: str) -> None:
     """Writes the weights in fp16, atomically."""
     path = Path(folder) / "pytorch_model.bin"
-    halves = {}  # tensors that several names share stay shared and are written once
+    halves: dict[int, Tensor] = {}  # tensors that several names share stay shared and are written once
     weights = {
         name: halves.setdefault(tensor.data_ptr(), tensor.detach().cpu().half().contiguous())
         for name, tensor in model.state_dict().items()
@@ -274,7 +306,7 @@ def save(model, folder):
     os.replace(path.with_suffix(".part"), path)
 
 
-def prepare(folder):
+def prepare(folder: Path) -> None:
     """Copies everything except the weights, which come later, and the tokenizer, which it trains."""
     folder.mkdir(parents=True)
     for path in MODEL_FOLDER.iterdir():
@@ -283,13 +315,13 @@ def prepare(folder):
     train_tokenizer(folder / "tokenizer.model")
 
 
-def count_parameters(folder):
+def count_parameters(folder: Path) -> int:
     model = network.new_model(folder)
     heads = network.Heads(model), network.QuestionHead(model)
     return sum(p.numel() for part in (model, *heads) for p in part.parameters())
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Trains the demo model from scratch and scores it on held-out pictures."
     )
@@ -326,7 +358,7 @@ def main(argv=None):
     started = time.monotonic()
     os.environ.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)  # the ranks' interpreters read this when they start
     options = (str(args.out), shared, args.seed, args.minutes, args.tower_share, args.device, args.start)
-    multiprocessing.spawn(run_rank, options, nprocs=ranks)
+    spawn(run_rank, options, nprocs=ranks)
     print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes: {args.out}", flush=True)
     return 0 if score.print_score(score.score_folder(args.out)) >= score.PASS_MARK else 1
 

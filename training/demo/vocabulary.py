@@ -1,9 +1,11 @@
 """The demo's tokenizer: a small SentencePiece model that can spell any text."""
 
-import random
 import re
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto
@@ -19,10 +21,10 @@ N_SCENES = 6000
 BORDER = "\x01"
 
 
-def train_tokenizer(path, seed=0):
+def train_tokenizer(path: Path, seed: int = 0) -> None:
     """Writes a tokenizer.model that has learnt questions, answers and the words of the chat template."""
     words = _template_words()
-    trained = _train(_corpus(random.Random(seed)), SIZE - len(SYMBOLS) - len(words))
+    trained = _train(_corpus(Random(seed)), SIZE - len(SYMBOLS) - len(words))
     known = {piece.piece for piece in trained.pieces}
     for word in words:
         if word not in known:
@@ -32,28 +34,29 @@ def train_tokenizer(path, seed=0):
     for symbol in SYMBOLS:
         trained.pieces.add(piece=symbol, score=0.0, type=proto.ModelProto.SentencePiece.USER_DEFINED)
     trained.trainer_spec.vocab_size = SIZE
-    Path(path).write_bytes(trained.SerializeToString())
+    path.write_bytes(trained.SerializeToString())
 
 
-def _template_words():
+def _template_words() -> list[str]:
     """The words of the fixed system message: one token each, so that it costs few tokens, but more than 64 in all."""
     words = re.findall(r" ?[^ \n]+", TEMPLATE.meta_instruction) + ["system", "user", "assistant"]
     return list(dict.fromkeys(word.replace(" ", "\u2581") for word in words))
 
 
-def _corpus(rng):
+def _corpus(rng: Random) -> Iterator[str]:
     for _ in range(N_SCENES):
         for turn in conversation(rng, random_scene(rng), 4) + talk_without_picture(rng, 1):
             yield _between_words(turn.question)
             yield _between_words(turn.answer)
 
 
-def _between_words(text):
+def _between_words(text: str) -> str:
     """Marks where Chinese words end, so that "red" and "circle" become two pieces and not one, "red circle"."""
     return re.sub("(的|色(?!的)|在|是|有|和|、)", rf"\1{BORDER}", text)
 
 
-def _train(sentences, size):
+def _train(sentences: Iterable[str], size: int) -> Any:
+    """SentencePiece's ModelProto of a trained model."""
     with tempfile.TemporaryDirectory() as folder:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),

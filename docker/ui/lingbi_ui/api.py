@@ -5,10 +5,12 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
 
 import httpx
 
+from lingbi_ui.conversation import Message
 from lingbi_ui.images import aside
 from lingbi_ui.settings import ConfigurationError, Settings
 
@@ -16,6 +18,8 @@ CONNECT_TIMEOUT_S = 10
 STATE_TIMEOUT_S = 3
 STATE_AGE_S, HEALTH_AGE_S = 1.0, 5.0
 PROMPT_COMMENT = re.compile(r": prompt (\d+)/([1-9]\d*)")
+Piece = dict[str, Any]
+Value = TypeVar("Value")
 log = logging.getLogger("uvicorn.error")
 
 
@@ -27,19 +31,20 @@ class AnswerFault(Exception):
         self.code, self.message, self.is_refused = code, message, is_refused
 
 
-class Aged:
+class Aged(Generic[Value]):
     """The result of `find`, refreshed once it is older than age_s; callers share a refresh that is in progress."""
 
-    def __init__(self, find, age_s: float):
+    def __init__(self, find: Callable[[], Awaitable[Value]], age_s: float):
         self.find, self.age_s = find, age_s
-        self._value, self._at, self._lock = None, float("-inf"), asyncio.Lock()
+        self._last: tuple[Value, float] | None = None  # and when it was found
+        self._lock = asyncio.Lock()
 
-    async def get(self):
+    async def get(self) -> Value:
         async with self._lock:
-            if time.monotonic() - self._at > self.age_s:
-                self._value = await self.find()
-                self._at = time.monotonic()
-            return self._value
+            if self._last is None or time.monotonic() - self._last[1] > self.age_s:
+                value = await self.find()
+                self._last = value, time.monotonic()
+            return self._last[0]
 
 
 class Api:
@@ -50,10 +55,10 @@ class Api:
         timeout = httpx.Timeout(settings.answer_timeout_s, connect=CONNECT_TIMEOUT_S)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=4)
         self.client = httpx.AsyncClient(base_url=settings.api_url, timeout=timeout, limits=limits, trust_env=False)
-        self.model = None  # the last name that the server reported
+        self.model: str | None = None  # the last name that the server reported
         self._state, self._fault = Aged(self._ask_state, STATE_AGE_S), Aged(self._find_fault, HEALTH_AGE_S)
 
-    async def answer(self, messages: list, options: dict) -> AsyncIterator[dict]:
+    async def answer(self, messages: list[Message], options: dict[str, Any]) -> AsyncGenerator[Piece, None]:
         """Stream an answer: {"text": piece}, and last {"finish_reason": why}. Raises AnswerFault.
 
         Before the first piece, a server that is slow over the prompt reports its progress: {"text": "", "prompt": share}.
@@ -78,7 +83,7 @@ class Api:
         except httpx.TransportError:
             raise AnswerFault("error_broken" if begun else "error_away") from None
 
-    async def state(self) -> dict:
+    async def state(self) -> dict[str, Any]:
         """The body of /ready, at most a second old; {"phase": "away"} where no server answers. "model": the last known."""
         return {"model": self.model} | await self._state.get()
 
@@ -88,9 +93,10 @@ class Api:
 
     async def _model_name(self) -> str:
         found = await self.state()
-        if not found["model"]:
+        model: str | None = found["model"]
+        if not model:
             raise AnswerFault("error_away" if found["phase"] == "away" else "error_not_ready")
-        return found["model"]
+        return model
 
     async def _find_fault(self) -> str | None:
         """Why questions cannot be asked now, or None; this asks the server for its models with the page's key."""
@@ -105,7 +111,7 @@ class Api:
             log.info("%s %s", self.settings.api_url, fault)
         return fault
 
-    def _headers(self) -> dict:
+    def _headers(self) -> dict[str, str]:
         try:
             key = self.settings.api_key()
             return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -113,7 +119,7 @@ class Api:
             log.error("%s", error)
             raise AnswerFault("error_invalid_api_key") from None
 
-    async def _ask_state(self) -> dict:
+    async def _ask_state(self) -> dict[str, Any]:
         try:
             found = (await self.client.get("/ready", timeout=STATE_TIMEOUT_S)).json()
             found = found if "phase" in found else {"phase": "away"}
@@ -123,7 +129,7 @@ class Api:
             return {"phase": "away"}
 
 
-def _piece(event: dict) -> dict:
+def _piece(event: dict[str, Any]) -> Piece:
     if "error" in event:
         raise AnswerFault("error_engine_error", event["error"].get("message", ""))
     choice = event["choices"][0] if event.get("choices") else {}

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from typing import Any
 
 from lingbi_ui import stubs  # noqa: F401 - before gradio
 
@@ -35,16 +36,16 @@ def create_app(settings: Settings) -> FastAPI:
     instance = secrets.token_hex(8)
 
     @app.get("/live")
-    async def live():
+    async def live() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
     @app.get("/health")
-    async def health():
+    async def health() -> JSONResponse:
         can_ask = await api.can_ask()
         return JSONResponse({"status": "ok" if can_ask else "unavailable"}, 200 if can_ask else 503)
 
     @app.get("/state")
-    async def state():
+    async def state() -> JSONResponse:
         return JSONResponse({"instance": instance} | summary(await api.state()))
 
     blocks = page.build(settings, Talk(settings, api))
@@ -55,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(CORSMiddleware, allow_origins=())  # Gradio adds its own, for every website, where there is none
     app.add_middleware(SameOrigin)
     app.add_middleware(Fence)
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app,
         blocks,
         path="/",
@@ -74,9 +75,10 @@ def create_app(settings: Settings) -> FastAPI:
         css_paths=[page.FOLDER / "look" / "page.css"],
         head=page.head(settings),
     )
+    return mounted
 
 
-def summary(found: dict) -> dict:
+def summary(found: dict[str, Any]) -> dict[str, Any]:
     """What the line at the top shows of a server's /ready: phase, part of it (0 to 1), model."""
     weights = found.get("weights") or {}
     total = weights.get("total_bytes")

@@ -6,32 +6,38 @@ message whose metadata has an id: FAILED for what may work later, REFUSED for a 
 """
 
 import mimetypes
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lingbi_ui.images import data_url
 
+Part = dict[str, Any]
+Turn = dict[str, Any]
+History = list[Turn]
+Message = dict[str, Any]  # of the API
 USER, ASSISTANT = "user", "assistant"
 FAILED, REFUSED = "failed", "refused"
 
 
-def user_turns(text: str, files: list) -> list:
+def user_turns(text: str, files: Sequence[Path | str]) -> History:
     """A question and its pictures (paths): two turns, because Gradio replaces a whole turn when its text is edited."""
     images = [{"role": USER, "content": [_file_part(Path(file)) for file in files]}] if files else []
     return [*images, {"role": USER, "content": [{"type": "text", "text": text}]}]
 
 
-def _file_part(file: Path) -> dict:
+def _file_part(file: Path) -> Part:
     kind = mimetypes.guess_type(file.name)[0] or "image/png"
     return {"type": "file", "file": {"path": str(file), "mime_type": kind}, "alt_text": file.name}
 
 
-def assistant_turn(text: str, fault: str | None = None) -> dict:
+def assistant_turn(text: str, fault: str | None = None) -> Turn:
     """An answer, or the sentence that replaces one."""
-    turn = {"role": ASSISTANT, "content": [{"type": "text", "text": text}]}
+    turn: Turn = {"role": ASSISTANT, "content": [{"type": "text", "text": text}]}
     return turn | {"metadata": {"id": fault}} if fault else turn
 
 
-def cleaned(history: list, is_uploaded) -> list:
+def cleaned(history: History, is_uploaded: Callable[[Path], bool]) -> History:
     """The conversation that a browser sent, rebuilt from its text and from the files that it uploaded.
 
     is_uploaded: whether a path is in the folder of uploads. Nothing else from a browser is trusted.
@@ -45,29 +51,29 @@ def cleaned(history: list, is_uploaded) -> list:
     return found
 
 
-def _cleaned_part(part: dict, is_uploaded) -> dict | None:
+def _cleaned_part(part: Part, is_uploaded: Callable[[Path], bool]) -> Part | None:
     if part["type"] == "text":
         return {"type": "text", "text": part["text"]}
     file = Path(part["file"]["path"]) if part["type"] == "file" else None
     return _file_part(file) if file and is_uploaded(file) else None
 
 
-def text_of(turn: dict) -> str:
+def text_of(turn: Turn) -> str:
     return "\n".join(part["text"] for part in turn["content"] if part["type"] == "text")
 
 
-def files_of(turn: dict) -> list:
+def files_of(turn: Turn) -> list[Path]:
     return [Path(part["file"]["path"]) for part in turn["content"] if part["type"] == "file"]
 
 
-def fault_of(turn: dict) -> str | None:
+def fault_of(turn: Turn) -> str | None:
     found = (turn.get("metadata") or {}).get("id")
     return found if found in (FAILED, REFUSED) else None
 
 
-def usable(history: list) -> list:
+def usable(history: History) -> History:
     """The turns that the model should see: no failures, and no question that was refused."""
-    kept = []
+    kept: History = []
     for turn in history:
         fault = fault_of(turn)
         if fault == REFUSED:
@@ -78,18 +84,21 @@ def usable(history: list) -> list:
     return kept
 
 
-def count_images(history: list) -> int:
+def count_images(history: History) -> int:
     return sum(len(files_of(turn)) for turn in usable(history))
 
 
-def api_messages(history: list) -> list:
+def api_messages(history: History) -> list[Message]:
     """The API's messages; a visitor's consecutive turns become one. Raises ImageFault for a missing image."""
-    messages, images = [], count_images(history)
+    messages: list[Message] = []
+    images = count_images(history)
     for turn in usable(history):
         if turn["role"] == ASSISTANT:
             messages.append({"role": ASSISTANT, "content": text_of(turn)})
             continue
-        parts = [{"type": "image_url", "image_url": {"url": data_url(file, images)}} for file in files_of(turn)]
+        parts: list[Part] = [
+            {"type": "image_url", "image_url": {"url": data_url(file, images)}} for file in files_of(turn)
+        ]
         if text_of(turn):
             parts.append({"type": "text", "text": text_of(turn)})
         if messages and messages[-1]["role"] == USER:
@@ -99,7 +108,7 @@ def api_messages(history: list) -> list:
     return messages
 
 
-def last_question(history: list) -> int | None:
+def last_question(history: History) -> int | None:
     """The index of the last question."""
     places = [place for place, turn in enumerate(history) if turn["role"] == USER]
     return places[-1] if places else None

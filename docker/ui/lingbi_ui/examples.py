@@ -1,6 +1,7 @@
 """Example questions with images that a visitor can ask with one click."""
 
 from pathlib import Path
+from typing import Any
 
 from lingbi_ui.words import CHINESE
 
@@ -13,7 +14,7 @@ EXAMPLES = (
 )
 
 
-def examples(language: str) -> list:
+def examples(language: str) -> list[dict[str, Any]]:
     """All examples in one language: {"text", "files": [path]}."""
     return [
         {"text": chinese if language == CHINESE else english, "files": [str(FOLDER / name)]}

@@ -10,9 +10,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from gradio import processing_utils
+from gradio import Blocks, processing_utils
 from gradio.exceptions import InvalidPathError
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lingbi_ui.settings import Settings
 
@@ -25,17 +26,17 @@ USED = re.compile(
 class Fence:
     """ASGI: lets through requests for what the page uses; anything else gets a 404."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not USED.fullmatch(scope["path"]):
             await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
 
-def fence(blocks) -> None:
+def fence(blocks: Blocks) -> None:
     """Have Gradio check every path that a browser names, and fetch nothing for it."""
     blocks.has_launched = blocks.is_running = True
     processing_utils.async_ssrf_protected_download = _refuse_later

@@ -15,7 +15,7 @@ def main() -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/live")
-        status = connection.getresponse().status
+        status: int | str = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         status = f"{type(error).__name__}: {error}"
     print(status)

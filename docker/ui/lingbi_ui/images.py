@@ -6,8 +6,10 @@ import io
 import mimetypes
 import os
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar, cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -42,6 +44,9 @@ BROKEN = (
 THREADS = ThreadPoolExecutor(2, "pictures")
 
 
+Result = TypeVar("Result")
+
+
 class ImageFault(Exception):
     """An image that cannot be used; `word` names the sentence that says why, `name` the file."""
 
@@ -50,7 +55,7 @@ class ImageFault(Exception):
         self.word, self.name = word, name
 
 
-async def aside(work, *arguments):
+async def aside(work: Callable[..., Result], *arguments: object) -> Result:
     """Run slow work in a thread, so that it delays no other visitor."""
     return await asyncio.get_running_loop().run_in_executor(THREADS, work, *arguments)
 
@@ -81,7 +86,7 @@ def named(file: Path) -> Path:
     return other
 
 
-def _open(source) -> Image.Image:
+def _open(source: Path | io.BytesIO) -> Image.Image:
     return Image.open(source, formats=tuple(FORMATS))
 
 
@@ -125,7 +130,7 @@ def data_url(file: Path, images: int = 1) -> str:
 
 def _smaller(image: Image.Image, pixels: int, size: int) -> bytes:
     """A JPEG of at most the given pixels and bytes."""
-    image = _on_paper(ImageOps.exif_transpose(image))
+    image = _on_paper(cast(Image.Image, ImageOps.exif_transpose(image)))  # None only if it works in place
     while True:
         scale = min(1.0, (pixels / (image.width * image.height)) ** 0.5)
         sides = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from lingbi_ui.settings import PREFIX, ConfigurationError, load_settings
 
 LINE = re.compile(r"(?P<name>[\w.@-]{1,64}) scrypt:(?P<salt>[0-9a-f]{32}):(?P<digest>[0-9a-f]{64})")
+Known = dict[str, tuple[bytes, str]]  # {name: (salt, digest)}
 COST = {"n": 1 << 14, "r": 8, "p": 1}
 
 
@@ -31,15 +32,15 @@ class Logins:
         self.file = file
         self.read()
 
-    def read(self) -> dict:
-        """{name: (salt, digest)}. Raises ConfigurationError with the line's number."""
+    def read(self) -> Known:
+        """What the file says now. Raises ConfigurationError with the line's number."""
         try:
             lines = self.file.read_text().splitlines()
         except OSError as error:
             raise ConfigurationError(
                 f"{PREFIX}LOGIN_FILE={str(self.file)!r}: {error.strerror}; make it with `scripts/login add NAME`"
             ) from None
-        found = {}
+        found: Known = {}
         for number, line in enumerate(lines, 1):
             match = LINE.fullmatch(line.strip())
             if match:
@@ -57,7 +58,7 @@ class Logins:
         """Like is_right, but in a thread, because scrypt is slow on purpose."""
         return await asyncio.to_thread(self.is_right, name, password)
 
-    def write(self, logins: dict) -> None:
+    def write(self, logins: Known) -> None:
         """Replace the file in one step."""
         text = "".join(f"{name} scrypt:{salt.hex()}:{digest}\n" for name, (salt, digest) in logins.items())
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ class Logins:
         beside.replace(self.file)
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 for a bad configuration or name."""
     parser = argparse.ArgumentParser(prog="scripts/login", description="Who may use the page.")
     parser.add_argument("action", choices=("add", "list", "remove"))

@@ -3,6 +3,7 @@
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 from lingbi_ui.words import WORDS, in_both
 
@@ -14,7 +15,7 @@ def models_list() -> str:
     return f'<ul class="models">{"".join(map(_item, json.loads(FILE.read_text(encoding="utf-8"))))}</ul>'
 
 
-def _item(model: dict) -> str:
+def _item(model: dict[str, Any]) -> str:
     model = {name: html.escape(str(value)) for name, value in model.items()}
     purpose = in_both(model["purpose"], model["purpose_zh"])
     facts = in_both(*(text.format(**model) for text in WORDS["model_facts"]))

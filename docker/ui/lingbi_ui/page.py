@@ -42,7 +42,16 @@ def build(settings: Settings, talk: Talk) -> gr.Blocks:
     return page
 
 
-def _wire(talk, settings, chat, box, numbers, new, download, camera) -> None:
+def _wire(
+    talk: Talk,
+    settings: Settings,
+    chat: gr.Chatbot,
+    box: gr.MultimodalTextbox,
+    numbers: list[gr.Component],
+    new: gr.Button,
+    download: gr.Button,
+    camera: gr.Image,
+) -> None:
     shown = {
         "outputs": [box, chat],
         "show_progress": "hidden",
@@ -103,7 +112,7 @@ def _question_box() -> gr.MultimodalTextbox:
     )
 
 
-def _options() -> list:
+def _options() -> list[gr.Component]:
     """Sampling controls, in the order of talk.OPTIONS, with the API's own ranges and defaults."""
     with gr.Accordion(I18N("options"), open=True, elem_id="options"):
         return [

@@ -7,11 +7,12 @@ the program before it does anything, with the name, the value seen and the remed
 import difflib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from lingbi_ui import PORT
 
@@ -67,7 +68,7 @@ class Settings(BaseModel):
             ) from None
 
 
-def load_settings(environment=os.environ) -> Settings:
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ConfigurationError that names the setting, the value seen and the remedy."""
     known = {PREFIX + name.upper(): name for name in Settings.model_fields}
     given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
@@ -85,7 +86,7 @@ def remedy(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
-def _sentence(item: dict) -> str:
+def _sentence(item: ErrorDetails) -> str:
     name = str(item["loc"][0])
     help_text = Settings.model_fields[name].description
     return f"{PREFIX}{name.upper()}={item['input']!r}: {item['msg'].lower()} ({help_text})"

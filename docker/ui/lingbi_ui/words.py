@@ -163,7 +163,7 @@ def _number(weight: str) -> float:
         return 0.0
 
 
-def say(language: str, word: str, /, **values) -> str:
+def say(language: str, word: str, /, **values: object) -> str:
     """A sentence in the given language."""
     return WORDS[word][language == CHINESE].format(**values)
 
@@ -173,7 +173,7 @@ def in_both(english: str, chinese: str, tag: str = "span") -> str:
     return f'<{tag} lang="{ENGLISH}">{english}</{tag}><{tag} lang="{CHINESE}">{chinese}</{tag}>'
 
 
-def translations() -> dict:
+def translations() -> dict[str, dict[str, str]]:
     """{language: {name: text}} for the browser; Chinese under every tag that browsers use for it."""
     english = {name: pair[0] for name, pair in WORDS.items()}
     chinese = {name: pair[1] for name, pair in WORDS.items()}
