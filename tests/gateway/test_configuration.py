@@ -149,7 +149,15 @@ def test_health_sees_that_its_folder_was_emptied(upstreams):
         for entry in gateway.folder.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
-        assert httpx.get(gateway.url + "/healthz").status_code == 404
+        assert httpx.get(gateway.url + "/healthz").status_code == 503
+
+
+def test_health_sees_that_only_the_folder_of_bodies_is_gone(upstreams):
+    """systemd-tmpfiles judges by age, and health's own file is read again and again."""
+    (server,) = upstreams(1)
+    with running_gateway([server.address]) as gateway:
+        (gateway.folder / "body").rmdir()
+        assert httpx.get(gateway.url + "/healthz").status_code == 503
 
 
 def test_what_is_rendered_does_not_depend_on_the_umask(tmp_path):

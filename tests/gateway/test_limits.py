@@ -184,9 +184,14 @@ def test_as_many_as_a_server_runs_and_queues_come_through_at_once(upstreams):
     """128 answers and 64 that wait are what a server takes (lingbi's own defaults); limits are for floods."""
     (server,) = upstreams(1)
     headers = {"Authorization": f"Bearer {KEY}"}
-    with running_gateway([server.address]) as gateway, ThreadPoolExecutor(192) as pool:
-        ask = functools.partial(httpx.post, gateway.url + CHAT, content=b"{}", headers=headers, timeout=60)
-        assert {answer.status_code for answer in pool.map(lambda _: ask(), range(192))} == {200}
+
+    async def ask_all(url: str) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=None)  # all on the way together: a rate cannot fill up again between them
+        async with httpx.AsyncClient(limits=limits, headers=headers, timeout=60) as client:
+            return await asyncio.gather(*(client.post(url + CHAT, content=b"{}") for _ in range(192)))
+
+    with running_gateway([server.address]) as gateway:
+        assert {answer.status_code for answer in asyncio.run(ask_all(gateway.url))} == {200}
 
 
 def test_the_official_clients_own_retries_succeed_where_a_flood_is_refused(upstreams):
