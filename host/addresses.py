@@ -1,8 +1,8 @@
-"""Where this machine itself reaches what is published on an address."""
+"""The address at which this machine itself reaches a published port."""
 
 from __future__ import annotations
 
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # of those that mean every address
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # for the addresses that mean every interface
 
 
 def reached_at(published: str) -> str:
@@ -12,6 +12,6 @@ def reached_at(published: str) -> str:
 
 
 def url_host(published: str) -> str:
-    """The same as the host of a URL, where an IPv6 address is in brackets."""
+    """The same as the host part of a URL, with an IPv6 address in brackets."""
     host = reached_at(published)
     return f"[{host}]" if ":" in host else host

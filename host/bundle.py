@@ -1,4 +1,4 @@
-"""scripts/bundle: one archive for a machine without internet: images, what starts them, and weights if asked for."""
+"""scripts/bundle: pack an archive for an offline machine: images, the files that start them, optionally weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ echo "loaded; now: scripts/up --docker{model}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 made, 2 refused, 3 the images could not be saved."""
+    """Exit status: 0 the archive is written, 2 refused, 3 the images could not be saved."""
     options = parse(arguments)
     try:
         make(options)
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bundle", description=__doc__.split(": ", 1)[1].capitalize())
     parser.add_argument("--to", type=Path, help="the archive (default: lingbi-VERSION.tar)")
-    parser.add_argument("--weights", type=Path, help="a model folder to take along")
+    parser.add_argument("--weights", type=Path, help="a model folder to include")
     parser.add_argument("--version", default=(ROOT / "VERSION").read_text().strip(), help="tag of the images")
     parser.add_argument("--prefix", default="lingbi/", help="what stands before the images' names")
     options = parser.parse_args(arguments)
@@ -71,7 +71,7 @@ def folder_of(options: argparse.Namespace) -> str:
 
 
 def make(options: argparse.Namespace) -> None:
-    """Write the archive; it is not there unless it is whole. Raises Refusal or StartFailed."""
+    """Write the archive; the file only appears when it is complete. Raises Refusal or StartFailed."""
     check_engine(look())
     values = {"LINGBI_IMAGE_PREFIX": options.prefix, "LINGBI_VERSION": options.version}
     tags = [stack.image(values, name) for name in stack.SERVICES]
@@ -91,15 +91,15 @@ def make(options: argparse.Namespace) -> None:
 
 
 def write(archive: Archive, tags: list[str], options: argparse.Namespace) -> None:
-    """All members, the checksums of all of them last."""
+    """Write all members; the last one holds the checksums of the others."""
     weights = options.weights
     with subprocess.Popen(["docker", "save", *tags], stdout=subprocess.PIPE) as save:
-        assert save.stdout is not None  # it is a pipe
+        assert save.stdout is not None  # set because stdout is a pipe
         archive.stream("images.tar", save.stdout)
     if save.returncode:
         raise StartFailed("docker save failed; see the lines above")
     for name, value in (("VERSION", options.version), (PREFIX_FILE.name, options.prefix)):
-        archive.text(name, f"{value}\n", 0o644)  # what scripts/up looks for there
+        archive.text(name, f"{value}\n", 0o644)  # scripts/up reads these
     for file in files():
         archive.file(str(file.relative_to(ROOT)), file)
     for file in sorted(weights.rglob("*")) if weights else ():
@@ -119,7 +119,7 @@ def files() -> list[Path]:
 
 
 class Archive:
-    """A tar file written in one pass: what comes from a pipe too, whose size is known at its end."""
+    """A tar file written in one pass, also from a pipe, whose size is only known at its end."""
 
     def __init__(self, stream: IO[bytes], folder: str):
         self.stream_to, self.folder = stream, folder
@@ -133,7 +133,7 @@ class Archive:
             self.stream(name, source, file.stat().st_mode & 0o755)
 
     def stream(self, name: str, source: IO[bytes], mode: int = 0o644) -> None:
-        """Add what a stream holds: its header is written when its size is known."""
+        """Add the contents of a stream; the header is written when the size is known."""
         header_at, size, digest = self.stream_to.tell(), 0, hashlib.sha256()
         self.stream_to.write(bytes(BLOCK_BYTES))
         for data in iter(lambda: source.read(CHUNK_BYTES), b""):

@@ -1,4 +1,4 @@
-"""Which way scripts/up goes: in containers where an engine is usable, natively where not; and why."""
+"""Decides how scripts/up starts lingbi, and why: in containers if an engine is usable, natively otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NATIVE, DOCKER = 1, 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0 for containers, 1 for native; the reason goes to standard error."""
+    """Exit status: 0 for containers, 1 for native; the reason goes to standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     way, reason = choose("--docker" in arguments)
     print(f"way     {'Docker' if way == DOCKER else 'native'}: {reason}", file=sys.stderr)

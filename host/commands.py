@@ -1,4 +1,4 @@
-"""scripts/down, smoke, key and login where lingbi is in containers: the same words, and nothing is installed."""
+"""scripts/down, smoke, key and login if lingbi runs in containers: same command lines, nothing is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVERRIDE = "compose.logins.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status of the command; 2 refused, 3 where it needs containers that run."""
+    """Exit status of the command; 2 refused, 3 if it needs running containers and there are none."""
     name, *rest = sys.argv[1:] if arguments is None else arguments
     try:
         return COMMANDS[name](rest, env_file.parse(ENV.read_text(encoding="utf-8")))
@@ -40,14 +40,14 @@ def smoke(arguments: list[str], values: dict[str, str]) -> int:
 
 
 def key(arguments: list[str], values: dict[str, str]) -> int:
-    """Where the server does not run, in a container beside its volume."""
+    """Run the command in the server's container, or, if that does not run, in a new one with the same volume."""
     if stack.is_running("server"):
         return stack.compose("exec", "--no-TTY", "server", "lingbi", "key", *arguments).returncode
     return stack.compose("run", "--rm", "--no-deps", "--no-TTY", "weights", "key", *arguments).returncode
 
 
 def login(arguments: list[str], values: dict[str, str]) -> int:
-    """Logins in a folder of their own, so that the page sees a file that was replaced."""
+    """Edit the logins; they are in a separate folder so that the page sees a replaced file."""
     make_folder()
     file = LOGINS / "logins"
     user = f"--user={os.getuid()}:{os.getgid()}"
@@ -56,7 +56,7 @@ def login(arguments: list[str], values: dict[str, str]) -> int:
     command = ["docker", "run", "--rm", *shut, user, *mounts, stack.image(values, "ui"), "-m", "lingbi_ui.logins"]
     done = subprocess.run([*command, *arguments])
     if file.exists():
-        file.chmod(0o644)  # in a closed folder; the page's user must read it
+        file.chmod(0o644)  # the page's user must read it; its parent folder is private
     if not done.returncode and "add" in arguments and OVERRIDE not in values.get("COMPOSE_FILE", "").split(":"):
         files = f"{values.get('COMPOSE_FILE') or 'compose.yaml'}:{OVERRIDE}"
         env_file.write(ENV, env_file.changed(ENV.read_text(encoding="utf-8"), {"COMPOSE_FILE": files}))
@@ -65,7 +65,7 @@ def login(arguments: list[str], values: dict[str, str]) -> int:
 
 
 def make_folder() -> None:
-    """secrets/logins, with the file that stood in its place in it."""
+    """Create the folder secrets/logins; a file of that name from an earlier version is moved into it."""
     LOGINS.parent.mkdir(mode=0o700, exist_ok=True)
     former = Path(f"{LOGINS}.former")
     if LOGINS.is_file():

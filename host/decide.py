@@ -1,4 +1,4 @@
-"""What .env shall hold: its first values, what the command line changes, and what follows. Nothing here does anything."""
+"""Decides what .env must hold: first values, changes from the command line, and what follows. No side effects."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from host.env_file import PREFIX_FILE, ROOT
 from host.machine import Machine
 from host.schema import declared, default_of
 
-FIRST_WORKER_PORT = 23333  # compose.yaml's
+FIRST_WORKER_PORT = 23333  # as in compose.yaml
 OWN_SERVERS = re.compile(r"(?P<host>[0-9]+(\.[0-9]+){2}\.200):[0-9]+(,(?P=host):[0-9]+)*")
 
 
 def missing_from(values: dict[str, str]) -> dict[str, str]:
-    """Settings that a newer version has and an older .env has not, as they come."""
+    """Settings that a newer version has and an older .env lacks, with their defaults."""
     names = {setting.name: setting.default for setting in declared("deployment")}
     names["LINGBI_GATEWAY_PORT"] = default_of("LINGBI_GATEWAY_PORT")
     return {name: default for name, default in names.items() if default is not None and name not in values}
@@ -35,7 +35,7 @@ def first_values(machine: Machine) -> dict[str, str]:
 
 
 def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Machine) -> dict[str, str]:
-    """What the command line changes in .env, and what follows from it."""
+    """The changes to .env from the command line, and those that follow from them."""
     changes = model_of(options.model) if options.model else {}
     if options.host:
         changes["LINGBI_PUBLISH_ADDRESS"] = options.host
@@ -51,7 +51,7 @@ def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Mach
 
 
 def model_of(asked: str) -> dict[str, str]:
-    """The settings of a model that is named or lies in a folder; one undoes the other."""
+    """The settings of a model that is given by name or by folder; each replaces the other."""
     is_path = asked.startswith(("/", ".", "~")) or ("/" in asked and Path(asked.split("/")[0]).is_dir())
     if is_path:
         return {"LINGBI_MODEL_FOLDER": str(Path(asked).expanduser().resolve())}
@@ -67,7 +67,7 @@ def is_on_gpus(values: dict[str, str]) -> bool:
 
 
 def servers(values: dict[str, str], machine: Machine) -> str:
-    """The workers of this machine as the gateway reaches them: one a GPU."""
+    """The addresses of this machine's workers as seen by the gateway: one worker per GPU unless set."""
     asked = values.get("LINGBI_GPU_IDS", "")
     count = values.get("LINGBI_GPU_COUNT", "all")
     cards = len([line for line in machine.gpus if line.startswith("GPU ")])
@@ -78,7 +78,7 @@ def servers(values: dict[str, str], machine: Machine) -> str:
 
 
 def targets(values: dict[str, str]) -> str:
-    """What Prometheus watches: the gateway's servers, as JSON, which is YAML too."""
+    """Prometheus's targets: the gateway's servers, as JSON, which is also valid YAML."""
     found = [server for server in re.split(r"[,\s]+", values["LINGBI_GATEWAY_SERVERS"]) if server]
     return json.dumps([{"targets": found}])
 
@@ -94,7 +94,7 @@ def url(values: dict[str, str]) -> str:
 
 
 def why_engine(values: dict[str, str], machine: Machine) -> str:
-    """Which of the two engines the server gets, and why, for people."""
+    """The engine that the server gets, and the reason, for people."""
     if not is_on_gpus(values):
         return f"cpu: {'compose.cpu.yaml is in COMPOSE_FILE' if machine.gpus else 'no NVIDIA GPU is here'}"
     asked = values.get("LINGBI_GPU_IDS") or values.get("LINGBI_GPU_COUNT", "all")

@@ -1,4 +1,4 @@
-"""scripts/digests: pin the images that others publish by the digest that their tag has now."""
+"""scripts/digests: pin third-party images to the digest that their tag has now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_YET = re.compile(r"^\s*# No digest yet: .*\n", re.M)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all are as published, 1 (with --check) some are not, 2 a digest could not be looked up."""
+    """Exit status: 0 all digests are current, 1 (with --check) some are not, 2 a digest could not be looked up."""
     parser = argparse.ArgumentParser(prog="scripts/digests", description=__doc__.split(": ", 1)[1].capitalize())
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit status 1 where something would change"
@@ -39,17 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def files(root: Path) -> list[Path]:
-    """Where images of others are named."""
+    """The files that refer to third-party images."""
     return [*sorted(root.glob("docker/*/Dockerfile")), *sorted(root.glob("compose*.yaml"))]
 
 
 def names(text: str) -> list[str]:
-    """The images of others that a text names, with their tags."""
+    """The third-party images in a text, with their tags."""
     return [match["name"] for match in REFERENCE.finditer(text)]
 
 
 def pinned(text: str, digests: dict[str, str]) -> str:
-    """The text with each image's digest, and without the words that one is missing."""
+    """The text with each image's digest, and without the comments that a digest is missing."""
     return NOT_YET.sub(
         "", REFERENCE.sub(lambda match: f"{match['before']}{match['name']}@{digests[match['name']]}", text)
     )

@@ -1,4 +1,4 @@
-"""The .env beside compose.yaml: written with its meanings, read, changed, and held to the settings there are."""
+"""The .env beside compose.yaml: written with descriptions, read, changed, and checked against the known settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     pass
 
 ROOT = Path(__file__).resolve().parents[1]
-PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: what stands before the names of its images
+PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: the prefix of its images' names
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-# One meaning, for this program and for Compose: nothing is put in for a $, and nothing is escaped.
+# Only values that this program and Compose read alike: no $ to expand, and nothing escaped.
 VALUE = re.compile(r"""'(?P<single>[^']*)'(\s+\#.*)?|"(?P<double>[^"$\\]*)"(\s+\#.*)?|(?P<bare>[^'"$][^$]*|)""")
 PLAIN = re.compile(r"[A-Za-z0-9_./:@,+=%^~*-]*")
 OF_OTHERS = re.compile(r"COMPOSE_[A-Z_]+|DOCKER_[A-Z_]+|TZ|(?i:https?|no|all)_proxy")
@@ -27,12 +27,12 @@ WHOLE = ("LINGBI_DRAIN_TIMEOUT_S", "LINGBI_WORKERS", "LINGBI_LOAD_TIMEOUT_S")
 
 
 def known_names() -> set[str]:
-    """Every setting that may stand in .env."""
+    """Every setting that .env may contain."""
     return {setting.name for setting in declared() if not setting.is_fixed}
 
 
 def parse(text: str, where: str = ".env") -> dict[str, str]:
-    """The values of a file's text, as Compose reads them. Raises Refusal with the number of a line that is none."""
+    """The values of a file's text, as Compose reads them. Raises Refusal with the number of an invalid line."""
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -40,19 +40,19 @@ def parse(text: str, where: str = ".env") -> dict[str, str]:
             continue
         match = LINE.fullmatch(line)
         if not match:
-            raise Refusal(f"{where} line {number}: {line[:60]!r} is no NAME=VALUE; mend it, or begin it with #")
+            raise Refusal(f"{where} line {number}: {line[:60]!r} is not NAME=VALUE; correct it, or begin it with #")
         if match[1] in values:
             raise Refusal(f"{where} line {number}: {match[1]} stands there twice; remove one")
         value = VALUE.fullmatch(match[2].strip())
         if not value:
-            raise Refusal(f"{where} line {number}: {match[1]} has quotes or a $ that mean something; use '…' around it")
+            raise Refusal(f"{where} line {number}: {match[1]} has quotes or a $ that are special; put '…' around it")
         bare = re.sub(r"(^|\s+)#.*", "", value["bare"] or "")
         values[match[1]] = value["single"] or value["double"] or bare
     return values
 
 
 def quoted(value: str) -> str:
-    """A value as it is written, so that it is read as it was."""
+    """A value quoted in such a way that it is read back unchanged."""
     if PLAIN.fullmatch(value):
         return value
     written = f"'{value}'" if "'" not in value else f'"{value}"'
@@ -62,7 +62,7 @@ def quoted(value: str) -> str:
 
 
 def check(values: dict[str, str], known: set[str]) -> None:
-    """Raise Refusal for an unknown name, a secret, an image without a version, or a number that is none."""
+    """Raise Refusal for an unknown name, a secret, an image without a version, or an invalid number."""
     for name, value in values.items():
         if SECRET.search(name) and name not in known or LOOKS_SECRET.fullmatch(value):
             raise Refusal(f"{name} in .env looks like a secret; put it into a file under secrets/ and name the file")
@@ -77,7 +77,7 @@ def check(values: dict[str, str], known: set[str]) -> None:
 
 
 def whole(values: dict[str, str], name: str) -> int:
-    """A setting that is a whole number, where it is not set its default. Raises Refusal."""
+    """A setting that is a whole number; its default if it is not set. Raises Refusal."""
     value = values.get(name) or default_of(name)
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise Refusal(f"{name}={value!r} in .env: give a whole number")
@@ -95,7 +95,7 @@ def check_together(values: dict[str, str]) -> None:
 
 
 def overrides_of(values: dict[str, str]) -> dict[str, str]:
-    """{compose file: the setting that asks for it}."""
+    """{compose file: the setting that needs it}."""
     asks = {
         "LINGBI_GPU_IDS": "compose.gpu-ids.yaml",
         "LINGBI_MODEL_FOLDER": "compose.model-folder.yaml",
@@ -107,7 +107,7 @@ def overrides_of(values: dict[str, str]) -> dict[str, str]:
 
 
 def compose_files(values: dict[str, str], has_gpus: bool, kept: str = "") -> str:
-    """COMPOSE_FILE for these values: those that settings ask for, and those that were chosen before."""
+    """COMPOSE_FILE for these values: the files that settings need, and those that the user added."""
     asked = set(overrides_of(values)) | (set() if has_gpus else {"compose.cpu.yaml"})
     ours = {"compose.yaml", "compose.cpu.yaml", *overrides_of({name: "x" for name in known_names()})}
     chosen = [file for file in kept.split(":") if file and file not in ours]
@@ -115,7 +115,7 @@ def compose_files(values: dict[str, str], has_gpus: bool, kept: str = "") -> str
 
 
 def render(values: dict[str, str]) -> str:
-    """The text of a new .env: each value with its meaning; other settings may be added."""
+    """The text of a new .env: each value with its description, then the settings without a value as comments."""
     machine = declared("deployment")
     helps = {setting.name: setting.help for setting in machine}
     helps["COMPOSE_FILE"] = "the files that make up the stack; scripts/up chooses them by the other values"

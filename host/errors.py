@@ -2,12 +2,12 @@
 
 
 class Refusal(Exception):
-    """Something is not as it must be; nothing was changed. Says what was seen and the remedy."""
+    """A precondition does not hold, and nothing was changed. The message says what was seen and gives the remedy."""
 
     exit_status = 2
 
 
 class StartFailed(Exception):
-    """All was right, and the containers did not come up."""
+    """All preconditions held, but the containers did not come up."""
 
     exit_status = 3

@@ -1,4 +1,4 @@
-"""Whether lingbi's place on this machine is in containers: exit status 0 or 1. They need not run."""
+"""Whether lingbi is set up in containers on this machine: exit status 0 or 1. They need not be running."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from host.machine import look
 
 
 def is_in_containers() -> bool:
-    """Whether scripts/up went to an engine that answers, and nothing runs natively."""
+    """Whether scripts/up has set up containers, their engine answers, and nothing runs natively."""
     return (ROOT / ".env").exists() and not is_native_running() and bool(look().engine)
 
 
 def is_native_running() -> bool:
-    """Whether the supervisord of a native start lives; its process file stays when the machine falls."""
+    """Whether the supervisord of a native start is running; its PID file remains after a crash of the machine."""
     state_dir = Path(os.environ.get("LINGBI_STATE_DIR") or ROOT / ".lingbi")
     try:
         pid = int((state_dir / "run/supervisord.pid").read_text())

@@ -1,4 +1,4 @@
-"""What this machine has for containers: engine, Compose, NVIDIA's runtime, GPUs."""
+"""What this machine offers to containers: engine, Compose, NVIDIA's runtime, GPUs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-OLDEST_ENGINE, OLDEST_COMPOSE = (25, 0), (2, 24)  # start intervals of health checks; !reset and !override
+OLDEST_ENGINE, OLDEST_COMPOSE = (25, 0), (2, 24)  # for start_interval in health checks; for !reset and !override
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts. engine, compose: versions, None where there is none; engine_fault: why the engine does not answer."""
+    """engine, compose: versions, None if missing; engine_fault: why the engine does not answer."""
 
     engine: tuple[int, ...] | None
     engine_fault: str
@@ -24,7 +24,7 @@ class Machine:
 
 
 def look() -> Machine:
-    """Ask the machine; changes nothing."""
+    """Inspect the machine without changing anything."""
     if not shutil.which("docker"):
         return Machine(None, "there is no `docker` command here", None, False, find_gpus())
     info = run("docker", "info", "--format", "{{json .}}")
@@ -37,7 +37,7 @@ def look() -> Machine:
 
 
 def has_nvidia(info: dict[str, Any]) -> bool:
-    """Whether the engine can give GPUs to containers, by `docker info`'s facts or the hook on its PATH."""
+    """Whether the engine can give GPUs to containers, judged by `docker info` or by the hook on the PATH."""
     devices = " ".join(map(str, info.get("DiscoveredDevices") or [])) + " ".join(info.get("CDISpecDirs") or [])
     return (
         "nvidia" in (info.get("Runtimes") or {})
@@ -55,13 +55,13 @@ def find_gpus() -> list[str]:
 
 
 def numbers(version: str) -> tuple[int, ...] | None:
-    """A version as numbers, None where there is none."""
+    """A version as numbers, or None."""
     match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version.strip())
     return tuple(int(part) for part in match.groups() if part) if match else None
 
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program and keep what it says; status 127 where it is not there, as in a shell."""
+    """Run a program and capture its output; status 127 if it does not exist, as in a shell."""
     try:
         return subprocess.run(command, capture_output=True, text=True, **options)
     except FileNotFoundError:

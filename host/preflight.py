@@ -1,4 +1,4 @@
-"""What must hold before containers are started. Each check is told the facts and raises Refusal with a remedy."""
+"""Checks before containers are started. Each check gets the facts as arguments and raises Refusal with a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENGINE = "https://docs.docker.com/engine/install/"
 
 
 def check_engine(machine: Machine) -> None:
-    """A usable engine with Compose."""
+    """Check that there is a usable engine with Compose."""
     if machine.engine is None:
         raise Refusal(f"no Docker engine answers here: {machine.engine_fault}; install and start one ({ENGINE})")
     if machine.engine < OLDEST_ENGINE:
@@ -30,7 +30,7 @@ def check_engine(machine: Machine) -> None:
 
 
 def check_runtime(machine: Machine) -> None:
-    """The engine can hand GPUs on, where there are any."""
+    """Check that the engine can give GPUs to containers, if there are any."""
     if machine.gpus and not machine.has_nvidia_runtime:
         raise Refusal(
             f"{len(machine.gpus)} GPU(s) are here, and the Docker engine has no NVIDIA runtime; install the NVIDIA "
@@ -39,7 +39,7 @@ def check_runtime(machine: Machine) -> None:
 
 
 def check_gpus(values: dict[str, str], machine: Machine, uses_gpus: bool) -> None:
-    """The GPUs that were asked for exist."""
+    """Check that the requested GPUs exist."""
     if not uses_gpus:
         return
     if not machine.gpus:
@@ -61,7 +61,7 @@ def is_named(wanted: str, line: str) -> bool:
 
 
 def check_port(address: str, port: str) -> None:
-    """Nobody listens where the gateway is to be published."""
+    """Check that nothing listens yet where the gateway will be published."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -74,7 +74,7 @@ def check_port(address: str, port: str) -> None:
 
 
 def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
-    """A folder that is mounted holds what it must."""
+    """Check that a mounted folder holds the files that are needed."""
     if not values.get(name):
         return
     folder = Path(values[name])
@@ -85,7 +85,7 @@ def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
 
 
 def check_secrets(compose_files: str, secrets: Path) -> None:
-    """The files are there that chosen overrides mount."""
+    """Check that the files exist which the chosen overrides mount."""
     needs = {"compose.logins.yaml": ("logins/logins", "make it with scripts/login add NAME")}
     needs["compose.hub-token.yaml"] = ("hub-token", "write the token of ModelScope there")
     for override in compose_files.split(":"):
@@ -95,7 +95,7 @@ def check_secrets(compose_files: str, secrets: Path) -> None:
 
 
 def check_subnet(text: str) -> None:
-    """Three numbers of a private network."""
+    """Check that these are the first three numbers of a private network."""
     if not re.fullmatch(r"(10\.\d{1,3}|172\.(1[6-9]|2\d|3[01])|192\.168)\.\d{1,3}", text):
         raise Refusal(f"LINGBI_SUBNET={text!r}: give the first three numbers of a private network, as in 172.30.76")
 

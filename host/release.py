@@ -1,4 +1,4 @@
-"""scripts/release: a version of what is committed: VERSION, both changelogs, a commit and a tag. It pushes nothing."""
+"""scripts/release: make a version from what is committed: VERSION, both changelogs, a commit and a tag. No push."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNRELEASED = {"CHANGELOG.md": "## [Unreleased]", "CHANGELOG.zh-CN.md": "## [æœªå
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 released (or, with --dry-run, it could be), 2 refused, and nothing was changed."""
+    """Exit status: 0 released (with --dry-run: a release is possible), 2 refused and nothing was changed."""
     options = parse(arguments)
     tag = f"v{options.version}"
     try:
@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def check_version(version: str, known: list[str]) -> None:
-    """Raise Refusal unless it is a version that is greater than all that are known."""
+    """Raise Refusal unless it is a version greater than all known ones."""
     if not VERSION.fullmatch(version):
         raise Refusal(f"{version!r} is no version; give three numbers, as in 1.2.0")
     last = max(known, key=numbers)
@@ -56,7 +56,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def known_versions() -> list[str]:
-    """The version in VERSION, and those that are tagged."""
+    """The version in VERSION, and the tagged ones."""
     tags = git("tag", "--list", "v*").split()
     return [(ROOT / "VERSION").read_text(encoding="utf-8").strip()] + [
         tag[1:] for tag in tags if VERSION.fullmatch(tag[1:])
@@ -64,7 +64,7 @@ def known_versions() -> list[str]:
 
 
 def check_repository(tag: str) -> None:
-    """Raise Refusal unless all is committed, on the branch that versions are made of."""
+    """Raise Refusal unless everything is committed on the branch from which versions are made."""
     branch = git("branch", "--show-current").strip()
     if branch != BRANCH:
         raise Refusal(
@@ -76,14 +76,14 @@ def check_repository(tag: str) -> None:
 
 
 def written(version: str, today: datetime.date) -> dict[str, str]:
-    """{file: its text as it will be}, without files that stay as they are. Raises Refusal."""
+    """{file: its new text}, without files that do not change. Raises Refusal."""
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in UNRELEASED}
     after = {name: with_section(text, name, version, today) for name, text in texts.items()}
     return {"VERSION": f"{version}\n", **{name: text for name, text in after.items() if text != texts[name]}}
 
 
 def with_section(text: str, name: str, version: str, today: datetime.date) -> str:
-    """A changelog with a section of the version: the one that it has, or the unreleased one. Raises Refusal."""
+    """A changelog with a section for the version: its own, or else the unreleased one. Raises Refusal."""
     if re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", text, re.M):
         return text
     heading = UNRELEASED[name]
@@ -96,11 +96,11 @@ def with_section(text: str, name: str, version: str, today: datetime.date) -> st
 def check_style() -> None:
     """Raise Refusal unless scripts/check passes, which prints what is wrong."""
     if subprocess.run([str(ROOT / "scripts/check")], stdout=sys.stderr).returncode:
-        raise Refusal("scripts/check does not pass; see the lines above, and commit what mends it")
+        raise Refusal("scripts/check does not pass; see the lines above, and commit a fix")
 
 
 def release(files: dict[str, str], version: str, tag: str) -> None:
-    """Write the files, commit them and tag the commit. Raises Refusal where git refuses; the files are as they were then."""
+    """Write the files, commit them and tag the commit. If the commit fails, restore the files and raise Refusal."""
     for name, text in files.items():
         (ROOT / name).write_text(text, encoding="utf-8")
     try:
@@ -112,7 +112,7 @@ def release(files: dict[str, str], version: str, tag: str) -> None:
 
 
 def git(*arguments: str) -> str:
-    """What git prints here. Raises Refusal with its own reason."""
+    """The output of a git command. Raises Refusal with git's error message."""
     done = run("git", "-C", str(ROOT), *arguments)
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
@@ -121,7 +121,7 @@ def git(*arguments: str) -> str:
 
 
 def told(files: list[str], tag: str, is_dry: bool) -> str:
-    """What was done, or would be, and what is left to do."""
+    """What was done, or would be done, and what is left to do."""
     names = ", ".join(files)
     if is_dry:
         return f"{tag} can be made: it would write {names}, commit them and tag the commit; nothing was changed"

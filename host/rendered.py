@@ -1,4 +1,4 @@
-"""A .env that is not in place yet, as Compose reads it, and what the images say to it before anything is changed."""
+"""Has Compose and the images check a new .env before it is put in place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from host.env_file import ROOT
 from host.errors import Refusal
 from host.machine import run
 
-Service = dict[str, Any]  # what `docker compose config` says of one
+Service = dict[str, Any]  # a service in the output of `docker compose config`
 ASK_PAGE = """\
 import sys
 from lingbi_ui.settings import ConfigurationError, load_settings
@@ -24,7 +24,7 @@ except ConfigurationError as error:
 
 
 def services(text: str) -> dict[str, Service]:
-    """{service: what Compose makes of it} with this text as .env. Raises Refusal with Compose's words."""
+    """{service: its rendered configuration} with this text as .env. Raises Refusal with Compose's error message."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, ".env")
         file.touch(mode=0o600)
@@ -37,7 +37,7 @@ def services(text: str) -> dict[str, Service]:
 
 
 def ask_all(found: dict[str, Service], project: str, is_running: bool) -> None:
-    """Have each image judge its settings; the server's also the model and the memory. Raises Refusal."""
+    """Have each image check its settings; the server also checks model and memory. Raises Refusal."""
     with tempfile.TemporaryDirectory() as folder:
         for name, (options, asked) in questions(is_running).items():
             file = Path(folder, name)
@@ -57,7 +57,7 @@ def questions(is_running: bool) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def options_of(service: Service, project: str) -> list[str]:
-    """`docker run` with what a service has: mounts, memory, GPUs; no network but Docker's own for the gateway's names."""
+    """`docker run` with a service's mounts, memory and GPUs; only the gateway has a network, to resolve names."""
     network = "bridge" if "edge" in service.get("networks", {}) else "none"
     command = ["docker", "run", "--rm", f"--network={network}", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp"]
     for mount in service.get("volumes", []):
@@ -68,7 +68,7 @@ def options_of(service: Service, project: str) -> list[str]:
 
 
 def mount_options(mount: dict[str, Any], project: str) -> list[str]:
-    """A mount as it will be: a volume that is not there yet is an empty one of the image's user."""
+    """The options for a mount; a volume that does not exist yet becomes an empty tmpfs owned by the image's user."""
     target, is_read_only = mount["target"], ":ro" if mount.get("read_only") else ""
     if mount["type"] == "bind":
         return [f"--volume={mount['source']}:{target}{is_read_only}"]
@@ -89,7 +89,7 @@ def gpu_options(service: Service) -> list[str]:
 
 
 def environment(found: dict[str, Service], name: str) -> dict[str, str]:
-    """A service's environment; the server's with the fetching of `weights`, which goes before it."""
+    """A service's environment; the server's has LINGBI_FETCH of `weights`, which runs before it."""
     values = {key: value for key, value in (found[name].get("environment") or {}).items() if value is not None}
     if name == "server" and "weights" in found:
         values.pop("LINGBI_FETCH", None)
@@ -99,12 +99,12 @@ def environment(found: dict[str, Service], name: str) -> dict[str, str]:
 
 
 def env_text(values: dict[str, str]) -> str:
-    """As `docker run --env-file` reads it: whatever stands behind the first = is the value."""
+    """The text for `docker run --env-file`, which takes everything after the first = as the value."""
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
 def ask(command: list[str]) -> None:
-    """Raise Refusal with what an image found wrong."""
+    """Raise Refusal with the faults that an image reports."""
     done = run(*command)
     faults = [line.split(None, 2)[2] for line in done.stdout.splitlines() if line.startswith("FAIL")]
     if done.returncode:
@@ -112,7 +112,7 @@ def ask(command: list[str]) -> None:
 
 
 def last_line(said: str) -> str:
-    """What a program said last, which is its reason."""
+    """The last line that a program printed, which gives the reason."""
     lines = [line for line in said.strip().splitlines() if line.strip()]
     return (lines[-1].strip() if lines else "it said nothing").replace("error: ", "", 1)[-800:]
 

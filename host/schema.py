@@ -1,6 +1,6 @@
-"""The settings there are, from settings/schema.json, which scripts/settings makes from where they are declared.
+"""All settings, from settings/schema.json, which scripts/settings generates from their declarations.
 
-Ansible loads this file too, by its path: it imports nothing of host/.
+Ansible loads this file by its path, so it imports nothing from host/.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ FILE = Path(__file__).resolve().parents[1] / "settings/schema.json"
 
 
 class Setting(NamedTuple):
-    """One setting. part: server, page, gateway or deployment; default: as in the environment, None where it has none;
-    is_fixed: the containers fix it, so that .env cannot."""
+    """One setting. part: server, page, gateway or deployment; default: as in the environment, or None;
+    is_fixed: the containers set it, so .env cannot."""
 
     name: str
     part: str
@@ -33,7 +33,7 @@ def declared(*parts: str) -> list[Setting]:
 
 
 def default_of(name: str) -> str:
-    """The default of a setting, as in the environment; empty where it has none."""
+    """The default of a setting, as in the environment; empty if it has none."""
     return next(setting.default or "" for setting in declared() if setting.name == name)
 
 

@@ -1,4 +1,4 @@
-"""scripts/smoke where the gateway speaks https: from beside it, by a name of its certificate, which is verified."""
+"""scripts/smoke for a gateway with https: it runs in the gateway's network and verifies the certificate by name."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def smoke_over_tls(arguments: list[str], values: dict[str, str]) -> int:
         try:
             certificate.write_text(ssl.get_server_certificate((address, int(port))))
         except OSError as error:
-            raise StartFailed(f"no certificate comes from {address}:{port}: {error}") from None
-        told = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]  # nothing public does it
+            raise StartFailed(f"{address}:{port} sends no certificate: {error}") from None
+        told = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]  # no public function
         (folder / "hosts").write_text(f"127.0.0.1 localhost {name_of(told)}\n")
         return subprocess.run([*command(folder, told, values), *arguments]).returncode
 
 
 def command(folder: Path, told: dict[str, Any], values: dict[str, str]) -> list[str]:
-    """`docker run` in the gateway's own network, where its names can be given its address."""
+    """`docker run` in the gateway's network, where the name in its certificate can point to it."""
     gateway = stack.compose("ps", "--quiet", "gateway", shown=False).stdout.strip()
     shut = ["--read-only", "--tmpfs=/tmp", "--tmpfs=/var/lib/lingbi:uid=10001,gid=10001", "--cap-drop=ALL"]
     mounts = [f"--volume={folder}:/gateway:ro", f"--volume={folder}/hosts:/etc/hosts:ro"]
@@ -51,6 +51,6 @@ def command(folder: Path, told: dict[str, Any], values: dict[str, str]) -> list[
 
 
 def name_of(told: dict[str, Any]) -> str:
-    """A host name of a certificate."""
+    """A host name from a certificate."""
     names = [value for kind, value in told.get("subjectAltName", ()) if kind == "DNS" and "*" not in value]
     return names[0] if names else "localhost"

@@ -1,4 +1,4 @@
-"""Commands to Docker for the stack beside compose.yaml."""
+"""Docker commands for the stack of compose.yaml."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVICES = ("server", "ui", "gateway")
 def compose(
     *arguments: str, shown: bool = True, folder: str = str(ROOT), env_file: Path | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run docker compose on the stack. What stands in this shell's environment does not count: .env alone does."""
+    """Run docker compose on the stack. Only .env counts; settings in this shell's environment are ignored."""
     options.update({} if shown else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE})
     return subprocess.run(
         compose_command(*arguments, folder=folder, env_file=env_file),
@@ -40,7 +40,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def is_running(*services: str) -> bool:
-    """Whether any container of the stack, or of these services, runs."""
+    """Whether any container of the stack, or of these services, is running."""
     return (ROOT / ".env").exists() and bool(compose("ps", "--quiet", *services, shown=False).stdout.strip())
 
 
@@ -49,7 +49,7 @@ def image(values: dict[str, str], name: str) -> str:
 
 
 def have_images(values: dict[str, str], say: Callable[[str], None]) -> None:
-    """Have all images here: those that are, else from the registry of the prefix, else built. Raises StartFailed."""
+    """Make sure that all images are here: missing ones are pulled from the registry, or built. Raises StartFailed."""
     missing = [name for name in SERVICES if run("docker", "image", "inspect", image(values, name)).returncode]
     for name in missing:
         tag = image(values, name)
@@ -60,7 +60,7 @@ def have_images(values: dict[str, str], say: Callable[[str], None]) -> None:
             say(f"image   building {tag} (once; the server's takes minutes)")
             done = subprocess.run(build_command(name, tag, values["LINGBI_VERSION"]))
         if done.returncode:
-            raise StartFailed(f"{tag} could not be had; see the lines above, load a bundle, or use scripts/up --native")
+            raise StartFailed(f"{tag} is not available; see the lines above, load a bundle, or use scripts/up --native")
 
 
 def is_registry(prefix: str) -> bool:
@@ -70,7 +70,7 @@ def is_registry(prefix: str) -> bool:
 
 
 def build_command(name: str, tag: str, version: str) -> list[str]:
-    """The command that builds an image. LINGBI's own certificates and mirror come from the shell's environment."""
+    """The command that builds an image. A CA file and a package index come from the shell's environment."""
     revision = run("git", "-C", str(ROOT), "rev-parse", "HEAD").stdout.strip() or "unknown"
     command = ["docker", "build", "--file", f"docker/{name}/Dockerfile", "--tag", tag]
     command += ["--build-arg", f"VERSION={version}", "--build-arg", f"REVISION={revision}"]
@@ -82,6 +82,6 @@ def build_command(name: str, tag: str, version: str) -> list[str]:
 
 
 def is_published(address: str, port: str) -> bool:
-    """Whether the gateway that runs now is what listens there."""
+    """Whether it is the running gateway that listens there."""
     told = compose("port", "gateway", port, shown=False).stdout.strip()
     return re.sub(r"[\[\]]", "", told) == re.sub(r"[\[\]]", "", f"{address}:{port}")

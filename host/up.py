@@ -1,4 +1,4 @@
-"""scripts/up with Docker: check, write what is missing, have the images, start, say how to call it."""
+"""scripts/up with Docker: check, get images, write what is missing, start, and say how to call it."""
 
 from __future__ import annotations
 
@@ -76,19 +76,19 @@ def bring_up(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def changes_of(options: argparse.Namespace, values: dict[str, str], machine: Machine) -> dict[str, str]:
-    """What is asked for, from values that can be counted with. Raises Refusal."""
+    """The changes that the command line asks for, after checking the number of workers. Raises Refusal."""
     env_file.whole(values, "LINGBI_WORKERS")
     return decide.asked_for(options, values, machine)
 
 
 def check_not_native() -> None:
-    """Raise Refusal where a native server runs here: both would want the same ports and cards."""
+    """Raise Refusal if a native server runs here: both would need the same ports and GPUs."""
     if inside.is_native_running():
         raise Refusal("lingbi runs natively here; end it first (scripts/down), or stay with it (scripts/up --native)")
 
 
 def check_all(values: dict[str, str], machine: Machine) -> None:
-    """All that can be told without an image. Raises Refusal."""
+    """Check everything that can be checked without an image. Raises Refusal."""
     env_file.check(values, env_file.known_names())
     preflight.check_subnet(values["LINGBI_SUBNET"])
     if decide.is_on_gpus(values):
@@ -109,7 +109,7 @@ def say_what(values: dict[str, str], machine: Machine) -> None:
 
 
 def judge(text: str, values: dict[str, str]) -> None:
-    """Have Compose and the images judge what .env would hold. Raises Refusal, or StartFailed without images."""
+    """Have Compose and the images check the new .env. Raises Refusal, or StartFailed if images are missing."""
     found = rendered.services(text)
     stack.have_images(values, say)
     rendered.ask_all(found, rendered.project_of(values), stack.is_running())
@@ -122,7 +122,7 @@ def put_in_place(text: str, values: dict[str, str]) -> None:
 
 
 def write_targets(file: Path, text: str) -> None:
-    """Write Prometheus's list of servers. Its container has a user of its own, who must read it whatever the umask is."""
+    """Write Prometheus's list of servers. Another user reads it in the container, so the umask must not matter."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.parent.chmod(0o755)
     file.write_text(text, encoding="utf-8")
@@ -130,7 +130,7 @@ def write_targets(file: Path, text: str) -> None:
 
 
 def make_secrets(folder: Path) -> None:
-    """Keys that are missing. The folder is closed; the files are not, as the containers' user must read them."""
+    """Create missing keys. The folder is private; the files are not, as the containers' user must read them."""
     folder.mkdir(mode=0o700, exist_ok=True)
     for name in SECRETS:
         file = folder / name
@@ -140,10 +140,10 @@ def make_secrets(folder: Path) -> None:
 
 
 def how_to_call(report: dict[str, Any]) -> str:
-    """What people read at the end."""
+    """The text that people read at the end."""
     key = Path(report["api_key_file"]).read_text().split()[0]
     picture = f"data:image/png;base64,'\"$(base64 -w0 {DRAWN})\"'"
-    insecure = "k" if report["url"].startswith("https") else ""  # a certificate's names are for those outside
+    insecure = "k" if report["url"].startswith("https") else ""  # the certificate is for the public name
     return f"""
 lingbi is up after {report['seconds']} s, in containers.
   page     {report['url']}

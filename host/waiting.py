@@ -1,4 +1,4 @@
-"""Waiting for a stack to come up: bounded, with what it does meanwhile, and with an end where it cannot."""
+"""Waits for a stack to come up: within a limit, with progress, and with an early end if it cannot come up."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from host.machine import run
 
 POLL_S, TELL_EVERY_S, ANSWER_S = 1.0, 5.0, 30.0
 MOST_RESTARTS = 3
-CRASHES_S = 30  # so many restarts of what crashes at once take less
-BESIDE_LOADING_S = 120  # page and gateway, and what Compose does itself
+CRASHES_S = 30  # MOST_RESTARTS of a service that crashes immediately take less
+BESIDE_LOADING_S = 120  # for page and gateway, and for Compose itself
 LOG_LINE = re.compile(r"^(\S+) +\|", re.M)
 SERVICE, PHASE = "com.docker.compose.service", "weights"
-Container = dict[str, Any]  # what `docker inspect` says of one
+Container = dict[str, Any]  # a container in the output of `docker inspect`
 Say = Callable[[str], None]
 
 
 def bring_up(load_timeout_s: int, say: Say) -> None:
-    """`docker compose up --wait`, ended where a service begins again and again. Raises StartFailed with all logs."""
+    """Run `docker compose up --wait`; stop it if a service keeps restarting. Raises StartFailed with all logs' ends."""
     before = {container["Id"]: container["RestartCount"] for container in containers()}
     up = subprocess.Popen(
         stack.compose_command("up", "--detach", "--wait", "--no-build", "--remove-orphans"),
@@ -46,12 +46,12 @@ def bring_up(load_timeout_s: int, say: Say) -> None:
 
 
 def watch(up: subprocess.Popen[bytes], before: dict[str, int], limit_s: float, say: Say) -> None:
-    """Return when Compose ends. Raises StartFailed where that cannot be waited for."""
+    """Return when Compose ends. Raises StartFailed if a service keeps restarting or the time is up."""
     deadline, told_at, told = time.monotonic() + limit_s, time.monotonic(), ""
     while up.poll() is None:
         found = containers()
         fault = restarting(found, before)
-        if is_fetching(found):  # a fetch has a patience of its own (LINGBI_FETCH_PATIENCE_S)
+        if is_fetching(found):  # a fetch has its own timeout (LINGBI_FETCH_PATIENCE_S)
             deadline = time.monotonic() + limit_s
             if time.monotonic() - told_at > TELL_EVERY_S:
                 told_at, told = time.monotonic(), tell(found, told, say)
@@ -67,7 +67,7 @@ def failure(fault: str) -> StartFailed:
 
 
 def ends_again(before: dict[str, int]) -> str:
-    """Which service ends again and again, where Compose happened to look at one of its ends and gave up; or nothing."""
+    """Which service keeps restarting, after Compose saw one of its exits and gave up; or ""."""
     deadline = time.monotonic() + CRASHES_S
     while time.monotonic() < deadline:
         found = containers()
@@ -79,14 +79,14 @@ def ends_again(before: dict[str, int]) -> str:
 
 
 def containers() -> list[Container]:
-    """What Docker knows of the stack's containers."""
+    """What Docker knows about the stack's containers."""
     names = stack.compose("ps", "--all", "--quiet", shown=False).stdout.split()
     found: list[Container] = json.loads(run("docker", "inspect", *names).stdout or "[]") if names else []
     return found
 
 
 def restarting(found: list[Container], before: dict[str, int]) -> str:
-    """Which service ends again and again, or nothing."""
+    """Which service keeps restarting, or ""."""
     for container in found:
         if restarts(container, before) >= MOST_RESTARTS:
             return f"{name_of(container)} ended {restarts(container, before)} times"
@@ -94,7 +94,7 @@ def restarting(found: list[Container], before: dict[str, int]) -> str:
 
 
 def restarts(container: Container, before: dict[str, int]) -> int:
-    """How often Docker has started a container anew since then."""
+    """How often Docker has restarted a container since then."""
     return int(container["RestartCount"]) - before.get(container["Id"], 0)
 
 
@@ -103,7 +103,7 @@ def is_fetching(found: list[Container]) -> bool:
 
 
 def tell(found: list[Container], told: str, say: Say) -> str:
-    """Pass on what the fetch said last."""
+    """Pass on the last line of the fetch's log, if it is new; returns it."""
     [container] = [item for item in found if name_of(item) == PHASE]
     done = run("docker", "logs", "--tail=1", container["Id"])
     line = (done.stdout + done.stderr).strip()
@@ -117,7 +117,7 @@ def name_of(container: Container) -> str:
 
 
 def wait_answer(url: str, servers: str) -> dict[str, str]:
-    """A server is ready behind the gateway; what it says of itself. Raises StartFailed with what the gateway said."""
+    """Wait until a server behind the gateway is ready; returns its report. Raises StartFailed with the last answer."""
     deadline = time.monotonic() + ANSWER_S
     while True:
         report, fault = ask(f"{url}/ready")
@@ -132,7 +132,7 @@ def wait_answer(url: str, servers: str) -> dict[str, str]:
 
 
 def ask(url: str) -> tuple[dict[str, str] | None, str]:
-    """The JSON of a GET that is answered with 200, else why it is not. The certificate's names are for those outside."""
+    """(JSON, "") of a GET with status 200, else (None, reason). The certificate is not verified."""
     context = ssl._create_unverified_context() if url.startswith("https") else None
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=context)] if context else [])
@@ -149,10 +149,10 @@ def ask(url: str) -> tuple[dict[str, str] | None, str]:
 def log_tail() -> str:
     """The ends of all services' logs."""
     told = stack.compose("logs", "--no-color", "--tail=15", shown=False).stdout
-    return aligned(told.replace("\x1b[2K", ""))  # Compose clears lines even so
+    return aligned(told.replace("\x1b[2K", ""))  # Compose clears lines even with --no-color
 
 
 def aligned(told: str) -> str:
-    """Log lines with their services' names in one column: Compose makes it as wide as the names it has seen so far."""
+    """Log lines with the services' names in one column, which Compose makes only as wide as the names seen so far."""
     width = max((len(name) for name in LOG_LINE.findall(told)), default=0)
     return LOG_LINE.sub(lambda match: f"{match[1]:<{width}}  |", told)

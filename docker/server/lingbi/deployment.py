@@ -9,9 +9,9 @@ OTHER_PREFIXES = ("LINGBI_UI_", "LINGBI_GATEWAY_")  # settings of other parts, c
 
 
 class Setting(NamedTuple):
-    """One setting: its name without the prefix, what scripts/up writes (None: only where needed), and its meaning.
+    """One setting: its name without the prefix, what scripts/up writes (None: only if needed), and its meaning.
 
-    words: what scripts/up writes where it works the value out.
+    words: a description of the value, if scripts/up determines it.
     """
 
     name: str
@@ -45,5 +45,5 @@ NAMES = frozenset(PREFIX + setting.name for setting in SETTINGS)
 
 
 def is_another_parts(key: str) -> bool:
-    """Whether a variable is a setting that the server need not know."""
+    """Whether a variable is a setting of another part, which the server ignores."""
     return key in NAMES or key.startswith(OTHER_PREFIXES)

@@ -16,7 +16,7 @@ class Pulse:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Count the block as work of this part."""
+        """Count the block as one piece of work of this part."""
         self.begin()
         is_done = False
         try:

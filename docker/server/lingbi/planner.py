@@ -1,7 +1,7 @@
-"""What serves on a machine, decided in one place: which engine, which model, on how many workers, and whether it fits.
+"""Decides what a machine serves: which engine, which model, how many workers, and whether it fits.
 
-The steps stand in the order in which they refuse: choose the engine, choose the model, may it be fetched, inspect it,
-does it fit. Nothing here looks at a GPU or at memory: callers hand over what they found, or what they want to suppose.
+The steps run in the order in which they can refuse: choose the engine, choose the model, check that it may be fetched,
+inspect it, check that it fits. Nothing here queries GPUs or memory: callers pass what they found or want to assume.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from lingbi.weights.start import check_may_fetch
 class Placement:
     """Which engine serves which model on a machine, and with how many workers.
 
-    model: as identify tells it; fits: each worker's, of its GPU (Fit) or of its share of the host's memory (CpuFit), none
-    for a model that nothing is known of yet.
+    model: as returned by identify; fits: one for each worker, on its GPU (Fit) or in its share of host memory (CpuFit);
+    empty if nothing is known about the model yet.
     """
 
     choice: Choice
@@ -47,16 +47,16 @@ def plan(settings: Settings, resources: Resources) -> Placement:
 
 
 def choose(settings: Settings, gpus: list[Gpu]) -> tuple[Choice, Found]:
-    """The engine and the model for these GPUs, as far as that is told without looking into the model's folder.
+    """The engine and the model for these GPUs, decided without reading the model's folder.
 
-    Only auto looks into folders: it takes the first model that fits. Raises ConfigurationError.
+    Only auto reads folders: it takes the first model that fits. Raises ConfigurationError.
     """
     choice = choose_engine(settings.engine, gpus)
     return choice, find_weights(settings, partial(fault_on, settings=settings, engine=choice.engine, gpus=gpus))
 
 
 def find_weights(settings: Settings, fault_of: FaultOf = takes_any) -> Found:
-    """The model that the settings name, which is there or may be fetched; fault_of: as find_model's.
+    """The model that the settings name, which is present or may be fetched; fault_of: as for find_model.
 
     Raises ConfigurationError.
     """
@@ -66,7 +66,7 @@ def find_weights(settings: Settings, fault_of: FaultOf = takes_any) -> Found:
 
 
 def fault_on(found: Found, settings: Settings, engine: str, gpus: list[Gpu]) -> str | None:
-    """Why auto leaves a model alone that is there, or None. Raises ConfigurationError where it is not whole."""
+    """Why auto must not choose a model that is present, or None. Raises ConfigurationError if it is incomplete."""
     if engine == CPU:
         return "is slow on the CPU and served there only when it is named"
     folder = inspect(found.path)
@@ -79,7 +79,10 @@ def fault_on(found: Found, settings: Settings, engine: str, gpus: list[Gpu]) -> 
 
 
 def place(choice: Choice, found: Found, settings: Settings, resources: Resources) -> Placement:
-    """What was chosen, on this machine. Raises ConfigurationError for a bad folder, and for what does not fit."""
+    """The placement of this choice on this machine.
+
+    Raises ConfigurationError for a bad folder, and if the model does not fit.
+    """
     model = identify(found)
     workers = count_workers(settings, choice.engine, resources.gpus)
     check_workers(workers, choice.engine, resources.gpus)
@@ -91,7 +94,7 @@ def place(choice: Choice, found: Found, settings: Settings, resources: Resources
 
 @dataclass(frozen=True)
 class FolderPlacement:
-    """What serves a model folder that is given by its path: the engine, and the fit of its only worker."""
+    """How a model folder given by its path is served: the engine, and the fit of its only worker."""
 
     choice: Choice
     folder: ModelFolder
@@ -99,9 +102,9 @@ class FolderPlacement:
 
 
 def place_folder(path: str | Path, settings: Settings, resources: Resources) -> FolderPlacement:
-    """The decision where neither a model is to be chosen nor weights to be fetched.
+    """The decision for a given folder: no model is chosen and no weights are fetched.
 
-    Raises ConfigurationError for a bad folder, and for what does not fit.
+    Raises ConfigurationError for a bad folder, and if the model does not fit.
     """
     folder = inspect(path)
     choice = choose_engine(settings.engine, resources.gpus)
@@ -110,7 +113,7 @@ def place_folder(path: str | Path, settings: Settings, resources: Resources) -> 
 
 
 def identify(found: Found) -> ModelFolder | catalogue.Model | None:
-    """The model's folder, checked; of one that is to be fetched the catalogue's facts, or None where it has none.
+    """The checked folder of a model; before it is fetched, its entry in the catalogue, or None if there is no entry.
 
     Raises ConfigurationError for a folder that cannot be served.
     """
@@ -118,11 +121,11 @@ def identify(found: Found) -> ModelFolder | catalogue.Model | None:
 
 
 def count_workers(settings: Settings, engine: str, gpus: list[Gpu]) -> int:
-    """How many workers a start has: what the settings say, else one a GPU, or one on the CPU."""
+    """Number of workers: as set, else one per GPU, or one on the CPU."""
     return settings.workers or (len(gpus) if engine == TURBOMIND else 1)
 
 
 def check_workers(workers: int, engine: str, gpus: list[Gpu]) -> None:
-    """Raise ConfigurationError for more workers than there are GPUs for them."""
+    """Raise ConfigurationError if there are more workers than GPUs."""
     if engine == TURBOMIND and workers > len(gpus):
         raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")

@@ -29,22 +29,22 @@ from lingbi.smoke.main import served_model
 
 SIDES = ("stock", "lingbi")
 Sides = dict[str, dict[str, Any]]  # by name: the figures of its starts, its memory and its rounds
-# Share of the free memory that stock takes for its KV cache where lingbi is to have as much on the same card.
+# Share of the free memory for stock's KV cache if lingbi gets an equally large cache on the same card.
 SHARED_CARD = 0.3
 OWN_CARD, MOST_CACHE = 0.8, 0.95
-NO_CACHE = {"stock": 0.005, "lingbi": None}  # lingbi tells how much of its memory is cache
+NO_CACHE = {"stock": 0.005, "lingbi": None}  # lingbi reports how much of its memory is cache
 PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
 FIRST_PORT = 23733
 WARM_UP_PEOPLE, WARM_UP_SEED = 8, 10**6
 INTERRUPTED = 128 + signal.SIGINT
-LEAST_TALKS = 8  # of a round: one question has no median
+LEAST_TALKS = 8  # per round: one question has no median
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 measured, 1 some requests failed, 2 configuration, 3 a server did not start, 130 interrupted.
 
-    What was measured until it ends is written, however it ends.
+    Whatever was measured is written, however the run ends.
     """
     options = parse(arguments)
     measure = measure_url if options.url else measure_variants if options.variants else measure_sides
@@ -79,7 +79,7 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> None:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(":")[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--url", help="base URL of a server that runs, without /v1")
+    what.add_argument("--url", help="base URL of a running server, without /v1")
     what.add_argument("--model", help="model folder or name: starts stock lmdeploy and lingbi on it (needs a GPU)")
     parser.add_argument("--api-key-file", type=Path, help="with --url: file with the key")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
@@ -100,13 +100,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="append",
         type=environment,
         metavar="SETTINGS",
-        help="lingbi alone with these settings, once for each --with: 'PREFILL_TOKENS=2048 GPU_MEMORY_MIB=24000'",
+        help="run lingbi alone with these settings, once for each --with: 'PREFILL_TOKENS=2048 GPU_MEMORY_MIB=24000'",
     )
     parser.add_argument(
         "--talks",
         type=int,
         default=3,
-        help=f"talks of each person in a round (default 3), more where a round would have fewer than {LEAST_TALKS}",
+        help=f"conversations per person in a round (default 3); more if a round would have fewer than {LEAST_TALKS}",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="first port of the servers it starts")
@@ -131,9 +131,9 @@ def series(text: str) -> tuple[str, list[int]]:
 
 
 def environment(text: str) -> dict[str, str]:
-    """Settings of lingbi as environment variables, of NAME=VALUE with spaces between; none: its own choice.
+    """Environment variables for lingbi from NAME=VALUE pairs with spaces between; none: lingbi chooses.
 
-    All are looked at before the first is measured.
+    All are validated before the first measurement.
     """
     pairs = [part.partition("=") for part in text.split()]
     if not all(separator for _, separator, _ in pairs):
@@ -150,7 +150,7 @@ def environment(text: str) -> dict[str, str]:
 
 
 def measure_variants(options: argparse.Namespace, sides: Sides) -> None:
-    """lingbi with each of the variants' settings, one after the other on the first GPU: memory, then rounds, into sides."""
+    """Measure lingbi with each variant of settings in turn on the first GPU: memory, then rounds, into sides."""
     settings, gpu = load_settings(), options.gpus[0]
     folder = inspect(find_model(options.model, settings.models_dir).path)
     options.model = folder.served_name
@@ -170,7 +170,7 @@ def measure_variants(options: argparse.Namespace, sides: Sides) -> None:
 
 
 def measure_url(options: argparse.Namespace, sides: Sides) -> None:
-    """One server that runs, into sides. Answers end where they end: not every server takes ignore_eos."""
+    """Measure a running server, into sides. Answers have no fixed length: not every server accepts ignore_eos."""
     key = options.api_key_file.read_text().strip() if options.api_key_file else None
     url = options.url.rstrip("/").removesuffix("/v1")
     with httpx.Client(base_url=url, trust_env=False) as client:
@@ -181,7 +181,7 @@ def measure_url(options: argparse.Namespace, sides: Sides) -> None:
 
 
 def measure_sides(options: argparse.Namespace, sides: Sides) -> None:
-    """Starts, memory, then rounds of all sides in turn (on one card), or at once (on a card each), into sides."""
+    """Measure starts and memory, then rounds of all sides in turn (one card) or at once (a card each), into sides."""
     settings = load_settings()
     folder = inspect(find_model(options.model, settings.models_dir).path)
     options.model = folder.served_name
@@ -231,7 +231,7 @@ def _at_once(servers: dict[str, Server], options: argparse.Namespace, sides: Sid
 def _rounds(
     target: Target, options: argparse.Namespace, fixed_length: bool, gpu: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Figures of every round; a few questions of each kind before it are not reported."""
+    """Figures of every round; a few warm-up questions of each kind are not reported."""
     with Askers() as askers:
         for kind, crowds in options.ask:
             askers.ask_round(
@@ -250,7 +250,7 @@ def _rounds(
 
 
 class Peak:
-    """The most memory in use on a GPU while this is open: most_mib, 0 without a GPU; mib, None without one."""
+    """Records the most memory in use on a GPU while it is open: most_mib (0 without a GPU), mib (None without one)."""
 
     def __init__(self, gpu: int | None):
         self.gpu, self.most_mib, self._stop = gpu, 0, threading.Event()
@@ -276,7 +276,7 @@ class Peak:
 
 
 if __name__ == "__main__":
-    # The servers that were started end too, whoever interrupts; what a shell begins with `&` ignores Ctrl-C at first.
+    # An interrupt must also stop the started servers; a job that a shell starts with `&` ignores SIGINT by default.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""One process that asks: so many people at once, each the next question when the last is answered."""
+"""A process that simulates several people: each asks the next question when the last one is answered."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ class Target:
 
 @dataclass
 class Answer:
-    """One answer's times, in seconds, by its pieces as they come; error: why there is none."""
+    """The times of one answer's tokens, in seconds; error: why there is no answer."""
 
     first_s: float = 0.0
     total_s: float = 0.0
@@ -38,9 +38,9 @@ class Answer:
 def ask_all(
     target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool, begin: Barrier
 ) -> tuple[float, float, list[Answer]]:
-    """(start, end, answers) of `people` who have `talks` each; in a process of its own.
+    """(start, end, answers) of `people` with `talks` conversations each; runs in a separate process.
 
-    `begin` is waited for when all is ready. Times are of the monotonic clock, one for all processes.
+    It waits for `begin` when everything is prepared. Times are of the monotonic clock, which all processes share.
     """
     questions = [Questions(kind, target.model, tokens, seed * 1000 + person, fixed_length) for person in range(people)]
     prepared = [[asker.next_talk() for _ in range(talks)] for asker in questions]
@@ -48,7 +48,7 @@ def ask_all(
 
 
 def ask_once(target: Target) -> Answer:
-    """The answer to one picture question, outside of all rounds."""
+    """The answer to one question about an image, outside all rounds."""
     asker = Questions("image", target.model, 1, 0, True)
 
     async def ask_alone() -> Answer:
@@ -68,7 +68,7 @@ async def _ask_together(
     target: Target, questions: list[Questions], prepared: list[list[list[Turn]]], begin: Barrier
 ) -> tuple[float, float, list[Answer]]:
     async with _client(target) as client:
-        # What is not timed: connections, imports, and the first look at a picture that is asked about again.
+        # Not timed: connections, imports, and the first question about an image that is asked about again.
         await asyncio.gather(*(client.get("/v1/models") for _ in questions))
         if questions[0].kind == "repeat":
             first = [asker.body([user(talks[0][0])]) for asker, talks in zip(questions, prepared, strict=True)]
@@ -92,12 +92,12 @@ async def _talk(client: httpx.AsyncClient, questions: Questions, talks: list[lis
 
 
 def user(content: Turn) -> dict[str, Any]:
-    """A message of a person."""
+    """A user message."""
     return {"role": "user", "content": content}
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
-    """One streamed question."""
+    """Ask one question and time its streamed answer."""
     answer, start = Answer(), time.monotonic()
     last = None
     try:
@@ -128,7 +128,7 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
 def _piece(line: str) -> str | None:
     """The text in one line of a stream, "" for a token that makes none yet, None for a line without a token.
 
-    Random weights say much that is no text, so it is the engine's tokens that are timed.
+    Random weights generate many tokens that are not text, so the engine's tokens are timed.
     """
     if not line.startswith(HEAD) or line[len(HEAD) :] == END:
         return None

@@ -1,4 +1,4 @@
-"""What a benchmark asks: pictures that no one has seen before, texts, and chats about one picture."""
+"""The questions of a benchmark: about new images, about text, and chats about one image."""
 
 import base64
 import io
@@ -10,10 +10,10 @@ from PIL import Image
 PROMPT = "请描述图中内容"
 SIZE = (640, 480)
 JPEG_QUALITY = 85
-COARSE = 24  # sides of the noise that is stretched to a picture: as many details, and as many bytes, as a photograph
+COARSE = 24  # side of the noise that is scaled up to an image, which then has the detail and file size of a photograph
 # About a hundred tokens with the published tokenizer.
 TEXT = (
-    # The number comes first, so that no two texts begin alike.
+    # The number comes first, so that no two texts share a prefix.
     "Question {number}. A laboratory runs its own servers for a vision language model. Students ask it about pictures of experiments, "
     "charts and slides, and researchers call it from their programs. Write what should be watched so that everybody "
     "gets an answer in time, what may go wrong on a Friday evening, and who should then be told, in plain words. "
@@ -21,11 +21,11 @@ TEXT = (
 )
 FOLLOW_UPS = ("What is in the foreground?", "Which colours are there?", "请再说一遍")
 KINDS = ("image", "repeat", "text", "chat")
-Turn = str | list[dict[str, Any]]  # what a person says: a text, or its parts with a picture
+Turn = str | list[dict[str, Any]]  # a user message: a text, or parts with an image
 
 
 class Questions:
-    """Bodies of chat completions; `seed` makes them, and their pictures, different from any other's."""
+    """Bodies of chat completions; `seed` makes them and their images unique."""
 
     def __init__(self, kind: str, model: str, tokens: int, seed: int, fixed_length: bool):
         self.kind, self.random, self.number = kind, random.Random(seed), 0
@@ -35,7 +35,7 @@ class Questions:
         self.one_image = image_url(self.random)
 
     def next_talk(self) -> list[Turn]:
-        """The user's turns of one talk: one turn, or several about one picture (chat)."""
+        """The user's turns in one conversation: one turn, or several about one image (chat)."""
         self.number += 1
         if self.kind == "text":
             return [TEXT.format(number=self.random.randrange(10**9))]
@@ -44,7 +44,7 @@ class Questions:
         return [first, *FOLLOW_UPS] if self.kind == "chat" else [first]
 
     def body(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        """A request that goes on with these messages."""
+        """A request with these messages."""
         return self.options | {"messages": messages}
 
 

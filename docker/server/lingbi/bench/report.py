@@ -8,8 +8,8 @@ from typing import Any
 from lingbi.bench.rounds import PERCENTILES, interval
 from lingbi.model.gpus import find_gpus
 
-Figures = dict[str, Any]  # of a round, or of a side
-Groups = dict[tuple[str, int], Figures]  # by kind and people
+Figures = dict[str, Any]  # the figures of a round or of a side
+Groups = dict[tuple[str, int], Figures]  # keys: (kind, people)
 
 
 def _part_of(name: str, part: str) -> Callable[[Figures], float]:
@@ -20,13 +20,13 @@ FIGURES: dict[str, Callable[[Figures], float]] = {
     "req_s": lambda one: float(one["req_s"]),
     "tokens_s": lambda one: float(one["tokens_s"]),
 } | {f"{name}_{part}": _part_of(name, part) for name in ("ttft", "gap") for part in PERCENTILES}
-# GPU memory besides KV cache, MiB: right after the start, and when a first picture question was answered.
+# MiB of GPU memory besides KV cache: right after the start, and after the first question about an image.
 MEMORY = ("gpu_mib_without_cache", "gpu_mib_after_first")
 HEAD = f"{'req/s':>18}{'TTFT p50':>12}{'gap p95':>12}"
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """The hardware of the measurement."""
     return {"gpus": [gpu.name for gpu in find_gpus()], "cpu": platform.processor() or platform.machine()}
 
 
@@ -64,7 +64,7 @@ def medians(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Rows of kind and people: requests/s and times of each side, with the ratio where there are two; and memory."""
+    """A row per kind and number of people: requests/s and times of each side, ratios if there are two; then memory."""
     sides = {side: with_intervals(figures) for side, figures in found["sides"].items()}
     lines = _beside(sides) if len(sides) <= 2 else _below(sides)
     for side, figures in found["sides"].items():

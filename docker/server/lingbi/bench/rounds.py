@@ -1,4 +1,4 @@
-"""Rounds of questions from several processes, and what their times come to."""
+"""Rounds of questions from several processes, and the statistics of their times."""
 
 import math
 import multiprocessing
@@ -10,7 +10,7 @@ from typing import Any
 
 from lingbi.bench.client import Answer, Target, ask_all
 
-# One Python process reads some thousand events a second; the asker must not be what is measured.
+# One Python process reads a few thousand events a second, and the client must not be the bottleneck.
 PEOPLE_PER_PROCESS = 16
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 # Two-sided 95 % of Student's t for 2 … 10 rounds; NIST/SEMATECH e-Handbook of Statistical Methods, table 1.3.6.7.2.
@@ -18,13 +18,13 @@ STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365
 
 
 class Askers:
-    """Processes that ask, kept from round to round: their start takes longer than a round."""
+    """Client processes that are kept from round to round, as starting them takes longer than a round."""
 
     def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._size = max(1, (os.cpu_count() or 2) // 2)
         self._manager = spawn.Manager()
-        # a terminal's Ctrl-C reaches them too; the round that is asked then is waited for
+        # they ignore Ctrl-C, which a terminal sends to them too, so that the current round is finished
         self._pool = ProcessPoolExecutor(
             self._size, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
         )
@@ -39,7 +39,7 @@ class Askers:
     def ask_round(
         self, target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool
     ) -> dict[str, Any]:
-        """One round: requests and tokens a second, times to the first token and between tokens, failures."""
+        """One round: requests and tokens per second, times to the first token and between tokens, failures."""
         processes = min(math.ceil(people / PEOPLE_PER_PROCESS), self._size)
         shares = [people // processes + (index < people % processes) for index in range(processes)]
         begin = self._manager.Barrier(processes)
@@ -72,7 +72,7 @@ def summarise(answers: list[Answer], seconds: float, tokens: int, fixed_length: 
 
 
 def percentiles(values_s: list[float]) -> dict[str, float]:
-    """p50, p95 and p99 of seconds, in milliseconds."""
+    """p50, p95 and p99 in milliseconds, from seconds."""
     ordered = sorted(values_s)
     return {name: round(ordered[math.ceil(share * len(ordered)) - 1] * 1000, 2) for name, share in PERCENTILES.items()}
 

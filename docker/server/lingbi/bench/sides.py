@@ -1,4 +1,4 @@
-"""Starts stock lmdeploy and lingbi on the same weights, each as its users would, and ends them."""
+"""Starts stock lmdeploy and lingbi on the same weights, each as its users would, and stops them."""
 
 import os
 import shutil
@@ -31,11 +31,11 @@ STOCK_FRACTION = 0.8  # lmdeploy 0.4.1's own choice (TurbomindEngineConfig.cache
 
 @dataclass
 class Server:
-    """A server that runs: where, and seconds from its start to its first answer.
+    """A running server, and the seconds from its start until it was ready.
 
-    MiB of GPU memory: gpu_mib that it took besides KV cache, asked_mib the same when a first picture question was answered
-    (lingbi asks itself one before it is ready), cache_mib of that cache, before_mib that was in use before it,
-    planned_mib that lingbi's planned to take at most.
+    GPU memory in MiB: gpu_mib: taken besides KV cache; asked_mib: the same after the first question about an image
+    (lingbi asks itself one before it is ready); cache_mib: the KV cache; before_mib: in use before the start;
+    planned_mib: the most that lingbi planned to take.
     """
 
     target: Target
@@ -47,7 +47,7 @@ class Server:
     planned_mib: int | None
 
     def figures(self) -> dict[str, float]:
-        """What its start is reported with."""
+        """The figures of its start, for the report."""
         memory = dict(zip(MEMORY, (self.gpu_mib, self.asked_mib), strict=True))
         return {"starts_s": round(self.start_s, 2)} | memory
 
@@ -58,7 +58,7 @@ def gpu_used_mib(gpu: int) -> int:
 
 
 def gpu_free_mib(gpu: int) -> int:
-    """MiB that nobody uses on a GPU."""
+    """MiB that are free on a GPU."""
     return int(_memory(gpu).free) // MIB
 
 
@@ -84,12 +84,12 @@ def without_cache(used_mib: int, before_mib: int, gpu: int, cache_fraction: floa
 def serving(
     side: str, folder: ModelFolder, work_dir: Path, port: int, gpu: int, cache_fraction: float | None, **extra: str
 ) -> Iterator[Server]:
-    """Run one side; yields a Server, ends it afterwards.
+    """Run one side: yields a Server and stops it afterwards.
 
-    cache_fraction: share of what is left free that holds KV cache, None for the side's own choice; extra: environment
-    for lingbi's side.
+    cache_fraction: share of the remaining memory for KV cache, None for the side's own choice; extra: environment
+    variables for lingbi.
 
-    Raises StartError with the end of the server's log, or with why its first question was not answered.
+    Raises StartError with the end of the server's log, or with the reason why the first question was not answered.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     log_file = work_dir / "log"
@@ -105,7 +105,7 @@ def serving(
     url = f"http://127.0.0.1:{port}"
     path = "/v1/models" if side == "stock" else "/ready"
     try:
-        with httpx.Client(timeout=LOOK_TIMEOUT_S, trust_env=False) as client:  # one: each reads certificate authorities
+        with httpx.Client(timeout=LOOK_TIMEOUT_S, trust_env=False) as client:  # each reads all CA certificates
             answered = wait_until(lambda: process.poll() is not None or _answers(client, url + path), START_TIMEOUT_S)
         if not answered or process.poll() is not None:
             raise StartError(f"{side} did not start; {log_file} ends:\n{_end_of(log_file)}")
@@ -140,7 +140,7 @@ def _answers(client: httpx.Client, url: str) -> bool:
 
 
 def _stock(folder: ModelFolder, work_dir: Path, port: int, cache_fraction: float) -> tuple[list[str], dict[str, str]]:
-    """lmdeploy's own server, unpatched, with its defaults; CLIP's config where it looks for it without a network."""
+    """lmdeploy's own server, unpatched, with its defaults; CLIP's config is put where it is found offline."""
     clip = work_dir / CLIP_NAME
     shutil.copytree(CLIP_CONFIG, clip, dirs_exist_ok=True)
     link = folder.link_in(work_dir / "models")

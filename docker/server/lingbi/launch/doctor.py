@@ -17,12 +17,12 @@ from lingbi.settings import load_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all is right, 2 something is not."""
+    """Exit status: 0 all checks pass, 2 at least one fails."""
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
     parser.add_argument(
         "--replacing",
         action="store_true",
-        help="judge a server that takes the place of the one that runs: all memory of the machine counts as free",
+        help="check a server that replaces the running one: all memory of the machine counts as free",
     )
     options = parser.parse_args(arguments)
     here = find_resources()
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(name: str, check: Callable[[], str]) -> bool:
-    """Make a check and say what came of it."""
+    """Run a check and print its result."""
     try:
         print(f"ok    {name:<10} {check()}")
         return True
@@ -47,7 +47,7 @@ def run(name: str, check: Callable[[], str]) -> bool:
 
 def settings() -> str:
     changed = load_settings().model_dump(exclude_defaults=True)
-    return ", ".join(f"LINGBI_{name.upper()}={value}" for name, value in changed.items()) or "all as they come"
+    return ", ".join(f"LINGBI_{name.upper()}={value}" for name, value in changed.items()) or "all defaults"
 
 
 def folders() -> str:
@@ -73,7 +73,7 @@ def start(here: Resources) -> str:
 
 
 def replacement(whole: Resources) -> str:
-    """What fits this machine with nothing else on it; ports are not looked at."""
+    """What fits on this machine if nothing else runs there; ports are not checked."""
     placement = planner.plan(load_settings(), whole)
     found, workers = placement.found, placement.workers
     return f"{found.served_name} with {workers} worker(s), in place of the one that runs: {found.reason}"

@@ -1,4 +1,4 @@
-"""scripts/down: let running answers finish, then end what scripts/up started."""
+"""scripts/down: let running answers finish, then stop what scripts/up started."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from lingbi.settings import load_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0, whether or not anything ran; 2 for a bad configuration."""
+    """Exit status: 0 whether or not anything was running, 2 for a bad configuration."""
     argparse.ArgumentParser(prog="scripts/down", description=__doc__).parse_args(arguments)
     try:
         settings = load_settings()

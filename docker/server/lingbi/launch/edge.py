@@ -1,7 +1,7 @@
 """The page and the gateway on the server's own machine, beside its workers, for scripts/up.
 
-Both parts own their settings (`LINGBI_UI_…`, `LINGBI_GATEWAY_…`); what they need to know of each other
-and of the workers is worked out here, and what the environment says wins.
+Both parts have their own settings (`LINGBI_UI_…`, `LINGBI_GATEWAY_…`). What they need to know about each other
+and about the workers is determined here, and values in the environment take precedence.
 """
 
 import importlib
@@ -22,14 +22,14 @@ ROOT = Path(__file__).parents[4]
 PROGRAMS = ROOT / "scripts" / "front.conf"
 UI_PYTHON = ROOT / ".venv-ui" / "bin" / "python"
 PAGE_TIMEOUT_S = 120
-LOGINS = "logins"  # scripts/login makes it
+LOGINS = "logins"  # written by scripts/login
 GATEWAY, UI = "LINGBI_GATEWAY_", "LINGBI_UI_"
-EVERYWHERE = ":/usr/sbin:/usr/local/sbin"  # where nginx is and ordinary users do not look
+EVERYWHERE = ":/usr/sbin:/usr/local/sbin"  # where nginx is often installed, outside an ordinary user's PATH
 
 
 @dataclass(frozen=True)
 class Front:
-    """Page and gateway as they will run: their environment, the gateway's settings, ports by setting."""
+    """Page and gateway as they will run: their environment, the gateway's settings, (host, port) by setting."""
 
     values: dict[str, str]
     gateway: Any  # lingbi_gateway's Settings
@@ -43,17 +43,17 @@ class Front:
 
     @property
     def ca_file(self) -> str | None:
-        """The certificate that is signed by itself, for those who check it."""
+        """The self-signed certificate, with which clients can verify the gateway; None if there is none."""
         return str(self.gateway.dir / "tls" / "certificate.pem") if self.gateway.tls == "generated" else None
 
 
 def decide_front(
     state_dir: Path, servers: list[str], ui_key_file: Path, host: str | None, port: int | None, allowed_origins: str
 ) -> Front:
-    """What page and gateway get to know. Raises ConfigurationError for a bad setting or a missing part.
+    """The settings of page and gateway. Raises ConfigurationError for a bad setting or a missing part.
 
-    servers: HOST:PORT of each worker; host, port: what the command line says the gateway listens on;
-    allowed_origins: as the servers have it.
+    servers: HOST:PORT of each worker; host, port: the gateway's address from the command line;
+    allowed_origins: the same value as for the servers.
     """
     if not UI_PYTHON.exists():
         raise ConfigurationError(
@@ -80,7 +80,7 @@ def decide_front(
 
 
 def gateway_settings(values: dict[str, str]) -> Any:
-    """The gateway's settings, and that its nginx is there. Raises ConfigurationError."""
+    """The gateway's settings; also checks that its nginx can be used. Raises ConfigurationError."""
     settings, nginx = (importlib.import_module(f"lingbi_gateway.{name}") for name in ("settings", "nginx"))
     try:
         found = settings.load_settings(values)
@@ -102,20 +102,23 @@ def ui_settings(values: dict[str, str]) -> Any:
 
 
 def gateway_folder(state_dir: Path) -> Path:
-    """Where the gateway renders: in the state folder, or, where nginx's unprivileged processes cannot get there, which
-    happens to root alone, in a folder of its own that no system empties."""
+    """Where the gateway renders its configuration: usually in the state folder.
+
+    When root starts it, nginx's unprivileged processes may have no access there; then it is a folder under /var/lib,
+    which no system empties.
+    """
     inside, folder = gateway_folders(state_dir)
     if os.geteuid() or all(part.stat().st_mode & 0o001 for part in (state_dir, *state_dir.parents)):
         return inside
     folder.mkdir(exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ConfigurationError(f"{folder} belongs to somebody else; remove it, or set {GATEWAY}DIR")
-    folder.chmod(0o711)  # whatever the umask is
+    folder.chmod(0o711)  # independent of the umask
     return folder
 
 
 def wait_front(front: Front, supervisor: Supervisor, failed_states: set[str]) -> None:
-    """Until the page comes through the gateway. Raises StartError with the log's end of what failed."""
+    """Wait until the gateway serves the page. Raises StartError with the end of the log of the part that failed."""
     deadline = time.monotonic() + PAGE_TIMEOUT_S
     while not _page_comes(front):
         states = supervisor.states()

@@ -1,7 +1,7 @@
-"""The entrypoint of the server's image: settings, then checks, then weights, then it becomes supervisord.
+"""The entrypoint of the server's image: it loads settings, runs checks, fetches weights, and becomes supervisord.
 
-`serve` (the default) goes all the way; `fetch` without arguments stops when the weights are there and
-proven. The other commands are those of scripts/, and lmdeploy's own.
+`serve` (the default) does all of this; `fetch` without arguments stops when the weights are present and
+verified. The other commands are those of scripts/, and lmdeploy's own.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from lingbi.weights.start import ensure
 
 log = logging.getLogger("lingbi.entrypoint")
 COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "verify-model", "weights")
-ALONE = argparse.Namespace(server_only=True)  # page and gateway have containers of their own
+ALONE = argparse.Namespace(server_only=True)  # page and gateway run in other containers
 GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status of the command; 2 for a bad configuration, 3 where the server could not start."""
+    """Exit status of the command; 2 for a bad configuration, 3 if the server could not start."""
     name, *rest = arguments or ["serve"]
     os.environ.update(slices(os.environ))
     if name == "lmdeploy":
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(is_server: bool) -> None:
-    """Have everything right for serving; as the server, become supervisord and do not return."""
+    """Prepare everything for serving; as the server, become supervisord and do not return."""
     end_at_signals()
     settings = load_settings()
     configure(settings.log_level)
@@ -80,7 +80,7 @@ def prepare(is_server: bool) -> None:
 
 
 def check_image_networks(settings: Settings) -> None:
-    """Raise ConfigurationError where they are none. What reads them imports torch, which takes seconds: only where set."""
+    """Raise ConfigurationError for bad networks. Parsing imports torch, which takes seconds: only if any are set."""
     if settings.picture_networks:
         from lingbi.http.service import image_rules
 
@@ -88,14 +88,14 @@ def check_image_networks(settings: Settings) -> None:
 
 
 def find_weights(settings: Settings) -> Found:
-    """The model of a container that fetches and loads nothing: no engine, and no memory for it, is asked for."""
+    """The model of a container that only fetches: as it loads nothing, neither engine nor memory is checked."""
     found = planner.find_weights(settings)
     planner.identify(found)
     return found
 
 
 def become_supervisord(plan: Plan) -> None:
-    """Keys, the record for health and smoke, then exec: supervisord is process 1 and ends the workers in order."""
+    """Write the keys and the record for health and smoke, then exec supervisord: as process 1 it stops the workers."""
     settings = plan.settings
     ensure_keys(settings.hashed_key_file(), settings.key_file())
     if settings.plain_keys_dir:
@@ -109,7 +109,7 @@ def become_supervisord(plan: Plan) -> None:
 
 
 def record(plan: Plan) -> dict[str, Any]:
-    """What the health check and scripts/smoke read of a start."""
+    """What the health check and scripts/smoke need to know about a start."""
     return {
         "url": plan.url,
         "ports": [plan.settings.port + worker for worker in range(plan.placement.workers)],
@@ -120,13 +120,13 @@ def record(plan: Plan) -> dict[str, Any]:
 
 
 def slices(given: Mapping[str, str]) -> dict[str, str]:
-    """CUDA's name for the slices (MIG) of a container: the driver shows their whole card beside them."""
+    """CUDA_VISIBLE_DEVICES for a container's MIG slices: the driver lists their whole card as well."""
     devices = given.get(GIVEN_GPUS, "")
     return {CUDA_GPUS: devices} if devices.startswith("MIG-") and CUDA_GPUS not in given else {}
 
 
 def check_readable(setting: str, folder: Path) -> None:
-    """Raise ConfigurationError where this user cannot look into a folder."""
+    """Raise ConfigurationError if this user cannot read a folder."""
     if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
         user = f"{os.getuid()}:{os.getgid()}"
         raise ConfigurationError(
@@ -136,10 +136,10 @@ def check_readable(setting: str, folder: Path) -> None:
 
 
 def check_writable(setting: str, folder: Path) -> None:
-    """Raise ConfigurationError where this user cannot write to a folder."""
+    """Raise ConfigurationError if this user cannot write to a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # of its own: in every container the entrypoint is process 1
+        tempfile.TemporaryFile(dir=folder).close()  # a unique name: the entrypoint is process 1 in every container
     except OSError as error:
         user = f"{os.getuid()}:{os.getgid()}"
         raise ConfigurationError(

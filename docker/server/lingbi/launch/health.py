@@ -15,7 +15,7 @@ def main() -> int:
     try:
         ports = json.loads(record.read_text())["ports"]
     except FileNotFoundError:
-        print("preparing: no worker was started yet")
+        print("preparing: no worker has been started yet")
         return 1
     faults = {port: fault for port in ports if (fault := find_fault(port))}
     print("; ".join(f"port {port}: {fault}" for port, fault in faults.items()) or "ready")

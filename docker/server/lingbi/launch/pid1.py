@@ -1,4 +1,4 @@
-"""supervisord as process 1 of a container: tries a failed worker again, and ends when none can be kept up."""
+"""supervisord as process 1 of a container: it retries a failed worker and exits when no worker can be kept up."""
 
 import contextlib
 import sys
@@ -13,12 +13,12 @@ from supervisor.supervisord import Supervisor
 
 from lingbi.errors import StartError
 
-PAUSE_S = 300  # a card that fell off, or memory that somebody else took, needs longer than supervisord's few trials
+PAUSE_S = 300  # a lost card, or memory taken by another process, needs more time than supervisord's few retries
 
 
 class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
-    """supervisord that starts a worker that it gave up again after a pause, and gives up itself, with status 3,
-    when every worker has failed."""
+    """supervisord that restarts a worker some time after it gave up on it, and exits with status 3 when every worker
+    has failed."""
 
     exit_status = 0
     pause_s = PAUSE_S
@@ -26,7 +26,7 @@ class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
     def __init__(self, options: ServerOptions):
         super().__init__(options)
         self.given_up: dict[str, float] = {}  # {worker: when}
-        self.trials: dict[str, int] = {}  # {worker: how often it was tried again}
+        self.trials: dict[str, int] = {}  # {worker: number of retries}
 
     def runforever(self) -> None:
         events.subscribe(events.ProcessStateFatalEvent, lambda event: self.give_up(event.process))
@@ -37,7 +37,7 @@ class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
         return [process for group in self.process_groups.values() for process in group.processes.values()]
 
     def give_up(self, process: Any) -> None:
-        """Note that supervisord gave a worker up, and end when it was the last."""
+        """Note that supervisord gave up on a worker, and shut down if it was the last one."""
         if all(each.get_state() == ProcessStates.FATAL for each in self._processes()):
             self.options.logger.critical("no worker can be kept up; their last lines say why")
             self.exit_status = StartError.exit_status
@@ -46,11 +46,11 @@ class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
         name = process.config.name
         self.given_up[name] = time.monotonic()
         self.options.logger.error(
-            f"{name} cannot be kept up; the others go on, and it is tried again in {self.pause_s} s"
+            f"{name} keeps failing; the other workers go on, and it is tried again in {self.pause_s} s"
         )
 
     def try_again(self, now: float) -> None:
-        """Start those that were given up long enough ago, and count it."""
+        """Start the workers that were given up at least pause_s ago, and count the attempt."""
         for process in self._processes():
             name = process.config.name
             is_due = now - self.given_up.get(name, now) >= self.pause_s
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     options.realize(arguments, doc=__doc__)
     options.first, options.test = True, False
     keeper = Keeper(options)
-    with contextlib.suppress(ExitNow):  # its loop's way to end
+    with contextlib.suppress(ExitNow):  # how its loop ends
         keeper.main()
     return keeper.exit_status
 

@@ -1,4 +1,4 @@
-"""What a start on this machine will be: everything that is decided, and refused, before anything runs."""
+"""Plans a start on this machine: everything is decided, or refused, before anything runs."""
 
 import argparse
 import socket
@@ -15,7 +15,7 @@ from lingbi.settings import Settings
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before anything is started; front: page and gateway, None without them."""
+    """Everything that is decided before the start; front: page and gateway, or None without them."""
 
     settings: Settings
     placement: planner.Placement
@@ -31,7 +31,7 @@ class Plan:
 
 
 def resolved(plan: Plan) -> Settings:
-    """The settings with what was decided, so that workers decide nothing anew."""
+    """The settings with all decisions filled in, so that workers do not decide again."""
     found = plan.placement.found
     update = {"model": found.hub_id or str(found.path.resolve()), "engine": plan.placement.choice.engine}
     return plan.settings.model_copy(update=update)
@@ -43,7 +43,7 @@ def worker_address(settings: Settings, worker: int) -> str:
 
 
 def page_key_file(settings: Settings) -> Path:
-    """The page's own API key in plain."""
+    """The file with the page's own API key in plain text."""
     return settings.state_dir / "ui-key"
 
 
@@ -72,7 +72,7 @@ def check_port(host: str, port: int, setting: str) -> None:
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        if family == socket.AF_INET6:  # as the servers listen; one on IPv4 is no hindrance
+        if family == socket.AF_INET6:  # as the servers do; a listener on IPv4 does not conflict
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

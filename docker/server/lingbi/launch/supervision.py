@@ -28,7 +28,7 @@ WORKER, SUPERVISORD, PAGE = "lingbi.worker", "supervisor.supervisord", "lingbi_u
 
 
 def wait_until(predicate: Callable[[], object], timeout_s: float, poll_s: float = POLL_S) -> bool:
-    """Poll until the predicate holds; False when the time is up."""
+    """Poll until the predicate holds; False after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not predicate():
         if time.monotonic() > deadline:
@@ -47,13 +47,13 @@ def socket_path(state_dir: Path) -> Path:
 
 
 def record_file(state_dir: Path) -> Path:
-    """What is up here, as JSON: where it answers, with which key and model; for scripts/smoke and scripts/down."""
+    """The record of a running server for scripts/smoke and scripts/down: JSON with its URL, key file and model."""
     return state_dir / "run" / "server.json"
 
 
 @contextlib.contextmanager
 def only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the lock of a state folder, so that two starts do not meet."""
+    """Hold the lock of a state folder, so that two starts cannot run at once."""
     (state_dir / "run").mkdir(parents=True, exist_ok=True)
     with (state_dir / "run" / "up.lock").open("w") as lock:
         try:
@@ -64,13 +64,13 @@ def only_one(state_dir: Path) -> Iterator[None]:
 
 
 def gateway_folders(state_dir: Path) -> tuple[Path, Path]:
-    """Where a gateway of this state folder may render: in it, or where root's services keep theirs (see launch/edge.py)."""
+    """Where the gateway may render: in the state folder, or for root under /var/lib (see launch/edge.py)."""
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
     return state_dir / "gateway", Path(f"/var/lib/lingbi-gateway-{digest}")
 
 
 def environment(settings: Settings, workers: int) -> dict[str, str]:
-    """The environment of supervisord and the workers: every setting, and what its file expands."""
+    """The environment of supervisord and the workers: every setting, and what supervisord.conf refers to."""
     values: dict[str, Any] = {
         PREFIX + name.upper(): value for name, value in settings.model_dump().items() if value is not None
     }
@@ -84,7 +84,7 @@ def environment(settings: Settings, workers: int) -> dict[str, str]:
 
 
 class Supervisor:
-    """supervisord over one state folder."""
+    """The supervisord of one state folder."""
 
     def __init__(self, state_dir: Path):
         self.state_dir = state_dir
@@ -101,19 +101,19 @@ class Supervisor:
             return None
 
     def workers_left(self) -> list[psutil.Process]:
-        """Worker processes of this state folder, whoever their parent is."""
+        """Worker processes of this state folder, whatever their parent is."""
         return [process for process in psutil.process_iter() if self._is_ours(process, WORKER)]
 
     def supervisors_left(self) -> list[psutil.Process]:
-        """supervisord of this state folder, even where its process file is not written yet."""
+        """supervisord processes of this state folder, even if the PID file is not written yet."""
         return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD)]
 
     def front_left(self) -> list[psutil.Process]:
-        """The page's server and nginx's master of this state folder, whoever their parent is."""
+        """The page's server and the nginx master of this state folder, whatever their parent is."""
         return [item for item in psutil.process_iter() if self._is_ours(item, PAGE) or self._is_nginx(item)]
 
     def _is_nginx(self, process: psutil.Process) -> bool:
-        """nginx writes its title over its environment, so its configuration's path tells whose it is."""
+        """Whether this is our nginx. Its title overwrites its environment, so the configuration identifies it."""
         files = [str(folder / "nginx.conf") for folder in gateway_folders(self.state_dir)]
         try:
             title = " ".join(process.cmdline())
@@ -147,14 +147,14 @@ class Supervisor:
             return {}
 
     def stop(self, timeout_s: float) -> bool:
-        """Drain and end everything, what they have started too; whether anything ran."""
+        """Drain and stop everything, including child processes; whether anything was running."""
         running = self.supervisors_left() or self.left()
         family = [child for process in running for child in _children(process)]
         for process in running:
             process.terminate()
         psutil.wait_procs(running, timeout=timeout_s)
         leftovers = [*running, *family, *self.left()]
-        leftovers += [child for process in leftovers for child in _children(process)]  # nginx's, which have no name
+        leftovers += [child for process in leftovers for child in _children(process)]  # nginx's workers too
         for process in leftovers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -162,7 +162,7 @@ class Supervisor:
         return bool(running)
 
     def left(self) -> list[psutil.Process]:
-        """Workers, page and gateway, which nobody restarts where there is no supervisord."""
+        """Workers, page and gateway that still run; without supervisord nothing restarts them."""
         return self.workers_left() + self.front_left()
 
 

@@ -1,4 +1,4 @@
-"""scripts/up: start under supervisor what launch/plan.py decides, wait until it answers, say how to call it."""
+"""scripts/up: start what launch/plan.py decides under supervisord, wait until it answers, and say how to call it."""
 
 import argparse
 import json
@@ -28,12 +28,12 @@ from lingbi.weights.start import check_on_hub
 REPORTED = ("url", "api_key_file", "model", "engine", "seconds")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ABORT_TIMEOUT_S = 10  # nothing has been answered yet, so there is nothing to drain
-PAGE_REQUESTS = 64  # of all the page's visitors at once, whatever LINGBI_KEY_CONCURRENCY says
+PAGE_REQUESTS = 64  # concurrent requests of all visitors together, independent of LINGBI_KEY_CONCURRENCY
 FAILED_STATES = {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, SIGTERM, or a terminal that has gone; number: the signal."""
+    """Ctrl-C, SIGTERM, or a closed terminal; number: the signal."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def interrupt_at_signals() -> None:
-    """Raise Interrupted at the first signal that ends a program; what is ignored (nohup) stays ignored."""
+    """Raise Interrupted at the first terminating signal; a signal that is ignored (nohup) stays ignored."""
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -72,7 +72,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def hold_signals() -> None:
-    """Let nothing interrupt the end: a second Ctrl-C would leave running what the first one ends."""
+    """Ignore further signals: a second Ctrl-C would interrupt the cleanup and leave processes running."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -92,7 +92,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     alone = {"host": options.host, "port": options.port} if options.server_only else {}
     settings = load_settings(model=options.model, engine=options.engine, **alone)
     update = {
-        "state_dir": settings.state_dir.resolve(),  # the same by every path: processes are known by it
+        "state_dir": settings.state_dir.resolve(),  # one spelling of the path: processes are identified by it
         "models_dir": settings.models_dir.absolute(),
         "api_key_file": settings.key_file().absolute(),
         "keys_file": settings.hashed_key_file().absolute(),
@@ -101,7 +101,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    """Start everything; returns what scripts/up reports, and "ca_file"."""
+    """Start everything; returns the report of scripts/up, plus "ca_file"."""
     start = time.monotonic()
     supervisor = Supervisor(settings.state_dir)
     check_not_running(supervisor)
@@ -118,11 +118,11 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     try:
         supervisor.start(environment(resolved(plan), placement.workers) | (plan.front.values if plan.front else {}))
         if plan.front:
-            say(f"page    {plan.front.url} (it shows how far the model is)")
+            say(f"page    {plan.front.url} (it shows the progress of loading)")
         wait_ready(plan, supervisor)
         if plan.front:
             wait_front(plan.front, supervisor, FAILED_STATES)
-    except BaseException:  # Ctrl-C too: nothing may be left running
+    except BaseException:  # also Ctrl-C: nothing may be left running
         hold_signals()
         supervisor.stop(ABORT_TIMEOUT_S)
         raise
@@ -147,13 +147,13 @@ def check_not_running(supervisor: Supervisor) -> None:
     if left:
         names = ", ".join(str(process.pid) for process in left)
         raise ConfigurationError(
-            f"processes of an earlier start are left though their supervisor has gone ({names}); use scripts/down first"
+            f"processes of an earlier start are left without their supervisor ({names}); use scripts/down first"
         )
     record.unlink(missing_ok=True)
 
 
 def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
-    """Show each worker's phases until all are ready; raise StartError with the log's end when one fails."""
+    """Show each worker's phases until all are ready; raise StartError with the end of the log if one fails."""
     for worker in range(plan.placement.workers):
         wait_worker(f"worker-{worker}", f"{plan.worker_url(worker)}/ready", plan.settings, supervisor)
 
@@ -161,12 +161,12 @@ def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
 def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor) -> None:
     deadline = time.monotonic() + settings.load_timeout_s
     shown_phase, progress = None, Progress()
-    # One client: making one reads all certificate authorities, 50 ms of a core, which the worker needs itself.
+    # Only one client: creating one reads all CA certificates, which takes 50 ms of the CPU that the worker needs.
     with shown(progress), httpx.Client(timeout=5, trust_env=False) as client:
         while True:
             status, phase, fetched = ask_ready(client, url)
             progress.set(fetched)
-            if fetched:  # a fetch has a patience of its own
+            if fetched:  # a fetch has its own timeout
                 deadline = time.monotonic() + settings.load_timeout_s
             if phase != shown_phase:
                 say(f"{name}  {phase}")
@@ -189,7 +189,7 @@ def find_fault(phase: str, state: str) -> str | None:
 
 
 def ask_ready(client: httpx.Client, url: str) -> tuple[int | None, str, Report | None]:
-    """(HTTP status or None, phase, progress of its weights or None) of a worker."""
+    """(HTTP status or None, phase, progress of fetching or None) of a worker."""
     try:
         response = client.get(url)
         report = response.json()
@@ -225,7 +225,7 @@ def curl_line(url: str, key: str, model: str, ca_file: str | None = None) -> str
     body = {"model": model, "messages": probe_messages(image, PROBE_QUESTION)}
     words = ["curl", "-s", f"{url}/v1/chat/completions", "-H", f"Authorization: Bearer {key}"]
     words += ["--cacert", ca_file] if ca_file else []
-    words += ["--noproxy", "*"] if getproxies() else []  # a proxy knows this machine by another name
+    words += ["--noproxy", "*"] if getproxies() else []  # for a proxy, this address may be another machine
     words += ["-H", "Content-Type: application/json", "-d", json.dumps(body, ensure_ascii=False)]
     return shlex.join(words)
 

@@ -1,1 +1,1 @@
-"""The models: what they are, where they lie, and what room they need."""
+"""The models: what they are, where their files are, and how much memory they need."""

@@ -1,4 +1,4 @@
-"""The models that lingbi serves, and the facts about them: the one place where they stand."""
+"""The models that lingbi serves: the only place that states facts about them."""
 
 import math
 import re
@@ -8,19 +8,19 @@ from typing import Any, Protocol
 TEMPLATE = "internlm-xcomposer2"
 TEMPLATE_4KHD = "internlm-xcomposer2-4khd"
 
-# Tokens of prompt and answer together: `max_length` of the published config.json, by which lmdeploy tells 4khd.
+# Tokens of prompt and answer together: `max_length` of the published config.json, by which lmdeploy recognises 4khd.
 SESSION_LEN, SESSION_LEN_4KHD = 4096, 16384
 
-PATCH = 14  # pixels of a side of what the vision tower makes one token of
-TILE = 336  # pixels of a side of 4khd-7b's tiles
-TILE_TOKENS, ROW_TOKENS = 144, 12  # of a tile, and of the separators in a row of tiles
-HD_NUM = 25  # tiles that lmdeploy cuts an image into at most
+PATCH = 14  # pixels on each side of a patch, which the vision tower turns into one token
+TILE = 336  # pixels on each side of a tile of 4khd-7b
+TILE_TOKENS, ROW_TOKENS = 144, 12  # tokens of a tile, and of the separators in a row of tiles
+HD_NUM = 25  # lmdeploy cuts an image into at most this many tiles
 
-# Tokens of lmdeploy's form of the prompt around one picture, with the published tokenizer:
-# beginning of sequence, 136 before the picture, and 6 after the question.
+# Tokens that lmdeploy's template adds around one image, with the published tokenizer:
+# beginning of sequence, 136 before the image, and 6 after the question.
 TEMPLATE_TOKENS = 1 + 136 + 6
 
-# System prompts, as the published repositories' own code has them; 7b's lacks two words and the last line.
+# System prompts from the code of the published repositories; the one of 7b lacks two words and the last line.
 INSTRUCTION = """You are an AI assistant whose name is InternLM-XComposer (浦语·灵笔).
 - InternLM-XComposer (浦语·灵笔) is a multi-modality conversational language model that is developed by Shanghai AI Laboratory (上海人工智能实验室). It is designed to be helpful, honest, and harmless.
 - InternLM-XComposer (浦语·灵笔) can understand and communicate fluently in the language chosen by the user such as English and 中文.
@@ -30,7 +30,7 @@ INSTRUCTION_7B = INSTRUCTION.rpartition("\n")[0].replace("multi-modality convers
 
 @dataclass(frozen=True)
 class Geometry:
-    """Shape of the language model: widths, counts, and bytes of KV cache a token at 16 bits."""
+    """Shape of the language model: widths, counts, and bytes of KV cache per token at 16 bits."""
 
     hidden_size: int
     intermediate_size: int
@@ -41,7 +41,7 @@ class Geometry:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Geometry":
-        """The shape that a config.json tells."""
+        """The shape that a config.json describes."""
         return cls(
             hidden_size=config["hidden_size"],
             intermediate_size=config["intermediate_size"],
@@ -61,7 +61,7 @@ GEOMETRY_1_8B = Geometry(2048, 8192, 24, 16, 8)
 
 
 class ModelFacts(Protocol):
-    """What the memory of a model follows from: a Model here and a folder that was looked at (folder.ModelFolder) have it."""
+    """The facts that determine how much memory a model needs; Model and folder.ModelFolder both provide them."""
 
     @property
     def served_name(self) -> str: ...
@@ -79,10 +79,10 @@ class ModelFacts(Protocol):
 class Model:
     """A model of the family.
 
-    name: what people type; served_name: its id in the API; image_side: pixels of the square that
-    a picture is resized to (None: tiles, 4khd); session_len: tokens of prompt and answer together;
-    weight_bytes: tensors as published (bf16); card_gb: memory of the card recommended (0: none);
-    hub_id: ModelScope id; instruction: its own system prompt.
+    name: what people type; served_name: its id in the API; image_side: side in pixels of the square that
+    an image is resized to (None: tiles, 4khd); session_len: tokens of prompt and answer together;
+    weight_bytes: size of the published tensors (bf16); card_gb: memory of the recommended card (0: none);
+    hub_id: ModelScope id; instruction: its system prompt.
     """
 
     name: str
@@ -103,11 +103,11 @@ class Model:
         return self.geometry.hidden_size
 
     def image_tokens(self, width: int, height: int, hd_num: int = HD_NUM) -> int:
-        """Prompt tokens that a picture of this size (pixels) costs; hd_num: its tiles at most, where it has tiles."""
+        """Prompt tokens that an image of this size (pixels) costs; hd_num: most tiles, if the model uses tiles."""
         return image_tokens(self.image_side, width, height, hd_num)
 
     def image_range(self, hd_num: int = HD_NUM) -> str:
-        """Prompt tokens of a picture, for people: the fewest and the most where sizes differ in that."""
+        """Prompt tokens of an image, for people: the fewest and the most if the number depends on the size."""
         tokens = [self.image_tokens(*size, hd_num) for size in _whole_tiles(hd_num)]
         return "-".join(map(str, sorted({min(tokens), max(tokens)})))
 
@@ -167,12 +167,12 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def names() -> list[str]:
-    """Every name that people can type for a model."""
+    """Every name by which people can choose a model."""
     return [*(model.name for model in MODELS), DEMO]
 
 
 def find(name: str) -> Model | None:
-    """The published model of this short name, API id or ModelScope id (in any case), or None."""
+    """The published model with this short name, API id or ModelScope id (case does not matter), or None."""
     wanted = name.lower()
     return next(
         (model for model in MODELS if wanted in (model.name, model.served_name, model.hub_id.lower())),
@@ -190,29 +190,29 @@ def recognise(config: dict[str, Any]) -> Model | None:
 
 
 def instruction(config: dict[str, Any]) -> str:
-    """The system prompt of the published model with the geometry of a config.json, or most models' where it is none."""
+    """The system prompt of the published model with the geometry of a config.json; the usual one if there is none."""
     known = recognise(config)
     return known.instruction if known else INSTRUCTION
 
 
 def image_side(config: dict[str, Any]) -> int | None:
-    """Pixels of the square that a picture is resized to; None: tiles."""
+    """Side in pixels of the square that an image is resized to; None: tiles."""
     return None if is_4khd(config) else config.get("img_size")
 
 
 def is_4khd(config: dict[str, Any]) -> bool:
-    """Whether lmdeploy 0.4.1 takes this config for the tiled 4khd model in its vision part."""
+    """Whether the vision code of lmdeploy 0.4.1 treats this config as the tiled 4khd model."""
     return bool(config["architectures"][0] == "InternLM2ForCausalLM")
 
 
 def image_tokens(side: int | None, width: int, height: int, hd_num: int) -> int:
-    """Prompt tokens of a picture: one for each square of the tower's patches, or those of its tiles (side None)."""
+    """Prompt tokens of an image: one for each patch of the vision tower, or those of its tiles (side None)."""
     return tiled_image_tokens(width, height, hd_num) if side is None else (side // PATCH) ** 2
 
 
 def tiled_image_tokens(width: int, height: int, hd_num: int) -> int:
-    """Prompt tokens of a picture on 4khd-7b: those of an overview and of as many tiles as fit in hd_num, and a separator
-    a tile row and at the overview's ends."""
+    """Prompt tokens of an image on 4khd-7b: an overview, as many tiles as hd_num allows, and the separators of every
+    row of tiles and of the overview."""
     ratio = max(width, height) / min(width, height)
     long_side = 1
     while (long_side + 1) * math.ceil((long_side + 1) / ratio) <= hd_num:
@@ -223,11 +223,11 @@ def tiled_image_tokens(width: int, height: int, hd_num: int) -> int:
 
 
 def largest_image(hd_num: int) -> tuple[int, int]:
-    """(width, height) of a picture that costs the most tokens on 4khd-7b: all its tiles below each other."""
+    """(width, height) of the image that costs the most tokens on 4khd-7b: all its tiles are in one column."""
     return TILE, TILE * hd_num
 
 
 def _whole_tiles(hd_num: int) -> list[tuple[int, int]]:
-    """(width, height) of the pictures that at most hd_num tiles fill exactly, in every number of columns and rows."""
+    """(width, height) of every image that is exactly filled by at most hd_num tiles in whole rows and columns."""
     counts = range(1, hd_num + 1)
     return [(columns * TILE, rows * TILE) for columns in counts for rows in range(1, hd_num // columns + 1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-# torch 2.1 warns about its own code for mapping a file.
+# The code in torch 2.1 that maps a file triggers this warning itself.
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
 
 

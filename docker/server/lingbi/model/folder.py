@@ -15,7 +15,7 @@ from lingbi.model import catalogue
 ARCHITECTURE = "InternLMXComposer2ForCausalLM"
 NEEDED_FILES = ("config.json", "tokenizer.model", "tokenizer_config.json")
 NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.\w+")
-RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import\b", re.MULTILINE)  # as transformers looks for them
+RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import\b", re.MULTILINE)  # the same pattern that transformers uses
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ModelFolder:
 def inspect(path: str | Path) -> ModelFolder:
     """Check a model folder without loading it.
 
-    Raises ConfigurationError that says what is missing or wrong, where, and what to do.
+    Raises ConfigurationError, which says what is missing or wrong, where, and what to do.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -96,7 +96,7 @@ def inspect(path: str | Path) -> ModelFolder:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A config.json. Raises ConfigurationError where it cannot be one."""
+    """Read a config.json. Raises ConfigurationError if the file is missing or is not a model's config."""
     try:
         config = json.loads(file.read_text())
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def check_architecture(folder: Path | str, config: dict[str, Any]) -> None:
-    """Raise ConfigurationError for a config of another kind of model; folder (or model id) is for people."""
+    """Raise ConfigurationError if the config is of another kind of model; folder (or model id): named in the error."""
     remote_classes = [value for value in config.get("auto_map", {}).values() if isinstance(value, str)]
     if not any(value.endswith(ARCHITECTURE) for value in remote_classes):
         raise ConfigurationError(
@@ -154,7 +154,7 @@ def _indexed(index: Path) -> set[str]:
 
 
 def _siblings(shard: Path) -> set[str]:
-    """The names of all shards, by the name of one: X-00001-of-00002.bin."""
+    """The names of all shards, derived from the name of one: X-00001-of-00002.bin."""
     numbered = NUMBERED.fullmatch(shard.name)
     if not numbered:
         return set()

@@ -1,4 +1,4 @@
-"""The GPUs of a machine, and which engine it gets for them."""
+"""The GPUs of a machine, and the engine that is chosen for them."""
 
 import os
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ def find_gpus() -> list[Gpu]:
 def admitted(every: list[str], visible: str | None = None) -> list[str]:
     """Devices that CUDA shows for a value of CUDA_VISIBLE_DEVICES (None: not set).
 
-    As CUDA does, the list ends at the first index that does not exist, and is empty where one stands twice.
+    As with CUDA, the list ends at the first index that does not exist, and is empty if a device is listed twice.
     """
     if visible is None:
         return every
@@ -64,7 +64,7 @@ def _describe(device: str) -> Gpu:
 
 
 def look_at(device: str) -> Gpu:
-    """A device as it is now. Raises pynvml.NVMLError where the driver cannot reach it."""
+    """The current state of a device. Raises pynvml.NVMLError if the driver cannot reach it."""
     pynvml.nvmlInit()
     try:
         return _describe(device)
@@ -73,14 +73,14 @@ def look_at(device: str) -> Gpu:
 
 
 def emptied(gpus: list[Gpu]) -> list[Gpu]:
-    """These GPUs as they are with nothing on them."""
+    """These GPUs as they would be with nothing running on them."""
     return [replace(gpu, free_mib=gpu.total_mib) for gpu in gpus]
 
 
 def choose_engine(requested: str, gpus: list[Gpu]) -> Choice:
-    """Decide by what the machine has, unless the operator said.
+    """Choose by what the machine has, unless the operator asked for an engine.
 
-    Raises ConfigurationError for TurboMind without a GPU.
+    Raises ConfigurationError if TurboMind is asked for and there is no GPU.
     """
     if requested == TURBOMIND and not gpus:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Whether a model fits the host memory of a machine, told before anything is loaded; sizing.py tells of a GPU."""
+"""Decides whether a model fits in host memory before anything is loaded; sizing.py does the same for a GPU."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from lingbi.settings import Settings
 
 MIB = 1 << 20
-# float32 is faster and exact, and twice the size: for checkpoints up to this many bytes.
+# float32 is faster and exact but takes twice the memory, so only checkpoints up to this many bytes use it.
 FLOAT32_LIMIT_BYTES = 1 << 30
-CPU_RUNTIME_MIB = 1024  # libraries, and the tower's activations for an image
-TILED_TOWER_MIB = 1024  # more of them, for up to 26 tiles of 4khd-7b
-# Tokens of a step: larger ones are hardly faster; smaller ones only where memory is short.
+CPU_RUNTIME_MIB = 1024  # libraries, and the vision tower's activations for an image
+TILED_TOWER_MIB = 1024  # further activations for up to 26 tiles of 4khd-7b
+# Tokens per step: larger steps are hardly faster, and smaller ones are used only if memory is short.
 FAIR_PREFILL_TOKENS, LEAST_PREFILL_TOKENS = 256, 32
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
@@ -34,8 +34,8 @@ CGROUP_FILES = (
 class CpuFit:
     """Settings of the CPU engine, and the most host memory that they take, in MiB.
 
-    session_len, prefill_tokens: tokens; max_batch_size: answers that advance in turn; kept_sessions: that stay for a
-    follow-up. cache_mib: KV cache of all of these at their full length.
+    session_len, prefill_tokens: tokens; max_batch_size: answers that advance in turn; kept_sessions: sessions kept
+    for a follow-up; cache_mib: KV cache of all of these at their full length.
     """
 
     session_len: int
@@ -67,11 +67,11 @@ class CpuFit:
 
 
 def fit_on_cpu(model: ModelFacts, host_mib: int, settings: "Settings", workers: int = 1) -> CpuFit:
-    """The CPU engine's settings for a model, for each of some workers.
+    """The CPU engine's settings for a model, for each of several workers.
 
-    host_mib: memory that is available. The operator's settings are upper bounds: where memory is short, steps get smaller,
+    host_mib: available memory. The operator's settings are upper bounds: if memory is short, steps get smaller,
     fewer sessions are kept, fewer answers advance in turn, and the session gets shorter, in that order.
-    Raises ConfigurationError with what it needs at least and what there is.
+    Raises ConfigurationError with the memory that is needed at least and the memory that is available.
     """
     share_mib = host_mib // workers
     candidates = list(_candidates(model, settings))
@@ -85,12 +85,12 @@ def fit_on_cpu(model: ModelFacts, host_mib: int, settings: "Settings", workers: 
 
 
 def needed_mib(model: ModelFacts, hd_num: int) -> int:
-    """MiB of host memory that the CPU engine takes at least, with sessions that hold one image of at most hd_num tiles."""
+    """The least MiB of host memory that the CPU engine needs for sessions with one image of at most hd_num tiles."""
     return _fit(model, hd_num, image_session(model, hd_num), 1, 0, LEAST_PREFILL_TOKENS).total_mib
 
 
 def _candidates(model: ModelFacts, settings: "Settings") -> Iterator[CpuFit]:
-    """Fits from the best to the least."""
+    """Fits in order of preference; the last one takes the least memory."""
     full = settings.session_len or model.session_len
     least = full if settings.session_len else min(full, image_session(model, settings.hd_num))
     at_once, kept = settings.cpu_sequences, settings.cpu_kept_sessions
@@ -107,7 +107,7 @@ def _candidates(model: ModelFacts, settings: "Settings") -> Iterator[CpuFit]:
 
 
 def _halved(tokens: int) -> Iterator[int]:
-    """These tokens, half of them, and so on, to LEAST_PREFILL_TOKENS."""
+    """This number, half of it, and so on, down to LEAST_PREFILL_TOKENS."""
     yield tokens
     while tokens > LEAST_PREFILL_TOKENS:
         tokens = max(LEAST_PREFILL_TOKENS, tokens // 2)
@@ -115,10 +115,10 @@ def _halved(tokens: int) -> Iterator[int]:
 
 
 def _fit(model: ModelFacts, hd_num: int, session_len: int, at_once: int, kept: int, prefill_tokens: int) -> CpuFit:
-    width = 4 if uses_float32(model) else 2  # bytes of a number
+    width = 4 if uses_float32(model) else 2  # bytes per number
     shape = model.geometry
     weights = model.weight_bytes // MIB * width // 2
-    # A step's attention scores of a layer: as computed, and as float32 before and after the softmax.
+    # One layer's attention scores in a step: as computed, and as float32 before and after the softmax.
     scores = shape.heads * prefill_tokens * session_len * (width + 8)
     cache = (at_once + kept) * session_len * shape.kv_bytes * width // 2
     tiles = for_tiles(TILED_TOWER_MIB, hd_num) if model.image_side is None else 0
@@ -132,21 +132,21 @@ def uses_float32(model: ModelFacts) -> bool:
 
 
 def available_mib(cgroup: Path = CGROUP) -> int:
-    """MiB of host memory that a new process can have, within the limit of its control group."""
+    """MiB of host memory that a new process can allocate within the limit of its control group."""
     free, room = int(psutil.virtual_memory().available) // MIB, _room_mib(cgroup)
     return free if room is None else min(free, room)
 
 
 def workers_share_mib(workers: int) -> int:
-    """MiB that one of several workers may plan with: what is available now, and no more than its share of the machine.
+    """MiB that one of several workers may plan with: what is available now, but at most its share of the machine.
 
-    The others may be starting too, or hold their part already.
+    The other workers may be starting too, or may already hold their share.
     """
     return min(available_mib(), whole_mib() // workers)
 
 
 def whole_mib(cgroup: Path = CGROUP) -> int:
-    """MiB of the machine's memory, or what its control group leaves of it where that is less than what is free."""
+    """MiB of the machine's memory, or what its control group still allows if that is less than what is free."""
     memory, room = psutil.virtual_memory(), _room_mib(cgroup)
     if room is not None and room < memory.available // MIB:
         return room
@@ -167,8 +167,8 @@ def _room_mib(cgroup: Path) -> int | None:
 def check_memory(
     model: ModelFacts, engine: str, gpus: list[Gpu], workers: int, host_mib: int, settings: "Settings"
 ) -> list[Fit | CpuFit]:
-    """Each worker's fit: of its GPU, or of its share of the host's memory. Raises ConfigurationError with both numbers
-    for what does not fit."""
+    """Each worker's fit on its GPU, or in its share of host memory. Raises ConfigurationError with the memory that is
+    needed and the memory that is available if the model does not fit."""
     if engine != CPU:
         return [fit_on(model, gpu, settings) for gpu in gpus[:workers]]
     return [fit_on_cpu(model, host_mib, settings, workers)] * workers

@@ -1,4 +1,4 @@
-"""The system prompt that a model was published with: what its own `chat()` uses where nobody gives another."""
+"""The system prompt that a model was published with: the default of its own `chat()`."""
 
 import ast
 
@@ -9,7 +9,7 @@ FUNCTION, ARGUMENT = "chat", "meta_instruction"
 
 
 def instruction_of(folder: ModelFolder) -> str:
-    """The text in the folder's own code where it is plain there, else the catalogue's for this model."""
+    """The text in the folder's own code if it is a string literal there, else the catalogue's text for this model."""
     module, _, name = folder.config["auto_map"].get("AutoModelForCausalLM", "").rpartition(".")
     file = folder.path / f"{module}.py"
     own = own_instruction(file.read_text(encoding="utf-8", errors="replace"), name) if file.is_file() else None
@@ -17,13 +17,13 @@ def instruction_of(folder: ModelFolder) -> str:
 
 
 def own_instruction(code: str, model_class: str) -> str | None:
-    """The default of the class's chat(meta_instruction=…), by reading its code and never running it.
+    """The default of the class's chat(meta_instruction=…); the code is parsed and never run.
 
-    None where there is no such argument, or its default is no string literal.
+    None if there is no such argument or its default is not a string literal.
     """
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):  # a null byte is a ValueError, odd nesting the last
+    except (SyntaxError, ValueError, RecursionError):  # ValueError: a null byte; RecursionError: deep nesting
         return None
     functions = (
         item

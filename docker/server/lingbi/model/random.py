@@ -1,8 +1,8 @@
 """scripts/make-model: a model folder in a published geometry with random weights.
 
-It takes memory, time and prompt tokens as the real one does, so that an installation can be
-measured without 17 GB of download; its answers mean nothing. With fewer layers every tensor keeps its
-shape, so that the folder is read and served as the whole one, on a machine that cannot hold that.
+It needs as much memory, time and prompt tokens as the real model, so an installation can be
+measured without downloading 17 GB; its answers mean nothing. With fewer layers every tensor keeps its
+shape, so a machine that cannot hold the whole model reads and serves the folder in the same way.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def make(
 ) -> int:
     """Write the folder; returns the bytes of its weights. Raises ConfigurationError.
 
-    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}. `layers` keeps only the first ones. code: a
-    folder with remote code; None: lingbi's own, under lingbi's names.
+    tensors.json holds {"tensors": {name: {"shape": […], "file": shard}}}. layers: how many of the first layers to keep.
+    code: a folder with remote code; None: lingbi's own, under lingbi's names.
     """
     tensors = json.loads(read(geometry / "tensors.json"))["tensors"]
     config = json.loads(read(geometry / "config.json"))
@@ -102,7 +102,7 @@ def read(file: Path) -> str:
 
 
 def with_own_code(config: Config) -> Config:
-    """The config with its remote code taken from lingbi's demo repository, whatever it named."""
+    """The config with its remote code replaced by that of lingbi's demo model."""
     own = json.loads((DEMO_FOLDER / "config.json").read_text())["auto_map"]
     own |= json.loads((DEMO_FOLDER / "tokenizer_config.json").read_text())["auto_map"]
     mapped = {name: own[name] for name in config["auto_map"]}
@@ -132,15 +132,15 @@ def write_shards(tensors: Tensors, to: Path, seed: int) -> int:
 
 
 def device() -> str:
-    """Where random numbers are made: minutes for 8 billion on a CPU, a second on a GPU."""
+    """Where random numbers are generated: 8 billion take minutes on a CPU and a second on a GPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def random_tensor(name: str, shape: list[int], generator: torch.Generator) -> torch.Tensor:
-    """Norm weights are ones; the others are normal, small enough for activations to stay finite."""
+    """Norm weights are ones; the others are normally distributed, small enough for activations to stay finite."""
     if "norm" in name and name.endswith("weight") and len(shape) == 1:
         return torch.ones(shape, dtype=torch.bfloat16)
-    values = torch.empty(shape, dtype=torch.float32, device=generator.device)  # a CPU makes bfloat16 four times slower
+    values = torch.empty(shape, dtype=torch.float32, device=generator.device)  # bfloat16 is four times slower on a CPU
     return values.normal_(std=WEIGHT_STD, generator=generator).to(torch.bfloat16).cpu()
 
 

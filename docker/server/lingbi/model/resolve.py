@@ -1,4 +1,4 @@
-"""Turns what people name a model by into a model folder, or into where it can be fetched from."""
+"""Resolves the name of a model to its folder, or to where it can be fetched from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,17 +27,17 @@ class Found:
 
     @property
     def is_to_come(self) -> bool:
-        """Whether there is nothing to look at yet, and the hub has it."""
+        """Whether the model is not here yet and can be fetched from the hub."""
         return self.hub_id is not None and not self.is_present
 
     @property
     def served_name(self) -> str:
-        """The model's id in the API where its folder cannot tell yet."""
+        """The model's id in the API, known before its folder exists."""
         model = catalogue.find(self.hub_id or "")
         return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
 
 
-FaultOf = Callable[[Found], str | None]  # why a model that is there is not for auto
+FaultOf = Callable[[Found], str | None]  # why auto must not choose a model that is present, or None
 
 
 def is_present(folder: Path) -> bool:
@@ -46,14 +46,14 @@ def is_present(folder: Path) -> bool:
 
 
 def takes_any(found: Found) -> None:
-    """For find_model: nothing that is there is left alone."""
+    """For find_model: auto may choose any model that is present."""
 
 
 def find_model(name: str, models_dir: Path, fault_of: FaultOf = takes_any) -> Found:
     """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
-    fault_of: why a model that is there is not for auto, or None. Raises ConfigurationError for a name
-    that is none of these.
+    fault_of: why auto must not choose a model that is present, or None. Raises ConfigurationError for a
+    name that is none of these.
     """
     if name == "auto":
         return _best_present(models_dir, fault_of)

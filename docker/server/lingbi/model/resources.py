@@ -1,4 +1,4 @@
-"""What a machine has for models: its GPUs and its host memory."""
+"""What a machine offers to models: its GPUs and its host memory."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Resources:
 
 
 def find_resources() -> Resources:
-    """What is here now, beside what runs."""
+    """What is available now, next to everything that is running."""
     return Resources(find_gpus(), available_mib())
 
 

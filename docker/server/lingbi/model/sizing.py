@@ -1,8 +1,8 @@
-"""What a GPU has room for: the engine's settings for a model on a card, known before anything is loaded.
+"""Chooses the engine's settings for a model on a GPU before anything is loaded.
 
-Memory is counted, not tried: weights, what the engine takes beside them, and a KV cache of a known number
-of blocks. The terms are those of TurboMind 0.4.1 and of lingbi's vision tower; docs/performance has the
-measurements that they come from, and tests/gpu/test_fit.py takes them again.
+Memory is calculated, not found by trial: the weights, what the engine needs besides them, and a KV cache with a
+known number of blocks. The terms are those of TurboMind 0.4.1 and of lingbi's vision tower; docs/performance has
+the measurements behind them, and tests/gpu/test_fit.py repeats these measurements.
 """
 
 import logging
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MIB = 1 << 20
-BLOCK_TOKENS = 64  # of KV cache, which TurboMind gives out in blocks
+BLOCK_TOKENS = 64  # tokens in a block of KV cache, the unit in which TurboMind allocates it
 BITS = {"0": 16, "8": 8, "4": 4}
-QUANTISED_EXTRA = 4  # bytes of scale and zero point for each head's key or value of a token
-# CUDA context, the kernels of torch and TurboMind.
+QUANTISED_EXTRA = 4  # bytes of scale and zero point per token, for each head's key or value
+# The CUDA context, and the kernels of torch and TurboMind.
 RUNTIME_MIB = 560
-# The tower's activations: an image of so many tokens in CUDA graphs, or an overview and up to 25 tiles, all in one batch.
+# The tower's activations: per token of an image in CUDA graphs, or for an overview and up to 25 tiles in one batch.
 TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB, MEASURED_TILES = 150 << 10, 700, 25
-# A prompt token of one step, in widths of the model, 16 bits each: its states, keys and values, and the feed-forward
-# layer's. Smaller steps save half of it: the rest are the contexts of prompts that are half done.
+# What a prompt token takes in a step, in widths of the model at 16 bits: states, keys and values, and those of the
+# feed-forward layer. Smaller steps save only half of it: the rest holds the contexts of unfinished prompts.
 HIDDEN_WIDTHS, FEED_FORWARD_WIDTHS = 10, 2
-SESSION_WIDTHS = 2  # and so many for every token of a session, whatever the step
-LOGITS_COPIES = 3  # float32, for every answer that may run
+SESSION_WIDTHS = 2  # for every token of a session, whatever the step size
+LOGITS_COPIES = 3  # in float32, for every answer that may run at once
 FULL_STEP = 4096
-# Tried in turn until a session fits: what costs an answer's quality comes last. Steps of 4096 were no faster.
+# Tried in turn until a session fits; what costs answer quality comes last. Steps of 4096 were no faster.
 STEPS = [(quant, prefill) for quant in BITS for prefill in (2048, 1024)]
 BATCHES = (64, 16, 4)
-WIDE_BATCH = 128  # where the cache holds a picture, a question and an answer of each: others would wait for room
+WIDE_BATCH = 128  # if the cache has room for an image, a question and an answer each; else they would wait
 DEFAULT_SHARE = 0.9
 LEAST_ANSWER_TOKENS = 256
-OTHERS_MIB = 1024  # the driver keeps up to 700 MiB for itself
+OTHERS_MIB = 1024  # less is no sign of other processes: the driver itself keeps up to 700 MiB
 SETTLE_S, LOOK_S = 20, 2
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the operator said, each None where it is for the card to decide; cache_fraction: of what is left; hd_num: most
-    tiles of an image, where the model has tiles."""
+    """What the operator set; None means that it is chosen to suit the card. cache_fraction: share of the memory that is
+    left; hd_num: most tiles of an image, if the model uses tiles."""
 
     session_len: int | None = None
     max_batch_size: int | None = None
@@ -61,7 +61,7 @@ class Wanted:
 
     @classmethod
     def of(cls, settings: "Settings") -> "Wanted":
-        """The operator's part of the server's settings."""
+        """The settings of the server that the operator may have set."""
         return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
 
@@ -73,7 +73,7 @@ CHOSEN = ("session_len", "max_batch_size", "prefill_tokens", "quant_policy", "ca
 class Fit:
     """Settings of one worker's engine, and the memory that they take, in MiB.
 
-    session_len, prefill_tokens: tokens; quant_policy: as lmdeploy's; blocks: of KV cache, 64 tokens each.
+    session_len, prefill_tokens: tokens; quant_policy: as in lmdeploy; blocks: KV cache blocks of 64 tokens each.
     """
 
     session_len: int
@@ -93,7 +93,7 @@ class Fit:
 
     @property
     def total_mib(self) -> int:
-        """The most GPU memory that is in use at any time."""
+        """The most GPU memory in use at any time."""
         return self.weights_mib + self.runtime_mib + self.cache_mib
 
     def __str__(self) -> str:
@@ -105,18 +105,18 @@ class Fit:
 
 
 def fit(model: ModelFacts, free_mib: int, wanted: Wanted = ANYTHING, card: str = "a GPU") -> Fit:
-    """The settings of a model (catalogue.Model or ModelFolder) for a card with so much free memory.
+    """The engine's settings for a model (catalogue.Model or ModelFolder) on a card with this much free memory.
 
     card: its name, for people.
 
-    Raises ConfigurationError with what it needs at least and what there is.
+    Raises ConfigurationError with the memory that is needed at least and the memory that is free.
     """
     room_mib = min(free_mib, wanted.gpu_memory_mib or free_mib)
     for candidate in _candidates(model, wanted):
         filled = _filled(model, candidate, room_mib, wanted.cache_fraction)
         if filled.cache_tokens >= candidate.session_len:
             return _widened(model, filled, room_mib, wanted)
-    # The last takes least: what is left to shorten is its session.
+    # The last candidate takes the least memory, so only its session can still be shortened.
     if filled.cache_tokens >= least_session(model, wanted):
         return replace(filled, session_len=filled.cache_tokens)
     limit = f", of which LINGBI_GPU_MEMORY_MIB allows {room_mib}" if room_mib < free_mib else ""
@@ -127,7 +127,7 @@ def fit(model: ModelFacts, free_mib: int, wanted: Wanted = ANYTHING, card: str =
 
 
 def _widened(model: ModelFacts, found: Fit, room_mib: int, wanted: Wanted) -> Fit:
-    """With WIDE_BATCH where no answers had to give way and the cache is large enough for it, else as found."""
+    """The fit with WIDE_BATCH if the batch was not reduced and the cache is large enough for it, else as found."""
     if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
         return found
     beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len, wanted.hd_num)
@@ -149,7 +149,7 @@ def _remedy(model: ModelFacts, free_mib: int, room_mib: int, wanted: Wanted) -> 
 
 
 def least_mib(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
-    """The least free memory with which fit finds settings."""
+    """The least free memory for which `fit` finds settings."""
     *_, smallest = _candidates(model, wanted)
     blocks = -(-least_session(model, wanted) // BLOCK_TOKENS)
     cache = Fraction(blocks * block_bytes(model, smallest.quant_policy), MIB)
@@ -157,14 +157,14 @@ def least_mib(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
 
 
 def fit_on(model: ModelFacts, gpu: "Gpu", settings: "Settings") -> Fit:
-    """As fit, for a card as it is now (gpus.Gpu) and the server's settings."""
+    """Like `fit`, for a card in its current state (gpus.Gpu) and the server's settings."""
     return fit(model, gpu.free_mib, Wanted.of(settings), f"GPU {gpu.device} ({gpu.name})")
 
 
 def fit_when_free(model: ModelFacts, look: Callable[[], "Gpu"], settings: "Settings") -> Fit:
-    """As fit_on, for a card that others may be leaving: look() gives the card as it is.
+    """Like `fit_on`, for a card that other processes may be leaving; look() returns its current state.
 
-    Waits as long as its memory is being freed, at most SETTLE_S; logs what others leave no room for.
+    Waits while its memory is being freed, for at most SETTLE_S, and logs a warning if other processes reduce the fit.
     """
     gpu = look()
     deadline = time.monotonic() + SETTLE_S
@@ -188,21 +188,21 @@ def _others_mib(gpu: "Gpu") -> int:
 
 
 def least_session(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
-    """Tokens of the session asked for, or of picture_session."""
+    """Tokens of the session that was asked for, or else of image_session."""
     return wanted.session_len or image_session(model, wanted.hd_num)
 
 
 def image_session(model: ModelFacts, hd_num: int) -> int:
-    """Tokens of the shortest session that holds the largest picture, a question and an answer.
+    """Tokens of the shortest session that holds the largest image, a question and an answer.
 
-    The published form of the prompt has one token more than lmdeploy's, which is the answer's loss.
+    The published form of the prompt has one token more than lmdeploy's, which shortens the answer by one.
     """
     image = catalogue.image_tokens(model.image_side, *catalogue.largest_image(hd_num), hd_num)
     return image + catalogue.TEMPLATE_TOKENS + LEAST_ANSWER_TOKENS
 
 
 def _candidates(model: ModelFacts, wanted: Wanted) -> Iterator[Fit]:
-    """Fits without cache: the best first, then those that take less."""
+    """Fits without a cache: the best first, then those that take less memory."""
     batches = BATCHES if wanted.max_batch_size is None else (wanted.max_batch_size,)
     for batch in batches:
         for quant, prefill in STEPS:
@@ -223,19 +223,19 @@ def _candidates(model: ModelFacts, wanted: Wanted) -> Iterator[Fit]:
 
 
 def _filled(model: ModelFacts, candidate: Fit, room_mib: int, cache_fraction: float | None) -> Fit:
-    """The candidate with as large a cache as the rest has room for."""
+    """The candidate with the largest cache that fits in the rest of the room."""
     left_mib = max(0, room_mib - candidate.total_mib)
     blocks = math.floor(left_mib * MIB * _share(cache_fraction) / block_bytes(model, candidate.quant_policy))
     return replace(candidate, blocks=blocks, cache_mib=_cache_mib(model, blocks, candidate.quant_policy))
 
 
 def _share(cache_fraction: float | None) -> Fraction:
-    """Of what is left; exact, so that the least that is needed is the least that is accepted."""
+    """The cache's share of the memory that is left; exact, so that least_mib is indeed the least that `fit` accepts."""
     return Fraction(cache_fraction or DEFAULT_SHARE)
 
 
 def cache_room_mib(model: ModelFacts, free_mib: int, hd_num: int) -> int:
-    """MiB that a model with its own choice of settings, but for hd_num, leaves for KV cache."""
+    """MiB left for KV cache if all settings but hd_num are chosen for the model."""
     found = fit(model, free_mib, Wanted(hd_num=hd_num))
     return free_mib - found.weights_mib - found.runtime_mib
 
@@ -254,7 +254,7 @@ def block_bytes(model: ModelFacts, quant_policy: str) -> int:
 
 
 def runtime_mib(model: ModelFacts, batch: int, prefill_tokens: int, session_len: int, hd_num: int) -> int:
-    """MiB beside weights and cache: libraries, the tower at work, and the engine's buffers."""
+    """MiB besides weights and cache: libraries, the vision tower's activations, and the engine's buffers."""
     shape = model.geometry
     width = HIDDEN_WIDTHS * shape.hidden_size + FEED_FORWARD_WIDTHS * shape.intermediate_size
     step = 2 * (prefill_tokens + FULL_STEP) // 2 * width
@@ -264,15 +264,16 @@ def runtime_mib(model: ModelFacts, batch: int, prefill_tokens: int, session_len:
 
 
 def tower_bytes(side: int | None, hd_num: int) -> int:
-    """Bytes of the tower's activations for an image of this side, or (None) of up to hd_num tiles."""
+    """Bytes of the tower's activations for an image with this side, or (None) with up to hd_num tiles."""
     if side is not None:
         return (side // catalogue.PATCH) ** 2 * TOWER_BYTES_A_TOKEN
     return for_tiles(TILED_TOWER_MIB * MIB, hd_num)
 
 
 def for_tiles(measured: int, hd_num: int) -> int:
-    """What an overview and hd_num tiles take, of what was measured with MEASURED_TILES.
+    """What an overview and hd_num tiles take, scaled from a measurement with MEASURED_TILES.
 
-    More need more in proportion, as all go through the tower in one batch: on an H200 25 took 630 MiB and 55 took 1301.
+    More tiles need proportionally more, as all go through the tower in one batch: on an H200, 25 took 630 MiB and
+    55 took 1301.
     """
     return measured * (max(hd_num, MEASURED_TILES) + 1) // (MEASURED_TILES + 1)

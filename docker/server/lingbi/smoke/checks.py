@@ -1,4 +1,4 @@
-"""The checks of scripts/smoke, each a named function of the server under test."""
+"""The checks of scripts/smoke: each is a named function that takes the server under test."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lingbi.images.scenes import Scene, Thing, draw, find_fault
 from lingbi.model import catalogue
 
 DEMO_ANSWER_TOKENS = 64
-ANSWER_TOKENS = 16  # the CPU engine takes a second a token with the 1.8B model
+ANSWER_TOKENS = 16  # the CPU engine takes a second per token with the 1.8B model
 # Prompt tokens of PROBE_QUESTION in the published tokenizer: 请, 描述, 图中, 内容.
 QUESTION_TOKENS = 4
 ONE = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)
@@ -33,12 +33,12 @@ CORNER = Scene((Thing("yellow", "star", 0.82, 0.82, 0.25),), background="black",
 
 
 class CheckFailed(Exception):
-    """A check did not hold; the message says what was seen."""
+    """A check failed; the message says what was seen."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is under test: base URL, HTTP client, API key, the model it serves, whether a gateway is in front."""
+    """The server under test: base URL, HTTP client, API key, the model it serves, and whether a gateway is in front."""
 
     url: str
     client: httpx.Client
@@ -89,7 +89,7 @@ CHECKS: list[Check] = []
 
 
 def check(name: str, applies: Callable[[Target], bool] = lambda target: True) -> Callable[[Run], Run]:
-    """Put a function on the list of checks."""
+    """Add a function to the list of checks."""
 
     def add(run: Run) -> Run:
         CHECKS.append(Check(name, run, applies))
@@ -162,14 +162,14 @@ def prompt_tokens(target: Target) -> str:
 
 
 def expected_tokens(served_name: str, told: dict[str, Any]) -> int:
-    """Prompt tokens of PROBE_QUESTION about ONE; told: how a server says that it makes prompts, if it does.
+    """Prompt tokens of PROBE_QUESTION about ONE; told: how the server says it builds prompts, if it says so.
 
     Raises CheckFailed for a model that is not published.
     """
     model = published(served_name)
     if model is None:
         raise CheckFailed(f"{served_name} is not in the catalogue")
-    # The published form's words are the model folder's own, so only the server knows how many tokens they are.
+    # The published form takes its text from the model folder, so only the server knows how many tokens it has.
     around: int = told["template_tokens"] if told.get("form") == PUBLISHED else catalogue.TEMPLATE_TOKENS
     hd_num = told.get("hd_num") or catalogue.HD_NUM
     return around + QUESTION_TOKENS + model.image_tokens(ONE.width, ONE.height, hd_num)
@@ -214,7 +214,7 @@ def conversation(target: Target) -> str:
 
 @check("stream")
 def stream(target: Target) -> str:
-    """The streamed answer is whole, ends as the protocol says, and is the unstreamed one."""
+    """The streamed answer is complete, ends as the protocol says, and equals the answer without streaming."""
     messages = [turn(PROBE_QUESTION, data_url(ONE))]
     body = {"model": target.model, "messages": messages, "stream": True} | target.greedy
     with target.client.stream("POST", "/v1/chat/completions", json=body, headers=target.headers) as response:
@@ -237,7 +237,7 @@ def text_completion(target: Target) -> str:
 
 @check("inner-url")
 def inner_url(target: Target) -> str:
-    """What only the server itself can reach is not fetched for a client."""
+    """The server does not fetch URLs that only it can reach on behalf of a client."""
     for url in ("http://127.0.0.1:9/picture.png", "http://169.254.169.254/latest/meta-data/"):
         response = target.post("/v1/chat/completions", {"messages": [turn(PROBE_QUESTION, url)]})
         expect(response.status_code == 400, f"{url}: status {response.status_code}")
@@ -246,7 +246,7 @@ def inner_url(target: Target) -> str:
 
 @check("bad-picture")
 def bad_image(target: Target) -> str:
-    """A broken picture is refused, a local path too, and the next question is answered."""
+    """A broken image and a local path are refused, and the next question is answered."""
     for url in ("data:image/png;base64,bm90IGEgcGljdHVyZQ==", "/etc/hostname", "file:///etc/hostname"):
         response = target.post("/v1/chat/completions", {"messages": [turn(PROBE_QUESTION, url)]})
         expect(response.status_code == 400, f"{url}: status {response.status_code}")

@@ -1,4 +1,4 @@
-"""The checks of scripts/smoke that need a gateway in front: of itself, and of the page behind it."""
+"""The checks of scripts/smoke that need a gateway in front: they check the gateway and the page behind it."""
 
 import uuid
 
@@ -11,7 +11,7 @@ def has_gateway(target: Target) -> bool:
 
 @check("gateway", applies=has_gateway)
 def gateway(target: Target) -> str:
-    """Ids pass through, its own errors are in the API's form, and it does not tell its version."""
+    """Request ids pass through, the gateway's own errors have the API's format, and it does not reveal its version."""
     sent = f"smoke-{uuid.uuid4().hex}"
     response = target.client.get("/v1/models", headers=target.headers | {"X-Request-ID": sent})
     seen = response.headers.get_list("x-request-id")
@@ -25,7 +25,7 @@ def gateway(target: Target) -> str:
 
 @check("page", applies=has_gateway)
 def page(target: Target) -> str:
-    """The page comes, names no other host, and its own key is taken by the server."""
+    """The gateway serves the page, and the server accepts the page's own key."""
     response = target.client.get("/")
     expect(response.status_code == 200, f"status {response.status_code}")
     expect("<gradio-app" in response.text, "this is not lingbi's page")

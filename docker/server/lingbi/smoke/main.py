@@ -1,7 +1,7 @@
 """scripts/smoke: prove that a running server answers correctly, or say which check failed.
 
-With the demo model answers are judged by what the picture shows; with the others a picture
-question must give a well-formed answer with the exact number of prompt tokens.
+With the demo model, answers are judged by what the image shows; with other models, a question about an
+image must give a well-formed answer with the exact number of prompt tokens.
 """
 
 import argparse
@@ -14,19 +14,19 @@ from typing import Any
 import httpx
 
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.smoke import edge_checks  # noqa: F401 - it adds its checks
+from lingbi.smoke import edge_checks  # noqa: F401 - the import adds its checks
 from lingbi.smoke.checks import CHECKS, Check, CheckFailed, Target
 
 GATEWAY_HEALTH = "/healthz"
-# What a rollout waits for before it gives a server requests again; the rest is asked afterwards.
+# What a rollout waits for before a server gets requests again; the other checks run afterwards.
 CORE = ("ready", "key-required", "picture", "prompt-tokens", "describe-zh")
 READY_POLL_S = 0.2
 READY_ANSWER_S = 5
-TIMEOUT_S = 300  # a picture question on the CPU engine with the 1.8B model takes minutes
+TIMEOUT_S = 300  # a question about an image takes minutes on the CPU engine with the 1.8B model
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all passed, 1 a check failed, 2 could not run."""
+    """Exit status: 0 all checks passed, 1 a check failed, 2 the checks could not run."""
     options = parse(arguments)
     try:
         if options.wait_ready and (fault := wait_ready(options)):
@@ -50,11 +50,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/smoke", description="Check a running lingbi server.")
     parser.add_argument("url", nargs="?", help="base URL (default: what scripts/up started)")
     parser.add_argument("--api-key-file", type=Path, help="file with the API key in its first line")
-    parser.add_argument(
-        "--ca-file", help="certificate that the server's is signed by, where the system does not know it"
-    )
+    parser.add_argument("--ca-file", help="CA certificate that signed the server's, if the system does not trust it")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="longest wait for one answer, seconds")
-    parser.add_argument("--wait-ready", type=float, default=0, metavar="S", help="wait so long for /ready first")
+    parser.add_argument("--wait-ready", type=float, default=0, metavar="S", help="first wait up to S s for /ready")
     parser.add_argument("--core", action="store_true", help=f"only the checks {', '.join(CORE)}")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
     options = parser.parse_args(arguments)
@@ -64,7 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def wait_ready(options: argparse.Namespace) -> str:
-    """Wait until the server says that it is ready; what it said last where it did not in time."""
+    """Wait until the server says that it is ready; returns "", or its last answer if it was not ready in time."""
     deadline = time.monotonic() + options.wait_ready
     url = f"{base(options.url)}/ready"
     with httpx.Client(timeout=READY_ANSWER_S, trust_env=False, verify=options.ca_file or True) as client:
@@ -82,12 +80,12 @@ def wait_ready(options: argparse.Namespace) -> str:
 
 
 def base(url: str) -> str:
-    """A base URL without its end."""
+    """A base URL without a trailing slash or /v1."""
     return url.rstrip("/").removesuffix("/v1")
 
 
 def find_target(options: argparse.Namespace) -> Target:
-    """The server to check. Raises ConfigurationError where there is none to ask."""
+    """The server to check. Raises ConfigurationError if there is none."""
     url, key_file, ca_file = options.url, options.api_key_file, options.ca_file
     if not url:
         report = started_here()
@@ -107,8 +105,8 @@ def find_target(options: argparse.Namespace) -> Target:
 
 
 def started_here() -> dict[str, Any]:
-    """What scripts/up has written of the server that it started. Raises ConfigurationError where there is none."""
-    # Imported here alone: who gives a URL need not wait for what a start needs.
+    """The record of the server that scripts/up started. Raises ConfigurationError if there is none."""
+    # Imported only here: with a URL on the command line, nobody has to wait for these imports.
     from lingbi.launch.supervision import record_file
     from lingbi.settings import load_settings
 
@@ -137,7 +135,7 @@ def make_client(url: str, timeout_s: float, ca_file: str | Path | None) -> httpx
 
 
 def is_gateway(client: httpx.Client) -> bool:
-    """Whether a gateway is in front: a server alone does not know its path."""
+    """Whether a gateway is in front: a server by itself does not know this path."""
     return client.get(GATEWAY_HEALTH).status_code == 200
 
 
