@@ -10,6 +10,7 @@ from lingbi.api_errors import EngineFault, TooLong
 from lingbi.http.app import routes_of
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.requests import ChatRequest
+from lingbi.http.service import Limits
 from tests.server.conftest import KEY
 
 CHAT = "/v1/chat/completions"
@@ -273,7 +274,7 @@ def test_an_unknown_model_is_a_404(ready):
 
 
 def test_a_body_over_the_limit_is_a_413_told_or_not(ready, service):
-    object.__setattr__(service.limits, "body_bytes", 1000)
+    service.limits = Limits(body_bytes=1000, body_timeout_s=10)
     whole = ready.post(CHAT, headers=KEY, content=b"x" * 1001)
     chunked = ready.post(CHAT, headers=KEY, content=(b"x" * 100 for _ in range(11)))
     assert [whole.status_code, chunked.status_code] == [413, 413]
