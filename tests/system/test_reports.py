@@ -122,12 +122,12 @@ REFUSED = {
     "https://github.com/lobehub/lobehub/issues/9113: a PDF as a picture": (
         about(image(url_of(b"%PDF-1.7\n" + bytes(200), "png"))),
         {},
-        "it is no",
+        "it is a PDF document",
     ),
     "https://github.com/lobehub/lobehub/issues/9113: an SVG as a picture": (
         about(image(url_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg+xml"))),
         {},
-        "it is no",
+        "it is an SVG drawing",
     ),
     "https://github.com/InternLM/lmdeploy/issues/1701: an empty address": (about(image("")), {}, "picture"),
 }

@@ -71,8 +71,7 @@ def check_characters(text: str, session_len: int) -> None:
     if len(text) > limit:
         raise TooLong(
             f"This model's maximum context length is {session_len} tokens, which hold fewer than {limit} characters, "
-            f"and the prompt has {len(text)}; shorten it",
-            "messages",
+            f"and the prompt has {len(text)}; shorten it"
         )
 
 
@@ -136,8 +135,7 @@ def answer_room(prompt_tokens: int, asked: int | None, session_len: int) -> int:
     if prompt_tokens >= session_len:
         raise TooLong(
             f"This model's maximum context length is {session_len} tokens, prompt and answer together, and the prompt "
-            f"has {prompt_tokens}; shorten it or send fewer pictures",
-            "messages",
+            f"has {prompt_tokens}; shorten it or send fewer pictures"
         )
     room = session_len - prompt_tokens
     return room if asked is None else min(asked, room)

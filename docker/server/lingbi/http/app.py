@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 CHAT, COMPLETIONS, RESPONSES, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models"
 MODEL = "/v1/models/{model}"
 OPEN_ROUTES = ("/live", "/health", "/ready", "/metrics")
-API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS)
+API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS, MODEL.replace("{model}", "[^/]+"))
+API_TAIL = re.compile(f"/(?:{'|'.join(path.removeprefix('/v1/') for path in API_PATHS)})$")
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -126,11 +127,11 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 def _hint(path: str) -> str:
-    """What a client whose base URL is a little wrong should ask instead; empty where nothing like the path is served."""
-    meant = "/v1/" + re.sub("^(v1/)*", "", re.sub("/+", "/", path).strip("/"))
-    if meant == path or not meant.startswith(API_PATHS):
+    """What a client whose base URL is a little wrong should ask instead; empty where the path ends like none of the API."""
+    found = API_TAIL.search(re.sub("/+", "/", path).rstrip("/"))
+    if not found:
         return ""
-    return f"; the API is at {meant}: let the client's base URL end with /v1, without another slash"
+    return f"; the API is at /v1{found[0]}: let the client's base URL end with /v1, with nothing after it"
 
 
 async def _server_error(request: Request, error: Exception) -> Response:

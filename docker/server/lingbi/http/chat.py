@@ -51,13 +51,14 @@ async def chat_completions(service: Service, request: Request) -> Events | BaseM
 class ChatExchange(Exchange[ChatRequest]):
     """A conversation and its answer."""
 
-    id_prefix = "chatcmpl"
+    id_prefix, prompt_field = "chatcmpl", "messages"
 
     async def answer(self) -> Events | BaseModel:
         """The whole answer or, where the request asks for one, a stream, which closes this exchange when it ends."""
         is_streamed = False
         try:
-            steps = await unless_gone(self.request, self.begin())
+            with self.naming_prompt():
+                steps = await unless_gone(self.request, self.begin())
             if self.body.stream:
                 is_streamed = True
                 return Events(self, self.events(steps))

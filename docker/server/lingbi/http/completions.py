@@ -43,12 +43,13 @@ async def completions(service: Service, request: Request) -> Events | Completion
 class CompletionExchange(Exchange[CompletionRequest]):
     """Prompts and their continuations."""
 
-    id_prefix = "cmpl"
+    id_prefix, prompt_field = "cmpl", "prompt"
 
     async def begin(self, index: int) -> AsyncIterator[Step]:
         """The steps of a prompt's answer, the first of them made already."""
-        prompt = await self.generator.text_prompt(self.body.prompt[index])
-        answer = await self.start(prompt, self.body.max_tokens or 16)
+        with self.naming_prompt():
+            prompt = await self.generator.text_prompt(self.body.prompt[index])
+            answer = await self.start(prompt, self.body.max_tokens or 16)
         return await first_and_rest(self.steps(answer))
 
     async def whole(self) -> Completion:

@@ -1,9 +1,10 @@
-"""One request's way through the engine: body in, answer or events out, with its times noted."""
+"""A request's path through the engine: its body goes in, an answer or events come out, and its times are recorded."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from lingbi.api_errors import BadRequest, ClientGone, Refusal, UnknownModel, UnsupportedEncoding
+from lingbi.api_errors import BadRequest, ClientGone, Refusal, TooLong, UnknownModel, UnsupportedEncoding
 from lingbi.engine.generation import Answer, Generator, Step
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt, answer_room
@@ -32,8 +33,11 @@ Done = TypeVar("Done")
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:
-    """The request's JSON as a model. Raises BadRequest that names the field, UnsupportedEncoding, and ClientGone when
-    it does not come whole."""
+    """The request's JSON as a model.
+
+    Raises BadRequest, which names the field; UnsupportedEncoding; and ClientGone when the client leaves before the body
+    is complete.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
         raise UnsupportedEncoding(
@@ -92,9 +96,13 @@ async def _disconnected(request: Request) -> None:
 
 
 class Exchange(Generic[Asked]):
-    """What all routes that ask the engine do alike; id_prefix: how their answers' ids begin."""
+    """What all routes that use the engine have in common.
+
+    id_prefix: how their answers' ids begin; prompt_field: the field of their requests that holds the prompt.
+    """
 
     id_prefix = ""
+    prompt_field = ""
     ending = "data: [DONE]\n\n"  # of a stream
 
     def __init__(self, service: Service, request: Request, body: Asked) -> None:
@@ -103,13 +111,22 @@ class Exchange(Generic[Asked]):
         self.record.stream = bool(body.stream)
         self.answers: list[Answer] = []
         self.cached_tokens = 0  # of the prompts
-        self.is_told = False  # to the end, to a client that streams
+        self.is_told = False  # whether a stream has reached its last event
 
     @property
     def generator(self) -> Generator:
         """The worker's generator; the door lets no request in before there is one."""
         assert self.service.generator is not None
         return self.service.generator
+
+    @contextmanager
+    def naming_prompt(self) -> Iterator[None]:
+        """Lets the refusal of a prompt that is too long name its field, which the engine does not know."""
+        try:
+            yield
+        except TooLong as refusal:
+            refusal.param = self.prompt_field
+            raise
 
     async def start(self, prompt: Prompt, max_tokens: int | None, logprobs: int | None = None) -> Answer:
         """Start an answer when an engine instance is free."""
@@ -129,7 +146,7 @@ class Exchange(Generic[Asked]):
         return answer
 
     async def steps(self, answer: Answer) -> AsyncIterator[Step]:
-        """The steps of an answer, with its times and counts noted."""
+        """The steps of an answer, while its times and counts are recorded."""
         record, metrics = self.record, self.service.metrics
         began = None
         async for step in answer:
@@ -179,11 +196,11 @@ class Exchange(Generic[Asked]):
         return chunk
 
     def failure(self, refusal: Refusal) -> "Event":
-        """The event of a stream that tells why it ends early."""
+        """The last event of a stream that ends early, which says why."""
         return json.dumps(refusal.body())
 
     def close(self) -> None:
-        """Free the engine of whatever still runs for this request."""
+        """Stop whatever the engine still runs for this request."""
         for answer in self.answers:
             answer.close()
 
@@ -224,7 +241,7 @@ class Comment:
     text: str
 
 
-Event = str | Named | Comment  # a text is the data of an event without a name
+Event = str | Named | Comment  # a str is the data of an event that has no name
 
 
 def prompt_comment(progress: PromptProgress) -> Comment:

@@ -9,7 +9,7 @@ from lingbi.logs import REQUEST_ID, requests
 
 @dataclass
 class Record:
-    """One request. Times are seconds since it came; counts are None until known."""
+    """One request. Times are seconds since it arrived; counts are None until they are known."""
 
     id: str
     method: str
@@ -31,7 +31,7 @@ class Record:
     began: float = field(default_factory=time.monotonic, repr=False)
 
     def elapsed(self) -> float:
-        """Seconds since the request came."""
+        """Seconds since the request arrived."""
         return time.monotonic() - self.began
 
     def write(self) -> None:
@@ -42,6 +42,6 @@ class Record:
 
 
 def request_id(presented: bytes) -> str:
-    """The client's own id where it is usable, else a new one."""
+    """The client's own id if it is usable, otherwise a new one."""
     text = presented.decode("latin-1")
     return text if REQUEST_ID.fullmatch(text) else f"req-{uuid.uuid4().hex}"

@@ -36,7 +36,7 @@ async def responses(service: Service, request: Request) -> Events | BaseModel:
 class ResponseExchange(ChatExchange):
     """A conversation and its answer, in the form of Responses."""
 
-    id_prefix = "resp"
+    id_prefix, prompt_field = "resp", "input"
     ending = ""
 
     def __init__(self, service: Service, request: Request, asked: ResponseRequest) -> None:

@@ -1,7 +1,9 @@
 """What the model reads of a conversation in the roles and parts of the OpenAI API."""
 
 import pytest
+from pydantic import ValidationError
 
+from lingbi.http.protocol.faults import place_of
 from lingbi.http.protocol.requests import ChatRequest
 
 ASK = {"role": "user", "content": "weather?"}
@@ -26,6 +28,8 @@ def test_a_developer_is_a_system(role):
         ({"content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]}, "a\nno"),
         ({"content": None, "refusal": "no"}, "no"),
         ({"content": None, "tool_calls": [CALL]}, 'weather({"place": "Xi\'an"})'),
+        ({"tool_calls": [{"function": {"name": "now", "arguments": None}}]}, "now()"),
+        ({"tool_calls": [{"id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}}]}, "run(ls)"),
         ({"content": "Let me see.", "function_call": CALL["function"]}, 'Let me see.\nweather({"place": "Xi\'an"})'),
     ],
 )
@@ -38,8 +42,28 @@ def test_a_tools_result_is_read_as_text_with_the_functions_name():
     by_id = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]}
     assert read(ASK, called, by_id)[2] == ("user", "Result of weather:\nsunny")
     assert read(ASK, by_id | {"tool_call_id": "unknown"})[1] == ("user", "Result of the tool:\nsunny")
+    custom = {"id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}}
+    called = {"role": "assistant", "tool_calls": [CALL, custom]}
+    assert read(ASK, called, {"role": "tool", "tool_call_id": "c2", "content": "x"})[2] == ("user", "Result of run:\nx")
     older = {"role": "function", "name": "weather", "content": "sunny"}
     assert read(ASK, older)[1] == ("user", "Result of weather:\nsunny")
+
+
+@pytest.mark.parametrize(
+    ("call", "place"),
+    [
+        ({}, "function"),
+        ({"function": {}}, "function.name"),
+        ({"function": {"function": 1}}, "function.name"),
+        ({"type": "custom"}, "custom"),
+        ({"type": "custom", "custom": {"input": "ls"}}, "custom.name"),
+    ],
+)
+def test_a_call_that_is_not_whole_is_refused_by_its_place(call, place):
+    data = {"model": "", "messages": [ASK, {"role": "assistant", "tool_calls": [call]}]}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(data)
+    assert place_of(caught.value.errors()[0]["loc"], data) == f"messages[1].tool_calls[0].{place}"
 
 
 def test_a_text_is_one_question():

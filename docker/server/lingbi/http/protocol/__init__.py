@@ -1,1 +1,1 @@
-"""What the API takes and gives: the OpenAI API's, and what the worker tells of itself."""
+"""The API's requests and answers, in the form of the OpenAI API, and what a worker reports of itself."""

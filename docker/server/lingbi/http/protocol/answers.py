@@ -1,4 +1,4 @@
-"""What the API gives: answers, the events of streamed ones, models and errors, as the OpenAI API has them."""
+"""What the API returns: answers, the events of streamed answers, models and errors, in the form of the OpenAI API."""
 
 from typing import Literal
 

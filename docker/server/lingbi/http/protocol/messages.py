@@ -83,14 +83,60 @@ class CalledFunction(Taken):
     """A function that an earlier answer called, with its arguments as JSON text."""
 
     name: str
-    arguments: str = ""
+    arguments: str | None = ""
+
+    @property
+    def text(self) -> str:
+        """The call as `name(arguments)`."""
+        return f"{self.name}({self.arguments or ''})"
+
+
+class CalledCustom(Taken):
+    """A tool of the client's own kind that an earlier answer called, with its input as free text."""
+
+    name: str
+    input: str | None = ""
+
+    @property
+    def text(self) -> str:
+        """The call as `name(input)`."""
+        return f"{self.name}({self.input or ''})"
 
 
 class ToolCall(Taken):
-    """A call of a tool in an earlier answer."""
+    """A call of a function in an earlier answer."""
 
     id: str | None = None
     function: CalledFunction
+
+    @property
+    def called(self) -> CalledFunction:
+        """What was called."""
+        return self.function
+
+
+class CustomToolCall(Taken):
+    """A call of a custom tool in an earlier answer."""
+
+    id: str | None = None
+    type: Literal["custom"]
+    custom: CalledCustom
+
+    @property
+    def called(self) -> CalledCustom:
+        """What was called."""
+        return self.custom
+
+
+def _call_kind(value: Any) -> str:
+    """Which of the two kinds a call is; clients often leave out the type of a function's."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "custom_call" if kind == "custom" else "function_call"
+
+
+AnyToolCall = Annotated[
+    Annotated[ToolCall, Tag("function_call")] | Annotated[CustomToolCall, Tag("custom_call")], Discriminator(_call_kind)
+]
 
 
 class AssistantMessage(Taken):
@@ -99,7 +145,7 @@ class AssistantMessage(Taken):
     role: Literal["assistant"]
     content: SaidContent | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=PARTS_LIMIT)] | None = None
+    tool_calls: Annotated[list[AnyToolCall], Field(max_length=PARTS_LIMIT)] | None = None
     function_call: CalledFunction | None = None
 
 
@@ -138,7 +184,7 @@ def turns_of(messages: Iterable[Message]) -> list[Turn]:
     turns = []
     for message in messages:
         if isinstance(message, AssistantMessage):
-            names |= {call.id: call.function.name for call in message.tool_calls or ()}
+            names |= {call.id: call.called.name for call in message.tool_calls or ()}
             turns.append(Turn("assistant", _said(message)))
         elif isinstance(message, ToolMessage):
             turns.append(_result(names.get(message.tool_call_id, "the tool"), message.content))
@@ -152,13 +198,12 @@ def turns_of(messages: Iterable[Message]) -> list[Turn]:
 
 
 def _said(message: AssistantMessage) -> str:
-    """The text of an earlier answer: what it said or refused, then its calls as `name(arguments)`."""
+    """The text of an earlier answer: what it said or refused, then its calls."""
     content = message.content or ""
     if not isinstance(content, str):
         content = "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
-    called = [call.function for call in message.tool_calls or ()]
-    called += [message.function_call] if message.function_call else []
-    calls = [f"{function.name}({function.arguments})" for function in called]
+    calls = [call.called.text for call in message.tool_calls or ()]
+    calls += [message.function_call.text] if message.function_call else []
     return "\n".join(text for text in (content, message.refusal, *calls) if text)
 
 

@@ -1,4 +1,4 @@
-"""What the API takes: the OpenAI API's chat completions and completions.
+"""The requests that the API accepts: chat completions and completions of the OpenAI API.
 
 Unknown fields are tolerated, as the reference API does; unusable values are not. What cannot be honoured is refused
 (unserved.py). The OpenAPI document is made from these classes.

@@ -1,4 +1,4 @@
-"""What /live, /health and /ready tell."""
+"""What /live, /health and /ready report."""
 
 from typing import Literal
 

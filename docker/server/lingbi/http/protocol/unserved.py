@@ -1,7 +1,7 @@
 """Fields of the OpenAI API, and of other servers, that lingbi cannot honour.
 
-A request that asks for one is refused, since an answer without it would be wrong in silence. The values that change
-nothing are taken, because clients send them.
+A request that asks for one is refused, because an answer that silently ignores it would be wrong. Values that change
+nothing are accepted, because clients send them.
 """
 
 import json
@@ -31,21 +31,26 @@ _GRAMMAR = Unserved("answers are not bound to a grammar: describe the form in th
 _FORMAT = Unserved(_GRAMMAR.instead, ({"type": "text"},))
 _PENALTY = Unserved("use repetition_penalty", (0,))
 _NO_CALLS = Unserved("tools are never called: 'auto' and 'none' are answered in text", ("auto", "none"))
+_MIN_TOKENS = Unserved("an answer ends where the model ends it; ignore_eos makes it go on to max_tokens", (0,))
+_WHOLE_TURNS = "the model answers with a turn of its own; completions continue a text"
 _TOKENS = Unserved("tokens can be neither demanded nor forbidden by their ids", ([], {}))
 
 COMMON: dict[str, Unserved] = {
     "n": Unserved("send the request several times for several answers", (1,)),
-    "best_of": Unserved("one answer is made", (1,)),
+    "best_of": Unserved("send the request several times and choose", (1,)),
     "presence_penalty": _PENALTY,
     "frequency_penalty": _PENALTY,
     "logit_bias": _TOKENS,
     "allowed_token_ids": _TOKENS,
-    "bad_words": _TOKENS,
+    "bad_words": Unserved("words cannot be forbidden; an answer ends before a word of stop", ([],)),
+    "logits_processors": Unserved("use temperature, top_p, top_k or repetition_penalty", ([],)),
     "stop_token_ids": Unserved("use stop, which takes text", ([],)),
-    "min_tokens": Unserved("an answer ends where the model ends it; ignore_eos makes it go on to max_tokens", (0,)),
+    "min_tokens": _MIN_TOKENS,
+    "min_new_tokens": _MIN_TOKENS,
     "min_p": Unserved("use top_p or top_k", (0,)),
     "use_beam_search": Unserved("answers are sampled, or greedy with temperature 0", (False,)),
     "include_stop_str_in_output": Unserved("a stop word is never shown", (False,)),
+    "truncate_prompt_tokens": Unserved("shorten the prompt"),
     "prompt_logprobs": Unserved("chat completions give log probabilities of the answer with logprobs", (0,)),
     "echo": Unserved("put the prompt before the answer yourself", (False,)),
     "response_format": _FORMAT,
@@ -54,12 +59,20 @@ COMMON: dict[str, Unserved] = {
     "guided_choice": _GRAMMAR,
     "guided_grammar": _GRAMMAR,
     "structured_outputs": _GRAMMAR,
+    "structural_tag": _GRAMMAR,
+    "json_schema": _GRAMMAR,
+    "regex": _GRAMMAR,
+    "ebnf": _GRAMMAR,
+    "grammar": _GRAMMAR,
 }
 CHAT: dict[str, Unserved] = COMMON | {
     "tool_choice": _NO_CALLS,
     "function_call": _NO_CALLS,
     "modalities": Unserved("answers are text", (["text"],)),
     "audio": Unserved("answers are text"),
+    "continue_final_message": Unserved(_WHOLE_TURNS, (False,)),
+    "add_generation_prompt": Unserved(_WHOLE_TURNS, (True,)),
+    "documents": Unserved("put their text into a message", ([],)),
     "web_search_options": Unserved("the model sees the request alone"),
     "chat_template": Unserved("the model's own template is used; LINGBI_PROMPT_FORM chooses between its two forms"),
 }
@@ -82,11 +95,11 @@ RESPONSE_TEXT: dict[str, Unserved] = {"format": _FORMAT}
 
 
 def refuse_unserved(data: Any, fields: Mapping[str, Unserved]) -> None:
-    """Raise PydanticCustomError, with the field as `param` of its context, where data asks for one of these fields."""
+    """Raise PydanticCustomError, with the field as `param` of its context, for the first of these that data asks for."""
     if not isinstance(data, dict):
         return
-    for name in fields.keys() & data.keys():
-        if data[name] is not None and _read(data[name]) not in fields[name].harmless:
+    for name in data:
+        if name in fields and data[name] is not None and _read(data[name]) not in fields[name].harmless:
             context = {"param": name, "instead": fields[name].instead}
             raise PydanticCustomError(NOT_SERVED, "{param} is not served; {instead}", context)
 
