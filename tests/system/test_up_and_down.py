@@ -263,6 +263,15 @@ def test_down_without_up_is_fine(tmp_path):
     assert done.returncode == 0 and "not up" in done.stdout
 
 
+def test_down_leaves_a_gateways_folder_only_for_its_certificate(tmp_path):
+    for name, stays in (("rendered", False), ("tls", True)):
+        folder = tmp_path / name
+        (folder / name).mkdir(parents=True)
+        down.clear_gateway(folder)
+        assert folder.exists() is stays
+    down.clear_gateway(tmp_path / "never made")
+
+
 def test_down_by_another_path_to_the_same_folder_ends_what_runs(tmp_path):
     state_dir, link = tmp_path / "state", tmp_path / "link"
     with running_server(state_dir, "--model", "demo", "--engine", "cpu"):

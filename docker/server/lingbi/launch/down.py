@@ -1,10 +1,13 @@
 """scripts/down: let running answers finish, then stop what scripts/up started."""
 
 import argparse
+import os
+import shutil
 import sys
+from pathlib import Path
 
 from lingbi.errors import LingbiError, StopError
-from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, only_one, record_file
+from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, gateway_folders, only_one, record_file
 from lingbi.settings import load_settings
 
 
@@ -23,11 +26,18 @@ def main(arguments: list[str] | None = None) -> int:
                     "run scripts/down as that user"
                 )
             record_file(state_dir).unlink(missing_ok=True)
+            clear_gateway(gateway_folders(state_dir)[1])
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     print("lingbi is down." if stopped else "lingbi was not up.")
     return 0
+
+
+def clear_gateway(folder: Path) -> None:
+    """Remove the gateway's folder outside the state folder; one with a generated certificate stays, as clients trust it."""
+    if folder.is_dir() and folder.stat().st_uid == os.geteuid() and not (folder / "tls").exists():
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
