@@ -30,7 +30,7 @@ def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
         assert names == [*SMOKE, "gateway", "page"]
         assert {key.name for key in read_keys(state_dir / "keys")} == {"default", "ui"}
         (state_dir / "ui-key").write_text("wrong\n")
-        health = f"{stack['url']}/health"  # its answer is kept for some seconds
+        health = f"{stack['url']}/page-health"  # its answer is kept for some seconds
         assert wait_until(lambda: httpx.get(health, verify=record["ca_file"]).status_code == 503, 15)
         done = lingbi("smoke", state_dir=state_dir)
         assert done.returncode == 1 and "FAIL  page" in done.stderr

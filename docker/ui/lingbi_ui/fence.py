@@ -19,7 +19,7 @@ from lingbi_ui.settings import Settings
 
 GRADIO = r"info|app_id|login_check|queue/(join|data)|run/predict|cancel|reset|heartbeat/[^/]+|upload|upload_progress|file=/.*|startup-events"
 USED = re.compile(
-    rf"/|/(live|health|state|config|login|logout|theme\.css|favicon\.ico|(static|assets|svelte)/.*|gradio_api/({GRADIO}))/?"
+    rf"/|/(live|health|page-health|state|config|login|logout|theme\.css|favicon\.ico|(static|assets|svelte)/.*|gradio_api/({GRADIO}))/?"
 )
 
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-OPEN = re.compile(r"/(live|health)/?")  # they tell nothing of a visitor
+OPEN = re.compile(r"/(live|health|page-health)/?")  # they tell nothing of a visitor
 Header = tuple[bytes, bytes]
 
 

@@ -29,7 +29,7 @@ def page(target: Target) -> str:
     response = target.client.get("/")
     expect(response.status_code == 200, f"status {response.status_code}")
     expect("<gradio-app" in response.text, "this is not lingbi's page")
-    health = target.client.get("/health")
+    health = target.client.get("/page-health")
     expect(health.status_code == 200, f"the page cannot ask the model: {health.text[:200]}")
     state = target.client.get("/state").json()
     expect(state["model"] == target.model, f"the page shows the model {state['model']}")
