@@ -6,13 +6,12 @@ An entry is the report's address with a request; it expects a right answer, or a
 import struct
 import zlib
 
-import httpx
 import pytest
 from PIL import Image, ImageOps
 
 from lingbi.images.scenes import Scene, Thing, draw, find_fault
 from lingbi.smoke.checks import data_url
-from tests.client import CHAT, QUESTION, body, client_options
+from tests.client import CHAT, QUESTION, body, http
 from tests.server.images.bad_images import chunk, file_of, url_of
 
 SCENE = Scene((Thing("green", "triangle"),))
@@ -87,13 +86,10 @@ RIGHT = {
 
 @pytest.mark.parametrize("messages", [pytest.param(value, id=name) for name, value in RIGHT.items()])
 def test_it_is_answered_rightly(demo_server, messages):
-    response = httpx.post(demo_server["url"] + CHAT, json=body(demo_server, messages), **options(demo_server))
+    with http(demo_server) as client:
+        response = client.post(CHAT, json=body(demo_server, messages))
     assert response.status_code == 200, response.text
     assert find_fault("things", SCENE, response.json()["choices"][0]["message"]["content"]) is None, response.text
-
-
-def options(server: dict) -> dict:
-    return {name: value for name, value in client_options(server).items() if name != "base_url"}
 
 
 ODD = {
@@ -150,14 +146,16 @@ RAW = {
 
 @pytest.mark.parametrize("messages", [pytest.param(value, id=name) for name, value in ODD.items()])
 def test_it_is_answered(demo_server, messages):
-    response = httpx.post(demo_server["url"] + CHAT, json=body(demo_server, messages), **options(demo_server))
+    with http(demo_server) as client:
+        response = client.post(CHAT, json=body(demo_server, messages))
     assert response.status_code == 200 and response.json()["choices"][0]["message"]["content"], response.text
 
 
 @pytest.mark.parametrize("case", [pytest.param(value, id=name) for name, value in REFUSED.items()])
 def test_it_is_refused_with_the_reason(demo_server, case):
     messages, more, words = case
-    response = httpx.post(demo_server["url"] + CHAT, json=body(demo_server, messages, **more), **options(demo_server))
+    with http(demo_server) as client:
+        response = client.post(CHAT, json=body(demo_server, messages, **more))
     assert response.status_code == 400 and words in response.json()["error"]["message"], response.text
 
 
@@ -165,5 +163,6 @@ def test_it_is_refused_with_the_reason(demo_server, case):
 def test_it_never_is_a_fault_of_the_server(demo_server, case):
     data, statuses = case
     data = data.replace(b"MODEL", demo_server["model"].encode())
-    response = httpx.post(demo_server["url"] + CHAT, content=data, **options(demo_server))
+    with http(demo_server) as client:
+        response = client.post(CHAT, content=data)
     assert response.status_code in statuses, response.text

@@ -64,9 +64,6 @@ def _health(service: Service) -> list[Route]:
     async def live(request: Request) -> Response:
         return JSONResponse(Live().model_dump())
 
-    async def health(request: Request) -> Response:
-        return await live(request)
-
     async def ready(request: Request) -> Response:
         report = Ready(**service.readiness.report()).model_dump(exclude_none=True)
         is_ready = service.readiness.is_ready
@@ -75,7 +72,7 @@ def _health(service: Service) -> list[Route]:
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    return [Route(path, answer) for path, answer in zip(OPEN_ROUTES, (live, health, ready, metrics), strict=True)]
+    return [Route(path, answer) for path, answer in zip(OPEN_ROUTES, (live, live, ready, metrics), strict=True)]
 
 
 def _models(service: Service) -> list[Route]:

@@ -12,11 +12,9 @@ from lingbi.http.exchange import (
     Event,
     Events,
     Exchange,
-    check_fields,
-    check_model,
     first_and_rest,
     prompt_comment,
-    read_body,
+    read_asked,
     unless_gone,
 )
 from lingbi.http.protocol.answers import (
@@ -40,9 +38,7 @@ LEAST_LOGPROB = -9999.0  # the reference API's number for a token that cannot co
 
 async def chat_completions(service: Service, request: Request) -> Events | BaseModel:
     """Answer a conversation, whole or as events."""
-    body = await read_body(request, ChatRequest)
-    check_model(service, body.model)
-    check_fields(body)
+    body = await read_asked(service, request, ChatRequest)
     if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs: needs logprobs to be true", "top_logprobs")
     return await ChatExchange(service, request, body).answer()

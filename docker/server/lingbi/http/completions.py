@@ -10,11 +10,9 @@ from lingbi.http.exchange import (
     Event,
     Events,
     Exchange,
-    check_fields,
-    check_model,
     first_and_rest,
     prompt_comment,
-    read_body,
+    read_asked,
     unless_gone,
 )
 from lingbi.http.protocol.answers import Completion, TextChoice
@@ -24,9 +22,7 @@ from lingbi.http.service import Service
 
 async def completions(service: Service, request: Request) -> Events | Completion:
     """Continue one prompt or several, whole or as events."""
-    body = await read_body(request, CompletionRequest)
-    check_model(service, body.model)
-    check_fields(body)
+    body = await read_asked(service, request, CompletionRequest)
     exchange = CompletionExchange(service, request, body)
     is_streamed = False
     try:

@@ -61,6 +61,14 @@ def _parsed(body: bytes, model: type[Body]) -> Body:
         raise bad_request(error, body) from None
 
 
+async def read_asked(service: Service, request: Request, model: type[Asked]) -> Asked:
+    """A request to the engine, for a model that is served. Raises what read_body and the checks below raise."""
+    body = await read_body(request, model)
+    check_model(service, body.model)
+    check_fields(body)
+    return body
+
+
 def check_model(service: Service, model: str) -> None:
     """Refuse a model that is not served."""
     served = service.readiness.model

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from lingbi.api_errors import Refusal
 from lingbi.engine.generation import Step
 from lingbi.http.chat import ChatExchange
-from lingbi.http.exchange import Event, Events, Named, check_fields, check_model, prompt_comment, read_body
+from lingbi.http.exchange import Event, Events, Named, prompt_comment, read_asked
 from lingbi.http.protocol.responses import (
     CachedTokens,
     IncompleteDetails,
@@ -27,9 +27,7 @@ from lingbi.http.service import Service
 
 async def responses(service: Service, request: Request) -> Events | BaseModel:
     """Answer a conversation, whole or as events."""
-    body = await read_body(request, ResponseRequest)
-    check_model(service, body.model)
-    check_fields(body)
+    body = await read_asked(service, request, ResponseRequest)
     return await ResponseExchange(service, request, body).answer()
 
 

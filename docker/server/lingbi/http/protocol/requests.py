@@ -24,7 +24,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _as_question(value: Any) -> Any:
+def as_question(value: Any) -> Any:
     """A conversation that is a text, as lmdeploy's own client documents it: one question."""
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
@@ -86,9 +86,9 @@ class ChatRequest(Sampled):
 
     unserved: ClassVar[Mapping[str, Unserved]] = CHAT
 
-    messages: Annotated[
-        list[Message], Field(min_length=1, max_length=MESSAGES_LIMIT), BeforeValidator(_as_question)
-    ] = Field(description="or one question as a string")
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_LIMIT), BeforeValidator(as_question)] = (
+        Field(description="or one question as a string")
+    )
     max_tokens: MaxTokens | None = Field(None, description="default, and at most: what the session leaves")
     max_completion_tokens: MaxTokens | None = Field(None, description="the newer name of max_tokens")
     logprobs: bool | None = False

@@ -22,7 +22,7 @@ from lingbi.http.protocol.messages import (
     ToolMessage,
     UserMessage,
 )
-from lingbi.http.protocol.requests import ChatRequest, MaxTokens, Sampled, Tools
+from lingbi.http.protocol.requests import ChatRequest, MaxTokens, Sampled, Tools, as_question
 from lingbi.http.protocol.unserved import RESPONSE, RESPONSE_TEXT, Unserved, refuse_unserved
 
 
@@ -102,10 +102,6 @@ Item = Annotated[
 ]
 
 
-def _as_items(value: Any) -> Any:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
-
-
 class AskedText(Taken):
     """The form of the answer, which is text; other fields change nothing."""
 
@@ -123,7 +119,7 @@ class ResponseRequest(Sampled):
 
     unserved: ClassVar[Mapping[str, Unserved]] = RESPONSE
 
-    input: Annotated[list[Item], Field(min_length=1, max_length=MESSAGES_LIMIT), BeforeValidator(_as_items)] = Field(
+    input: Annotated[list[Item], Field(min_length=1, max_length=MESSAGES_LIMIT), BeforeValidator(as_question)] = Field(
         description="or one question as a string"
     )
     instructions: str | None = Field(None, description="a system message before the conversation")
