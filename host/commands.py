@@ -1,4 +1,4 @@
-"""scripts/down, smoke, key and login if lingbi runs in containers: same command lines, nothing is installed."""
+"""scripts/down, smoke, key, usage and login if lingbi runs in containers: same command lines, nothing is installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from host import decide, env_file, stack
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
+from host.machine import look
 from host.smoke import smoke_over_tls
 
 ENV, LOGINS = ROOT / ".env", ROOT / "secrets/logins"
@@ -20,10 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status of the command; 2 refused, 3 if it needs running containers and there are none."""
     name, *rest = sys.argv[1:] if arguments is None else arguments
     try:
-        return COMMANDS[name](rest, env_file.parse(ENV.read_text(encoding="utf-8")))
+        return COMMANDS[name](rest, values())
     except (Refusal, StartFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+
+
+def values() -> dict[str, str]:
+    """The settings of the stack: what .env says, and Compose's defaults; only without .env does the machine decide."""
+    if not ENV.exists():
+        return decide.first_values(look())
+    given = env_file.parse(ENV.read_text(encoding="utf-8"))
+    return {**decide.missing_from(given), **given}
 
 
 def down(arguments: list[str], values: dict[str, str]) -> int:
@@ -40,10 +49,18 @@ def smoke(arguments: list[str], values: dict[str, str]) -> int:
 
 
 def key(arguments: list[str], values: dict[str, str]) -> int:
-    """Run the command in the server's container, or, if that does not run, in a new one with the same volume."""
+    return in_server("key", arguments)
+
+
+def usage(arguments: list[str], values: dict[str, str]) -> int:
+    return in_server("usage", arguments)
+
+
+def in_server(command: str, arguments: list[str]) -> int:
+    """Run a command in the server's container, or, if that does not run, in a new one with the same volume."""
     if stack.is_running("server"):
-        return stack.compose("exec", "--no-TTY", "server", "lingbi", "key", *arguments).returncode
-    return stack.compose("run", "--rm", "--no-deps", "--no-TTY", "weights", "key", *arguments).returncode
+        return stack.compose("exec", "--no-TTY", "server", "lingbi", command, *arguments).returncode
+    return stack.compose("run", "--rm", "--no-deps", "--no-TTY", "weights", command, *arguments).returncode
 
 
 def login(arguments: list[str], values: dict[str, str]) -> int:
@@ -59,14 +76,20 @@ def login(arguments: list[str], values: dict[str, str]) -> int:
         file.chmod(0o644)  # the page's user must read it; its parent folder is private
     if not done.returncode and "add" in arguments and OVERRIDE not in values.get("COMPOSE_FILE", "").split(":"):
         files = f"{values.get('COMPOSE_FILE') or 'compose.yaml'}:{OVERRIDE}"
-        env_file.write(ENV, env_file.changed(ENV.read_text(encoding="utf-8"), {"COMPOSE_FILE": files}))
+        before = ENV.read_text(encoding="utf-8") if ENV.exists() else ""
+        env_file.write(ENV, env_file.changed(before, {"COMPOSE_FILE": files}))
         print(f"{OVERRIDE} is in COMPOSE_FILE now; scripts/up has the page ask for logins", file=sys.stderr)
     return done.returncode
 
 
+def service(arguments: list[str], values: dict[str, str]) -> int:
+    """There is nothing to install: each container has `restart: unless-stopped`."""
+    raise Refusal("lingbi is in containers here, which Docker starts again after a reboot; no unit is needed")
+
+
 def make_folder() -> None:
     """Create the folder secrets/logins; a file of that name from an earlier version is moved into it."""
-    LOGINS.parent.mkdir(mode=0o700, exist_ok=True)
+    env_file.private_folder(LOGINS.parent)
     former = Path(f"{LOGINS}.former")
     if LOGINS.is_file():
         LOGINS.replace(former)
@@ -75,7 +98,7 @@ def make_folder() -> None:
         former.replace(LOGINS / "logins")
 
 
-COMMANDS = {"down": down, "smoke": smoke, "key": key, "login": login}
+COMMANDS = {"down": down, "smoke": smoke, "key": key, "usage": usage, "login": login, "service": service}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 from host import env_file
 from host.addresses import url_host
 from host.env_file import PREFIX_FILE, ROOT
+from host.errors import Refusal
 from host.machine import Machine
 from host.schema import declared, default_of
 
@@ -21,17 +22,16 @@ def missing_from(values: dict[str, str]) -> dict[str, str]:
     """Settings that a newer version has and an older .env lacks, with their defaults."""
     names = {setting.name: setting.default for setting in declared("deployment")}
     names["LINGBI_GATEWAY_PORT"] = default_of("LINGBI_GATEWAY_PORT")
+    names["LINGBI_VERSION"] = (ROOT / "VERSION").read_text().strip()
+    if PREFIX_FILE.is_file():
+        names["LINGBI_IMAGE_PREFIX"] = PREFIX_FILE.read_text().strip()
     return {name: default for name, default in names.items() if default is not None and name not in values}
 
 
 def first_values(machine: Machine) -> dict[str, str]:
     """The values of a first .env."""
-    values = missing_from({})
-    values["LINGBI_VERSION"] = (ROOT / "VERSION").read_text().strip()
-    if PREFIX_FILE.is_file():
-        values["LINGBI_IMAGE_PREFIX"] = PREFIX_FILE.read_text().strip()
-    values.update({"LINGBI_MODEL": "auto", "LINGBI_PICTURE_URLS": "false"})
-    return {"COMPOSE_FILE": env_file.compose_files(values, bool(machine.gpus)), **values}
+    values = {**missing_from({}), "LINGBI_MODEL": "auto"}
+    return {"COMPOSE_FILE": env_file.compose_files(values, bool(machine.gpus), machine.has_secrets), **values}
 
 
 def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Machine) -> dict[str, str]:
@@ -42,20 +42,49 @@ def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Mach
     if options.port:
         changes["LINGBI_GATEWAY_PORT"] = str(options.port)
     values = {**before, **changes}
-    if options.engine or changes.keys() & {"LINGBI_MODEL_FOLDER"} or "COMPOSE_FILE" not in before:
-        uses_gpus = is_on_gpus(before) if options.engine is None else wants_gpus(options.engine, machine)
-        values["COMPOSE_FILE"] = env_file.compose_files(values, uses_gpus, before.get("COMPOSE_FILE", ""))
-    if not values.get("LINGBI_GATEWAY_SERVERS") or OWN_SERVERS.fullmatch(values["LINGBI_GATEWAY_SERVERS"]):
+    files = before.get("COMPOSE_FILE", "")  # empty: a .env with a few lines by hand, before the first start
+    uses_gpus = is_on_gpus(before) if files and not options.engine else wants_gpus(options.engine or "auto", machine)
+    followed = env_file.compose_files(values, uses_gpus, machine.has_secrets, files)
+    if set(followed.split(":")) != set(files.split(":")):
+        values["COMPOSE_FILE"] = followed
+    if OWN_SERVERS.fullmatch(values.get("LINGBI_GATEWAY_SERVERS", "")):  # as version 0.1.0 wrote it
         values["LINGBI_GATEWAY_SERVERS"] = servers(values, machine)
     return {name: value for name, value in values.items() if before.get(name, "") != value}
 
 
-def model_of(asked: str) -> dict[str, str]:
-    """The settings of a model that is given by name or by folder; each replaces the other."""
-    is_path = asked.startswith(("/", ".", "~")) or ("/" in asked and Path(asked.split("/")[0]).is_dir())
-    if is_path:
-        return {"LINGBI_MODEL_FOLDER": str(Path(asked).expanduser().resolve())}
-    return {"LINGBI_MODEL": asked, "LINGBI_MODEL_FOLDER": ""}
+def model_of(asked: list[str]) -> dict[str, str]:
+    """The settings of models that are given by name, or of one by folder; each replaces the other. Raises Refusal."""
+    names = ",".join(asked).split(",")
+    if len(asked) == 1 and is_folder(asked[0]) and (len(names) == 1 or Path(asked[0]).expanduser().is_dir()):
+        return {"LINGBI_MODEL_FOLDER": str(Path(asked[0]).expanduser().resolve())}
+    for name in names:
+        if len(names) > 1 and is_folder(name):
+            raise Refusal(
+                f"--model {name}: in containers a folder of this machine is served alone; beside others, bring it into the "
+                "weights' volume, where /models/NAME names it (docs/several-models.md), or start with --native"
+            )
+    return {"LINGBI_MODEL": ",".join(asked), "LINGBI_MODEL_FOLDER": ""}
+
+
+def is_folder(name: str) -> bool:
+    """Whether --model names a folder of this machine; /models is the weights' volume."""
+    if name.startswith("/models/") and not Path(name).is_dir():
+        return False
+    return name.startswith(("/", ".", "~")) or ("/" in name and Path(name.split("/")[0]).is_dir())
+
+
+def several_models(values: dict[str, str]) -> dict[str, list[str]]:
+    """{"models": their names as .env has them} where there are several, else {}."""
+    names = [part.partition("*")[0].strip() for part in values.get("LINGBI_MODEL", "").split(",")]
+    return {"models": names} if len(names) > 1 and not values.get("LINGBI_MODEL_FOLDER") else {}
+
+
+def workers_of(model: str) -> int:
+    """How many workers LINGBI_MODEL itself asks for: as many as it says of each of several models; 0: it does not say."""
+    counts = [part.partition("*")[2].strip() for part in model.split(",")]
+    if len(counts) == 1 and not counts[0]:
+        return 0
+    return sum(int(count) if count.isdigit() else 1 for count in counts)
 
 
 def wants_gpus(engine: str, machine: Machine) -> bool:
@@ -67,19 +96,21 @@ def is_on_gpus(values: dict[str, str]) -> bool:
 
 
 def servers(values: dict[str, str], machine: Machine) -> str:
-    """The addresses of this machine's workers as seen by the gateway: one worker per GPU unless set."""
+    """The addresses of this machine's workers, as the server lists them for the gateway: one per GPU unless set."""
     asked = values.get("LINGBI_GPU_IDS", "")
     count = values.get("LINGBI_GPU_COUNT", "all")
     cards = len([line for line in machine.gpus if line.startswith("GPU ")])
     workers = len(asked.split(",")) if asked else (int(count) if count.isdigit() else cards)
-    workers = env_file.whole(values, "LINGBI_WORKERS") or (workers if is_on_gpus(values) else 1)
+    said = env_file.whole(values, "LINGBI_WORKERS") or workers_of(values.get("LINGBI_MODEL", ""))
+    workers = said or (workers if is_on_gpus(values) else 1)
     host = f"{values['LINGBI_SUBNET']}.200"
     return ",".join(f"{host}:{FIRST_WORKER_PORT + worker}" for worker in range(max(1, workers)))
 
 
-def targets(values: dict[str, str]) -> str:
+def targets(values: dict[str, str], machine: Machine) -> str:
     """Prometheus's targets: the gateway's servers, as JSON, which is also valid YAML."""
-    found = [server for server in re.split(r"[,\s]+", values["LINGBI_GATEWAY_SERVERS"]) if server]
+    listed = values.get("LINGBI_GATEWAY_SERVERS") or servers(values, machine)
+    found = [server.rpartition("=")[2] for server in re.split(r"[,\s]+", listed) if server]  # MODEL=HOST:PORT too
     return json.dumps([{"targets": found}])
 
 

@@ -6,13 +6,9 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from host.errors import Refusal
-from host.schema import declared, default_of, remedy
-
-if TYPE_CHECKING:
-    pass
+from host.schema import declared, default_of, fits, remedy
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX_FILE = ROOT / "IMAGE_PREFIX"  # in a bundle: the prefix of its images' names
@@ -23,6 +19,9 @@ PLAIN = re.compile(r"[A-Za-z0-9_./:@,+=%^~*-]*")
 OF_OTHERS = re.compile(r"COMPOSE_[A-Z_]+|DOCKER_[A-Z_]+|TZ|(?i:https?|no|all)_proxy")
 SECRET = re.compile(r"(KEY|TOKEN|PASSWORD|PASSWD|SECRET)(?!.*_(FILE|DIR|FOLDER)$)")
 LOOKS_SECRET = re.compile(r"(lb-|ms-|sk-)[A-Za-z0-9_-]{16,}")
+CPU, SECRETS, PICTURES = "compose.cpu.yaml", "compose.secrets.yaml", "compose.picture-urls.yaml"
+POSTGRES, DATABASE = "compose.postgres.yaml", "compose.database.yaml"  # beside the server, and elsewhere
+OFF = ("", "false", "0", "no", "off", "n", "f")  # as pydantic reads a switch
 WHOLE = ("LINGBI_DRAIN_TIMEOUT_S", "LINGBI_WORKERS", "LINGBI_LOAD_TIMEOUT_S")
 
 
@@ -69,7 +68,7 @@ def check(values: dict[str, str], known: set[str]) -> None:
         if name not in known and not OF_OTHERS.fullmatch(name):
             raise Refusal(f"{name}={value!r} in .env: there is no such setting; {remedy(name, known)}")
     version = values.get("LINGBI_VERSION", "")
-    if not re.fullmatch(r"[0-9][A-Za-z0-9_.-]{0,127}", version):
+    if not fits("LINGBI_VERSION", version):
         raise Refusal(f"LINGBI_VERSION={version!r} in .env: give a version, as in 1.2.0; `latest` says nothing")
     for name in WHOLE:
         whole(values, name)
@@ -86,9 +85,6 @@ def whole(values: dict[str, str], name: str) -> int:
 
 def check_together(values: dict[str, str]) -> None:
     """Raise Refusal where two settings contradict each other."""
-    for override, name in overrides_of(values).items():
-        if override not in values.get("COMPOSE_FILE", "").split(":"):
-            raise Refusal(f"{name} is set, and COMPOSE_FILE in .env does not hold {override}; add it, or unset {name}")
     drain, grace = whole(values, "LINGBI_DRAIN_TIMEOUT_S"), values.get("LINGBI_STOP_GRACE", "")
     if not re.fullmatch(r"[0-9]+s", grace) or int(grace[:-1]) <= drain + 15:
         raise Refusal(f"LINGBI_STOP_GRACE={grace!r} in .env: give more than {drain + 15}s, or answers are cut off")
@@ -102,14 +98,27 @@ def overrides_of(values: dict[str, str]) -> dict[str, str]:
         "LINGBI_SERVER_ADDRESS": "compose.model-host.yaml",
         "LINGBI_TLS_FOLDER": "compose.tls.yaml",
         "LINGBI_SERVERS_FOLDER": "compose.servers-folder.yaml",
+        "LINGBI_PICTURE_URLS": PICTURES,
     }
-    return {file: name for name, file in asks.items() if values.get(name)}
+    found = {file: name for name, file in asks.items() if values.get(name, "").lower() not in OFF}
+    database = database_file(values.get("LINGBI_DATABASE_URL", ""))
+    return {**found, database: "LINGBI_DATABASE_URL"} if database else found
 
 
-def compose_files(values: dict[str, str], has_gpus: bool, kept: str = "") -> str:
-    """COMPOSE_FILE for these values: the files that settings need, and those that the user added."""
-    asked = set(overrides_of(values)) | (set() if has_gpus else {"compose.cpu.yaml"})
-    ours = {"compose.yaml", "compose.cpu.yaml", *overrides_of({name: "x" for name in known_names()})}
+def database_file(url: str) -> str:
+    """The override for a database: the stack's own PostgreSQL has the service's name as its host; "" for SQLite."""
+    found = re.fullmatch(r"postgres(?:ql)?(?:\+\w+)?://(?:[^@/]*@)?(?P<host>[^:/?]*).*", url)
+    return "" if not found else POSTGRES if found["host"] == "postgres" else DATABASE
+
+
+def compose_files(values: dict[str, str], has_gpus: bool, has_secrets: bool, kept: str = "") -> str:
+    """COMPOSE_FILE for these values: the files that settings and keys in files need, and those that the user added.
+
+    A file whose setting has no value is left out; PICTURES stays where no line of .env decides.
+    """
+    asked = set(overrides_of(values)) | (set() if has_gpus else {CPU}) | ({SECRETS} if has_secrets else set())
+    ours = {"compose.yaml", CPU, SECRETS, POSTGRES, DATABASE, *overrides_of({name: "x" for name in known_names()})}
+    ours -= set() if "LINGBI_PICTURE_URLS" in values else {PICTURES}
     chosen = [file for file in kept.split(":") if file and file not in ours]
     return ":".join(["compose.yaml", *sorted(asked), *chosen])
 
@@ -118,7 +127,10 @@ def render(values: dict[str, str]) -> str:
     """The text of a new .env: each value with its description, then the settings without a value as comments."""
     machine = declared("deployment")
     helps = {setting.name: setting.help for setting in machine}
-    helps["COMPOSE_FILE"] = "the files that make up the stack; scripts/up chooses them by the other values"
+    helps["COMPOSE_FILE"] = (
+        "the files that make up the stack: scripts/up adds and removes those that values below name in brackets; "
+        "where you use docker compose alone, do it yourself"
+    )
     helps["LINGBI_GATEWAY_SERVERS"] = "the workers behind the gateway, HOST:PORT with commas; scripts/up keeps its own"
     helps["LINGBI_GATEWAY_PORT"] = "port on which the gateway is published"
     helps["LINGBI_MODEL"] = "which model is served (scripts/plan)"
@@ -145,3 +157,18 @@ def write(file: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
     os.replace(name, str(file))
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder for secrets, or close one that others can enter. Raises Refusal if it belongs to somebody else."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    mode = folder.stat().st_mode & 0o777
+    if not mode & 0o007:
+        return
+    try:
+        folder.chmod(0o700)
+    except PermissionError:
+        raise Refusal(
+            f"{folder} has mode {mode:04o}, so everybody on this machine could read the keys in it, and belongs to "
+            f"user {folder.stat().st_uid}; run: sudo chmod 700 {folder}"
+        ) from None

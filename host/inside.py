@@ -6,13 +6,16 @@ import os
 import sys
 from pathlib import Path
 
+from host import stack
 from host.env_file import ROOT
 from host.machine import look
 
+SUPERVISORS = {b"supervisor.supervisord", b"lingbi.launch.pid1"}  # by scripts/up, and under systemd
+
 
 def is_in_containers() -> bool:
-    """Whether scripts/up has set up containers, their engine answers, and nothing runs natively."""
-    return (ROOT / ".env").exists() and not is_native_running() and bool(look().engine)
+    """Whether containers have been set up here, their engine answers, and nothing runs natively."""
+    return not is_native_running() and bool(look().engine) and ((ROOT / ".env").exists() or stack.is_set_up())
 
 
 def is_native_running() -> bool:
@@ -20,7 +23,7 @@ def is_native_running() -> bool:
     state_dir = Path(os.environ.get("LINGBI_STATE_DIR") or ROOT / ".lingbi")
     try:
         pid = int((state_dir / "run/supervisord.pid").read_text())
-        return b"supervisor.supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return bool(SUPERVISORS & set(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")))
     except (OSError, ValueError):
         return False
 

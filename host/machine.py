@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 OLDEST_ENGINE, OLDEST_COMPOSE = (25, 0), (2, 24)  # for start_interval in health checks; for !reset and !override
+# The compute capabilities that the server has code for; a test compares them with the server's own.
+OLDEST_CAPABILITY, NEWEST_CAPABILITY = (7, 0), (9, 0)
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Machine:
     compose: tuple[int, ...] | None
     has_nvidia_runtime: bool
     gpus: list[str]  # `nvidia-smi -L`'s lines: indices, UUIDs, slices
+    has_secrets: bool = False  # whether the operator's key is in a file, as version 0.1.0 made it
+    capabilities: tuple[tuple[int, ...] | None, ...] = ()  # compute capability of each card, None where it is not known
 
 
 def look() -> Machine:
@@ -33,7 +37,7 @@ def look() -> Machine:
     fault = "" if version else (info.stderr.strip() or "\n".join(facts.get("ServerErrors", []))).split("\n")[-1]
     compose = run("docker", "compose", "version", "--short")
     found = numbers(compose.stdout) if compose.returncode == 0 else None
-    return Machine(version, fault, found, has_nvidia(facts), find_gpus())
+    return Machine(version, fault, found, has_nvidia(facts), find_gpus(), capabilities=find_capabilities())
 
 
 def has_nvidia(info: dict[str, Any]) -> bool:
@@ -52,6 +56,14 @@ def find_gpus() -> list[str]:
         return []
     done = run("nvidia-smi", "-L")
     return [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []
+
+
+def find_capabilities() -> tuple[tuple[int, ...] | None, ...]:
+    """The compute capability of each card by its index; none at all where the driver does not tell (before 510)."""
+    if not shutil.which("nvidia-smi"):
+        return ()
+    done = run("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+    return tuple(numbers(line) for line in done.stdout.splitlines()) if done.returncode == 0 else ()
 
 
 def numbers(version: str) -> tuple[int, ...] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from pathlib import Path
 
 from host.errors import Refusal
-from host.machine import OLDEST_COMPOSE, OLDEST_ENGINE, Machine
+from host.machine import NEWEST_CAPABILITY, OLDEST_CAPABILITY, OLDEST_COMPOSE, OLDEST_ENGINE, Machine
 
 TOOLKIT = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
 ENGINE = "https://docs.docker.com/engine/install/"
@@ -60,6 +61,36 @@ def is_named(wanted: str, line: str) -> bool:
     return line.startswith(f"GPU {wanted}:") or re.search(rf"UUID: {re.escape(wanted)}\)", line) is not None
 
 
+def check_capability(values: dict[str, str], machine: Machine) -> None:
+    """Check that the server has code for the requested GPUs; a card whose compute capability is not known passes."""
+    cards = [line for line in machine.gpus if line.startswith("GPU ")]
+    known = dict(enumerate(machine.capabilities))
+    for index, card in enumerate(cards):
+        capability = known.get(index)
+        if card in requested(values, machine) and capability and not is_supported(capability):
+            raise Refusal(
+                f"{card} has compute capability {told(capability)}, and TurboMind of LMDeploy 0.4.1 has code for "
+                f"{told(OLDEST_CAPABILITY)} to {told(NEWEST_CAPABILITY)} only; name the others in LINGBI_GPU_IDS, or use --engine cpu"
+            )
+
+
+def is_supported(capability: tuple[int, ...]) -> bool:
+    return OLDEST_CAPABILITY <= capability <= NEWEST_CAPABILITY
+
+
+def requested(values: dict[str, str], machine: Machine) -> list[str]:
+    """The cards that the settings name, as lines of `nvidia-smi -L`: by index, by UUID, by a slice, or the first ones."""
+    ids = list(filter(None, values.get("LINGBI_GPU_IDS", "").replace(" ", "").split(",")))
+    cards: list[str] = []
+    named: list[str] = []
+    for line in machine.gpus:  # a card's slices follow it
+        cards += [line] if line.startswith("GPU ") else []
+        if cards and any(is_named(wanted, line) for wanted in ids):
+            named.append(cards[-1])
+    count = values.get("LINGBI_GPU_COUNT", "all")
+    return named if ids else cards[: int(count) if count.isdigit() else None]
+
+
 def check_port(address: str, port: str) -> None:
     """Check that nothing listens yet where the gateway will be published."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -78,6 +109,8 @@ def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
     if not values.get(name):
         return
     folder = Path(values[name])
+    if folder.is_dir() and not os.access(folder, os.X_OK, effective_ids=True):
+        return  # closed to this user, which the containers' user need not be; the images look into it
     missing = [file for file in needed if not (folder / file).is_file()]
     if not folder.is_absolute() or not folder.is_dir() or missing:
         what = f"has no {', '.join(missing)}" if folder.is_dir() else "is no folder with an absolute path"
@@ -88,6 +121,7 @@ def check_secrets(compose_files: str, secrets: Path) -> None:
     """Check that the files exist which the chosen overrides mount."""
     needs = {"compose.logins.yaml": ("logins/logins", "make it with scripts/login add NAME")}
     needs["compose.hub-token.yaml"] = ("hub-token", "write the token of ModelScope there")
+    needs["compose.database.yaml"] = ("database-password", "write the password of LINGBI_DATABASE_URL there")
     for override in compose_files.split(":"):
         name, remedy = needs.get(override, ("", ""))
         if name and not (secrets / name).is_file():
@@ -98,6 +132,29 @@ def check_subnet(text: str) -> None:
     """Check that these are the first three numbers of a private network."""
     if not re.fullmatch(r"(10\.\d{1,3}|172\.(1[6-9]|2\d|3[01])|192\.168)\.\d{1,3}", text):
         raise Refusal(f"LINGBI_SUBNET={text!r}: give the first three numbers of a private network, as in 172.30.76")
+
+
+def check_writable(folder: Path) -> None:
+    """Check that this user can write here: .env, secrets and Prometheus's targets are written beside compose.yaml."""
+    if not os.access(str(folder), os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise Refusal(
+            f"{folder} cannot be written by user {os.geteuid()}, and scripts/up keeps .env and secrets/ there; use a copy "
+            "that is yours, or `docker compose up --wait`, which writes nothing there"
+        )
+
+
+def check_owner(project: str, named: str, folders: list[str], root: Path) -> None:
+    """Check that no other folder's stack runs under this project's name, unless .env here names the project itself.
+
+    named: COMPOSE_PROJECT_NAME of .env, empty if it is not there; folders: those of the project's running containers.
+    """
+    others = sorted({folder for folder in folders if Path(folder) != root and Path(folder).is_dir()})
+    if others and not named:
+        raise Refusal(
+            f"the stack `{project}` of {others[0]} runs here. For a second one beside it, write another "
+            f"COMPOSE_PROJECT_NAME, LINGBI_SUBNET and LINGBI_GATEWAY_PORT into {root / '.env'}; to go on with that one "
+            f"from here, copy its .env and add COMPOSE_PROJECT_NAME={project}"
+        )
 
 
 def told(version: tuple[int, ...] | None) -> str:

@@ -1,4 +1,4 @@
-"""scripts/release: make a version from what is committed: VERSION, both changelogs, a commit and a tag. No push."""
+"""scripts/release: make a version from what is committed: VERSION, Compose's default, both changelogs, a commit and a tag. No push."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import datetime
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+from host.bundle import signature
 from host.env_file import ROOT
 from host.errors import Refusal
 from host.machine import run
 
 BRANCH = "main"
+COMPOSE, COMPOSE_DEFAULT = "compose.yaml", re.compile(r"(\$\{LINGBI_VERSION:-)[^}]*(\})")
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 UNRELEASED = {"CHANGELOG.md": "## [Unreleased]", "CHANGELOG.zh-CN.md": "## [未发布]"}
 
@@ -25,9 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
         check_version(options.version, known_versions())
         check_repository(tag)
         files = written(options.version, datetime.date.today())
+        if options.key:
+            signature.sign(b"", options.key)  # a key that cannot sign is told before anything is committed
         check_style()
         if not options.dry_run:
-            release(files, options.version, tag)
+            release(files, options.version, tag, options.key)
     except Refusal as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -38,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/release", description=__doc__.split(": ", 1)[1].capitalize())
     parser.add_argument("version", help="the new version, as in 1.2.0")
+    parser.add_argument("--key", type=Path, help="key to sign the tag with (scripts/signature new-key)")
     parser.add_argument("--dry-run", action="store_true", help="check everything, and change nothing")
     return parser.parse_args(arguments)
 
@@ -79,7 +85,9 @@ def written(version: str, today: datetime.date) -> dict[str, str]:
     """{file: its new text}, without files that do not change. Raises Refusal."""
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in UNRELEASED}
     after = {name: with_section(text, name, version, today) for name, text in texts.items()}
-    return {"VERSION": f"{version}\n", **{name: text for name, text in after.items() if text != texts[name]}}
+    changed = {name: text for name, text in after.items() if text != texts[name]}
+    compose = COMPOSE_DEFAULT.sub(rf"\g<1>{version}\g<2>", (ROOT / COMPOSE).read_text(encoding="utf-8"))
+    return {"VERSION": f"{version}\n", COMPOSE: compose, **changed}
 
 
 def with_section(text: str, name: str, version: str, today: datetime.date) -> str:
@@ -99,8 +107,8 @@ def check_style() -> None:
         raise Refusal("scripts/check does not pass; see the lines above, and commit a fix")
 
 
-def release(files: dict[str, str], version: str, tag: str) -> None:
-    """Write the files, commit them and tag the commit. If the commit fails, restore the files and raise Refusal."""
+def release(files: dict[str, str], version: str, tag: str, key: Path | None) -> None:
+    """Write the files, commit them and tag the commit. If one of them fails, restore what was there and raise Refusal."""
     for name, text in files.items():
         (ROOT / name).write_text(text, encoding="utf-8")
     try:
@@ -108,7 +116,21 @@ def release(files: dict[str, str], version: str, tag: str) -> None:
     except Refusal:
         git("restore", "--staged", "--worktree", "--", *files)
         raise
-    git("tag", "--annotate", "--message", f"lingbi {version}", tag)
+    try:
+        make_tag(tag, f"lingbi {version}", key)
+    except Refusal:
+        git("reset", "--quiet", "--hard", "HEAD~1")  # everything else was committed before
+        raise
+
+
+def make_tag(tag: str, message: str, key: Path | None) -> None:
+    """Tag the commit, signed where there is a key. Raises Refusal, and then there is no tag."""
+    how = [*signature.tag_options(key), "tag", "--sign"] if key else ["tag", "--annotate"]
+    git(*how, "--message", message, tag)
+    # git 2.39 makes an unsigned tag, and ends well, where ssh-keygen fails.
+    if key and "-----BEGIN SSH SIGNATURE-----" not in git("cat-file", "tag", tag):
+        git("tag", "--delete", tag)
+        raise Refusal(f"git tag failed: {tag} was not signed with {key}; nothing was changed")
 
 
 def git(*arguments: str) -> str:

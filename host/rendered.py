@@ -23,8 +23,8 @@ except ConfigurationError as error:
 """
 
 
-def services(text: str) -> dict[str, Service]:
-    """{service: its rendered configuration} with this text as .env. Raises Refusal with Compose's error message."""
+def configuration(text: str) -> dict[str, Any]:
+    """All that Compose renders with this text as .env. Raises Refusal with Compose's error message."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, ".env")
         file.touch(mode=0o600)
@@ -32,7 +32,7 @@ def services(text: str) -> dict[str, Service]:
         done = stack.compose("config", "--format", "json", folder=folder, env_file=file, shown=False)
     if done.returncode:
         raise Refusal(f"Compose refuses these settings: {last_line(done.stderr)}")
-    found: dict[str, Service] = json.loads(done.stdout.replace(folder, str(ROOT)).replace("$$", "$"))["services"]
+    found: dict[str, Any] = json.loads(done.stdout.replace(folder, str(ROOT)).replace("$$", "$"))
     return found
 
 

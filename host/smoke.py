@@ -1,56 +1,55 @@
-"""scripts/smoke for a gateway with https: it runs in the gateway's network and verifies the certificate by name."""
+"""scripts/smoke for a gateway with https: it runs in the gateway's network and verifies the certificate."""
 
 from __future__ import annotations
 
+import argparse
 import ssl
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from host import stack
 from host.addresses import reached_at
-from host.env_file import ROOT
-from host.errors import StartFailed
+from host.errors import Refusal, StartFailed
 
 
 def smoke_over_tls(arguments: list[str], values: dict[str, str]) -> int:
-    """Exit status of the smoke test."""
-    address, port = reached_at(values["LINGBI_PUBLISH_ADDRESS"]), values["LINGBI_GATEWAY_PORT"]
+    """Exit status of the smoke test. A --ca-file is one of this machine."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--ca-file", type=Path)
+    given, others = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        certificate = folder / "certificate.pem"
-        try:
-            certificate.write_text(ssl.get_server_certificate((address, int(port))))
-        except OSError as error:
-            raise StartFailed(f"{address}:{port} sends no certificate: {error}") from None
-        told = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]  # no public function
-        (folder / "hosts").write_text(f"127.0.0.1 localhost {name_of(told)}\n")
-        return subprocess.run([*command(folder, told, values), *arguments]).returncode
+        (folder / "ca.pem").write_text(authority(given.ca_file) if given.ca_file else trusted_here(values))
+        return subprocess.run([*command(folder, values), *others], input=stack.show_key(), text=True).returncode
 
 
-def command(folder: Path, told: dict[str, Any], values: dict[str, str]) -> list[str]:
-    """`docker run` in the gateway's network, where the name in its certificate can point to it."""
+def authority(file: Path) -> str:
+    """The text of the certificates that the operator trusts. Raises Refusal."""
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise Refusal(f"--ca-file {file} cannot be read ({error}); give a file with PEM certificates") from None
+
+
+def trusted_here(values: dict[str, str]) -> str:
+    """The authorities that this machine trusts, and the gateway's own certificate: if it is signed by itself, that is
+    all there is to trust, and otherwise it vouches for nothing. Raises StartFailed if the gateway sends none."""
+    address, port = reached_at(values["LINGBI_PUBLISH_ADDRESS"]), values["LINGBI_GATEWAY_PORT"]
+    try:
+        own = ssl.get_server_certificate((address, int(port)))
+    except OSError as error:
+        raise StartFailed(f"{address}:{port} sends no certificate: {error}") from None
+    system = ssl.get_default_verify_paths().cafile
+    return own + (Path(system).read_text(encoding="utf-8") if system else "")
+
+
+def command(folder: Path, values: dict[str, str]) -> list[str]:
+    """`docker run` in the gateway's network."""
     gateway = stack.compose("ps", "--quiet", "gateway", shown=False).stdout.strip()
     shut = ["--read-only", "--tmpfs=/tmp", "--tmpfs=/var/lib/lingbi:uid=10001,gid=10001", "--cap-drop=ALL"]
-    mounts = [f"--volume={folder}:/gateway:ro", f"--volume={folder}/hosts:/etc/hosts:ro"]
-    mounts += [f"--volume={ROOT}/secrets/api-key:/api-key:ro"]
-    smoke = ["smoke", f"https://{name_of(told)}:{values['LINGBI_GATEWAY_PORT']}", "--api-key-file=/api-key"]
-    smoke += ["--ca-file=/gateway/certificate.pem"] if told["issuer"] == told["subject"] else []
-    return [
-        "docker",
-        "run",
-        "--rm",
-        f"--network=container:{gateway}",
-        *shut,
-        *mounts,
-        stack.image(values, "server"),
-        *smoke,
-    ]
-
-
-def name_of(told: dict[str, Any]) -> str:
-    """A host name from a certificate."""
-    names = [value for kind, value in told.get("subjectAltName", ()) if kind == "DNS" and "*" not in value]
-    return names[0] if names else "localhost"
+    smoke = ["smoke", f"https://127.0.0.1:{values['LINGBI_GATEWAY_PORT']}", "--held-name"]
+    smoke += ["--api-key-file=/dev/stdin", "--ca-file=/trusted/ca.pem"]
+    run = ["docker", "run", "--rm", "--interactive", f"--network=container:{gateway}", *shut]
+    return [*run, f"--volume={folder}:/trusted:ro", stack.image(values, "server"), *smoke]

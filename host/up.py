@@ -8,18 +8,24 @@ import os
 import secrets
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from host import decide, env_file, inside, preflight, rendered, stack, waiting
+from host import decide, env_file, inside, mirrors, networks, preflight, rendered, replacement, stack, waiting
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
 from host.machine import Machine, look
 
 ENV = ROOT / ".env"
-SECRETS = ("api-key", "ui-key", "grafana-password")
+SECRETS = ("grafana-password",)  # the server makes API keys
 TARGETS = ROOT / "monitoring/prometheus/targets/servers.yml"
+KEY_COMMAND = "scripts/key show"
 DRAWN = "docs/red-circle.png"
+
+
+class Untouched(Exception):
+    """Interrupted before anything was changed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (Refusal, StartFailed) as error:
         say(f"error: {error}")
         return error.exit_status
+    except Untouched:
+        say("interrupted: nothing was changed, and what ran goes on")
+        return 130
     except KeyboardInterrupt:
         say("interrupted; scripts/down ends what was started")
         return 130
@@ -40,19 +49,56 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in containers.")
     parser.add_argument("--docker", action="store_true", help="in containers (the default where an engine is usable)")
-    parser.add_argument("--model", help="vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or a folder of this machine")
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or a folder of this machine; several times for several, and "
+        "NAME*3 for three workers of it",
+    )
     parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
     parser.add_argument("--host", help="address to publish the gateway on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to publish the gateway on (default 6006)")
+    parser.add_argument("--verbose", action="store_true", help="show all lines of a build, not only its progress")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
     return parser.parse_args(arguments)
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What a start will put in place; moved: networks that exist with other subnets, and must be made anew."""
+
+    values: dict[str, str]
+    text: str
+    targets: str
+    moved: list[str]
+
+
 def bring_up(options: argparse.Namespace) -> dict[str, Any]:
     start = time.monotonic()
-    machine = look()
+    try:
+        decided = decide_all(options)
+    except KeyboardInterrupt:
+        raise Untouched from None
+    put_in_place(decided)
+    values = decided.values
+    waiting.bring_up(env_file.whole(values, "LINGBI_LOAD_TIMEOUT_S"), say)
+    server = waiting.wait_answer(decide.url(values), values.get("LINGBI_GATEWAY_SERVERS", ""))
+    return {
+        "url": decide.url(values),
+        "api_key_command": KEY_COMMAND,
+        "model": server["model"],
+        **decide.several_models(values),
+        "engine": server["engine"],
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def decide_all(options: argparse.Namespace) -> Decided:
+    """Decide everything, or refuse it; beside what runs, which stays as it is, images and weights are brought."""
+    machine = replace(look(), has_secrets=has_secrets())
     preflight.check_engine(machine)
     check_not_native()
+    preflight.check_writable(ROOT)
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else None
     before = env_file.parse(old) if old is not None else decide.first_values(machine)
     missing = decide.missing_from(before)
@@ -62,17 +108,12 @@ def bring_up(options: argparse.Namespace) -> dict[str, Any]:
     text = env_file.render(values) if old is None else env_file.changed(old, changes)
     check_all(values, machine)
     say_what(values, machine)
-    judge(text, values)
-    put_in_place(text, values)
-    waiting.bring_up(env_file.whole(values, "LINGBI_LOAD_TIMEOUT_S"), say)
-    server = waiting.wait_answer(decide.url(values), values["LINGBI_GATEWAY_SERVERS"])
-    return {
-        "url": decide.url(values),
-        "api_key_file": str(ROOT / "secrets/api-key"),
-        "model": server["model"],
-        "engine": server["engine"],
-        "seconds": round(time.monotonic() - start, 1),
-    }
+    return Decided(values, text, decide.targets(values, machine), judge(text, values, options.verbose))
+
+
+def has_secrets() -> bool:
+    """Whether the operator's key is in a file, as version 0.1.0 made it and as a lab distributes it."""
+    return (ROOT / "secrets/api-key").is_file()
 
 
 def changes_of(options: argparse.Namespace, values: dict[str, str], machine: Machine) -> dict[str, str]:
@@ -90,16 +131,27 @@ def check_not_native() -> None:
 def check_all(values: dict[str, str], machine: Machine) -> None:
     """Check everything that can be checked without an image. Raises Refusal."""
     env_file.check(values, env_file.known_names())
-    preflight.check_subnet(values["LINGBI_SUBNET"])
+    mirrors.check(values)
+    check_place(values)
     if decide.is_on_gpus(values):
         preflight.check_gpus(values, machine, True)
+        preflight.check_capability(values, machine)
         preflight.check_runtime(machine)
     preflight.check_folder(values, "LINGBI_MODEL_FOLDER", ["config.json"])
     preflight.check_folder(values, "LINGBI_TLS_FOLDER", ["certificate.pem", "key.pem"])
+    preflight.check_folder(values, "LINGBI_SERVERS_FOLDER", [])
     preflight.check_secrets(values["COMPOSE_FILE"], ROOT / "secrets")
     address, port = values["LINGBI_PUBLISH_ADDRESS"], values["LINGBI_GATEWAY_PORT"]
-    if not (ENV.exists() and stack.is_published(address, port)):
+    if not stack.is_published(address, port):
         preflight.check_port(address, port)
+
+
+def check_place(values: dict[str, str]) -> None:
+    """Check that project and networks are free here, or this stack's own. Raises Refusal."""
+    project, subnet = rendered.project_of(values), values["LINGBI_SUBNET"]
+    preflight.check_subnet(subnet)
+    preflight.check_owner(project, values.get("COMPOSE_PROJECT_NAME", ""), stack.folders(project), ROOT)
+    networks.check_free(subnet, project, networks.look(), networks.look_at_routes())
 
 
 def say_what(values: dict[str, str], machine: Machine) -> None:
@@ -108,17 +160,30 @@ def say_what(values: dict[str, str], machine: Machine) -> None:
     say(f"engine  {decide.why_engine(values, machine)}")
 
 
-def judge(text: str, values: dict[str, str]) -> None:
-    """Have Compose and the images check the new .env. Raises Refusal, or StartFailed if images are missing."""
-    found = rendered.services(text)
-    stack.have_images(values, say)
-    rendered.ask_all(found, rendered.project_of(values), stack.is_running())
+def judge(text: str, values: dict[str, str], is_verbose: bool) -> list[str]:
+    """Have Compose and the images check the new .env, and its weights come before a running server is replaced.
+
+    Returns the networks that must be made anew. Raises Refusal, or StartFailed if images are missing.
+    """
+    found, project = rendered.configuration(text), rendered.project_of(values)
+    moved = networks.moved(found["networks"], project, networks.look())
+    networks.check_alone(moved, project, networks.attached_to(moved))
+    stack.have_images(values, say, is_verbose)
+    rendered.ask_all(found["services"], project, stack.is_running())
+    if stack.is_running("server"):
+        replacement.bring_weights(found, say)
+    return moved
 
 
-def put_in_place(text: str, values: dict[str, str]) -> None:
-    env_file.write(ENV, text)
-    make_secrets(ROOT / "secrets")
-    write_targets(TARGETS, decide.targets(values))
+def put_in_place(decided: Decided) -> None:
+    """Write what was decided. Networks cannot be changed, so a stack whose networks move is taken down."""
+    own = ("database-password",) if env_file.POSTGRES in decided.values["COMPOSE_FILE"].split(":") else ()
+    make_secrets(ROOT / "secrets", (*SECRETS, *own))
+    if decided.moved:
+        say(f"network {', '.join(decided.moved)} made anew for LINGBI_SUBNET={decided.values['LINGBI_SUBNET']}")
+        stack.compose("--profile", "*", "down", "--remove-orphans", shown=False)
+    env_file.write(ENV, decided.text)
+    write_targets(TARGETS, decided.targets)
 
 
 def write_targets(file: Path, text: str) -> None:
@@ -129,10 +194,10 @@ def write_targets(file: Path, text: str) -> None:
     file.chmod(0o644)
 
 
-def make_secrets(folder: Path) -> None:
-    """Create missing keys. The folder is private; the files are not, as the containers' user must read them."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for name in SECRETS:
+def make_secrets(folder: Path, names: tuple[str, ...] = SECRETS) -> None:
+    """Create missing keys and passwords. The folder is private; the files are not, as the containers' user must read them."""
+    env_file.private_folder(folder)
+    for name in names:
         file = folder / name
         if not file.exists():
             file.write_text(f"lb-{secrets.token_urlsafe(32)}\n")
@@ -141,15 +206,16 @@ def make_secrets(folder: Path) -> None:
 
 def how_to_call(report: dict[str, Any]) -> str:
     """The text that people read at the end."""
-    key = Path(report["api_key_file"]).read_text().split()[0]
+    key = stack.show_key()
     picture = f"data:image/png;base64,'\"$(base64 -w0 {DRAWN})\"'"
     insecure = "k" if report["url"].startswith("https") else ""  # the certificate is for the public name
     return f"""
 lingbi is up after {report['seconds']} s, in containers.
   page     {report['url']}
+  keys     {report['url']}/admin
   API      {report['url']}/v1
-  API key  {key}   (in {report['api_key_file']})
-  model    {report['model']} on {report['engine']}
+  API key  {key}   ({report['api_key_command']})
+  model    {', '.join(report.get('models', [report['model']]))} on {report['engine']}
 Ask it about a picture (paste these lines):
 
 URL={report['url']} KEY={key}

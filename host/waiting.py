@@ -106,7 +106,7 @@ def tell(found: list[Container], told: str, say: Say) -> str:
     """Pass on the last line of the fetch's log, if it is new; returns it."""
     [container] = [item for item in found if name_of(item) == PHASE]
     done = run("docker", "logs", "--tail=1", container["Id"])
-    line = (done.stdout + done.stderr).strip()
+    line = stack.message_of(done.stdout + done.stderr)
     if line and line != told:
         say(f"weights {line}")
     return line
@@ -126,7 +126,7 @@ def wait_answer(url: str, servers: str) -> dict[str, str]:
         if time.monotonic() > deadline:
             raise StartFailed(
                 f"all containers are up, and no server is ready at {url}/ready: {fault}; "
-                f"are LINGBI_GATEWAY_SERVERS={servers} in .env the right ones?"
+                + (f"are LINGBI_GATEWAY_SERVERS={servers} in .env the right ones?" if servers else "see its log")
             )
         time.sleep(POLL_S)
 

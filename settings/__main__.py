@@ -1,4 +1,4 @@
-"""scripts/settings: write settings/schema.json and the tables of docs/settings.md, from the classes that declare settings."""
+"""scripts/settings: write the schema, the server's excerpt of it, and docs/settings.md, from the classes that declare settings."""
 
 import sys
 
@@ -13,6 +13,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     schema.FILE.write_text(schema.text(found), encoding="utf-8")
+    schema.PARTS.write_text(schema.text(schema.of_other_parts(found)), encoding="utf-8")
     for name, language in tables.PAGES.items():
         page = schema.ROOT / name
         page.write_text(tables.written(page.read_text(encoding="utf-8"), found, language), encoding="utf-8")

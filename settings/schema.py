@@ -8,6 +8,7 @@ it; ``x-option``: its option of scripts/up; ``x-fixed``: true where the containe
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lingbi_ui import settings as page
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "settings/schema.json"
+PARTS = ROOT / "docker/server/lingbi/launch/parts.json"
 CHINESE = ROOT / "settings/chinese.json"
 HEAD = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -41,6 +43,7 @@ KEYWORDS = (
     "default",
 )
 ORDER = (*KEYWORDS, "description", "x-part", "x-default", "x-option", "x-fixed", "x-chinese")
+
 Property = dict[str, Any]  # the schema of one setting
 
 
@@ -64,6 +67,16 @@ def schema() -> dict[str, Any]:
         | {"properties": {name: in_order(found) for name, found in translated.items()}}
         | {"additionalProperties": False}
     )
+
+
+def of_other_parts(found: dict[str, Any]) -> dict[str, Property]:
+    """What the server's image has to know of the settings of other parts: their types and descriptions."""
+    kept = (*KEYWORDS, "description")
+    return {
+        name: {key: value for key, value in item.items() if key in kept and key != "default"}
+        for name, item in found["properties"].items()
+        if item["x-part"] != "server"
+    }
 
 
 def text(found: dict[str, Any]) -> str:
@@ -115,13 +128,20 @@ def of_deployment() -> dict[str, Property]:
     for setting in deployment.SETTINGS:
         known: Property = {"x-default": setting.words} if setting.words else {"default": setting.default}
         meaning: Property = {"type": "string", "description": setting.help, "x-part": "deployment"}
-        found[deployment.PREFIX + setting.name] = meaning | (known if known != {"default": None} else {})
+        pattern = {"pattern": setting.pattern} if setting.pattern else {}
+        found[deployment.PREFIX + setting.name] = meaning | pattern | (known if known != {"default": None} else {})
     return found
 
 
 def places_of_containers() -> list[str]:
-    """The server's settings that compose.yaml fixes."""
-    return list(yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["x-places"])
+    """The server's settings that compose.yaml fixes, or compose.secrets.yaml in its place."""
+    places = compose_file("compose.yaml")["x-places"]
+    return list(places | compose_file("compose.secrets.yaml")["services"]["server"]["environment"])
+
+
+def compose_file(name: str) -> Any:
+    """A compose file; Compose's own tags are not read."""
+    return yaml.safe_load(re.sub(r"!(reset|override)\b", "", (ROOT / name).read_text(encoding="utf-8")))
 
 
 def with_chinese(declared: dict[str, Property], chinese: dict[str, str]) -> dict[str, Property]:

@@ -16,13 +16,13 @@ from lingbi.commands import MODULES
 from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
-pytest_plugins = ["tests.containers.fixtures", "tests.fast"]
+pytest_plugins = ["tests.containers.fixtures", "tests.fast", "tests.postgres"]
 AUTHORITIES = httpx.create_ssl_context()  # read once: 50 ms of a core, and whether a server answers is asked for often
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
-BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle")
+BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle", "tests/host/test_digests")
 not_run = set()
 
 
@@ -101,6 +101,19 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row on which nobody listens, as several workers need them."""
+    while True:
+        first = free_port()
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return first
+
+
 def answers(url: str) -> bool:
     """Whether a GET of the URL is answered with 200."""
     try:
@@ -130,7 +143,9 @@ def clean_environment(state_dir: Path) -> dict:
         | ports
         | {
             "LINGBI_STATE_DIR": str(state_dir),
-            "PYTHONPATH": os.pathsep.join(str(ROOT / "docker" / part) for part in ("server", "gateway", "ui")),
+            "PYTHONPATH": os.pathsep.join(
+                str(ROOT / "docker" / part) for part in ("server", "pictures", "gateway", "ui")
+            ),
         }
     )
 
@@ -179,6 +194,7 @@ def running_stack(state_dir: Path, *arguments, **environment):
     """Server, page and gateway, started by lingbi.launch.up with the demo model; yields its report with "key" and "ports"."""
     values = clean_environment(state_dir)
     ports = {name: int(value) for name, value in values.items() if name.startswith("LINGBI_") and "PORT" in name}
+    ports |= {name: int(value) for name, value in environment.items() if name in ports}
     environment = {name: str(port) for name, port in ports.items()} | environment
     command = ("up", "--json", "--model", "demo", "--engine", "cpu", *arguments)
     up = lingbi(*command, state_dir=state_dir, **environment)

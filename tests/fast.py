@@ -10,12 +10,14 @@ FILES = (  # of those that have no such fixture: a process for each test, or sec
     "tests/server/bench/test_bench.py",
     "tests/server/launch/test_entrypoint.py",
     "tests/server/model/test_demo_weights.py",
+    "tests/server/worker/test_succession.py",
     "tests/server/test_imports.py",
     "tests/server/cli/test_pipeline.py",
     "tests/test_style.py",  # scripts/check is that
     "tests/ui/test_idleness.py",
 )
 FIXTURES = {
+    "any_database",
     "bare_lab",
     "chromium",
     "controller",
@@ -25,6 +27,7 @@ FIXTURES = {
     "fake_api",
     "lonely_page",
     "page",
+    "postgres",
     "watched",
 }
 LEFT_OUT = tuple(f"tests/{folder}" for folder in FOLDERS) + FILES

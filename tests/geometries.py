@@ -31,14 +31,21 @@ def random_weights(model: Model, folder: Path):
         shutil.rmtree(folder)
 
 
-def expect_fetched_loaded_and_right(model: Model, engine: str, folder: Path, layers: int | None = None) -> None:
-    """`scripts/up --model NAME` and `scripts/smoke`; layers: of the language model, None for all. The folder goes."""
+def expect_fetched_loaded_and_right(
+    model: Model, engine: str, folder: Path, layers: int | None = None, asked: str = "", **settings: str
+) -> None:
+    """`scripts/up --model NAME` and `scripts/smoke`; the folder goes.
+
+    layers: of the language model, None for all; asked: what --model says, the model's own name unless given.
+    """
     make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder / "hub" / model.hub_id, 0, layers)
-    settings = {"LINGBI_MODELS_DIR": str(folder / "models"), "LINGBI_CACHE_FRACTION": "0.2"}
+    settings = (settings or {"LINGBI_CACHE_FRACTION": "0.2"}) | {"LINGBI_MODELS_DIR": str(folder / "models")}
     try:
         with running_hub(folder / "hub") as hub:
             settings["LINGBI_HUB_ENDPOINT"] = hub.url
-            with running_server(folder / "state", "--model", model.name, "--engine", engine, **settings) as report:
+            with running_server(
+                folder / "state", "--model", asked or model.name, "--engine", engine, **settings
+            ) as report:
                 smoke = lingbi("smoke", "--json", state_dir=folder / "state")
         assert smoke.returncode == 0, smoke.stderr
         checks = {check["name"]: check for check in json.loads(smoke.stdout.splitlines()[-1])["checks"]}

@@ -38,6 +38,7 @@ class Faults:
     rate: int = 0  # bytes a second and connection
     is_html: bool = False  # every file is a login page
     hangs: int = 0  # requests that are never answered
+    delay_s: float = 0  # before every answer begins
     is_gone: bool = False  # connections are closed without an answer
     ignores_ranges: bool = False
     listing: callable = None  # changes the list of entries
@@ -137,6 +138,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         hub = self.server.hub
         hub.requests.append((f"{self.kind} {self.path}", dict(self.headers)))
+        time.sleep(hub.faults.delay_s)
         if hub.faults.is_gone:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -98,3 +98,8 @@ def test_both_changelogs_tell_of_the_version():
 
 def test_committed_demo_weights_are_small():
     assert (ROOT / "docker/server/models/demo/pytorch_model.bin").stat().st_size < 8_000_000
+
+
+def test_tests_run_in_their_groups(request):
+    """pytest-xdist names a test's group here; where pytest has no such attribute, each process makes a lab of its own."""
+    assert request.node._nodeid.startswith("tests/test_style.py::")

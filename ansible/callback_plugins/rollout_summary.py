@@ -44,7 +44,7 @@ class CallbackModule(CallbackBase):
 
     def __init__(self):
         super().__init__()
-        self.rows, self.lost, self.drained, self.away = [], {}, {}, {}
+        self.rows, self.lost, self.drained, self.away = {}, {}, {}, {}
         self.turn_began, self.turns = time.time(), {}
 
     def v2_playbook_on_play_start(self, play):
@@ -53,16 +53,23 @@ class CallbackModule(CallbackBase):
         self.turn_began = time.time()
 
     def _end_turn(self):
-        for row in self.rows:
-            if row["unit"] == "server":
-                self.turns.setdefault(row["host"], time.time() - self.turn_began)
+        for host, unit in self.rows:
+            if unit == "server":
+                self.turns.setdefault(host, time.time() - self.turn_began)
 
     def v2_runner_on_ok(self, result):
         action, arguments = result.task.action, result.task.args
         if action == "unit_run" and arguments.get("action") in ("confirm", "note") and result.result.get("changed"):
-            self.rows.append(arguments["entry"] | {"host": result.host.get_name()})
+            self._note(result, arguments["entry"])
+        if action == "server_swap" and "recorded" in result.result:
+            self._note(result, result.result["recorded"])
         if action == "gateway_upstreams":
             self._follow(result.result)
+
+    def _note(self, result, entry):
+        """A unit's last entry is what became of it."""
+        host = result.host.get_name()
+        self.rows[host, entry["unit"]] = entry | {"host": host}
 
     def v2_runner_item_on_ok(self, result):
         self.v2_runner_on_ok(result)
@@ -79,13 +86,13 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats):
         self._end_turn()
-        rows = [self._row(entry) for entry in self.rows]
+        rows = [self._row(entry) for entry in self.rows.values()]
         rows += [
             {"host": host, "result": "unreachable", "why": " ".join(why)} for host, why in sorted(self.lost.items())
         ]
         if not rows:
             return
-        for line in table(rows):
+        for line in table(rows) + advice(rows):
             self._display.display(line)
         if self.get_option("summary_file"):
             Path(self.get_option("summary_file")).write_text(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -105,3 +112,14 @@ def table(rows):
     widths = [max(len(row[column]) for row in shown) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
     return ["", "ROLLOUT", *lines]
+
+
+def advice(rows):
+    """What to do next where not every unit was rolled."""
+    if all(row["result"] == "rolled" for row in rows):
+        return []
+    return [
+        "",
+        "Not everything was rolled. `scripts/lab status` shows what each host runs; the same command again goes on, and "
+        "`rollback` takes back what was rolled.",
+    ]

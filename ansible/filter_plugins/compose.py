@@ -14,14 +14,19 @@ def compose_file(name, repository):
 
 
 def compose_images(compose):
-    """{service: image} of a compose file."""
+    """{service: image} of a compose file, with the defaults of its variables: Compose would put the same in their places."""
     services = yaml.safe_load(Path(compose).read_text(encoding="utf-8"))["services"]
-    return {name: service["image"] for name, service in services.items()}
+    return {name: re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", service["image"]) for name, service in services.items()}
 
 
 def services_of(images):
     """Services of a compose file that declare nothing but their image."""
     return {name: {"image": image} for name, image in images.items()}
+
+
+def image_references(digests, prefix):
+    """{name: reference by digest} of {name: digest} in a registry."""
+    return {name: f"{prefix}{name}@{digest}" for name, digest in digests.items()}
 
 
 def server_port(compose):
@@ -49,6 +54,7 @@ class FilterModule:
             "lingbi_compose_file": compose_file,
             "lingbi_compose_images": compose_images,
             "lingbi_services_of": services_of,
+            "lingbi_image_references": image_references,
             "lingbi_server_port": server_port,
             "lingbi_env_value": env_value,
         }

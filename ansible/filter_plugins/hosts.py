@@ -1,4 +1,9 @@
-"""Where the hosts of an inventory serve: their workers, and how a gateway is reached."""
+"""Where the hosts of an inventory serve: their workers, the GPUs that they can have, and how a gateway is reached."""
+
+import ast
+from pathlib import Path
+
+from ansible.errors import AnsibleFilterError
 
 
 def endpoints(host):
@@ -12,6 +17,14 @@ def worker_count(workers, gpus, found):
     if int(workers):
         return int(workers)
     return max(1, len(found) if gpus == "all" else len(gpus))
+
+
+def gpu_capabilities(module):
+    """[oldest, newest] compute capability that TurboMind has code for, from the module of the server that declares them."""
+    for node in ast.parse(Path(module).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).strip("()") == "OLDEST, NEWEST":
+            return [list(capability) for capability in ast.literal_eval(node.value)]
+    raise AnsibleFilterError(f"{module} does not declare OLDEST, NEWEST")
 
 
 def gateway_place(listens, tls_folder, tls_name):
@@ -33,5 +46,6 @@ class FilterModule:
         return {
             "lingbi_endpoints": endpoints,
             "lingbi_worker_count": worker_count,
+            "lingbi_gpu_capabilities": gpu_capabilities,
             "lingbi_gateway_place": gateway_place,
         }

@@ -8,17 +8,14 @@ from ansible.errors import AnsibleFilterError
 def rollback_plan(records, wanted):
     """{"version", "images"} to go back to: the wanted version, or the one that ran before.
 
-    A version that a rollback left does not count, so that a second rollback goes one version further.
-    records: texts of record.jsonl of all units, oldest line first. Raises AnsibleFilterError if no such version ran.
+    A version that a rollback left does not count, so that a second rollback goes one version further; one that did not
+    end is finished first. records: a text for each host, of record.jsonl of its units, oldest line first. Raises
+    AnsibleFilterError if there is no such version, or nothing to take back.
     """
-    entries = [json.loads(line) for record in records for line in record.splitlines() if line.strip()]
-    done = sorted((entry for entry in entries if entry["result"] == "rolled"), key=lambda entry: entry["at"])
-    stack = version_stack(done)
-    if not wanted and len(stack) < 2:
-        raise AnsibleFilterError(
-            "the record has no version before this one; name one with -e lingbi_rollback_to=VERSION"
-        )
-    version = wanted or stack[-2]
+    hosts = [[json.loads(line) for line in record.splitlines() if line.strip()] for record in records]
+    events = sorted((entry for entries in hosts for entry in entries), key=lambda entry: entry["at"])
+    done = [entry for entry in events if entry["result"] == "rolled"]
+    version = wanted or version_before(events, done, running_versions(hosts))
     known = list(dict.fromkeys(entry["version"] for entry in reversed(done)))
     if version not in known:
         raise AnsibleFilterError(
@@ -28,6 +25,35 @@ def rollback_plan(records, wanted):
     for entry in done:
         images |= entry["images"] if entry["version"] == version else {}
     return {"version": version, "images": images}
+
+
+def running_versions(hosts):
+    """The versions that the units run, by what was last rolled on each. hosts: the entries of each host's units."""
+    last = {
+        (number, entry["unit"]): entry["version"]
+        for number, entries in enumerate(hosts)
+        for entry in entries
+        if entry["result"] == "rolled"
+    }
+    return set(last.values())
+
+
+def version_before(events, done, running):
+    """The version that a rollback without a wanted one goes back to. Raises AnsibleFilterError."""
+    last = events[-1] if events else {}
+    if last.get("is_rollback") and running != {last["version"]}:
+        return last["version"]  # it did not end, or did not begin
+    if last and last["result"] != "rolled" and len(running) == 1 and last["version"] not in running:
+        raise AnsibleFilterError(
+            f"nothing is left of the rollout of {last['version']}, which failed: everything runs {running.pop()}; name the "
+            "version to go back to with -e lingbi_rollback_to=VERSION"
+        )
+    stack = version_stack(done)
+    if len(stack) < 2:
+        raise AnsibleFilterError(
+            "the record has no version before this one; name one with -e lingbi_rollback_to=VERSION"
+        )
+    return stack[-2]
 
 
 def version_stack(done):

@@ -43,11 +43,52 @@ def value_faults(values):
         faults.append(
             f"lingbi_version: {values['version']} is a number to YAML, which reads 1.10 as 1.1; put it in quotes"
         )
+    elif not schema.fits("LINGBI_VERSION", values["version"]):
+        faults.append(f"lingbi_version: {values['version']!r} is no version; give one as in 1.2.0")
     if not re.fullmatch(r"[1-9]\d*|[1-9]\d?%|100%", str(values["serial"])):
         faults.append(
             f"lingbi_serial: {values['serial']} is neither a number of hosts nor a percentage, as in 2 or 10%"
         )
-    return faults
+    return faults + digest_faults(values["image_digests"])
+
+
+def digest_faults(image_digests):
+    """A sentence for each entry of lingbi_image_digests that would not hold an image to anything."""
+    return [
+        f"lingbi_image_digests: {version}: {name}: {digest}: give server, ui or gateway with sha256: and 64 digits, as "
+        "scripts/lab images prints them"
+        for version, images in image_digests.items()
+        for name, digest in (images.items() if isinstance(images, dict) else [(images, "")])
+        if name not in ("server", "ui", "gateway") or not re.fullmatch("sha256:[0-9a-f]{64}", str(digest))
+    ] + [
+        f"lingbi_image_digests: {version} is a number to YAML; put it in quotes"
+        for version in image_digests
+        if not isinstance(version, str)
+    ]
+
+
+def mirror_faults(daemon, repositories):
+    """A sentence for each address that would have the engine not start again, or apt refuse every package source.
+
+    daemon: lingbi_docker_daemon. `dockerd --validate` looks at no mirror; a daemon that then starts does, and ends.
+    repositories: {variable: its address}, empty for the host's own sources.
+    """
+    faults = [
+        f"lingbi_docker_daemon: the registry mirror {mirror} is no address that dockerd takes: give https://HOST, without "
+        "path and login"
+        for mirror in daemon.get("registry-mirrors", [])
+        if not re.fullmatch(r"https?://[\w.-]+(:\d+)?/?", str(mirror))
+    ]
+    faults += [
+        f"lingbi_docker_daemon: the registry {registry} is no HOST:PORT or network; leave http:// out"
+        for registry in daemon.get("insecure-registries", [])
+        if "://" in str(registry)
+    ]
+    return faults + [
+        f"{name}: {address} is no address; give it as in https://mirror.example/docker-ce/linux, or leave it empty"
+        for name, address in repositories.items()
+        if address and not re.fullmatch(r"https?://[^/\s]+\S*", address)
+    ]
 
 
 def setting_faults(given, variable, repository):
@@ -70,7 +111,8 @@ def fixed_settings(repository, services, role):
     given = {
         name: str(value) for service in services for name, value in compose[service].get("environment", {}).items()
     }
-    return {name for name, value in given.items() if f"${{{name}" not in value} | set(rendered[f"{role}_environment"])
+    by_role = {name for part, values in rendered.items() if part.endswith("_environment") for name in values}
+    return {name for name, value in given.items() if f"${{{name}" not in value} | by_role
 
 
 class FilterModule:
@@ -81,4 +123,5 @@ class FilterModule:
             "lingbi_unknown_variables": unknown_variables,
             "lingbi_setting_faults": setting_faults,
             "lingbi_value_faults": value_faults,
+            "lingbi_mirror_faults": mirror_faults,
         }

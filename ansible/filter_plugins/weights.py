@@ -1,4 +1,4 @@
-"""Which host passes the weights on to which, as a tree."""
+"""Which hosts pass the weights of which model on to which, as a tree."""
 
 
 def spread_parent(position, fan_out=1):
@@ -21,9 +21,34 @@ def spread_rounds(hosts, fan_out=1):
     return spread_parent(hosts - 1, fan_out)["round"] if hosts else 0
 
 
+def known_weights(running, models):
+    """{model: digest} of the weights that a host has of these models. running: what was last proven to run there."""
+    recorded = running.get("weights") or {}
+    if isinstance(recorded, str):  # as versions recorded it that served one model
+        recorded = {running.get("model", ""): recorded}
+    return {model: recorded[model] for model in models if recorded.get(model)}
+
+
 def weights_holder(host):
-    """A host's name and the digest of its weights, from its hostvars."""
-    return {"name": host["inventory_hostname"], "weights_digest": host.get("weights_digest", "")}
+    """What spreads() takes of a host, from its hostvars."""
+    return {"name": host["inventory_hostname"], "models": host["weights_models"], "weights": host["weights_digests"]}
+
+
+def spreads(holders):
+    """[{"model", "order"}] of the models whose weights a host still lacks; order: names of the hosts that need them,
+    those that have them first, and no others."""
+    found = []
+    for model in dict.fromkeys(model for host in holders for model in host["models"]):
+        needing = [host for host in holders if model in host["models"]]
+        having = [host["name"] for host in needing if model in host["weights"]]
+        lacking = [host["name"] for host in needing if model not in host["weights"]]
+        found += [{"model": model, "order": having + lacking}] if lacking else []
+    return found
+
+
+def spread_place(order, name):
+    """A host's place in the tree of one model."""
+    return spread_parent(order.index(name))
 
 
 class FilterModule:
@@ -31,7 +56,9 @@ class FilterModule:
 
     def filters(self):
         return {
-            "lingbi_spread_parent": spread_parent,
+            "lingbi_spread_place": spread_place,
             "lingbi_spread_rounds": spread_rounds,
+            "lingbi_known_weights": known_weights,
             "lingbi_weights_holder": weights_holder,
+            "lingbi_spreads": spreads,
         }

@@ -6,6 +6,7 @@ module: gateway_upstreams
 short_description: Change a gateway's list of servers, and reload the gateway without dropping a stream
 description:
   - The file holds each server with its name, so that every change touches only its own lines.
+  - Each line names its worker's model, as that worker tells it, so that the gateway routes by it.
   - If nginx refuses a list, the old one is put back.
   - A drain leaves a guard on the host. It outlives the controller, and ends the drain if nobody else does in time.
 options:
@@ -13,7 +14,8 @@ options:
   folder: {type: path, required: true, description: folder of the list}
   members: {type: list, elements: str, default: [], description: 'names that may stay in the list; empty is all'}
   join: {type: dict, default: {}, description: 'names with lists of host:port, to receive requests'}
-  drain: {type: dict, default: {}, description: 'names with lists of host:port, to receive no new requests'}
+  drain: {type: dict, default: {}, description: 'names with lists of host:port, to receive no new requests; of one that is listed its lines stay'}
+  lift: {type: list, elements: str, default: [], description: 'names that receive requests again, with the lines that they have'}
   leave: {type: list, elements: str, default: [], description: names to remove}
   token: {type: str, default: '', description: name of this drain}
   guard_s: {type: int, default: 0, description: 'after how long the guard ends the drain; 0 is no guard'}
@@ -25,55 +27,34 @@ at: {type: float, returned: always, description: 'when the gateway took the list
 """
 
 import os
-import re
 import syslog
 import time
 
 from ansible.module_utils import lingbi_docker as docker
+from ansible.module_utils import lingbi_server as server
 from ansible.module_utils import lingbi_unit as unit
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.lingbi_upstreams import FILE, named, parse, render, unnamed
 
-FILE = "servers.conf"
-HEAD = "# Written by Ansible; each line is a worker, with its server's name.\n"
-NOBODY = "server 127.0.0.1:9 down; # nobody\n"  # nginx needs at least one line
-LINE = re.compile(r"server (?P<endpoint>\S+?)(?P<down> down)?; # (?P<name>\S+)(?: drained (?P<token>\S+))?$")
 POLL_S = 2
 LOCK_WAIT_S = 60
 RELOAD = ("python3", "-m", "lingbi_gateway", "reload")
 STARTS_S = 10  # a gateway that has just started may not be able to reload yet
 
 
-def parse(text):
-    """{name: {"endpoints", "token"}}; token is None for servers that receive requests."""
-    servers = {}
-    for line in text.splitlines():
-        match = LINE.match(line)
-        if match and match["name"] != "nobody":
-            server = servers.setdefault(
-                match["name"], {"endpoints": [], "token": match["token"] if match["down"] else None}
-            )
-            server["endpoints"].append(match["endpoint"])
-    return servers
-
-
-def render(servers):
-    """The file's text; pure."""
-    lines = [
-        f"server {endpoint}{' down' if server['token'] else ''}; # {name}"
-        + (f" drained {server['token']}" if server["token"] else "")
-        + "\n"
-        for name, server in sorted(servers.items())
-        for endpoint in server["endpoints"]
-    ]
-    return HEAD + ("".join(lines) or NOBODY)
-
-
 def change(servers, params):
-    """The list after a change; pure."""
+    """The list after a change; pure. What a server that joins has for models is not known yet."""
     members = params["members"] or list(servers)
-    kept = {name: server for name, server in servers.items() if name in members and name not in params["leave"]}
-    drained = {name: {"endpoints": list(ends), "token": params["token"]} for name, ends in params["drain"].items()}
-    return kept | {name: {"endpoints": list(ends), "token": None} for name, ends in params["join"].items()} | drained
+    kept = {name: known for name, known in servers.items() if name in members and name not in params["leave"]}
+    token = {"token": params["token"]}
+    drained = {name: kept.get(name, listed(ends)) | token for name, ends in params["drain"].items()}
+    lifted = {name: kept[name] | {"token": None} for name in params["lift"] if name in kept}
+    return kept | lifted | {name: listed(ends) for name, ends in params["join"].items()} | drained
+
+
+def listed(endpoints):
+    """A server that gets requests at host:port of each worker."""
+    return {"endpoints": list(endpoints), "models": {}, "token": None}
 
 
 def take(directory, path, text, old):
@@ -96,7 +77,7 @@ def take(directory, path, text, old):
 
 
 def update(module):
-    """Change the list under its lock, since several hosts may roll at once. Raises Failed."""
+    """Change the list under its lock, since several hosts may roll at once. Raises Failed or ValueError."""
     folder = module.params["folder"]
     if module.check_mode:
         return update_alone(module, os.path.join(folder, FILE))
@@ -114,9 +95,10 @@ def read(path):
 
 
 def update_alone(module, path):
-    """Change the list, whose lock the caller holds; the module's result. Raises Failed."""
-    old = read(path)
+    """Change the list, whose lock the caller holds; the module's result. Raises Failed or ValueError."""
+    old, joined = read(path), list(module.params["join"])
     servers = change(parse(old), module.params)
+    servers = named(servers, server.models(unnamed(servers, joined)), joined)
     text = render(servers)
     if text != old and not module.check_mode:
         take(module.params["directory"], path, text, old)
@@ -154,7 +136,7 @@ def guard(module):
 
 def lift(module, drained):
     """End the drain; whether that worked. An error goes to the host's log."""
-    module.params.update(join=drained, drain={}, members=[], leave=[])
+    module.params.update(lift=drained, join={}, drain={}, members=[], leave=[])
     try:
         update(module)
     except (docker.Failed, OSError) as error:
@@ -167,9 +149,8 @@ def lift(module, drained):
 
 
 def find(path, token):
-    """{name: endpoints} of the servers drained with a token."""
-    servers = parse(read(path))
-    return {name: server["endpoints"] for name, server in servers.items() if server["token"] == token}
+    """Names of the servers drained with a token."""
+    return [name for name, known in parse(read(path)).items() if known["token"] == token]
 
 
 def main():
@@ -180,6 +161,7 @@ def main():
             "members": {"type": "list", "elements": "str", "default": []},
             "join": {"type": "dict", "default": {}},
             "drain": {"type": "dict", "default": {}},
+            "lift": {"type": "list", "elements": "str", "default": []},
             "leave": {"type": "list", "elements": "str", "default": []},
             "token": {"type": "str", "default": ""},
             "guard_s": {"type": "int", "default": 0},
@@ -188,7 +170,7 @@ def main():
     )
     try:
         result = update(module)
-    except (docker.Failed, OSError) as error:
+    except (docker.Failed, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     if module.params["drain"] and module.params["guard_s"] and not module.check_mode:
         begin_guard(module)

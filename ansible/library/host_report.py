@@ -12,6 +12,7 @@ options:
   docker_minimum: {type: str, required: true, description: 'oldest engine, if there is one'}
   compose_minimum: {type: str, required: true, description: 'oldest Compose plugin, if there is one'}
   driver_minimum: {type: str, required: true, description: 'oldest NVIDIA driver, if the host is to serve with GPUs'}
+  capabilities: {type: list, elements: list, required: true, description: 'oldest and newest compute capability, each [major, minor]'}
   gpus: {type: raw, required: true, description: 'all, or a list of indices, UUIDs or slices'}
   disk_free_gib: {type: int, required: true, description: free disk before a first start}
   update_disk_free_gib: {type: int, required: true, description: free disk for the images of one more version}
@@ -132,14 +133,39 @@ def judge_gpus(seen, wanted):
     for asked in [] if wanted["gpus"] == "all" else wanted["gpus"]:
         if str(asked) not in known:
             faults.append(f"this host has no GPU {asked} (lingbi_gpus); it has {', '.join(sorted(known)) or 'none'}")
-    return faults
+    return faults + judge_capabilities(seen, wanted)
+
+
+def judge_capabilities(seen, wanted):
+    """A sentence for each GPU that is to serve and that TurboMind has no code for; the server judges likewise at its start."""
+    oldest, newest = wanted["capabilities"]
+    return [
+        f"GPU {gpu['index']} ({gpu['name']}) has compute capability {told(gpu['capability'])}, and TurboMind of LMDeploy 0.4.1 "
+        f"has code for {told(oldest)} to {told(newest)} only; leave it out of lingbi_gpus, or set lingbi_gpus: [] for the "
+        "CPU engine"
+        for gpu in asked_gpus(seen, wanted["gpus"])
+        if gpu["capability"] and not list(oldest) <= gpu["capability"] <= list(newest)
+    ]
+
+
+def asked_gpus(seen, asked):
+    """The GPUs that are to serve: those that are asked for, and those of the slices that are."""
+    if asked == "all":
+        return seen["gpus"]
+    names = {seen["slices"].get(str(name), str(name)) for name in asked}
+    return [gpu for gpu in seen["gpus"] if names & {gpu["index"], gpu["uuid"]}]
+
+
+def told(capability):
+    """A compute capability as NVIDIA writes it."""
+    return ".".join(map(str, capability))
 
 
 def look(wanted):
     """Everything that judge() needs to know."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"), re.M))
     docker, compose, docker_fault = find_docker()
-    gpus, slices, gpu_fault = find_gpus() if wanted["gpus"] else ([], [], "")
+    gpus, slices, gpu_fault = find_gpus() if wanted["gpus"] else ([], {}, "")
     ports = wanted["ports"] + worker_ports(wanted, gpus)
     return {
         "system": release.get("ID", "unknown"),
@@ -256,16 +282,34 @@ def covers(ports, port):
 
 
 def find_gpus():
-    """(GPUs, UUIDs of MIG slices, fault)."""
+    """(GPUs, {UUID of a MIG slice: index of its GPU}, fault)."""
     status, said = run("nvidia-smi", "--query-gpu=index,uuid,driver_version,name", "--format=csv,noheader")
     if status == 127:
-        return [], [], "lingbi_gpus asks for GPUs, but nvidia-smi is not installed"
+        return [], {}, "lingbi_gpus asks for GPUs, but nvidia-smi is not installed"
     if status:
-        return [], [], f"nvidia-smi failed: {said[-200:]}"
+        return [], {}, f"nvidia-smi failed: {said[-200:]}"
     names = ("index", "uuid", "driver", "name")
     gpus = [dict(zip(names, (part.strip() for part in line.split(",")), strict=True)) for line in said.splitlines()]
-    slices = re.findall(r"UUID: (MIG-[^)\s]+)", run("nvidia-smi", "-L")[1])
-    return gpus, slices, ""
+    known = find_capabilities()
+    return [gpu | {"capability": known.get(gpu["index"])} for gpu in gpus], slices(run("nvidia-smi", "-L")[1]), ""
+
+
+def find_capabilities():
+    """{index of a GPU: [major, minor]}; empty if the driver is too old to be asked, which is a fault of its own."""
+    said = run("nvidia-smi", "--query-gpu=index,compute_cap", "--format=csv,noheader")[1]
+    return {
+        index: [int(major), int(minor)] for index, major, minor in re.findall(r"^(\d+), *(\d+)\.(\d+)$", said, re.M)
+    }
+
+
+def slices(said):
+    """{UUID of a MIG slice: index of its GPU} from the output of `nvidia-smi -L`; pure."""
+    found, index = {}, ""
+    for line in said.splitlines():
+        card, part = re.match(r"GPU (\d+):", line), re.search(r"UUID: (MIG-[^)\s]+)", line)
+        index = card[1] if card else index
+        found |= {part[1]: index} if part else {}
+    return found
 
 
 def main():
@@ -277,6 +321,7 @@ def main():
             "docker_minimum": text,
             "compose_minimum": text,
             "driver_minimum": text,
+            "capabilities": {"type": "list", "elements": "list", "required": True},
             "gpus": {"type": "raw", "required": True},
             "disk_free_gib": whole,
             "update_disk_free_gib": whole,

@@ -8,6 +8,8 @@ options:
   name: {type: str, required: true, description: the image with its tag}
   digest: {type: str, default: '', description: 'a reference by digest, if a record holds one'}
   archive: {type: path, default: '', description: archive on the host to load instead of pulling}
+  archive_sha256: {type: str, default: '', description: 'checksum of the images in the archive, where it was signed; it is verified before they are loaded'}
+  signed: {type: list, elements: str, default: [], description: 'digests that were signed; an image with another one is refused and removed'}
   wait_s: {type: int, default: 3600, description: longest wait for a pull}
 author: lingbi
 """
@@ -16,6 +18,7 @@ id: {type: str, returned: when the image is here, description: 'the image''s own
 pinned: {type: str, returned: when the image is here, description: a reference by digest}
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -25,6 +28,7 @@ from ansible.module_utils import lingbi_docker as docker
 from ansible.module_utils.basic import AnsibleModule
 
 LOAD_WAIT_S = 1800
+CHUNK_BYTES = 1 << 20
 
 
 def inspect(name):
@@ -46,6 +50,8 @@ def fetch(module, name):
     """Pull or load an image; fail with Docker's message."""
     archive, wait_s = module.params["archive"], module.params["wait_s"]
     try:
+        if archive and module.params["archive_sha256"]:
+            check_archive(archive, module.params["archive_sha256"])
         done = load(archive) if archive else docker.run("docker", "pull", "--quiet", name, timeout_s=wait_s)
     except (docker.Failed, subprocess.TimeoutExpired, tarfile.TarError) as error:
         module.fail_json(msg=f"{name} could not be fetched (lingbi_pull_wait_s is {wait_s}): {error}")
@@ -61,6 +67,22 @@ def load(archive):
     with subprocess.Popen(["tar", "-xOf", archive, member], stdout=subprocess.PIPE) as unpacking:
         command = ["docker", "load", "--quiet"]
         return subprocess.run(command, stdin=unpacking.stdout, capture_output=True, text=True, timeout=LOAD_WAIT_S)
+
+
+def check_archive(archive, expected):
+    """Raises Failed unless the images in an archive of scripts/bundle are those that were signed."""
+    member, digest = inner(archive), hashlib.sha256()
+    if not member:
+        raise docker.Failed(
+            f"{archive} is not the archive that was verified: nothing was loaded; run the playbook again"
+        )
+    with tarfile.open(archive) as members, members.extractfile(member) as source:
+        for data in iter(lambda: source.read(CHUNK_BYTES), b""):
+            digest.update(data)
+    if digest.hexdigest() != expected:
+        raise docker.Failed(
+            f"{member} in {archive} was altered: its SHA-256 is {digest.hexdigest()}, and {expected} was signed; nothing was loaded"
+        )
 
 
 def inner(archive):
@@ -80,23 +102,42 @@ def main():
             "name": {"type": "str", "required": True},
             "digest": {"type": "str", "default": ""},
             "archive": {"type": "path", "default": ""},
+            "archive_sha256": {"type": "str", "default": ""},
+            "signed": {"type": "list", "elements": "str", "default": []},
             "wait_s": {"type": "int", "default": 3600},
         },
         supports_check_mode=True,
     )
     name, archive = module.params["digest"] or module.params["name"], module.params["archive"]
-    before = inspect(name)
-    is_settled = before is not None and (module.params["digest"] or archive)
-    if not is_settled:
+    before, signed = inspect(name), module.params["signed"]
+    is_right = before is not None and is_signed(before, signed)
+    if not (is_right and (module.params["digest"] or archive)):
         if module.check_mode:
             module.exit_json(
-                changed=before is None, **(described(name, before) if before else {"id": "", "pinned": name})
+                changed=not is_right, **(described(name, before) if before else {"id": "", "pinned": name})
             )
         fetch(module, name)
     image = inspect(name)
     if image is None:
         module.fail_json(msg=f"{name} is not in {archive}: set lingbi_version to the archive's version")
+    if not is_signed(image, signed):
+        refuse(module, name, image, is_new=before is None or before["Id"] != image["Id"])
     module.exit_json(changed=before is None or before["Id"] != image["Id"], **described(name, image))
+
+
+def is_signed(image, signed):
+    """Whether an image is one of those that were signed; any is where nothing was."""
+    return not signed or image["Id"] in signed
+
+
+def refuse(module, name, image, is_new):
+    """Fail, and leave no image behind that was not here before."""
+    if is_new:
+        docker.run("docker", "image", "rm", name)
+    module.fail_json(
+        msg=f"{name} has the digest {image['Id']}, and {' or '.join(module.params['signed'])} was signed: it is another image and "
+        f"{'was removed again' if is_new else 'was here before'}; push or load the one that was signed"
+    )
 
 
 def described(name, image):

@@ -13,24 +13,26 @@ description:
 options:
   directory: {type: path, required: true, description: folder of the unit}
   steps: {type: list, elements: str, required: true, description: 'what to do, in this order: stop, start, return'}
-  endpoints: {type: list, elements: str, required: true, description: host:port of each worker}
   gpus: {type: bool, default: false, description: whether the server uses GPUs}
   drain_wait_s: {type: int, required: true, description: longest wait for running answers}
   stop_wait_s: {type: int, required: true, description: 'longest wait for the container to stop'}
   gpu_wait_s: {type: int, required: true, description: 'longest wait for the server''s own processes to leave the GPUs'}
   ready_wait_s: {type: int, required: true, description: longest wait until the server is ready}
   smoke_wait_s: {type: int, required: true, description: longest wait for the answers after that}
-  entry: {type: dict, default: {}, description: what to record as proven}
+  entry: {type: dict, default: {}, description: 'what to record as proven, with the seconds of an earlier stop'}
 author: lingbi
 """
 RETURN = r"""
 was_stopped: {type: bool, returned: always, description: whether the running server was touched}
+recorded: {type: dict, returned: after start, description: what stands in the record now}
+endpoints: {type: list, returned: after start and return, description: 'host:port of each worker that runs now'}
 is_restored: {type: bool, returned: after return, description: whether there was a version to go back to}
 seconds: {type: dict, returned: always, description: 'how long drain, stop, start and smoke took'}
 log: {type: list, returned: when a start failed, description: the last lines of the containers}
 """
 
 import contextlib
+import os
 import time
 
 from ansible.module_utils import lingbi_docker as docker
@@ -45,7 +47,7 @@ FAILED_STOP_S = 10  # a failed server has no answers to finish
 
 def stop(params, done):
     """Stop the server once it has no running answers, and wait until its processes have left the GPUs."""
-    done["seconds"]["drain"] = server.wait_until_idle(params["endpoints"], params["drain_wait_s"])
+    done["seconds"]["drain"] = server.wait_until_idle(workers(params["directory"]), params["drain_wait_s"])
     done["was_stopped"] = True
     begun = time.monotonic()
     left = end(params, params["stop_wait_s"])
@@ -57,6 +59,15 @@ def stop(params, done):
     done["seconds"]["stop"] = round(time.monotonic() - begun, 2)
 
 
+def workers(directory):
+    """host:port of each worker of what is live; none before the first start. Another version may have more of them."""
+    file = os.path.join(directory, docker.LIVE, ".env")
+    if not os.path.exists(file):
+        return []
+    with open(file) as text:
+        return server.endpoints(text.read())
+
+
 def end(params, stop_wait_s):
     """Stop the container; lines of nvidia-smi for those of its processes that still use a GPU afterwards."""
     container = docker.containers(params["directory"]).get(SERVICE)
@@ -66,11 +77,13 @@ def end(params, stop_wait_s):
 
 
 def start(params, done):
-    """Start what is staged, test it, and record it as proven."""
+    """Start what is staged, test it, and record it as proven: here, so that the record is right if the controller is gone."""
     done["was_stopped"] = True
     unit.place(params["directory"])
     begin_and_ask(params, done)
-    unit.confirm(params["directory"], params["entry"])
+    seconds = done["seconds"] | params["entry"].get("seconds", {})
+    done["recorded"] = params["entry"] | {"result": "rolled", "seconds": seconds}
+    unit.confirm(params["directory"], done["recorded"])
 
 
 def begin_and_ask(params, done):
@@ -81,7 +94,8 @@ def begin_and_ask(params, done):
     if started.returncode:
         raise docker.Failed(f"the container did not start: {started.stderr.strip()[-300:]}")
     container = docker.containers(params["directory"])[SERVICE]["id"]
-    ports = [endpoint.rpartition(":")[2] for endpoint in params["endpoints"]]
+    done["endpoints"] = workers(params["directory"])
+    ports = [endpoint.rpartition(":")[2] for endpoint in done["endpoints"]]
     smoke = server.ask(container, ports, params["ready_wait_s"], params["smoke_wait_s"])
     done["seconds"]["smoke"] = round(smoke, 2)
     done["seconds"]["start"] = round(time.monotonic() - begun - smoke, 2)
@@ -110,7 +124,6 @@ def main():
         argument_spec={
             "directory": {"type": "path", "required": True},
             "steps": {"type": "list", "elements": "str", "required": True, "choices": list(STEPS)},
-            "endpoints": {"type": "list", "elements": "str", "required": True},
             "gpus": {"type": "bool", "default": False},
             "entry": {"type": "dict", "default": {}},
         }

@@ -37,10 +37,15 @@ def wanted_digests(files):
     return {path: hashlib.sha256(item["content"].encode()).hexdigest() for path, item in files.items()}
 
 
-def reason(running, wanted, found, services):
-    """Why the unit has to start anew; empty if it does not. Pure."""
+def reason(running, live, wanted, found, services):
+    """Why the unit has to start anew; empty if it does not. Pure.
+
+    running: what was last proven; live, wanted: digests of what Compose runs, and of what is to run.
+    """
     if not running:
         return "nothing was started here yet"
+    if live != running["files"]:
+        return "a rollout ended before what runs here was tested"
     differ = sorted(path for path in {*running["files"], *wanted} if running["files"].get(path) != wanted.get(path))
     if differ:
         return f"changed: {', '.join(differ)}"
@@ -85,7 +90,8 @@ def compare(module, directory):
         stage(module, directory, files)
     running = unit.read_running(directory)
     found = docker.containers(directory) if shutil.which("docker") else {}
-    why = reason(running, wanted, found, module.params["services"])
+    live = unit.digests(os.path.join(directory, docker.LIVE))
+    why = reason(running, live, wanted, found, module.params["services"])
     return {
         "changed": changed,
         "needs": bool(why),

@@ -62,7 +62,7 @@ def act(params):
             return True, {"is_restored": restore(directory, services, params)}
         elif action == "confirm":
             unit.confirm(directory, params["entry"])
-        if action in ("confirm", "note"):
+        elif action == "note":
             unit.note(directory, params["entry"])
     return True, {}
 

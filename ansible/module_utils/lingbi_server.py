@@ -1,10 +1,12 @@
-"""A model server on its host: whether it has running answers, whether its GPUs are free, and how it is tested."""
+"""A model server on its host: its workers and their models, running answers, whether its GPUs are free, how it is tested."""
 
+import concurrent.futures
 import errno
 import json
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 from ansible.module_utils.lingbi_docker import Failed, run, said
@@ -14,6 +16,45 @@ ANSWER_S = 5
 INSIDE = re.compile(r"^lingbi_requests_inside(?:\{[^}]*\})? (\S+)$", re.M)
 LOOKS = 2  # in a row, since at the first look a request may still be on its way from the gateway
 LOOK_AT_CONTAINER_S = 1
+AT_ONCE = 16
+
+
+def endpoints(text):
+    """host:port of each worker, from the text of a server's env file; pure."""
+    values = dict(re.findall(r"^(LINGBI_SERVER_\w+)='?([^'\n]*)'?$", text, re.M))
+    first, _, last = values.get("LINGBI_SERVER_PORTS", "").partition("-")
+    if not first:
+        return []
+    return [f"{values['LINGBI_SERVER_ADDRESS']}:{port}" for port in range(int(first), int(last or first) + 1)]
+
+
+def ask_ready(endpoint):
+    """What a worker's /ready says, whatever its status. Raises OSError if it cannot be reached, ValueError for other words."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://{endpoint}/ready", timeout=ANSWER_S) as response:
+            body = response.read()
+    except urllib.error.HTTPError as error:
+        body = error.read()
+    told = json.loads(body)
+    if not isinstance(told, dict):
+        raise ValueError(f"{endpoint} answers {told!r}")
+    return told
+
+
+def model(endpoint):
+    """The name under which a worker serves its model; empty if it does not tell."""
+    try:
+        return str(ask_ready(endpoint).get("model") or "")
+    except (OSError, ValueError):
+        return ""
+
+
+def models(workers):
+    """{endpoint: model} of those of the workers that tell."""
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        told = dict(zip(workers, pool.map(model, workers), strict=True))
+    return {endpoint: name for endpoint, name in told.items() if name}
 
 
 def inside(text):

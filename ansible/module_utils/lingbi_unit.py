@@ -74,6 +74,7 @@ def lock_of(path, wait_s):
 def alone(directory, wait_s):
     """Work on a unit alone, since a module of a killed controller may still be working there. Raises Failed."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.chmod(directory, 0o700)  # it may have been there, open to all; copies of secrets are made in it
     with lock_of(os.path.join(directory, ".lock"), wait_s):
         for name in (LIVE, PREVIOUS):
             settle(os.path.join(directory, name))
@@ -117,7 +118,7 @@ def history(directory):
 
 def note(directory, entry):
     """Append an entry to the record."""
-    os.makedirs(directory, exist_ok=True)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     with open(os.path.join(directory, RECORD), "a") as file:
         file.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | entry) + "\n")
 
@@ -140,6 +141,7 @@ def put_back(directory):
 
 
 def confirm(directory, entry):
-    """Record what is live as proven."""
+    """Record what is live as proven. Killed in between, the next run starts it anew: running.json does not have it yet."""
+    note(directory, entry)
     running = entry | {"files": digests(os.path.join(directory, LIVE))}
     write_atomically(os.path.join(directory, RUNNING), json.dumps(running, indent=1) + "\n")

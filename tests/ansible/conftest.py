@@ -16,6 +16,11 @@ FAULTS = ("crashing", "silent", "wrong")
 at_the_end = contextlib.ExitStack()
 
 
+def faulty(fault: str) -> str:
+    """The version that has a fault."""
+    return f"{VERSIONS[1]}-{fault}"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem):
     """The lab ends with the last test of this folder: the tests that follow have its memory and disk."""
@@ -47,15 +52,14 @@ def bare_lab(controller, docker_engine, tmp_path_factory):
         lab.start()
         for version in VERSIONS:
             images.build_product(images.PREFIX, version)
-            for name in ("server", "ui", "gateway"):
-                lab.publish(name, version, f"{images.PREFIX}{name}:{version}")
+            lab.push(version, images.PREFIX)
         images.build_exporter(images.PREFIX)
         lab.publish("nginx-exporter", "lab", f"{images.PREFIX}nginx-exporter:lab")
         for fault in FAULTS:
             images.build_faulty(images.PREFIX, VERSIONS[0], fault)
-            lab.publish("server", fault, f"{images.PREFIX}server:{fault}")
+            lab.publish("server", faulty(fault), f"{images.PREFIX}server:{fault}")
             for name in ("ui", "gateway"):
-                lab.publish(name, fault, f"{images.PREFIX}{name}:{VERSIONS[0]}")
+                lab.publish(name, faulty(fault), f"{images.PREFIX}{name}:{VERSIONS[0]}")
         yield lab
     finally:
         at_the_end.close()

@@ -1,6 +1,6 @@
 """A rollout over many hosts, simulated: how long it takes, how much of the fleet serves meanwhile, how weights spread.
 
-`python -m tests.ansible.fleet_simulation` prints the tables of docs/rollout.md. The model is the playbook's: the first
+`python -m tests.ansible.fleet_simulation` prints the tables of docs/rollout-reference.md. The model is the playbook's: the first
 host alone, then batches; a batch ends with its slowest host at every task; hosts differ in their times.
 """
 

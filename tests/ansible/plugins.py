@@ -18,7 +18,7 @@ def load(path: str):
     sys.modules["ansible.errors"].AnsibleFilterError = sys.modules["ansible.errors"].__dict__.get(
         "AnsibleFilterError", type("AnsibleFilterError", (Exception,), {})
     )
-    for name in ("lingbi_docker", "lingbi_unit", "lingbi_server"):  # each needs those before it
+    for name in ("lingbi_docker", "lingbi_unit", "lingbi_server", "lingbi_upstreams"):  # each needs those before it
         if f"ansible.module_utils.{name}" not in sys.modules:
             module = _load(f"ansible.module_utils.{name}", ANSIBLE / f"module_utils/{name}.py")
             setattr(sys.modules["ansible.module_utils"], name, module)

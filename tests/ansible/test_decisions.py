@@ -25,17 +25,66 @@ summary = load("callback_plugins/rollout_summary.py")
         (1.1, "1", "put it in quotes"),
         ("1.10", 0, "lingbi_serial: 0"),
         ("1.10", "0%", "lingbi_serial"),
-        ("1", "x", "10%"),
+        ("1.0", "x", "10%"),
+        ("0.1.O", "1", "lingbi_version: '0.1.O' is no version; give one as in 1.2.0"),
+        ("latest", "1", "is no version"),
     ],
 )
 def test_values_that_no_type_tells_from_right_ones_are_refused(version, serial, word):
-    (fault,) = settings.value_faults({"version": version, "serial": serial})
+    (fault,) = settings.value_faults({"version": version, "serial": serial, "image_digests": {}})
     assert word in fault
+
+
+MIRRORED = {"registry-mirrors": ["https://mirror.example"], "insecure-registries": ["10.0.0.5:5000", "10.1.0.0/16"]}
+REPOSITORIES = {"lingbi_docker_repository": "https://mirror.example/docker-ce/linux", "lingbi_nvidia_repository": ""}
+
+
+def test_mirrors_that_hosts_can_use_are_accepted():
+    assert settings.mirror_faults({}, REPOSITORIES) == [] == settings.mirror_faults(MIRRORED, {})
+    assert settings.mirror_faults({"registry-mirrors": ["http://10.0.0.5:5000/"]}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("daemon", "repositories", "said"),
+    [
+        ({"registry-mirrors": ["mirror.example"]}, {}, "the registry mirror mirror.example is no address"),
+        ({"registry-mirrors": ["https://mirror.example/hub"]}, {}, "give https://HOST, without path"),
+        ({"registry-mirrors": ["https://me:word@mirror.example"]}, {}, "path and login"),
+        ({"insecure-registries": ["http://10.0.0.5:5000"]}, {}, "leave http:// out"),
+        ({}, {"lingbi_docker_repository": "mirror.example/docker-ce"}, "lingbi_docker_repository: mirror.example"),
+        ({}, {"lingbi_nvidia_repository": "ftp://mirror.example/nvidia"}, "lingbi_nvidia_repository"),
+    ],
+)
+def test_mirrors_that_no_host_could_use_are_refused_by_name(daemon, repositories, said):
+    (fault,) = settings.mirror_faults(daemon, repositories)
+    assert said in fault
 
 
 @pytest.mark.parametrize("serial", [1, "3", "10%", "100%"])
 def test_numbers_and_parts_of_hosts_are_right(serial):
-    assert settings.value_faults({"version": "1.10", "serial": serial}) == []
+    assert settings.value_faults({"version": "1.10", "serial": serial, "image_digests": {}}) == []
+
+
+DIGEST = f"sha256:{'0a' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("digests", "word"),
+    [
+        ({"1.0.0": {"servre": DIGEST}}, "1.0.0: servre"),
+        ({"1.0.0": {"ui": DIGEST[:-1]}}, "64 digits"),
+        ({"1.0.0": DIGEST}, "give server, ui or gateway"),
+        ({1.1: {"ui": DIGEST}}, "put it in quotes"),
+    ],
+)
+def test_digests_that_would_hold_no_image_to_anything_are_refused(digests, word):
+    (fault,) = settings.digest_faults(digests)
+    assert word in fault and fault.startswith("lingbi_image_digests: ")
+
+
+def test_digests_of_images_become_references_in_their_registry():
+    assert settings.digest_faults({"1.0.0": {"server": DIGEST, "ui": DIGEST, "gateway": DIGEST}}) == []
+    assert compose.image_references({"ui": DIGEST}, "lab:5000/x/") == {"ui": f"lab:5000/x/ui@{DIGEST}"}
 
 
 @pytest.mark.parametrize(
@@ -120,14 +169,14 @@ def test_a_lock_is_taken_only_from_those_who_are_gone(owner, gone, break_lock, n
     assert lock.may_take({}, {"owner": owner, "gone": None, "break_lock": False}, now)
 
 
-def entry(version, at, result="rolled", is_rollback=False, **images):
-    kept = {"version": version, "at": at, "result": result, "is_rollback": is_rollback, "images": images}
+def entry(version, at, result="rolled", is_rollback=False, unit="server", **images):
+    kept = {"unit": unit, "version": version, "at": at, "result": result, "is_rollback": is_rollback, "images": images}
     return json.dumps(kept) + "\n"
 
 
 def test_a_rollback_goes_to_what_ran_before_by_its_digests():
-    server = entry("1", "a", server="s1") + entry("2", "c", server="s2") + entry("3", "e", "returned", server="s3")
-    gateway = entry("1", "b", gateway="g1") + entry("2", "d", gateway="g2")
+    server = entry("1", "a", server="s1") + entry("2", "c", server="s2")
+    gateway = entry("1", "b", unit="gateway", gateway="g1") + entry("2", "d", unit="gateway", gateway="g2")
     assert rollout.rollback_plan([server, gateway], "") == {"version": "1", "images": {"server": "s1", "gateway": "g1"}}
     assert rollout.rollback_plan([server, gateway], "2")["images"] == {"server": "s2", "gateway": "g2"}
     with pytest.raises(Exception, match="never ran here"):
@@ -146,6 +195,40 @@ def test_a_second_rollback_goes_one_version_further_and_not_forward_to_the_bad_o
     last = record + entry("1", "e", is_rollback=True, server="s1")
     with pytest.raises(Exception, match="no version before"):
         rollout.rollback_plan([last], "")
+
+
+RAN = entry("1", "a") + entry("2", "b")  # of every host below
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "version"),
+    [
+        (entry("3", "c"), entry("3", "d", "returned"), "2"),  # a deploy that failed at the second host
+        (entry("3", "c"), "", "2"),  # one that was killed before it
+        (entry("3", "c"), entry("4", "d", "returned"), "2"),  # and another version after that, which failed at once
+        (entry("1", "c", is_rollback=True), "", "1"),  # a rollback that was killed: go on
+        (entry("1", "c", is_rollback=True), entry("1", "d", "returned", True), "1"),
+        (entry("1", "c", "left as it was", True), "", "1"),  # one that could not begin: try again
+        (entry("1", "c", is_rollback=True), entry("1", "d", is_rollback=True), None),  # one that ended
+        (entry("2", "c", "returned", True), "", "1"),  # `site` with settings that do not work
+        (entry("3", "c") + entry("2", "e", is_rollback=True), entry("3", "d", "returned"), "1"),  # `site` took it back
+    ],
+)
+def test_a_rollback_after_what_did_not_end_takes_back_what_was_rolled_and_no_more(first, second, version):
+    if version is None:
+        with pytest.raises(Exception, match="no version before"):
+            rollout.rollback_plan([RAN + first, RAN + second], "")
+    else:
+        assert rollout.rollback_plan([RAN + first, RAN + second], "")["version"] == version
+
+
+@pytest.mark.parametrize("result", ["returned", "left as it was", "lost", "stopped"])
+def test_a_rollback_is_refused_where_nothing_is_left_of_a_failed_deploy(result):
+    """It would go to the version before the one that serves well everywhere."""
+    records = [RAN + entry("3", "c", result), RAN]
+    with pytest.raises(Exception, match="nothing is left of the rollout of 3, which failed: everything runs 2"):
+        rollout.rollback_plan(records, "")
+    assert rollout.rollback_plan(records, "1")["version"] == "1"
 
 
 @pytest.mark.parametrize("fan_out", [1, 2, 3])
@@ -204,3 +287,8 @@ def test_the_simulated_fleet_adds_up():
 def test_the_summary_is_a_table_of_equal_columns():
     lines = summary.table([{"host": "gpu1", "unit": "server", "result": "rolled"}, {"host": "g", "why": "x"}])[2:]
     assert lines[0].index("unit") == lines[1].index("server") and lines[2].startswith("g ")
+
+
+@pytest.mark.parametrize(("results", "is_told"), [(["rolled", "rolled"], False), (["rolled", "returned"], True)])
+def test_what_to_do_next_is_told_where_not_everything_was_rolled(results, is_told):
+    assert ("scripts/lab status" in " ".join(summary.advice([{"result": result} for result in results]))) == is_told

@@ -1,16 +1,21 @@
 """What preflight makes of a host: its faults, its clock, and the ports that others hold there."""
 
 import json
+import os
 import socket
 
 import pytest
 
+from lingbi.model import gpus as server_gpus
+from tests.ansible import roles
 from tests.ansible.plugins import load
 
 hosts = load("filter_plugins/hosts.py")
 report = load("library/host_report.py")
 report_action = load("action_plugins/host_report.py")
 
+H200 = {"index": "0", "uuid": "GPU-1", "driver": "550.54.15", "name": "H200", "capability": [9, 0]}
+B200 = {"index": "1", "uuid": "GPU-2", "driver": "570.86.10", "name": "NVIDIA B200", "capability": [10, 0]}
 FIT = {
     "system": "debian",
     "release": "12",
@@ -23,8 +28,8 @@ FIT = {
     "compose": "2.26.1-4",
     "docker_fault": "",
     "taken_ports": [],
-    "gpus": [{"index": "0", "uuid": "GPU-1", "driver": "550.54.15", "name": "H200"}],
-    "slices": ["MIG-7"],
+    "gpus": [H200],
+    "slices": {"MIG-7": "0"},
     "gpu_fault": "",
 }
 WANTED = {
@@ -32,6 +37,7 @@ WANTED = {
     "docker_minimum": "24.0",
     "compose_minimum": "2.24.4",
     "driver_minimum": "525.60.13",
+    "capabilities": [[7, 0], [9, 0]],
     "gpus": "all",
     "disk_free_gib": 60,
     "update_disk_free_gib": 12,
@@ -62,9 +68,13 @@ WANTED = {
         ({"docker": "", "docker_fault": "does not answer"}, {}, "does not answer"),
         ({"taken_ports": [23333]}, {}, "port 23333"),
         ({"gpu_fault": "nvidia-smi failed"}, {}, "lingbi_gpus"),
-        ({"gpus": [FIT["gpus"][0] | {"driver": "470.223.02"}]}, {}, "the NVIDIA driver is 470.223.02"),
+        ({"gpus": [H200 | {"driver": "470.223.02", "capability": None}]}, {}, "the NVIDIA driver is 470.223.02"),
         ({}, {"gpus": [3]}, "this host has no GPU 3"),
         ({}, {"gpus": ["MIG-8"]}, "this host has no GPU MIG-8"),
+        ({"gpus": [H200, B200]}, {}, "GPU 1 (NVIDIA B200) has compute capability 10.0"),
+        ({"gpus": [H200, B200]}, {"gpus": ["GPU-2"]}, "code for 7.0 to 9.0 only"),
+        ({"gpus": [H200, B200], "slices": {"MIG-9": "1"}}, {"gpus": ["MIG-9"]}, "leave it out of lingbi_gpus"),
+        ({"gpus": [H200 | {"name": "Tesla P100", "capability": [6, 0]}]}, {}, "has compute capability 6.0"),
     ],
 )
 def test_each_fault_of_a_host_is_told_once_with_its_value(seen, wanted, word):
@@ -75,6 +85,44 @@ def test_each_fault_of_a_host_is_told_once_with_its_value(seen, wanted, word):
 @pytest.mark.parametrize("wanted", [{}, {"gpus": [0, "GPU-1", "MIG-7"]}, {"gpus": []}])
 def test_a_fit_host_has_no_fault(wanted):
     assert report.judge(FIT, WANTED | wanted) == []
+
+
+@pytest.mark.parametrize("asked", [[0], ["GPU-1"], ["MIG-7"], []])
+def test_a_card_without_code_that_is_not_to_serve_is_no_fault(asked):
+    assert report.judge(FIT | {"gpus": [H200, B200]}, WANTED | {"gpus": asked}) == []
+
+
+def test_the_bounds_are_those_that_the_server_judges_by():
+    found = hosts.gpu_capabilities(roles.ANSIBLE.parent / "docker/server/lingbi/model/gpus.py")
+    assert found == [list(server_gpus.OLDEST), list(server_gpus.NEWEST)] == WANTED["capabilities"]
+    with pytest.raises(Exception, match="does not declare OLDEST, NEWEST"):
+        hosts.gpu_capabilities(__file__)
+
+
+SMI = """#!/bin/sh
+case "$*" in
+    *compute_cap*) %s ;;
+    *query-gpu*) echo '0, GPU-1, 550.54.15, NVIDIA H200'; echo '1, GPU-2, 550.54.15, NVIDIA H200' ;;
+    -L) echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'
+        echo 'GPU 1: NVIDIA H200 (UUID: GPU-2)'
+        echo '  MIG 1g.18gb     Device  0: (UUID: MIG-3)' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "capabilities"),
+    [
+        ("echo '0, 9.0'; echo '1, 10.0'", [[9, 0], [10, 0]]),
+        ("echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2", [None, None]),
+    ],
+)
+def test_gpus_are_found_with_their_capability_where_the_driver_tells_it(tmp_path, monkeypatch, answer, capabilities):
+    (tmp_path / "nvidia-smi").write_text(SMI % answer)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    gpus, slices, fault = report.find_gpus()
+    assert [gpu["capability"] for gpu in gpus] == capabilities and slices == {"MIG-3": "1"} and fault == ""
 
 
 @pytest.mark.parametrize(

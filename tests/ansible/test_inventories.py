@@ -1,13 +1,12 @@
 """What is wrong with an inventory is refused by name before any host is asked: the hosts here cannot be reached."""
 
-import os
 import re
-import subprocess
 
 import pytest
 import yaml
 
 from tests.ansible import variables
+from tests.ansible.play import played
 
 NOWHERE = {"ansible_host": "192.0.2.1"}  # RFC 5737: nobody's
 
@@ -20,12 +19,7 @@ def refused(controller, tmp_path):
         file = tmp_path / "lab.yml"
         if inventory is not None:
             file.write_text(yaml.safe_dump(inventory))
-        program = [controller / "ansible-playbook", variables.ROOT / f"ansible/{playbook}.yml", "-i", file, *options]
-        environment = {"ANSIBLE_CONFIG": str(variables.ROOT / "ansible/ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-        path = {"PATH": f"{controller}:{os.environ['PATH']}", "HOME": str(tmp_path)}
-        done = subprocess.run(
-            list(map(str, program)), env=path | environment, capture_output=True, text=True, timeout=120
-        )
+        done = played(controller, tmp_path, variables.ROOT / f"ansible/{playbook}.yml", "-i", file, *options)
         said = " ".join((done.stdout + done.stderr).split())
         assert done.returncode != 0 and "Examine the host" not in said, said
         assert not (tmp_path / "secrets").exists()
@@ -76,11 +70,13 @@ def test_values_and_settings_are_named_together(refused):
             lingbi_serial=0,
             lingbi_settings=settings,
             lingbi_gateway_settings={"LINGBI_GATEWAY_KEYRATE": 9},
+            lingbi_image_digests={"1.0.0": {"servre": "sha256:12"}},
         ),
         playbook="deploy",
     )
     assert "lingbi_version: 1.1 is a number to YAML, which reads 1.10 as 1.1; put it in quotes" in said
     assert "lingbi_serial: 0 is neither" in said
+    assert "lingbi_image_digests: 1.0.0: servre: sha256:12: give server, ui or gateway" in said
     assert "lingbi_settings: LINGBI_MAX_PICTURE: no such setting; did you mean LINGBI_MAX_PICTURES?" in said
     assert "lingbi_settings: LINGBI_WORKERS: the playbooks set it" in said
     assert "LINGBI_GATEWAY_KEYRATE: no such setting; did you mean LINGBI_GATEWAY_KEY_RATE?" in said

@@ -1,7 +1,9 @@
 """The gateways' lists of servers: how they change, that a gateway takes them, and the guard of a drain."""
 
+import http.server
 import json
 import subprocess
+import threading
 
 import pytest
 
@@ -11,27 +13,89 @@ from tests.ansible.plugins import load
 
 upstreams = load("library/gateway_upstreams.py")
 
-CHANGE = {"members": [], "join": {}, "drain": {}, "leave": [], "token": ""}
+CHANGE = {"members": [], "join": {}, "drain": {}, "lift": [], "leave": [], "token": ""}
+
+
+def server(*endpoints, token=None, **models):
+    """A server of the list; models: by the endpoints' hosts."""
+    named = {end: models[end.split(":")[0]] for end in endpoints if end.split(":")[0] in models}
+    return {"endpoints": list(endpoints), "models": named, "token": token}
 
 
 def test_the_list_of_servers_is_read_as_it_is_written():
     servers = {
-        "a": {"endpoints": ["10.0.0.1:1", "10.0.0.1:2"], "token": None},
-        "b": {"endpoints": ["[::1]:3"], "token": "t-1"},
+        "a": server("10.0.0.1:1", "10.0.0.1:2"),
+        "b": server("[::1]:3", token="t-1"),
+        "c": server("c:1", token="t-1", c="书生/4khd"),
+        "d": {"endpoints": ["d:1", "d:2"], "models": {"d:1": "vl-7b", "d:2": "4khd-7b"}, "token": None},
     }
     assert upstreams.parse(upstreams.render(servers)) == servers
     assert "server [::1]:3 down; # b drained t-1\n" in upstreams.render(servers)
+    assert "server c:1 down; # c drained t-1 model=书生/4khd\nserver d:1; # d model=vl-7b\n" in upstreams.render(
+        servers
+    )
     assert upstreams.parse(upstreams.render({})) == {} and "server " in upstreams.render({})
 
 
 def test_a_change_of_one_server_leaves_the_others_alone():
-    servers = {name: {"endpoints": [f"{name}:1"], "token": None} for name in "abc"}
+    servers = {name: server(f"{name}:1") for name in "abc"}
     drained = upstreams.change(servers, CHANGE | {"drain": {"a": ["a:1"]}, "token": "t"})
     assert drained["a"]["token"] == "t" and drained["b"] == servers["b"]
     assert upstreams.change(drained, CHANGE | {"join": {"b": ["b:1"]}})["a"]["token"] == "t"
     assert upstreams.change(drained, CHANGE | {"join": {"a": ["a:1"]}}) == servers
     assert set(upstreams.change(servers, CHANGE | {"members": ["a", "b"]})) == {"a", "b"}
     assert set(upstreams.change(servers, CHANGE | {"leave": ["a"]})) == {"b", "c"}
+
+
+def test_a_drain_keeps_the_lines_of_a_server_and_its_end_brings_them_back_as_they_were():
+    """Whatever is rolled out there: the version that runs may have other workers and models than the next one."""
+    servers = {"a": server("a:1", "a:2", a="vl-7b"), "b": server("b:1", b="4khd-7b")}
+    drained = upstreams.change(servers, CHANGE | {"drain": {"a": ["a:1"], "new": ["n:1"]}, "token": "t"})
+    assert drained["a"] == server("a:1", "a:2", token="t", a="vl-7b") and drained["new"] == server("n:1", token="t")
+    assert upstreams.change(drained, CHANGE | {"lift": ["a", "nobody"]})["a"] == servers["a"]
+    assert upstreams.change(drained, CHANGE | {"join": {"a": ["a:1"]}})["a"] == server("a:1")
+
+
+def test_every_line_names_its_model_or_none_does():
+    """As the gateways take it: a list from before there were several models is completed as soon as one has a name."""
+    old = {"a": server("a:1"), "b": server("b:1", token="t"), "silent": server("s:1")}
+    assert upstreams.unnamed(old, []) == ["a:1", "b:1", "s:1"] and upstreams.named(old, {}, ["a"]) == old
+    named = upstreams.named(old, {"a:1": "vl-7b", "b:1": "4khd-7b"}, ["a"])
+    assert named == {"a": server("a:1", a="vl-7b"), "b": server("b:1", token="t", b="4khd-7b")}
+    assert upstreams.unnamed(named, ["b"]) == ["b:1"]  # only who joins is asked again
+    assert upstreams.named(named, {"b:1": "vl-7b"}, ["b"])["b"]["models"] == {"b:1": "vl-7b"}
+    with pytest.raises(ValueError, match="c: the workers do not tell which model they have"):
+        upstreams.named(named | {"c": server("c:1")}, {}, ["c"])
+
+
+@pytest.fixture
+def worker():
+    """A worker whose /ready tells .model, with 503 as one does that is not ready."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(json.dumps({"phase": "asleep", "model": self.server.model}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        listening.endpoint, listening.model = f"127.0.0.1:{listening.server_port}", "vl-7b"
+        yield listening
+        listening.shutdown()
+
+
+def test_a_server_is_listed_with_the_model_that_its_worker_tells(tmp_path, monkeypatch, worker):
+    monkeypatch.setattr(upstreams.docker, "containers", lambda directory: {})
+    upstreams.update(Asked(tmp_path, join={"a": [worker.endpoint]}))
+    assert f"server {worker.endpoint}; # a model=vl-7b\n" in (tmp_path / "servers.conf").read_text()
+    upstreams.update(Asked(tmp_path, drain={"a": [worker.endpoint]}, token="t"))
+    worker.model = "4khd-7b"  # another version runs there when the server joins again
+    upstreams.update(Asked(tmp_path, join={"a": [worker.endpoint]}))
+    assert f"server {worker.endpoint}; # a model=4khd-7b\n" in (tmp_path / "servers.conf").read_text()
 
 
 class Asked:

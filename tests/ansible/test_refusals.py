@@ -5,6 +5,8 @@ import time
 import pytest
 
 from tests.ansible.conftest import VERSIONS
+from tests.ansible.lab import signing
+from tests.host import archives
 
 OLD = VERSIONS[0]
 PREFLIGHT_S = 60  # of 20 hosts; 26 s alone, of which the check of every role's arguments is a part, and twice that on a busy machine
@@ -32,12 +34,13 @@ def test_everything_that_is_wrong_with_any_host_is_told_at_once(bare_lab):
         "gpu2": {"ansible_ssh_private_key_file": str(bare_lab.folder / "stranger")},
     }
     try:
-        with bare_lab.driver("gpu1", "470.57.02"):
+        with bare_lab.driver("gpu1", "470.57.02", "10.0"):
             said = refused(bare_lab, bare_lab.inventory(lingbi_version=OLD, hosts=hosts))
     finally:
         for name, port in (("gate1", 6006), ("gpu1", 23334)):
             bare_lab.root(name, "pkill", "-f", f"http.server {port}")
     assert "gpu1: the NVIDIA driver is 470.57.02" in said and "gpu1: this host has no GPU 5" in said
+    assert "gpu1: GPU 0 (NVIDIA H200) has compute capability 10.0" in said
     assert "are free for /var/lib/docker and 100000 are needed (lingbi_disk_free_gib)" in said
     assert f"gpu1: {bare_lab.hosts['gpu2'].address} is not an IP address of this host (lingbi_address)" in said
     assert "gpu1: port 23334 is taken by another program" in said  # the second worker's
@@ -51,6 +54,15 @@ def test_a_version_for_hosts_without_an_engine_gpus_without_a_driver_and_no_sudo
     assert "gate1: there is no Docker engine; run site first" in said
     assert "gpu1: lingbi_gpus asks for GPUs, but nvidia-smi is not installed" in said
     assert "gpu2: Python or sudo cannot be used there" in said and "sudo password" in said
+
+
+def test_an_altered_archive_is_refused_before_anything_is_installed_on_a_host(bare_lab):
+    whole = archives.signed(archives.members(OLD), signing.key_of(bare_lab))
+    file = archives.pack(bare_lab.folder / "altered.tar", whole | {"images.tar": b"what docker save wrotf"})
+    inventory = bare_lab.inventory(lingbi_version=OLD, lingbi_image_archive=str(file), **signing.trusting(bare_lab))
+    said = refused(bare_lab, inventory)
+    assert "3 hosts are fit" in said  # they were asked, and nothing else was wrong
+    assert f"{file}: images.tar was altered: its SHA-256 is" in said and "nothing was changed on any host" in said
 
 
 @pytest.mark.parametrize("hosts", [20])

@@ -1,13 +1,12 @@
 """Every role says what it takes and Ansible holds callers to it; its README says where to begin, in both languages."""
 
-import os
 import re
-import subprocess
 
 import pytest
 import yaml
 
 from tests.ansible import roles, variables
+from tests.ansible.play import played
 
 NO_ARGUMENTS = {("lingbi", "variables")}  # it only loads defaults, in every play
 READMES = ("README.md", "README.zh-CN.md")
@@ -64,18 +63,7 @@ def test_ansible_refuses_every_entry_point_without_its_arguments(controller, tmp
     entries = [(role, entry) for role in roles.ROLES for entry in roles.specs(role)]
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [attempt(*names) for names in entries]}
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    done = subprocess.run(
-        [controller / "ansible-playbook", "-i", "localhost,", "-c", "local", tmp_path / "play.yml"],
-        env={
-            "ANSIBLE_CONFIG": str(roles.ANSIBLE / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "PATH": f"{controller}:{os.environ['PATH']}",
-            "HOME": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = played(controller, tmp_path, "-i", "localhost,", "-c", "local", tmp_path / "play.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     for role, entry in entries:
         assert f"refused {role} {entry}\n" in done.stdout.replace('"', "")

@@ -4,19 +4,24 @@ The tests share one lab and leave it serving; people ask picture questions all t
 their requests may fail, be answered wrongly or be cut, whatever is rolled.
 """
 
+import contextlib
 import json
 import re
 import signal
+import subprocess
 import time
 
 import httpx
 import pytest
 
 from lingbi.launch.supervision import wait_until
-from tests.ansible.conftest import FAULTS, VERSIONS
-from tests.ansible.lab import images
+from tests.ansible.conftest import FAULTS, VERSIONS, faulty
+from tests.ansible.lab import images, signing
+from tests.ansible.lab.lab import MODEL, OTHER, OTHER_NAME, ROOT
 from tests.ansible.lab.load import HURRY_S, Load
+from tests.ansible.lab.load import MODEL as DEMO
 from tests.ansible.lab.quickness import expect_quick
+from tests.host.archives import DIGESTS
 
 OLD, NEW = VERSIONS
 CARRIED = "1.2.0"  # in an archive only
@@ -36,19 +41,40 @@ def expect_spotless(load: Load) -> None:
 
 
 def test_a_bare_lab_can_be_checked(bare_lab):
-    """Before anything is installed check mode tells what would be done, and does nothing; with package sources too."""
+    """Before anything is installed check mode tells what would be done, and does nothing; with package sources too.
+
+    A host whose SSH key nobody has accepted is a line of the table, as one that is away.
+    """
+    strict = {"gpu1": {"ansible_ssh_common_args": "-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"}}
+    unknown = bare_lab.inventory(lingbi_version=OLD, hosts=strict)
+    code, said = bare_lab.status(unknown, ANSIBLE_SSH_CONTROL_PATH_DIR=str(bare_lab.folder / "strict"))
+    assert code == 1 and re.search("gpu1: cannot be reached over SSH: .*Host key verification failed", said), said
+    assert "gate1: has no gateway yet; site brings it up" in said
     sources = {
         "lingbi_docker_repository": "https://docker.invalid",
         "lingbi_nvidia_repository": "https://nvidia.invalid",
     }
     inventory = bare_lab.inventory(lingbi_version=OLD, hosts={"gpu2": {"lingbi_gpus": "all"}}, **sources)
+    secrets = sorted((bare_lab.folder / "secrets").iterdir())
     with bare_lab.driver("gpu2", "550.54.15"):
         checked = bare_lab.play("site", inventory, "--check")
     assert checked.status == 0, checked.output
     assert "nvidia-container-toolkit would be installed" in checked.output
-    assert not (bare_lab.folder / "secrets").exists()
+    assert sorted((bare_lab.folder / "secrets").iterdir()) == secrets  # no key was made
     assert checked.output.count("the server would roll: nothing was started here yet") == 2
     assert bare_lab.root("gpu1", "sh", "-c", "command -v dockerd || ls /opt/lingbi", check=False) == ""
+
+
+def test_the_hosts_ssh_keys_are_collected_and_are_their_own(bare_lab):
+    """By the commands of docs/rollout.md: the fingerprints here are those that each host has at its console."""
+    addresses = [host.address for host in bare_lab.hosts.values()]
+    scanned = subprocess.run(["ssh-keyscan", "-t", "ed25519", *addresses], capture_output=True, text=True, check=True)
+    keys = bare_lab.folder / "host-keys"
+    keys.write_text(scanned.stdout)
+    here = subprocess.run(["ssh-keygen", "-lf", keys], capture_output=True, text=True, check=True).stdout
+    for name, host in bare_lab.hosts.items():
+        own = bare_lab.root(name, "ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub")
+        assert f"{own.split()[1]} {host.address} " in here
 
 
 @pytest.mark.steady_network
@@ -62,13 +88,28 @@ def test_site_brings_bare_hosts_to_right_answers(lab):
     with asking(lab) as load:
         load.until(10)
     expect_spotless(load)
+    code, said = lab.status(lab.inventory(lingbi_version=OLD))
+    assert code == 0 and said.count("1/1 ready") == said.count("gate1: serves") == 2, said
+    assert "2/2 servers serve" in said and "All is as the inventory declares." in said
+
+
+def test_everybody_has_a_key_and_a_login_of_their_own(lab):
+    key = (lab.folder / "secrets/alice").read_text().strip()
+    for headers, status in (({"Authorization": f"Bearer {key}"}, 200), ({"Authorization": "Bearer lb-other"}, 401)):
+        assert httpx.get(f"{lab.url()}/v1/models", headers=headers).status_code == status
+    for password, is_let_in in ((lab.password, True), ("guessed", False)):
+        answer = httpx.post(f"{lab.url()}/login", data={"username": "alice", "password": password})
+        assert answer.is_success == is_let_in, answer.text
+        time.sleep(1.5)  # the gateway lets one address try once a second
+    listed = lab.root("gpu1", "docker", "exec", "lingbi-server-server-1", "lingbi", "key", "list")
+    assert "alice" in listed and key not in listed
 
 
 def test_weights_are_fetched_once_and_spread(lab):
     """One host asked ModelScope; both have the same bytes, whole, and served with them."""
-    assert lab.asked_hub == {lab.hosts["gpu1"].address}
-    digests = {lab.running(name)["weights"] for name in ("gpu1", "gpu2")}
-    assert len(digests) == 1 and digests == {lab.hub.lock.digest}
+    assert lab.asked_hub == {MODEL: {lab.hosts["gpu1"].address}, OTHER: set()}
+    for name in ("gpu1", "gpu2"):
+        assert lab.running(name)["weights"] == {MODEL: lab.hub.lock.digest}
     assert "lingbi-weights-share" not in lab.root("gpu1", "docker", "ps", "--all", "--format", "{{.Names}}")
 
 
@@ -82,12 +123,24 @@ def test_prometheus_finds_gateway_and_servers(lab):
         assert re.search(r"^lingbi_ready\S* 1\.0$", httpx.get(f"http://{server}/metrics").text, re.M)
 
 
+def restored(lab, inventory):
+    """The inventory on another controller, which has the backup that docs/rollout.md describes."""
+    assert inventory.name == "lab.yml"
+    (command,) = re.findall(r"^\(umask 077 && tar .*\)$", (ROOT / "docs/rollout.md").read_text(), re.M)
+    subprocess.run(["bash", "-c", command], cwd=lab.folder, check=True)
+    assert (lab.folder / "lab-backup.tar").stat().st_mode & 0o777 == 0o600
+    elsewhere = lab.folder / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(["tar", "-C", elsewhere, "-xf", lab.folder / "lab-backup.tar"], check=True)
+    return elsewhere / inventory.name
+
+
 @pytest.mark.steady_network
 def test_a_second_run_changes_nothing_and_check_mode_agrees(lab):
     inventory = lab.inventory(lingbi_version=OLD)
     before = lab.container("gpu1", "server"), lab.container("gate1", "gateway")
-    for options in ((), ("--check",)):
-        again = lab.play("site", inventory, *options)
+    for source, options in ((inventory, ()), (restored(lab, inventory), ("--check",))):
+        again = lab.play("site", source, *options)
         assert (again.status, again.changed) == (0, 0), again.output
     assert before == (lab.container("gpu1", "server"), lab.container("gate1", "gateway"))
 
@@ -98,6 +151,11 @@ def test_secrets_and_settings_are_closed_to_others(lab):
     assert modes[".env"] == ["600", "root"] and modes["secrets/api-key"] == ["400", "10001"]
     assert lab.key not in lab.brought_up.output
     assert lab.key not in lab.root("gpu1", "cat", "/opt/lingbi/server/live/.env")
+
+
+def test_the_engines_ask_the_mirror_of_the_inventory_first(lab):
+    told = {name: lab.root(name, "docker", "info", "--format", "{{.RegistryConfig.Mirrors}}") for name in lab.hosts}
+    assert {mirrors.strip() for mirrors in told.values()} == {f"[http://{lab.subnet}.2:5000/]"}
 
 
 def test_site_does_not_change_the_version(lab):
@@ -113,6 +171,19 @@ def test_check_mode_tells_what_a_deploy_would_roll_and_rolls_nothing(lab):
     assert checked.output.count("the gateway would roll: changed: .env, compose.fleet.yaml") == 1
     assert before == (lab.container("gpu1", "server"), lab.container("gate1", "gateway"))
     assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+
+
+def test_an_image_that_is_not_the_signed_one_is_removed_again_and_nothing_is_drained(lab):
+    before = lab.container("gpu1", "server"), lab.container("gate1", "gateway")
+    signing.sign_digests(lab, NEW, DIGESTS)
+    inventory = lab.inventory(lingbi_version=OLD, **signing.trusting(lab))
+    bad = lab.play("deploy", inventory, "-e", f"lingbi_version={NEW}")
+    said = " ".join(bad.output.split())
+    assert bad.status != 0 and bad.rows == [] and f"and {DIGESTS['server']} was signed: it is another image" in said
+    assert "was removed again" in said and "nothing that serves requests was touched" in said
+    assert NEW not in lab.root("gpu1", "docker", "images", "--format", "{{.Tag}}").split()
+    assert before == (lab.container("gpu1", "server"), lab.container("gate1", "gateway"))
+    assert "drained" not in lab.upstreams() and not lab.is_held()
 
 
 @pytest.mark.steady_network
@@ -137,23 +208,30 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
 
 @pytest.mark.steady_network
 def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
-    """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait."""
-    inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2)
+    """With one answer that takes longer than a hurried operator's own drain, and a second operator who must wait.
+
+    Its images are those that were signed, and are pulled.
+    """
+    for version in (OLD, NEW):
+        signing.sign_digests(lab, version)
+    inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2, **signing.trusting(lab))
     with asking(lab, HURRY_S) as load:
         load.until(10)
         long = [load.ask_long(1200) for _ in range(2)]
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
         assert wait_until(lambda: "drained" in lab.upstreams(), 120, LOOK_S), rolling.communicate()[0]
-        second = lab.play("deploy", inventory, "-e", f"lingbi_version={OLD}", keep_summary=True)
+        second = lab.begin("deploy", inventory, "-e", f"lingbi_version={OLD}", keep_summary=True)
+        code, said = lab.status(inventory)
+        assert code == 1 and "A rollout holds the lab: " in said, said
+        refused = second.communicate(timeout=300)[0]
         output = rolling.communicate(timeout=600)[0]
         load.pause_s = 0.0  # nothing is rolled any more
         load.until(max(ASKED, load.counts.total() + 10))
         for thread in long:
             thread.join()
     assert rolling.returncode == 0, output
-    assert second.status != 0 and re.search(
-        r"started a rollout from .*; wait until it ends", second.output
-    ), second.output
+    assert f"lingbi_version in the inventory has to be {NEW} too" in output
+    assert second.returncode != 0 and re.search(r"started a rollout from .*; wait until it ends", refused), refused
     expect_spotless(load)
     assert load.counts["long"] == 2
     for name in ("gpu1", "gpu2"):
@@ -186,7 +264,7 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
         load.until(5)
         wait_s = 15 if fault == "silent" else 60  # the others end before it
         inventory = lab.inventory(lingbi_version=OLD, lingbi_ready_wait_s=wait_s)
-        bad = lab.play("deploy", inventory, "-e", f"lingbi_version={fault}")
+        bad = lab.play("deploy", inventory, "-e", f"lingbi_version={faulty(fault)}")
         load.until(load.counts.total() + 8)
     assert bad.status != 0
     expect_spotless(load)
@@ -200,7 +278,11 @@ def test_a_bad_version_stops_at_the_first_host_and_the_old_one_serves(lab, fault
         assert (bad.rows[0]["host"], bad.rows[0]["result"]) == ("gpu1", "returned")
         assert lab.record("gpu1")[-1]["result"] == "returned"
     if fault == "crashing":
-        assert "this version is broken" in bad.output
+        assert "this version is broken" in bad.output and "`scripts/lab status` shows what each host runs" in bad.output
+        code, said = lab.status(inventory)
+        assert code == 0 and f"{OLD} -> {NEW}-crashing: returned" in said, said
+        back = lab.play("rollback", inventory)
+        assert back.status != 0 and f"which failed: everything runs {OLD}" in back.output and back.changed == 0
     if fault == "wrong":
         assert "FAIL" in bad.output and "wrong answer" in bad.output
 
@@ -258,6 +340,9 @@ def test_a_host_that_is_cut_off_stops_a_rollout_and_site_brings_it_back(lab):
             lab.cut("gpu1")
             output = rolling.communicate(timeout=300)[0]
             load.until(load.counts.total() + 8)
+            code, said = lab.status(changed(lab))
+            assert code == 1 and re.search(r"^gpu1 +server +\S+ +\?$", said, re.M), said
+            assert "gpu1: cannot be reached over SSH" in said and re.search(r"^gpu2 .* 1/1 ready ", said, re.M), said
             lab.mend("gpu1")
         assert rolling.returncode != 0 and re.search(r"gpu1 .*unreachable", output), output
         assert lab.running("gpu2")["version"] == OLD
@@ -265,6 +350,25 @@ def test_a_host_that_is_cut_off_stops_a_rollout_and_site_brings_it_back(lab):
     assert back.status == 0, back.output
     expect_spotless(load)  # gpu1 was drained
     assert lab.running("gpu1")["version"] == OLD and "drained" not in lab.upstreams()
+
+
+@pytest.mark.steady_network
+def test_a_killed_deploy_is_told_as_it_is_and_rolled_back(lab):
+    """The controller is gone before it hears that the first host runs the new version; that host has recorded it."""
+    rolling = lab.begin("deploy", changed(lab), "-e", f"lingbi_version={NEW}", start_new_session=True)
+    is_placed = ("gpu1", "grep", f"^LINGBI_VERSION={NEW}$", "/opt/lingbi/server/live/.env")
+    assert wait_until(lambda: lab.root(*is_placed, check=False) != "", 180, LOOK_S), rolling.communicate()[0]
+    rolling.send_signal(signal.SIGKILL)  # the new version has just begun to start
+    rolling.wait()
+    with asking(lab) as load:
+        back = lab.play("rollback", changed(lab))
+        load.until(load.counts.total() + 8)
+    assert back.status == 0, back.output
+    expect_spotless(load)
+    ran = [entry["version"] for entry in lab.record("gpu1") if entry["result"] == "rolled"]
+    assert ran[-2:] == [NEW, OLD] and lab.record("gpu2")[-1]["version"] == OLD, ran
+    assert [(row["host"], row["before"], row["version"]) for row in back.rows] == [("gpu1", NEW, OLD)]
+    assert lab.status(changed(lab))[0] == 0
 
 
 def test_a_host_that_is_cut_off_is_ejected(lab):
@@ -282,22 +386,56 @@ def test_a_host_that_is_cut_off_is_ejected(lab):
     assert lab.play("smoke", changed(lab)).status == 0
 
 
+def with_both_models(lab, name, **variables):
+    """The inventory that gives the second model to this host beside the first one, which all hosts have."""
+    return changed(lab, gateways=TWO_GATEWAYS, hosts={name: {"lingbi_model": f"{MODEL},{OTHER}"}}, **variables)
+
+
 @pytest.mark.steady_network
-def test_a_second_gateway_beside_a_server_joins_and_a_version_from_an_archive_rolls_behind_both(lab):
-    joined = lab.play("site", changed(lab, gateways=TWO_GATEWAYS))
+def test_a_second_gateway_and_a_second_model_join(lab):
+    """The model on the host that the inventory gives it to, and nowhere else; the other one is answered meanwhile."""
+    with asking(lab) as load:
+        joined = lab.play("site", with_both_models(lab, "gpu1"))
+        load.until(load.counts.total() + 10)
     assert joined.status == 0, joined.output
-    assert [(row["host"], row["unit"]) for row in joined.rows] == [("gpu2", "gateway"), ("gpu2", "agents")]
-    images.build_product(images.PREFIX, CARRIED)
-    archive = str(lab.archive(CARRIED, images.PREFIX))
-    inventory = changed(lab, gateways=TWO_GATEWAYS, lingbi_image_archive=archive)
-    with asking(lab) as load, Load(lab.url("gpu2"), lab.key, askers=1, pause_s=PAUSE_S) as other:
-        rolled = lab.play("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
-        for each in (load, other):
-            each.until(each.counts.total() + 10)
-    assert rolled.status == 0, rolled.output
     expect_spotless(load)
-    expect_spotless(other)
+    assert [(row["host"], row["unit"]) for row in joined.rows] == [
+        ("gpu1", "server"),
+        ("gpu2", "gateway"),
+        ("gpu2", "agents"),
+    ]
+    said = " ".join(joined.output.split())
+    assert f"{MODEL}: answered throughout, by gpu1, gpu2" in said and f"{OTHER}: is new, on gpu1" in said
+    assert lab.asked_hub[OTHER] == {lab.hosts["gpu1"].address}
+    assert sorted(lab.running("gpu1")["weights"]) == [OTHER, MODEL] and list(lab.running("gpu2")["weights"]) == [MODEL]
+    assert f"{lab.hosts['gpu1'].address}:23334; # gpu1 model={OTHER_NAME}" in lab.upstreams("gpu2")
+    code, told = lab.status(with_both_models(lab, "gpu1"))
+    assert code == 0 and "2/2 ready" in told and f"{OTHER_NAME}: gpu1 1/1 ready\n" in told, told
+
+
+@pytest.mark.steady_network
+def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_another_host(lab):
+    """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now."""
+    images.build_product(images.PREFIX, CARRIED)
+    archive = str(signing.bundle(lab, CARRIED))
+    inventory = with_both_models(lab, "gpu2", lingbi_image_archive=archive, **signing.trusting(lab))
+    loads = [asking(lab), *(Load(lab.url("gpu2"), lab.key, 1, PAUSE_S, model=model) for model in (DEMO, OTHER_NAME))]
+    with contextlib.ExitStack() as asked:
+        for load in loads:
+            asked.enter_context(load)
+        rolled = lab.play("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
+        for load in loads:
+            load.until(load.counts.total() + 10)
+    assert rolled.status == 0, rolled.output
+    for load in loads:
+        expect_spotless(load)
     lab.turns += rolled.rows
+    assert [row["host"] for row in rolled.rows if row["unit"] == "server"] == ["gpu2", "gpu1"]
+    assert f"{OTHER}: answered throughout, by gpu1, gpu2" in " ".join(rolled.output.split())
+    assert lab.asked_hub[OTHER] == {lab.hosts[name].address for name in ("gpu1", "gpu2")}
+    assert [line.split()[-1] for line in lab.upstreams().splitlines()[1:]] == [
+        f"model={name}" for name in (DEMO, DEMO, OTHER_NAME)
+    ]
     for name, unit in (("gpu1", "server"), ("gpu2", "server"), ("gate1", "gateway"), ("gpu2", "gateway")):
         assert lab.running(name, unit)["version"] == CARRIED
     assert lab.upstreams("gpu2") == lab.upstreams("gate1") and lab.upstreams().count(":23333") == 2
@@ -316,6 +454,9 @@ def test_uninstall_takes_everything_but_the_weights(lab):
     lab.root("gpu1", "rm", "-r", "/opt/lingbi")
     for name in ("gpu1", "gpu2", "gate1"):
         assert lab.root(name, "docker", "ps", "--all", "--quiet") == ""
+        assert not re.search(
+            r"/(server|ui|gateway)$", lab.root(name, "docker", "image", "ls", "--format={{.Repository}}"), re.M
+        )
         assert lab.root(name, "ls", "/opt", check=False).split() in ([], ["containerd"], ["lab"], ["containerd", "lab"])
     assert lab.root("gpu1", "docker", "volume", "ls", "--quiet").split() == [
         "lingbi-server_state",

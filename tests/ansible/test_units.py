@@ -1,5 +1,6 @@
 """What the modules do on a host: files that are whole at every moment, drains that are sure, GPUs, images, bounds."""
 
+import hashlib
 import http.server
 import io
 import json
@@ -25,12 +26,14 @@ docker, unit, server = swap.docker, swap.unit, swap.server
 def test_a_unit_rolls_only_for_a_reason():
     well = {"server": {"state": "running", "health": "healthy"}}
     running = {"files": {".env": "1", "compose.yaml": "2"}}
-    assert files.reason(running, {".env": "1", "compose.yaml": "2"}, well, ["server"]) == ""
-    assert files.reason(running, {".env": "3", "x": "4"}, well, ["server"]) == "changed: .env, compose.yaml, x"
-    assert "not running" in files.reason(running, running["files"], {}, ["server"])
+    live = running["files"]
+    assert files.reason(running, live, {".env": "1", "compose.yaml": "2"}, well, ["server"]) == ""
+    assert files.reason(running, live, {".env": "3", "x": "4"}, well, ["server"]) == "changed: .env, compose.yaml, x"
+    assert "not running" in files.reason(running, live, live, {}, ["server"])
     ill = {"server": {"state": "running", "health": "unhealthy"}}
-    assert "not healthy" in files.reason(running, running["files"], ill, ["server"])
-    assert "nothing was started" in files.reason({}, running["files"], well, ["server"])
+    assert "not healthy" in files.reason(running, live, live, ill, ["server"])
+    assert "nothing was started" in files.reason({}, live, live, well, ["server"])
+    assert "before what runs here was tested" in files.reason(running, {".env": "new"}, live, well, ["server"])
 
 
 def test_requests_inside_are_read_from_metrics():
@@ -109,6 +112,42 @@ def test_the_old_version_is_started_whatever_its_end_or_the_gpus_say(tmp_path, m
     assert done["is_restored"] and began
 
 
+def test_a_started_version_is_in_the_record_before_the_controller_hears_of_it(tmp_path, monkeypatch):
+    folder = prepared(tmp_path)
+    monkeypatch.setattr(swap, "begin_and_ask", lambda params, done: done["seconds"].update(start=2.0))
+    params = PARAMS | {"directory": folder, "entry": {"version": "2", "seconds": {"stop": 1.0}}}
+    swap.start(params, done := {"seconds": {"stop": 0.0}})
+    last = unit.history(folder)[-1]
+    assert (last["version"], last["result"], last["seconds"]) == ("2", "rolled", {"stop": 1.0, "start": 2.0})
+    assert done["recorded"].items() <= last.items() and unit.read_running(folder)["version"] == "2"
+
+
+def test_a_start_that_is_killed_is_not_recorded_and_is_a_reason_to_start_anew(tmp_path, monkeypatch):
+    """As by a host that loses its power: what is live was never tested, whichever version is wanted next."""
+    folder = prepared(tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(swap, "begin_and_ask", killed)
+    with pytest.raises(KeyboardInterrupt):
+        swap.start(PARAMS | {"directory": folder, "entry": {"version": "2"}}, {"seconds": {}})
+    assert [entry["version"] for entry in unit.history(folder)] == ["1"] and unit.read_running(folder)["version"] == "1"
+    live, well = unit.digests(f"{folder}/live"), {"server": {"state": "running", "health": "healthy"}}
+    for wanted in (unit.read_running(folder)["files"], unit.digests(f"{folder}/next")):
+        assert files.reason(unit.read_running(folder), live, wanted, well, ["server"])
+    assert unit.put_back(folder) and (tmp_path / "server/live/env").read_text() == "1"
+
+
+def prepared(tmp_path):
+    """A unit's folder that runs version 1 and has version 2 staged."""
+    (tmp_path / "server").mkdir()
+    for name, version in (("live", "1"), ("next", "2")):
+        filled(tmp_path / "server" / name, env=version)
+    unit.confirm(str(tmp_path / "server"), {"version": "1", "result": "rolled"})
+    return str(tmp_path / "server")
+
+
 def filled(folder, **texts):
     folder.mkdir()
     for name, text in texts.items():
@@ -154,6 +193,21 @@ def test_two_modules_are_not_at_a_unit_at_once_and_the_wait_is_bounded(tmp_path)
         pass
     with unit.alone(folder, 0):
         pass
+
+
+def test_a_unit_that_was_open_to_all_is_closed_before_secrets_come(tmp_path):
+    """Its copies are made with the umask's mode, and get their files' own one afterwards."""
+    folder = tmp_path / "gateway"
+    folder.mkdir(mode=0o755)
+    with unit.alone(str(folder), 1):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        files.write(
+            str(folder / "next"), {"secrets/ui-key": {"content": "lb-x\n", "mode": "0400", "owner": os.getuid()}}
+        )
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    assert (modes["next"], modes["secrets"], modes["ui-key"]) == (0o700, 0o700, 0o400)
+    unit.note(str(tmp_path / "new"), {"event": "noted"})
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
 def test_every_call_of_docker_ends_within_its_bound():
@@ -224,9 +278,38 @@ def test_an_archive_of_a_bundle_is_loaded_by_the_one_within(tmp_path, monkeypatc
     assert images.load(str(bundle)).returncode == 0 and loaded.read_text() == "the images"
 
 
+def test_images_in_an_archive_that_are_not_those_that_were_signed_are_not_loaded(tmp_path):
+    """On the host, whatever was verified on the controller: the archive was copied since."""
+    bundle, digest = tmp_path / "lingbi-1.tar", hashlib.sha256(b"the images").hexdigest()
+    with tarfile.open(bundle, "w") as archive:
+        add(archive, "lingbi-1/images.tar", b"the images")
+    images.check_archive(str(bundle), digest)
+    bundle.write_bytes(bundle.read_bytes().replace(b"the images", b"the imagez"))
+    with pytest.raises(docker.Failed, match=f"lingbi-1/images.tar in .* was altered: .*, and {digest} was signed"):
+        images.check_archive(str(bundle), digest)
+    with tarfile.open(bundle, "w") as archive:
+        add(archive, "manifest.json")
+    with pytest.raises(docker.Failed, match="is not the archive that was verified"):
+        images.check_archive(str(bundle), digest)
+
+
+def test_an_image_is_taken_by_the_digests_that_were_signed():
+    assert images.is_signed({"Id": "sha256:1"}, []) and images.is_signed({"Id": "sha256:1"}, ["sha256:2", "sha256:1"])
+    assert not images.is_signed({"Id": "sha256:1", "RepoDigests": ["x@sha256:2"]}, ["sha256:2"])
+
+
 def test_images_of_the_last_two_versions_stay():
     def rolled(version, result="rolled"):
         return {"version": version, "result": result, "images": {"server": f"s{version}"}}
 
     history = [rolled("1"), rolled("2"), rolled("2"), rolled("4", "returned"), rolled("3")]
-    assert kept.kept(history) == {"s2", "s3"} and kept.kept([]) == set()
+    assert kept.kept(history, 2) == {"s2", "s3"} and kept.kept([], 2) == set()
+
+
+def test_where_lingbi_is_removed_no_image_stays_and_without_a_record_all_do(tmp_path, monkeypatch):
+    (tmp_path / "docker").write_text('#!/bin/sh\n[ "$*" = "image ls --no-trunc --quiet lab/server" ] && echo a b a\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert kept.outdated(["lab/server"], {"a"}, 2) == {"b"}
+    assert kept.outdated(["lab/server"], set(), 2) == set()
+    assert kept.outdated(["lab/server"], set(), 0) == {"a", "b"}

@@ -1,4 +1,4 @@
-"""The tables of variables in docs/rollout.md, made from the argument specs. `python -m tests.ansible.variables` writes them."""
+"""The tables of variables in docs/rollout-reference.md, made from the argument specs. `python -m tests.ansible.variables` writes them."""
 
 import re
 import sys
@@ -9,7 +9,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "ansible/roles/lingbi/meta/argument_specs.yml"
 DEFAULTS = ROOT / "ansible/roles/lingbi/defaults/main.yml"
-DOCUMENTS = {"docs/rollout.md": 0, "docs/rollout.zh-CN.md": 1}  # which of a variable's two sentences
+DOCUMENTS = {
+    "docs/rollout-reference.md": 0,
+    "docs/rollout-reference.zh-CN.md": 1,
+}  # which of a variable's two sentences
 HEADS = (("variable", "default", "meaning"), ("变量", "默认值", "含义"))
 PLACE = re.compile(r"<!-- variables -->\n.*?<!-- /variables -->", re.S)
 

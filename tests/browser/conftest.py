@@ -147,5 +147,6 @@ def visit(chromium, request):
     yield come
     for visitor in here:
         visitor.leave()
-    assert [fault for visitor in here for fault in visitor.unexpected()] == []
+    faults = [fault for visitor in here for fault in visitor.unexpected()]
+    assert faults == [], faults
     assert [url for visitor in here for url in visitor.elsewhere] == []

@@ -7,7 +7,7 @@ from lingbi.http.readiness import LOADING_MODEL, PREPARING
 from lingbi.model.catalogue import MODELS
 from tests.browser.test_trouble import axe_faults
 from tests.gateway.conftest import running_gateway
-from tests.ui.conftest import READY, FakeApi, running_page
+from tests.ui.conftest import READY, FakeApi, entry, running_page
 
 MARKDOWN = """# A title
 
@@ -92,3 +92,65 @@ def test_answers_are_markdown_and_their_html_does_nothing(visit, told):
     assert visitor.page.evaluate("document.querySelectorAll('#chat script, #chat [onerror]').length") == 0
     assert visitor.page.evaluate("document.querySelectorAll('#chat a[href^=javascript]').length") == 0
     assert visitor.page.evaluate("window.isHurt === undefined")
+
+
+VL, HD = "internlm-xcomposer2-vl-7b", "internlm-xcomposer2-4khd-7b"
+
+
+@pytest.fixture
+def several(told):
+    """As `told`, before two models of which one is asleep."""
+    url, api = told
+    api.ready, api.words = READY, ["an answer"]
+    api.offer = [entry(VL, image_tokens=[1225, 1225]), entry(HD, "asleep", image_tokens=[1897, 4057])]
+    yield url, api
+    api.offer, api.comments = [], []
+
+
+def test_a_visitor_picks_a_model_by_the_keyboard_and_reads_which_one_answered(visit, several):
+    url, api = several
+    visitor = visit(url, is_in=False)
+    visitor.page.goto(url)
+    pick = visitor.page.get_by_label("Model that answers")
+    expect(pick.locator("option")).to_have_text(["vl-7b · Ready", "4khd-7b · Sleeping until it is asked"])
+    expect(visitor.page.locator("#facts")).to_have_text("A picture takes 1225 tokens of 4096")
+    expect(pick).to_have_accessible_description("A picture takes 1225 tokens of 4096")
+    expect(visitor.page.locator("#phase")).to_have_text("Ready")
+    visitor.ask("hello")
+    visitor.sees(r"vl-7b\s+an answer")
+    pick.focus()
+    visitor.page.keyboard.press("ArrowDown")
+    expect(visitor.page.locator("#phase")).to_have_text("Sleeping until it is asked")
+    expect(visitor.page.locator("#facts")).to_have_text("A picture takes 1897-4057 tokens of 4096")
+    visitor.ask("and now?")
+    visitor.sees(r"4khd-7b\s+an answer", 1)
+    assert [body["model"] for body in api.asked[-2:]] == [VL, HD]
+    assert [message["content"] for message in api.asked[-1]["messages"]][1] == "an answer"
+    assert axe_faults(visitor) == []
+    visitor.shot("picker-en")
+    visitor.page.reload()
+    expect(pick).to_have_value(HD)  # the browser keeps it
+
+
+def test_a_phone_shows_the_picker_in_chinese_and_tells_when_a_model_wakes_or_is_gone(visit, several):
+    url, api = several
+    visitor = visit(url, is_in=False, locale="zh-CN", size=(390, 844), has_touch=True, is_mobile=True)
+    visitor.page.goto(url)
+    pick = visitor.page.get_by_label("回答的模型")
+    pick.select_option(HD)
+    expect(visitor.page.locator("#phase")).to_have_text("休眠中，提问后加载")
+    api.offer[1] = entry(HD, "waking", progress=0.4, image_tokens=[1897, 4057])
+    expect(visitor.page.locator("#phase")).to_have_text("正在加载 40 %", timeout=15_000)
+    expect(pick.locator("option").nth(1)).to_have_text("4khd-7b · 正在加载 40 %")
+    visitor.shot("picker-phone")
+    widths = visitor.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert widths[0] <= widths[1]
+    assert axe_faults(visitor) == []
+    api.offer = [entry(VL), entry("shapes")]
+    expect(visitor.page.locator("#phase")).to_have_text("已不再提供", timeout=15_000)
+    visitor.ask("你好")
+    visitor.sees("这里已不再提供这个模型")
+    api.offer = [entry(VL)]  # one alone needs no choice
+    expect(pick).to_be_hidden(timeout=15_000)
+    visitor.ask("你好")
+    visitor.sees(r"^\s*an answer", 1)

@@ -42,6 +42,7 @@ BAD_FILES = {
     "moving.gif": (gif(), "animated", "动图"),
     "text.png": (b"hello", "not a picture", "不是能读取的图片"),
 }
+SEEN_WHEN_ASKED = ("broken.png", "moving.gif")  # they begin as pictures do
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -51,9 +52,14 @@ def test_a_bad_file_is_named_and_the_question_stays(visit, tmp_path, name):
     (tmp_path / "good.png").write_bytes(png())
     for locale, word in (("en-US", english), ("zh-CN", chinese)):
         visitor = visit(locale=locale)
-        visitor.ask("What colour is it?", tmp_path / name)
-        expect(visitor.page.locator(".toast-body").first).to_contain_text(word)
-        expect(visitor.page.locator(".toast-body").first).to_contain_text(name)
+        visitor.expect_faults("status of 415")
+        visitor.type("What colour is it?")
+        visitor.page.set_input_files("#question input[type=file]", str(tmp_path / name))
+        if name in SEEN_WHEN_ASKED:
+            expect(visitor.page.locator("#question .thumbnail-item, #question .thumbnail-image").last).to_be_visible()
+            visitor.ask("What colour is it?")
+        expect(visitor.page.locator(".toast-body, .note").first).to_contain_text(word)
+        expect(visitor.page.locator(".toast-body, .note").first).to_contain_text(name)
         expect(visitor.page.locator("#question textarea")).to_have_value("What colour is it?")
         visitor.shot(f"bad-file-{locale}")
         visitor.ask("What colour is it?", tmp_path / "good.png")
@@ -172,7 +178,7 @@ def login_page(demo_stack, tmp_path):
     """(URL at a gateway, password of alice): a page that asks for names, before the running server."""
     inner = f"127.0.0.1:{demo_stack['ports']['LINGBI_GATEWAY_INNER_PORT']}"
     file = tmp_path / "logins"
-    settings = {"LOGIN_FILE": file, "API_KEY_FILE": demo_stack["api_key_file"]}
+    settings = {"LOGIN_FILE": file, "API_KEY_FILE": demo_stack["state_dir"] / "ui-key"}
     add = [PYTHON, "-m", "lingbi_ui.logins", "add", "alice"]
     environment = clean_environment(tmp_path) | {"LINGBI_UI_LOGIN_FILE": str(file)}
     password = subprocess.run(add, env=environment, capture_output=True, text=True, check=True).stdout.strip()
@@ -203,6 +209,11 @@ def test_a_wrong_login_is_refused_and_a_right_one_comes_in(visit, login_page):
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda _: httpx.post(f"{url}/login/", data=wrong, timeout=60).status_code, range(20)))
     assert 429 in found and set(found) == {400, 429}
+    assert visitor.page.request.get(f"{url}/logout").ok
+    visitor.expect_faults("status of 40[01]")
+    visitor.page.fill("#question textarea", "and now?")
+    visitor.page.press("#question textarea", "Enter")
+    expect(visitor.page.locator(".toast-body, .note").last).to_contain_text("not logged in")
 
 
 @pytest.mark.parametrize("look", [{}, {"locale": "zh-CN", "color_scheme": "dark"}, {"size": (390, 844)}])

@@ -10,7 +10,13 @@ import pytest
 
 from tests.conftest import ROOT
 
-PACKAGES = ("docker/server/lingbi", "docker/gateway/lingbi_gateway", "docker/ui/lingbi_ui", "host")
+PACKAGES = (
+    "docker/server/lingbi",
+    "docker/gateway/lingbi_gateway",
+    "docker/pictures/lingbi_pictures",
+    "docker/ui/lingbi_ui",
+    "host",
+)
 
 
 @pytest.fixture(scope="module")

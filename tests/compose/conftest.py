@@ -1,6 +1,7 @@
 """The whole stack, brought up by scripts/up from a copy of the repository, with a project, network and ports of its own."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -15,9 +16,8 @@ from tests.conftest import ROOT, free_port
 from tests.containers import images
 from tests.containers.images import docker
 from tests.containers.subnets import free_subnet
-from tests.hub import running_hub
 from tests.images.conftest import logs
-from tests.weights.conftest import MIB, MODEL, make_model
+from tests.weights.conftest import MODEL, small_hub
 
 SERVICES = ("weights", "server", "ui", "gateway")
 COPIED = ("docker", "host", "scripts", "settings", "docs", "monitoring")
@@ -43,9 +43,10 @@ class Stack:
     def url(self) -> str:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
-        return (self.root / "secrets/api-key").read_text().strip()
+        """The key that the stack made for its operator."""
+        return self.compose("exec", "-T", "server", "lingbi", "key", "show").stdout.strip()
 
     def up(self, *arguments, **environment) -> subprocess.CompletedProcess:
         """scripts/up's own program for containers."""
@@ -103,9 +104,7 @@ def all_images(server_image, ui_image, gateway_image):
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory):
-    root = tmp_path_factory.mktemp("hub")
-    make_model(root / MODEL, 3 * MIB)
-    with running_hub(root) as hub:
+    with small_hub(tmp_path_factory.mktemp("hub")) as hub:
         yield hub
 
 

@@ -32,9 +32,7 @@ def closed_stack(all_images, tmp_path_factory):
     (tls / "key.pem").chmod(0o644)
     for path in (folder, *folder.parents[:2], model, tls):
         path.chmod(path.stat().st_mode | 0o755)
-    with new_stack(
-        root, "https", LINGBI_TLS_FOLDER=tls, COMPOSE_FILE="compose.yaml:compose.cpu.yaml:compose.tls.yaml"
-    ) as stack:
+    with new_stack(root, "https", LINGBI_TLS_FOLDER=tls, COMPOSE_FILE="compose.yaml:compose.cpu.yaml") as stack:
         stack.tls, stack.password = tls, stack.script("login", "add", "alice").stdout.strip()
         done = stack.up("--model", model)
         assert done.returncode == 0, done.stderr
@@ -60,13 +58,32 @@ def test_all_overrides_are_chosen(closed_stack):
 
 def test_it_answers_by_content_over_tls_with_a_verified_certificate(closed_stack):
     done = closed_stack.script("smoke")
-    assert "https://lingbi.lab.example:" in done.stdout, done.stdout + done.stderr
+    assert f"0 failed: https://127.0.0.1:{closed_stack.port}, " in done.stdout, done.stdout + done.stderr
     failed = re.findall(r"^FAIL  (\S+)", done.stderr, re.M)
     assert failed == [], done.stderr
     assert (
         ssl.get_server_certificate(("127.0.0.1", closed_stack.port))
         == (closed_stack.tls / "certificate.pem").read_text()
     )
+
+
+def test_a_certificate_of_another_authority_does_not_pass(closed_stack, tmp_path):
+    command = ["openssl", "req", "-x509", "-newkey=rsa:2048", "-nodes", "-subj=/CN=lab", f"-keyout={tmp_path}/key.pem"]
+    subprocess.run(_words([*command, f"-out={tmp_path}/certificate.pem"]), check=True, capture_output=True)
+    done = closed_stack.script("smoke", "--ca-file", tmp_path / "certificate.pem")
+    assert done.returncode == 2 and "self-signed certificate" in done.stderr, done.stderr
+
+
+def test_a_key_that_the_gateway_cannot_read_is_told_before_anything_is_changed(closed_stack):
+    key, before = closed_stack.tls / "key.pem", closed_stack.container("gateway")
+    key.chmod(0o600)
+    try:
+        done = closed_stack.up()
+    finally:
+        key.chmod(0o644)
+    assert done.returncode == 2 and closed_stack.container("gateway") == before, done.stderr
+    assert f"user 10001 cannot read it, as {key} has mode 0600 and belongs to user 0" in done.stderr
+    assert f"sudo chgrp 10001 {key} && sudo chmod g+r {key}" in done.stderr
 
 
 def test_nothing_was_fetched_and_the_model_is_the_folders(closed_stack):

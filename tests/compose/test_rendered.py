@@ -9,7 +9,9 @@ import httpx
 import pytest
 import yaml
 
+from host import schema
 from host.env_file import known_names
+from host.replacement import alone, text_of
 from host.stack import build_command
 from lingbi import deployment
 from lingbi.settings import Settings
@@ -27,6 +29,8 @@ ALL = {
     "LINGBI_SERVERS_FOLDER": "/etc/lingbi/servers",
     "LINGBI_AGENTS_ADDRESS": "10.0.0.5",
     "LINGBI_GATEWAY_PROJECT": "lingbi",
+    "LINGBI_DATABASE_ADDRESS": "10.0.0.5",
+    "LINGBI_DATABASE_URL": "postgresql://lingbi@10.0.0.5:5432/lingbi",
     "LINGBI_MONITORING_ADDRESS": "127.0.0.1",
     "LINGBI_MONITORING_PORT": "3000",
 }
@@ -42,13 +46,18 @@ def config(folder, *files: str, check: bool = True, without: str = "", part: str
     text = first_env("lingbi-test-rendered", "10.213.12", 6006, **(ALL | values | {"COMPOSE_FILE": ":".join(files)}))
     lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
     (folder / ".env").write_text("\n".join(lines) + "\n")
-    command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LINGBI_", "COMPOSE_"))}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = compose_config(folder)
     if not check:
         return done
     assert done.returncode == 0 and "level=warning" not in done.stderr, done.stderr
     return json.loads(done.stdout)[part]
+
+
+def compose_config(folder) -> subprocess.CompletedProcess:
+    """`docker compose config` as JSON, with the settings of .env alone."""
+    command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LINGBI_", "COMPOSE_"))}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def devices(service: dict) -> list:
@@ -98,7 +107,46 @@ def test_only_the_weights_and_what_is_published_have_a_way_out(folder):
     assert services["server"]["networks"].keys() == {"inside", "published"}
     assert services["ui"]["networks"].keys() == {"inside"} and services["weights"]["networks"].keys() == {"outside"}
     alone = config(folder, "compose.yaml", "compose.agents.yaml", part="networks")
+    assert not any(network.get("ipam", {}).get("config") for network in alone.values()), "those are the gateway's"
     assert alone["inside"]["internal"] is True and alone["published"]["driver_opts"] == {masquerade: "false"}
+
+
+def test_the_database_is_reached_from_inside_and_its_password_stands_in_no_environment(folder):
+    services = config(folder, "compose.yaml", "compose.postgres.yaml")
+    postgres, server = services["postgres"], services["server"]
+    assert "ports" not in postgres and postgres["networks"].keys() == server["networks"].keys() == {"inside"}
+    assert postgres["user"] == "postgres" and "profiles" not in postgres
+    assert server["environment"]["LINGBI_DATABASE_URL"] == "postgresql://lingbi@postgres:5432/lingbi"
+    assert server["depends_on"]["postgres"]["condition"] == "service_started"  # it serves without
+    for service, name in ((postgres, "POSTGRES_PASSWORD_FILE"), (server, "LINGBI_DATABASE_PASSWORD_FILE")):
+        assert service["environment"][name] == "/run/secrets/database-password"
+        assert [secret["source"] for secret in service["secrets"]] == ["database-password"]
+    [volume] = postgres["volumes"]
+    assert (volume["source"], volume["target"]) == ("database", postgres["environment"]["PGDATA"])
+    assert config(folder, "compose.yaml")["postgres"]["profiles"] == ["postgres"]
+
+
+def test_a_database_elsewhere_is_a_way_out_for_the_server_alone(folder):
+    services = config(folder, "compose.yaml", "compose.database.yaml")
+    assert services["server"]["networks"].keys() == {"inside", "outside"}
+    assert services["server"]["environment"]["LINGBI_DATABASE_URL"] == ALL["LINGBI_DATABASE_URL"]
+    assert services["gateway"]["networks"].keys() == {"inside", "edge"}
+    files, missing = ("compose.yaml", "compose.database.yaml"), "LINGBI_DATABASE_URL"
+    done = config(folder, *files, check=False, without=missing)
+    assert done.returncode != 0 and missing in done.stderr, done.stderr
+
+
+def test_a_labs_database_is_published_and_has_no_way_out(folder):
+    files = ("compose.yaml", "compose.database-host.yaml")
+    postgres = config(folder, *files)["postgres"]
+    [port] = postgres["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("10.0.0.5", "5432", 5432)
+    assert postgres["networks"].keys() == {"published"}
+    assert {secret["source"] for secret in postgres["secrets"]} == {"database-password", "pg-hba"}
+    assert "hba_file=/run/secrets/pg-hba" in postgres["command"]
+    networks = config(folder, *files, part="networks")
+    assert networks["published"]["driver_opts"] == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+    assert not any(network.get("ipam", {}).get("config") for network in networks.values()), "those are another stack's"
 
 
 def test_all_that_answer_have_the_time_to_finish(folder):
@@ -139,13 +187,58 @@ def test_the_entrypoint_serves_with_the_environment_that_compose_gives(folder, t
         assert server.process.wait(90) == 0
 
 
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_the_weights_alone_are_a_configuration_that_compose_takes(folder, override):
+    """What scripts/up runs beside a running stack; nothing is started here."""
+    found = json.loads(config(folder, "compose.yaml", override, check=False).stdout)
+    (folder / "compose.yaml").write_text(text_of(alone(found, {"lingbi-test-rendered_weights"})))
+    done = config(folder, "compose.yaml", check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)["services"].keys() == {"weights"}, done.stderr
+
+
 def test_what_compose_builds_is_labelled_as_what_scripts_up_builds(folder):
-    services = config(folder, "compose.yaml")
+    mirrors = {"LINGBI_INDEX_URL": "http://m/simple", "LINGBI_APT_MIRROR": "http://m", "LINGBI_BASE_REGISTRY": "m/"}
+    services = config(folder, "compose.yaml", **mirrors)
     for name in ("server", "ui", "gateway"):
         args = services[name]["build"]["args"]
-        assert args.keys() == {"VERSION", "REVISION"} and f":{args['VERSION']}" in services[name]["image"]
-        told = build_command(name, "tag", "1.0.0")
-        assert {word.split("=")[0] for word in told if word.startswith(tuple(args))} == args.keys()
+        assert (
+            args.keys() >= {"VERSION", "REVISION", "BASE_REGISTRY"} and f":{args['VERSION']}" in services[name]["image"]
+        )
+        told = build_command(name, "tag", {"LINGBI_VERSION": "1.0.0"} | mirrors)
+        given = dict(word.split("=", 1) for word in told if re.match(r"[A-Z_]+=", word))
+        own = ("VERSION", "REVISION")  # of the version and the commit
+        assert given.keys() == args.keys() and all(given[key] == args[key] for key in args.keys() - set(own))
+
+
+def test_mirrors_are_those_of_the_settings_and_none_without(folder):
+    """Each Dockerfile gets the mirrors that it knows, so that Docker warns of none."""
+    known = {"server": {"INDEX_URL", "APT_MIRROR"}, "ui": {"INDEX_URL"}, "gateway": {"APT_MIRROR"}}
+    services = config(folder, "compose.yaml")
+    for name, mirrors in known.items():
+        args = services[name]["build"]["args"]
+        assert {key: args.pop(key) for key in mirrors | {"BASE_REGISTRY"}} == dict.fromkeys(
+            mirrors | {"BASE_REGISTRY"}, ""
+        )
+        assert args.keys() == {"VERSION", "REVISION"}
+        declared = set(re.findall(r"^ARG ([A-Z_]+)$", (ROOT / "docker" / name / "Dockerfile").read_text(), re.M))
+        assert declared == mirrors | {"BASE_REGISTRY"}
+    services = config(
+        folder, "compose.yaml", LINGBI_BASE_REGISTRY="mirror.example:5000/", LINGBI_CA_FILE="/etc/lab.pem"
+    )
+    assert services["prometheus"]["image"].startswith("mirror.example:5000/prom/prometheus:")
+    assert services["dcgm-exporter"]["image"].startswith("nvcr.io/"), "another registry than Docker Hub"
+
+
+def test_certificates_are_a_secret_of_builds_alone(folder):
+    secrets = config(folder, "compose.yaml", part="secrets", LINGBI_CA_FILE="/etc/lab.pem")
+    assert secrets["ca"]["file"] == "/etc/lab.pem"
+    services = config(folder, "compose.yaml")
+    assert {name for name, service in services.items() if "ca" in str(service.get("build", {}).get("secrets"))} == {
+        "weights",
+        "server",
+        "ui",
+    }
+    assert not [name for name, service in services.items() if "'ca'" in str(service.get("secrets"))]
 
 
 def test_every_long_running_service_of_ours_has_a_health_check_in_its_image(folder):
@@ -188,30 +281,48 @@ def test_a_folder_of_weights_is_read_only(folder):
     assert services["weights"]["networks"].keys() == {"inside"}
 
 
-def demanded(text: str) -> set:
-    return set(re.findall(r"\$\{(LINGBI_[A-Z_]+):?\?", text))
+def test_pictures_come_from_urls_only_with_a_way_out(folder):
+    plain = config(folder, "compose.yaml")["server"]
+    assert plain["environment"]["LINGBI_PICTURE_URLS"] == "false" and plain["networks"].keys() == {"inside"}
+    open_to = config(folder, "compose.yaml", "compose.picture-urls.yaml")["server"]
+    assert open_to["environment"]["LINGBI_PICTURE_URLS"] == "true"
+    assert open_to["networks"].keys() == {"inside", "outside"}
 
 
-@pytest.mark.parametrize("name", sorted(demanded((ROOT / "compose.yaml").read_text())))
-def test_a_missing_setting_stops_by_its_name(folder, name):
-    done = config(folder, "compose.yaml", check=False, without=name)
-    assert done.returncode != 0 and name in done.stderr and "scripts/up writes it" in done.stderr, done.stderr
+def test_it_needs_no_settings_and_what_overrides_need_is_asked_for_by_name(folder):
+    services = config(folder, "compose.yaml")
+    (folder / ".env").unlink()
+    done = compose_config(folder)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert json.loads(done.stdout)["services"].keys() == services.keys()
+    assert not re.findall(r"\$\{(LINGBI_[A-Z_]+):?\?", (ROOT / "compose.yaml").read_text())
+    done = config(folder, "compose.yaml", "compose.tls.yaml", check=False, without="LINGBI_TLS_FOLDER")
+    assert done.returncode != 0 and "LINGBI_TLS_FOLDER" in done.stderr, done.stderr
 
 
-def test_compose_repeats_only_the_defaults_of_what_nobody_needs_to_set():
-    """The others come from .env, which scripts/up writes from where they are declared."""
-    declared = {f"LINGBI_{setting.name}": setting.default for setting in deployment.SETTINGS}
-    for file in ROOT.glob("compose*.yaml"):
-        for name, default in re.findall(r"\$\{(\w+):?-([^}$]*)", file.read_text()):
-            assert declared.get(name, default) == default and name.startswith(
-                ("LINGBI_MONITORING_", "LINGBI_GATEWAY_ALLOW", "LINGBI_ALLOWED_ORIGINS", "COMPOSE_", "REVISION")
-            )
+def test_defaults_of_compose_are_those_of_the_settings():
+    declared = {setting.name: setting.default for setting in schema.declared()}
+    declared["LINGBI_VERSION"] = (ROOT / "VERSION").read_text().strip()
+    declared |= {"LINGBI_PULL_POLICY": "never", "LINGBI_GATEWAY_SERVERS": ""}  # where there is one machine
+    declared["LINGBI_PICTURE_URLS"] = "false"  # a container has no way out, as the setting's meaning says
+    declared["LINGBI_CA_FILE"] = "/dev/null"  # a secret of builds needs a file; an empty one trusts nobody more
+    declared["LINGBI_GATEWAY_ALLOW"] += ","  # and this machine's own network
+    text = "".join(file.read_text() for file in ROOT.glob("compose*.yaml"))
+    found = set(re.findall(r"\$\{(LINGBI_\w+):?-([^}$]*)", text))
+    assert found == {(name, declared[name] or "") for name, _ in found}
+    assert {name for name, _ in found} >= {
+        "LINGBI_VERSION",
+        "LINGBI_IMAGE_PREFIX",
+        "LINGBI_SUBNET",
+        "LINGBI_GATEWAY_PORT",
+    }
 
 
 def test_every_setting_that_compose_reads_is_declared_and_used():
     text = "".join(file.read_text() for file in ROOT.glob("compose*.yaml"))
     used = set(re.findall(r"\$\{(LINGBI_[A-Z_]+)", text))
-    assert used <= known_names() and used >= deployment.NAMES
+    natively = {"LINGBI_PYTHON_MIRROR"}  # images have Python from their bases; scripts/environment reads it
+    assert used <= known_names() and used | natively == used | deployment.NAMES | natively
 
 
 def test_places_in_compose_and_image_are_the_same():

@@ -29,7 +29,8 @@ FRONT_EXPECTED = {
 
 
 def smoke(stack, tmp_path):
-    return lingbi("smoke", stack.url, "--api-key-file", stack.root / "secrets/api-key", state_dir=tmp_path / "state")
+    (tmp_path / "api-key").write_text(stack.key)
+    return lingbi("smoke", stack.url, "--api-key-file", tmp_path / "api-key", state_dir=tmp_path / "state")
 
 
 def wait_answers(stack, timeout_s: float = 120) -> None:
@@ -151,13 +152,14 @@ def test_keys_are_added_while_it_runs_and_come_back_from_the_documented_backup(s
         return httpx.get(f"{stack.url}/v1/models", headers=headers).status_code
 
     assert wait_until(lambda: status() == 200, 10)
-    backup, restoring = (block("operations.md", heading) for heading in ("Backup", "Restore"))
-    keys, lock = backup.replace("vl-7b ", f"{MODEL} ").splitlines()
-    fetch, up, restore = restoring.replace("vl-7b ", f"{MODEL} ").splitlines()
-    assert up == "scripts/up --docker"
+    commands = [
+        block("operations.md", heading).splitlines()[0].split("#")[0].strip() for heading in ("Backup", "Restore")
+    ]
+    assert commands == ["scripts/backup lingbi-backup.tar", "scripts/restore lingbi-backup.tar"]
     remove = "docker compose exec -T server lingbi key remove alice"
-    for commands, expected in (((keys, lock, fetch, remove), 401), ((restore,), 200)):
-        done = subprocess.run(["bash", "-euxc", "\n".join(commands)], cwd=stack.root, capture_output=True, text=True)
+    restore = f"scripts/down && {commands[1]} --force && scripts/up --docker"
+    for command, expected in ((f"{commands[0]} && {remove}", 401), (restore, 200)):
+        done = subprocess.run(["bash", "-euxc", command], cwd=stack.root, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert wait_until(lambda expected=expected: status() == expected, 10)
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from host.mirrors import build_options
 from tests.containers.bases import ROOT, ensure_stand_in, external_bases
 
 PREFIX, VERSION = "lingbi-test/", "0.0.1-test"
@@ -30,6 +31,7 @@ def build_command(name: str, *options: str, context: Path = ROOT) -> list:
     command = ["build", "--progress=plain", "--file", str(file), f"--build-arg=VERSION={VERSION}"]
     for base in external_bases(file):
         command += ["--build-context", f"{base}=docker-image://{ensure_stand_in(base)}"]
+    command += build_options(file.read_text(), {}, {})  # as in a real build, so that each finds the other's layers
     return [*command, f"--secret=id=ca,src={AUTHORITIES}", *options, str(context)]
 
 

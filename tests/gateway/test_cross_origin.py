@@ -35,7 +35,11 @@ def test_a_preflight_and_a_streamed_answer_pass_with_one_header_each(open_worker
     with gateway_before(address) as gateway:
         for path in ("/v1/models", CHAT, "/v1/responses", "/health", "/ready"):
             preflight = httpx.options(gateway.url + path, headers=asked)
-            assert (preflight.status_code, preflight.headers.get_list(ALLOW)) == (200, [LAB]), path
+            assert (preflight.status_code, preflight.headers.get_list(ALLOW)) == (204, [LAB]), path
+            of_server = httpx.options(open_worker["url"] + path, headers=asked)
+            assert permissions(preflight) == permissions(of_server), path
+        refused = httpx.options(gateway.url + CHAT, headers=asked | {"Origin": ELSEWHERE})
+        assert refused.status_code == 400 and ALLOW not in refused.headers  # the server's own answer
         answer = httpx.post(gateway.url + CHAT, json=question(open_worker, SCENES[0]), headers=key, timeout=60)
         assert fault(SCENES[0], answer) is None and answer.headers.get_list(ALLOW) == [LAB]
         streamed = question(open_worker, SCENES[0], stream=True)
@@ -71,8 +75,21 @@ def test_the_gateways_own_errors_can_be_read(upstreams):
         assert ALLOW not in httpx.get(gateway.url, headers={"Origin": LAB}).headers  # the page is no API
 
 
+def permissions(preflight: httpx.Response) -> dict:
+    """What a browser reads in a preflight's answer."""
+    names = ("allow-origin", "allow-methods", "max-age")
+    found = {name: preflight.headers[f"access-control-{name}"] for name in names}
+    return found | {"headers": set(preflight.headers["access-control-allow-headers"].lower().split(",")) - {""}}
+
+
 def test_without_a_server_the_503_can_be_read():
+    asked = {"Origin": LAB, "Access-Control-Request-Method": "POST"}
     with gateway_before(f"127.0.0.1:{free_port()}") as gateway:
+        preflight = httpx.options(gateway.url + CHAT, headers=asked)  # or the browser would not ask at all
+        assert (preflight.status_code, preflight.headers.get_list(ALLOW)) == (204, [LAB])
+        for other in (asked | {"Origin": ELSEWHERE}, {"Origin": LAB}):
+            assert httpx.options(gateway.url + CHAT, headers=other).status_code == 503
+        assert "access-control-allow-methods" not in httpx.get(gateway.url + "/v1", headers=asked).headers
         answer = httpx.post(gateway.url + CHAT, content=b"{}", headers={"Origin": LAB})
         assert (answer.status_code, answer.headers.get_list(ALLOW)) == (503, [LAB])
 

@@ -41,7 +41,7 @@ def test_one_real_server(workers):
 
 def test_three_real_servers_share_the_work(workers):
     with running_gateway([address(worker) for worker in workers]) as gateway, ThreadPoolExecutor(12) as pool:
-        assert set(pool.map(lambda _: ask(gateway, workers[0]), range(36))) == {None}
+        assert set(pool.map(lambda number: ask(gateway, workers[0], SCENES[number]), range(36))) == {None}
         asked = {line["server"] for line in gateway.requests(CHAT, 36)}
         assert asked == {address(worker) for worker in workers}
 
@@ -63,7 +63,7 @@ def test_a_stopped_server_holds_up_only_what_it_has(workers):
     with running_gateway(servers, ANSWER_TIMEOUT_S=RETRY_WITHIN_S + 1) as gateway, ThreadPoolExecutor(6) as pool:
         workers[1]["process"].send_signal(19)
         try:
-            found = list(pool.map(lambda _: ask(gateway, workers[0]), range(24)))
+            found = list(pool.map(lambda number: ask(gateway, workers[0], SCENES[number]), range(24)))
         finally:
             workers[1]["process"].send_signal(18)
         bad = [text for text in found if text]

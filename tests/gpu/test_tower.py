@@ -25,7 +25,7 @@ from lmdeploy.vl.model.xcomposer2 import Xcomposer2VisionModel
 from tests.gpu.test_tower import images
 model = Xcomposer2VisionModel(sys.argv[1], device="cuda:0")
 with torch.device("cuda:0"):
-    features = [model.forward([picture])[0].float().cpu() for picture in pictures()]
+    features = [model.forward([picture])[0].float().cpu() for picture in images()]
 torch.save(features, sys.argv[2])
 """
 

@@ -12,14 +12,21 @@ DOCKER = """\
 #!/bin/sh
 echo "$*" >>"{folder}/calls"
 case "$*" in
+    "info --format "*DockerRootDir*) {disk} ;;
     info*) cat "{folder}/info" ;;
     *"compose version"*) {compose} ;;
+    "image inspect"*) {missing} ;;
+    "build "*) {build} ;;
     *"config --format json"*) cat "{folder}/config" ;;
+    *" run --rm --no-deps "*) {weights} ;;
     *" doctor"*) {doctor} ;;
     *" render"*) {render} ;;
     *"compose --project-directory"*" port "*) {published} ;;
     *"compose --project-directory"*" ps "*) {running} ;;
     "volume inspect"*) exit 1 ;;
+    "network ls"*) echo networks ;;
+    "network inspect"*) cat "{folder}/networks" ;;
+    ps*) {others} ;;
     *"compose --project-directory"*" up "*) echo "the containers would be started" >&2; exit 1 ;;
 esac
 """
@@ -36,16 +43,28 @@ class FakeMachine:
             (self.folder / name).symlink_to(shutil.which(name))
 
     def have_docker(self, version: str = "26.1.5", runtimes=("nvidia",), **answers: str) -> None:
-        """An engine of a version. answers: shell code for compose, doctor, render, published, running."""
+        """An engine of a version. answers: shell code for compose, weights, doctor, render, published, running, others,
+        missing (whether an image is here), build, disk."""
         info = {"ServerVersion": version, "Runtimes": {name: {} for name in runtimes}}
         (self.folder / "info").write_text(json.dumps(info))
         images = {name: {"image": f"lingbi/{name}:1.0.0"} for name in ("weights", "server", "ui", "gateway")}
-        (self.folder / "config").write_text(json.dumps({"services": images}))
-        known = {"compose": "echo 2.30.1", "doctor": "true", "render": "true", "published": "true", "running": "true"}
-        self.have("docker", DOCKER.format(folder=self.folder, **(known | answers)))
+        named = {name: {"name": f"lingbi-test-fake_{name}"} for name in ("inside", "outside", "edge")}
+        config = {"name": "lingbi-test-fake", "services": images, "networks": named, "volumes": {}}
+        (self.folder / "config").write_text(json.dumps(config))
+        self.have_networks()
+        silent = dict.fromkeys(
+            ("weights", "doctor", "render", "published", "running", "others", "missing", "build", "disk"), "true"
+        )
+        self.have("docker", DOCKER.format(folder=self.folder, **(silent | {"compose": "echo 2.30.1"} | answers)))
 
-    def have_gpus(self, *lines: str) -> None:
-        self.have("nvidia-smi", "#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    def have_networks(self, *networks: dict) -> None:
+        """What `docker network inspect` says."""
+        (self.folder / "networks").write_text(json.dumps(networks))
+
+    def have_gpus(self, *lines: str, capabilities: tuple = ("8.9",)) -> None:
+        """What `nvidia-smi -L` lists, and the compute capability of each card."""
+        listed, asked = ("".join(f"echo '{line}'\n" for line in some) for some in (lines, capabilities))
+        self.have("nvidia-smi", f'#!/bin/sh\nif [ "$1" = -L ]; then\n{listed}else\n{asked}fi\n')
 
     def have(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)

@@ -40,6 +40,20 @@ def test_down_ends_what_every_profile_has_whether_it_runs_or_not(machine, root, 
     assert machine.calls()[-1] == compose(root, "--profile * down --volumes")
 
 
+def test_a_settings_file_says_all_so_the_machine_is_not_looked_at(machine, root, script):
+    machine.have_docker()
+    machine.have_gpus("GPU 0: NVIDIA L4 (UUID: GPU-a)")
+    (machine.folder / "touch").symlink_to(shutil.which("touch"))
+    machine.have("nvidia-smi", f"#!/bin/sh\ntouch {machine.folder}/looked\n")
+    code = "from host.commands import values; print(values()['LINGBI_IMAGE_PREFIX'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, env={"PATH": str(machine.folder)}, capture_output=True, text=True)
+    assert done.stdout == "lingbi-test/\n" and not (machine.folder / "looked").exists(), done.stderr
+    (root / ".env").unlink()
+    done = subprocess.run(command, cwd=root, env={"PATH": str(machine.folder)}, capture_output=True, text=True)
+    assert done.stdout == "lingbi/\n" and (machine.folder / "looked").exists(), done.stderr
+
+
 def test_a_key_is_made_beside_a_stopped_server(machine, root, script):
     machine.have_docker()
     assert script("key", "add", "alice").returncode == 0 and not (root / ".venv").exists()
@@ -55,12 +69,13 @@ def test_smoke_of_a_stopped_stack_says_so(machine, root, script):
 
 def test_a_login_is_written_where_the_page_looks_and_its_override_chosen(machine, root, script):
     machine.have_docker()
-    (root / "secrets").mkdir()
+    (root / "secrets").mkdir(mode=0o755)
     (root / "secrets/logins").write_text("former scrypt:…\n")  # as a file, as it was
     done = script("login", "add", "alice")
     assert done.returncode == 0 and "scripts/up has the page ask for logins" in done.stderr, done.stderr
     assert (root / "secrets/logins/logins").read_text() == "former scrypt:…\n"
     assert (root / "secrets/logins/logins").stat().st_mode & 0o777 == 0o644
+    assert (root / "secrets").stat().st_mode & 0o777 == 0o700
     assert "COMPOSE_FILE=compose.yaml:compose.cpu.yaml:compose.logins.yaml\n" in (root / ".env").read_text()
     said = machine.calls()[-1]
     assert f"--volume={root}/secrets/logins:/logins " in said and said.endswith("-m lingbi_ui.logins add alice")

@@ -1,10 +1,11 @@
 """The .env of a machine: written, read, held to the settings that are declared."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from host import decide, env_file
+from host import decide, env_file, schema
 from host.decide import asked_for, first_values, model_of
 from host.env_file import changed, check, compose_files, known_names, parse, render
 from host.errors import Refusal
@@ -16,7 +17,9 @@ from tests.containers.images import docker
 
 MACHINE = Machine((26, 1), "", (2, 26), True, [])
 TWO_GPUS = Machine((26, 1), "", (2, 26), True, ["GPU 0: NVIDIA L4 (UUID: GPU-a)", "GPU 1: NVIDIA L4 (UUID: GPU-b)"])
-FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_DIR", "WORKER")
+FIXED = ("HOST", "PORT", "MODELS_DIR", "STATE_DIR", "API_KEY_FILE", "PLAIN_KEYS_DIR", "WORKER", "PLACEMENT_FILE")
+FIXED += ("PAGE_KEY_FILE", "WORKERS_FILE", "WORKERS_HOST")
+SERVER = "172.30.76.200"
 GOOD = {"LINGBI_VERSION": "1.0.0", "LINGBI_STOP_GRACE": "90s", "COMPOSE_FILE": "compose.yaml"}
 
 
@@ -40,11 +43,12 @@ def test_every_declared_setting_is_known_and_the_fixed_ones_are_not():
         ({"LINGBI_HOST": "0.0.0.0"}, "there is no such setting"),
         ({"LINGBI_VERSION": "latest"}, "LINGBI_VERSION='latest' in .env: give a version"),
         ({"LINGBI_VERSION": ""}, "give a version"),
+        ({"LINGBI_VERSION": "0.1.O"}, "LINGBI_VERSION='0.1.O' in .env: give a version"),
+        ({"LINGBI_VERSION": "1"}, "give a version"),
         ({"LINGBI_API_KEY": "abc"}, "LINGBI_API_KEY in .env looks like a secret; put it into a file"),
         ({"LINGBI_HUB_TOKEN": "abc"}, "looks like a secret"),
         ({"LINGBI_MODEL": "lb-0123456789abcdef0123"}, "LINGBI_MODEL in .env looks like a secret"),
         ({"LINGBI_DRAIN_TIMEOUT_S": "300"}, "LINGBI_STOP_GRACE='90s' in .env: give more than 315s"),
-        ({"LINGBI_GPU_IDS": "0"}, "LINGBI_GPU_IDS is set, and COMPOSE_FILE in .env does not hold compose.gpu-ids.yaml"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(values, said):
@@ -63,10 +67,7 @@ def test_what_can_be_used_is_not():
 @pytest.mark.parametrize("name", sorted(known_names()))
 def test_no_known_name_looks_like_a_secret(name):
     value = (GOOD | {"LINGBI_DRAIN_TIMEOUT_S": "60"}).get(name, "1")
-    try:
-        check(GOOD | {name: value}, known_names())
-    except Refusal as refusal:
-        assert "COMPOSE_FILE in .env does not hold" in str(refusal)
+    check(GOOD | {name: value}, known_names())
 
 
 @pytest.mark.parametrize("name", ["LINGBI_DRAIN_TIMEOUT_S", "LINGBI_WORKERS", "LINGBI_LOAD_TIMEOUT_S"])
@@ -136,6 +137,35 @@ def test_a_first_file_explains_itself_and_is_accepted():
         assert setting.help in text
 
 
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("postgresql://lingbi@postgres:5432/lingbi", "compose.postgres.yaml"),
+        ("postgresql+psycopg://lingbi@postgres/lingbi?sslmode=disable", "compose.postgres.yaml"),
+        ("postgres://postgres", "compose.postgres.yaml"),
+        ("postgresql://lingbi@postgres.lab:5432/lingbi", "compose.database.yaml"),
+        ("postgresql://postgres@10.0.0.5/lingbi", "compose.database.yaml"),
+        ("sqlite:////srv/accounts.db", ""),
+        ("sqlite:///postgres", ""),
+        ("", ""),
+    ],
+)
+def test_a_database_takes_the_override_of_its_place_and_leaves_it_when_it_moves(url, file):
+    other = {"compose.postgres.yaml": "compose.database.yaml"}.get(file, "compose.postgres.yaml")
+    before = first_values(TWO_GPUS) | {"COMPOSE_FILE": f"compose.yaml:{other}", "LINGBI_DATABASE_URL": url}
+    change = asked_for(options([]), before, TWO_GPUS)
+    assert change == {"COMPOSE_FILE": ":".join(filter(None, ["compose.yaml", file]))}
+
+
+@pytest.mark.parametrize(("machine", "files"), [(MACHINE, "compose.yaml:compose.cpu.yaml"), (TWO_GPUS, "compose.yaml")])
+def test_lines_written_by_hand_before_the_first_start_are_completed(machine, files):
+    before = {"LINGBI_INDEX_URL": "https://mirror.example/simple"}
+    values = before | decide.missing_from(before)
+    values |= asked_for(options([]), values, machine)
+    assert values["COMPOSE_FILE"] == files and values["LINGBI_INDEX_URL"] == before["LINGBI_INDEX_URL"]
+    check(values, known_names())
+
+
 def test_changes_leave_the_rest_alone():
     assert changed("# mine\nA=1\nB=2\n", {"B": "3", "C": "4"}) == "# mine\nA=1\nB=3\nC=4\n"
 
@@ -143,10 +173,20 @@ def test_changes_leave_the_rest_alone():
 def test_each_gpu_gets_a_worker_behind_the_gateway():
     values = first_values(TWO_GPUS)
     change = asked_for(options([]), values, TWO_GPUS)
-    assert change["LINGBI_GATEWAY_SERVERS"] == "172.30.76.200:23333,172.30.76.200:23334"
+    assert json.loads(decide.targets(values | change, TWO_GPUS)) == [
+        {"targets": [f"{SERVER}:23333", f"{SERVER}:23334"]}
+    ]
     change = asked_for(options(["--engine", "cpu"]), values, TWO_GPUS)
     assert change["COMPOSE_FILE"] == "compose.yaml:compose.cpu.yaml"
-    assert change["LINGBI_GATEWAY_SERVERS"] == "172.30.76.200:23333"
+    assert json.loads(decide.targets(values | change, TWO_GPUS)) == [{"targets": [f"{SERVER}:23333"]}]
+
+
+def test_servers_that_name_their_model_are_watched_by_their_addresses():
+    values = first_values(TWO_GPUS) | {"LINGBI_GATEWAY_SERVERS": "vl-7b=10.0.0.5:23333, 10.0.0.6:23333"}
+    assert json.loads(decide.targets(values, TWO_GPUS)) == [{"targets": ["10.0.0.5:23333", "10.0.0.6:23333"]}]
+
+
+OLD_SERVERS = {"LINGBI_GATEWAY_SERVERS": f"{SERVER}:23333,{SERVER}:23334"}  # as version 0.1.0 wrote it
 
 
 @pytest.mark.parametrize(
@@ -156,12 +196,12 @@ def test_each_gpu_gets_a_worker_behind_the_gateway():
         ({"LINGBI_WORKERS": "1"}, "172.30.76.200:23333"),
         ({"LINGBI_GPU_COUNT": "1"}, "172.30.76.200:23333"),
         ({"LINGBI_GATEWAY_SERVERS": "10.0.0.5:23333,172.30.76.200:23333"}, None),
-        ({"LINGBI_GATEWAY_SERVERS": ""}, "172.30.76.200:23333,172.30.76.200:23334"),
+        ({"LINGBI_GATEWAY_SERVERS": ""}, None),
     ],
 )
 def test_the_machines_own_servers_follow_what_was_edited_and_others_stay(change, servers):
     before = first_values(TWO_GPUS)
-    before |= asked_for(options([]), before, TWO_GPUS) | change
+    before |= OLD_SERVERS | asked_for(options([]), before, TWO_GPUS) | change
     assert asked_for(options([]), before, TWO_GPUS).get("LINGBI_GATEWAY_SERVERS") == servers
 
 
@@ -170,7 +210,57 @@ def test_a_folder_is_mounted_and_other_overrides_stay(tmp_path):
     change = asked_for(options(["--model", str(tmp_path)]), before, MACHINE)
     assert change["LINGBI_MODEL_FOLDER"] == str(tmp_path)
     assert change["COMPOSE_FILE"] == "compose.yaml:compose.cpu.yaml:compose.model-folder.yaml:compose.logins.yaml"
-    assert compose_files({}, True) == "compose.yaml"
+    assert compose_files({}, True, False) == "compose.yaml"
+
+
+OVERRIDES = {
+    "LINGBI_TLS_FOLDER": ("/tls", "compose.tls.yaml"),
+    "LINGBI_MODEL_FOLDER": ("/model", "compose.model-folder.yaml"),
+    "LINGBI_GPU_IDS": ("0,1", "compose.gpu-ids.yaml"),
+    "LINGBI_SERVERS_FOLDER": ("/servers", "compose.servers-folder.yaml"),
+    "LINGBI_SERVER_ADDRESS": ("10.0.0.5", "compose.model-host.yaml"),
+    "LINGBI_PICTURE_URLS": ("true", "compose.picture-urls.yaml"),
+    "LINGBI_DATABASE_URL": ("postgresql://lingbi@10.0.0.5/lingbi", "compose.database.yaml"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "file"), [(name, *given) for name, given in OVERRIDES.items()])
+def test_an_override_takes_part_while_its_setting_has_a_value(name, value, file):
+    before = first_values(TWO_GPUS) | {"COMPOSE_FILE": "compose.yaml:compose.logins.yaml"}
+    change = asked_for(options([]), before | {name: value}, TWO_GPUS)
+    assert change == {"COMPOSE_FILE": f"compose.yaml:{file}:compose.logins.yaml"}
+    with_it = before | change
+    assert asked_for(options([]), with_it | {name: value}, TWO_GPUS) == {}
+    for off in ("", "false") if value == "true" else ("",):
+        assert asked_for(options([]), with_it | {name: off}, TWO_GPUS) == {"COMPOSE_FILE": before["COMPOSE_FILE"]}
+    removed = asked_for(options([]), with_it, TWO_GPUS)  # a line that is gone; the file itself says true for pictures
+    assert removed == ({} if value == "true" else {"COMPOSE_FILE": before["COMPOSE_FILE"]})
+
+
+def test_every_setting_with_an_override_says_so_where_it_is_documented():
+    """In .env and docs/settings.md: so that those who use docker compose alone know which file to add."""
+    told = {setting.name: setting.help for setting in schema.declared()}
+    known = env_file.overrides_of(dict.fromkeys(known_names(), "x") | {"LINGBI_DATABASE_URL": "postgresql://x/x"})
+    assert known == {file: name for name, (_, file) in OVERRIDES.items()}
+    known[env_file.POSTGRES] = "LINGBI_DATABASE_URL"
+    assert [name for file, name in known.items() if file not in told[name] or not (env_file.ROOT / file).exists()] == []
+    head = (env_file.ROOT / "compose.yaml").read_text().split("\nname: ")[0]
+    assert "`docker compose` alone does not" in head and [file for file in known if file not in head] == []
+    assert "where you use docker compose alone, do it yourself" in render({"COMPOSE_FILE": "compose.yaml"})
+
+
+@pytest.mark.parametrize(("machine", "files"), [(MACHINE, "compose.yaml:compose.cpu.yaml"), (TWO_GPUS, "compose.yaml")])
+def test_without_a_list_of_files_the_machine_decides(machine, files):
+    assert asked_for(options([]), {"LINGBI_MODEL": "demo"}, machine) == {"COMPOSE_FILE": files}
+
+
+def test_keys_in_files_go_on_to_work_where_they_are_there():
+    before = first_values(MACHINE)
+    files = replace(MACHINE, has_secrets=True)
+    change = asked_for(options([]), before, files)
+    assert change["COMPOSE_FILE"] == "compose.yaml:compose.cpu.yaml:compose.secrets.yaml"
+    assert asked_for(options([]), before | change, MACHINE)["COMPOSE_FILE"] == "compose.yaml:compose.cpu.yaml"
+    assert "COMPOSE_FILE" not in asked_for(options([]), before | change, files)
 
 
 def test_a_name_after_a_folder_undoes_it(tmp_path):
@@ -185,9 +275,26 @@ def test_a_name_after_a_folder_undoes_it(tmp_path):
 def test_a_folder_below_this_one_is_no_id_of_modelscope(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/x").mkdir(parents=True)
-    assert model_of("models/x") == {"LINGBI_MODEL_FOLDER": str(tmp_path / "models/x")}
-    assert model_of("models/typo") == {"LINGBI_MODEL_FOLDER": str(tmp_path / "models/typo")}
-    assert model_of("Owner/name")["LINGBI_MODEL"] == "Owner/name"
+    assert model_of(["models/x"]) == {"LINGBI_MODEL_FOLDER": str(tmp_path / "models/x")}
+    assert model_of(["models/typo"]) == {"LINGBI_MODEL_FOLDER": str(tmp_path / "models/typo")}
+    assert model_of(["Owner/name"])["LINGBI_MODEL"] == "Owner/name"
+
+
+def test_several_models_stand_in_one_setting_and_have_their_workers(tmp_path):
+    change = asked_for(options(["--model", "vl-7b*3", "--model", "4khd-7b,demo"]), first_values(TWO_GPUS), TWO_GPUS)
+    assert change["LINGBI_MODEL"] == "vl-7b*3,4khd-7b,demo"
+    values = first_values(TWO_GPUS) | change
+    assert env_file.parse(env_file.render(values))["LINGBI_MODEL"] == change["LINGBI_MODEL"]
+    assert [port.rpartition(":")[2] for port in decide.servers(values, TWO_GPUS).split(",")] == [
+        str(23333 + worker) for worker in range(5)
+    ]
+    assert decide.several_models(values) == {"models": ["vl-7b", "4khd-7b", "demo"]}
+    assert decide.several_models({"LINGBI_MODEL": "vl-7b"}) == {}
+    assert [decide.workers_of(model) for model in ("auto", "vl-7b", "vl-7b*2", "vl-7b,demo", "")] == [0, 0, 2, 2, 0]
+    assert model_of(["/models/mine,demo"])["LINGBI_MODEL"] == "/models/mine,demo"
+    for asked in ([str(tmp_path), "demo"], [f"demo,{tmp_path}"]):
+        with pytest.raises(Refusal, match="a folder of this machine is served alone; beside others, bring it into"):
+            model_of(asked)
 
 
 def test_a_bundles_images_are_those_of_a_first_file(tmp_path, monkeypatch):

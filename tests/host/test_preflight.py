@@ -4,13 +4,16 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from host import preflight
 from host.errors import Refusal
-from host.machine import Machine, has_nvidia, look, numbers
+from host.machine import NEWEST_CAPABILITY, OLDEST_CAPABILITY, Machine, has_nvidia, look, numbers
+from lingbi.model import gpus
 from tests.compose.conftest import copy_repository, first_env
 from tests.conftest import free_port
 
@@ -19,7 +22,7 @@ SLICES = [
     "MIG 3g.20gb     Device  0: (UUID: MIG-bbbb)",
     "GPU 1: NVIDIA A100 (UUID: GPU-cccc)",
 ]
-GOOD = Machine((26, 1, 5), "", (2, 26, 1), True, SLICES)
+GOOD = Machine((26, 1, 5), "", (2, 26, 1), True, SLICES, capabilities=((8, 0), (8, 0)))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,58 @@ def test_gpus_by_index_uuid_and_slice(ids):
     preflight.check_gpus({"LINGBI_GPU_IDS": ids}, GOOD, True)
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({}, "GPU 0: NVIDIA A100"),
+        ({"LINGBI_GPU_COUNT": "1"}, "GPU 0: NVIDIA A100"),
+        ({"LINGBI_GPU_IDS": "1,0"}, "GPU 0: NVIDIA A100"),
+        ({"LINGBI_GPU_IDS": "GPU-aaaa"}, "GPU 0: NVIDIA A100"),
+        ({"LINGBI_GPU_IDS": "MIG-bbbb"}, "GPU 0: NVIDIA A100"),
+        ({"LINGBI_GPU_IDS": "1"}, ""),
+        ({"LINGBI_GPU_IDS": "GPU-cccc"}, ""),
+    ],
+)
+@pytest.mark.parametrize("capability", [(6, 1), (10, 0), (12, 0)])
+def test_a_card_that_the_server_has_no_code_for(values, named, capability):
+    machine = replace(GOOD, capabilities=(capability, (9, 0)))
+    if not named:
+        preflight.check_capability(values, machine)
+        return
+    with pytest.raises(Refusal, match=f"{named} .* has compute capability {preflight.told(capability)}, and TurboMind"):
+        preflight.check_capability(values, machine)
+
+
+@pytest.mark.parametrize("capabilities", [((7, 0), (9, 0)), ((7, 5), (8, 9)), (None, None), ()])
+def test_cards_that_it_has_code_for_and_those_that_are_not_known(capabilities):
+    preflight.check_capability({}, replace(GOOD, capabilities=capabilities))
+
+
+def test_the_bounds_are_the_servers_own():
+    assert (OLDEST_CAPABILITY, NEWEST_CAPABILITY) == (gpus.OLDEST, gpus.NEWEST)
+
+
+def test_another_folders_stack_is_not_taken_over_unasked(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    for named, folders in (("", [str(second)]), ("lingbi", [str(first)]), ("", [str(tmp_path / "gone")]), ("", [])):
+        preflight.check_owner("lingbi", named, folders, second)
+    with pytest.raises(Refusal, match=f"the stack `lingbi` of {first} runs here. For a second .* into {second}/.env"):
+        preflight.check_owner("lingbi", "", [str(first), str(first)], second)
+
+
+def test_a_folder_that_cannot_be_written_is_named():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        preflight.check_writable(Path(folder))
+        os.seteuid(65534)
+        try:
+            with pytest.raises(Refusal, match=f"{folder} cannot be written by user 65534, and scripts/up keeps .env"):
+                preflight.check_writable(Path(folder))
+        finally:
+            os.seteuid(0)
+
+
 def test_no_gpu_at_all():
     with pytest.raises(Refusal, match="no NVIDIA GPU is here"):
         preflight.check_gpus({}, replace(GOOD, gpus=[]), True)
@@ -87,6 +142,18 @@ def test_a_subnet_that_is_none(subnet):
 def test_a_model_folder_that_holds_none(tmp_path):
     with pytest.raises(Refusal, match="has no config.json"):
         preflight.check_folder({"LINGBI_MODEL_FOLDER": str(tmp_path)}, "LINGBI_MODEL_FOLDER", ["config.json"])
+
+
+def test_a_folder_that_this_user_cannot_enter_is_left_to_the_containers_user():
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o700)
+        os.seteuid(65534)
+        try:
+            preflight.check_folder({"LINGBI_TLS_FOLDER": name}, "LINGBI_TLS_FOLDER", ["key.pem"])
+        finally:
+            os.seteuid(0)
+        with pytest.raises(Refusal, match="has no key.pem"):
+            preflight.check_folder({"LINGBI_TLS_FOLDER": name}, "LINGBI_TLS_FOLDER", ["key.pem"])
 
 
 def test_versions_as_engines_write_them():

@@ -1,14 +1,24 @@
 """scripts/release on a clone: what it writes, commits and tags, and what it refuses, each in one sentence."""
 
 import datetime
+import re
 import shutil
 import subprocess
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.host.archives import make_key, signers_of
 
-COPIED = ("host", "scripts", "docker/uv-requirements.in", "VERSION", "CHANGELOG.md", "CHANGELOG.zh-CN.md")
+COPIED = (
+    "host",
+    "scripts",
+    "docker/uv-requirements.in",
+    "VERSION",
+    "compose.yaml",
+    "CHANGELOG.md",
+    "CHANGELOG.zh-CN.md",
+)
 CHANGELOGS = {"CHANGELOG.md": "## [Unreleased]", "CHANGELOG.zh-CN.md": "## [未发布]"}
 TODAY = datetime.date.today
 
@@ -61,6 +71,7 @@ def test_a_version_is_written_committed_and_tagged(clone):
     assert done.returncode == 0, done.stderr
     assert "git push origin main v1.3.0" in done.stdout
     assert clone.read("VERSION") == "1.3.0\n"
+    assert set(re.findall(r"\{LINGBI_VERSION:-([^}]*)", clone.read("compose.yaml"))) == {"1.3.0"}
     for name, heading in CHANGELOGS.items():
         section = f"{heading}\n\n## [1.3.0] - {TODAY().isoformat()}\n\n### Added\n\n- One thing.\n\n## [1.2.0]"
         assert section in clone.read(name)
@@ -68,6 +79,32 @@ def test_a_version_is_written_committed_and_tagged(clone):
     assert clone.git("log", "--format=%s", "-1") == "Version 1.3.0\n"
     assert clone.git("cat-file", "-t", "v1.3.0") == "tag\n"
     assert clone.git("rev-parse", "v1.3.0^{commit}") == clone.git("rev-parse", "HEAD")
+
+
+def test_a_tag_is_signed_for_those_who_trust_the_key(clone, tmp_path):
+    release, stranger = (make_key(tmp_path, name) for name in ("release", "stranger"))
+    done = clone.release("1.3.0", "--key", release)
+    assert done.returncode == 0, done.stderr
+
+    def verify(key):
+        trusted = ("-c", f"gpg.ssh.allowedSignersFile={signers_of(key)}")
+        return subprocess.run(["git", *trusted, "verify-tag", "v1.3.0"], cwd=clone.root, capture_output=True, text=True)
+
+    assert verify(release).returncode == 0 and 'Good "git" signature for release@lab' in verify(release).stderr
+    assert verify(stranger).returncode != 0
+
+
+def test_a_tag_that_cannot_be_signed_leaves_no_version_behind(clone, tmp_path):
+    """A key that fails at once, and one that its agent gives up between the trial and the tag."""
+    key = make_key(tmp_path, "release")
+    clone.git("config", "gpg.ssh.program", "/bin/false")
+    before = clone.git("log", "--format=%H")
+    done = clone.release("1.3.0", "--key", key)
+    assert done.returncode == 2 and "git tag failed: " in done.stderr, done.stderr
+    key.write_text("no key")
+    assert "ssh-keygen does not sign with it" in clone.release("1.3.0", "--key", key).stderr
+    assert (clone.git("log", "--format=%H"), clone.git("tag"), clone.git("status", "--porcelain")) == (before, "", "")
+    assert clone.read("VERSION") == "1.2.0\n"
 
 
 def test_sections_that_are_written_already_stay(clone):
@@ -79,7 +116,7 @@ def test_sections_that_are_written_already_stay(clone):
     done = clone.release("2.0.0")
     assert done.returncode == 0, done.stderr
     assert {name: clone.read(name) for name in CHANGELOGS} == before
-    assert clone.git("show", "--name-only", "--format=", "v2.0.0^{commit}") == "VERSION\n"
+    assert clone.git("show", "--name-only", "--format=", "v2.0.0^{commit}") == "VERSION\ncompose.yaml\n"
 
 
 def test_a_dry_run_changes_nothing(clone):

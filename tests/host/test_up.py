@@ -3,29 +3,18 @@
 import os
 import socket
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from host.errors import Refusal
 from host.up import SECRETS, make_secrets, write_targets
-from tests.compose.conftest import first_env
 from tests.conftest import free_port
 from tests.host.machine import FakeMachine
 
 GPU = "GPU 0: NVIDIA L4 (UUID: GPU-a)"
 KEY = "lb-0123456789abcdef0123456789"
-
-
-@pytest.fixture
-def env(root):
-    """A .env that is right for a machine without GPUs; a function that changes it and returns its text."""
-
-    def write(without: str = "", **values) -> str:
-        text = first_env("lingbi-test-fake", "10.213.13", free_port(), **({"LINGBI_VERSION": "1.0.0"} | values))
-        lines = [line for line in text.splitlines() if not without or not line.startswith(f"{without}=")]
-        (root / ".env").write_text("\n".join(lines) + "\n")
-        return (root / ".env").read_text()
-
-    return write
 
 
 def check_refused(done, root, before: str | None, said: str) -> None:
@@ -71,6 +60,10 @@ SETTINGS = [
     ({"LINGBI_SUBNET": "8.8.8"}, "LINGBI_SUBNET='8.8.8'"),
     ({"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.logins.yaml"}, "make it with scripts/login add NAME"),
     ({"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.hub-token.yaml"}, "hub-token is not there; write the tok"),
+    (
+        {"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml", "LINGBI_DATABASE_URL": "postgresql://lingbi@10.0.0.5/lingbi"},
+        "database-password is not there; write the password of LINGBI_DATABASE_URL there",
+    ),
 ]
 
 
@@ -88,9 +81,10 @@ def test_a_folder_that_is_missing(machine, root, env):
     check_refused(machine.run(root, "host.up", "--model", "./none"), root, before, "is no folder with an absolute path")
 
 
-def test_a_port_that_is_taken(machine, root, env):
+@pytest.mark.parametrize("has_env", [True, False])
+def test_a_port_that_is_taken(machine, root, env, has_env):
     machine.have_docker()
-    before = env()
+    before = env() if has_env else None
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -162,11 +156,63 @@ def test_what_other_users_of_containers_read_is_open_whatever_the_umask_is(tmp_p
     }
 
 
+def test_a_folder_of_secrets_that_others_can_enter_is_closed(tmp_path):
+    folder = tmp_path / "secrets"
+    for seen, expected in ((0o755, 0o700), (0o711, 0o700), (0o750, 0o750)):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(seen)
+        make_secrets(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == expected
+        # The containers' user reads what is mounted from there.
+        assert {stat.S_IMODE((folder / name).stat().st_mode) for name in SECRETS} == {0o644}
+
+
+def test_an_open_folder_of_somebody_else_is_refused_before_a_secret_is_in_it():
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        folder = Path(above, "secrets")
+        folder.mkdir(mode=0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(Refusal) as caught:
+                make_secrets(folder)
+        finally:
+            os.seteuid(0)
+        assert str(caught.value).endswith(f"belongs to user 0; run: sudo chmod 700 {folder}")
+        assert f"{folder} has mode 0755" in str(caught.value) and list(folder.iterdir()) == []
+
+
 def test_an_older_env_without_a_port_gets_it(machine, root, env):
     env(without="LINGBI_GATEWAY_PORT")
     machine.have_docker(published="echo 127.0.0.1:6006")
     done = machine.run(root, "host.up")
     assert done.returncode == 3 and "LINGBI_GATEWAY_PORT=6006" in (root / ".env").read_text(), done.stderr
+
+
+def test_an_override_follows_its_setting(machine, root, env, tmp_path):
+    machine.have_docker()
+    for name in ("certificate.pem", "key.pem"):
+        (tmp_path / name).write_text("")
+    before = env(LINGBI_TLS_FOLDER=tmp_path)
+    for text, files in (
+        (before, "compose.yaml:compose.cpu.yaml:compose.tls.yaml"),
+        (None, "compose.yaml:compose.cpu.yaml"),
+    ):
+        if text is None:  # the setting is removed, its file is still listed
+            kept = (root / ".env").read_text().splitlines()
+            (root / ".env").write_text("".join(f"{line}\n" for line in kept if "TLS_FOLDER" not in line))
+        done = machine.run(root, "host.up")
+        assert done.returncode == 3 and f"COMPOSE_FILE={files}\n" in (root / ".env").read_text(), done.stderr
+
+
+def test_an_env_for_compose_alone_is_enough(machine, root):
+    """Without COMPOSE_FILE, which those who use docker compose alone need not have."""
+    machine.have_docker()
+    (root / ".env").write_text(f"LINGBI_MODEL=demo\nLINGBI_GATEWAY_PORT={free_port()}\n")
+    done = machine.run(root, "host.up")
+    assert (
+        done.returncode == 3 and "COMPOSE_FILE=compose.yaml:compose.cpu.yaml" in (root / ".env").read_text()
+    ), done.stderr
 
 
 def test_beside_a_native_server_it_does_not_start(machine, root, tmp_path):
@@ -189,7 +235,7 @@ def test_beside_a_native_server_it_does_not_start(machine, root, tmp_path):
     assert choice.returncode == 0 and "Docker: a usable engine is here" in choice.stderr  # its file is stale now
 
 
-@pytest.mark.parametrize(("module", "arguments"), [("host.bundle", ("--to", "x.tar")), ("host.digests", ())])
+@pytest.mark.parametrize(("module", "arguments"), [("host.bundle.make", ("--to", "x.tar")), ("host.digests", ())])
 def test_without_docker_other_commands_say_so(machine, root, module, arguments):
     done = machine.run(root, module, *arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -36,7 +36,9 @@ def checked_out(commit: str, folder: Path) -> Iterator[Path]:
 
 def code_of(tree: Path) -> dict[str, str]:
     """The environment variable that makes Python import the server of this tree."""
-    return {"PYTHONPATH": os.pathsep.join(str(tree / "docker" / part) for part in ("server", "gateway", "ui"))}
+    return {
+        "PYTHONPATH": os.pathsep.join(str(tree / "docker" / part) for part in ("server", "pictures", "gateway", "ui"))
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

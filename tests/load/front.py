@@ -1,5 +1,7 @@
 """What the gateway costs: the same questions through it and directly at the server, in turns, in one run.
 
+With `--routed`, what routing by model costs: the same questions through a gateway with two models and one with one.
+
 `python -m tests.load.front` starts one worker, with the demo model where no other is named, and the gateway before it.
 On a machine with a GPU and cores to spare (`--engine turbomind --model FOLDER`) neither takes from the other. It prints
 requests/s and the time to first token of both ways with the rounds' ratios and differences, how late a
@@ -9,6 +11,8 @@ Both sides of a comparison alternate, so that what else the machine does weighs 
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -24,10 +28,11 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from lingbi.launch.supervision import wait_until
 from lingbi.settings import PREFIX
 from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES
-from tests.conftest import free_port, running_worker
+from tests.conftest import answers, free_port, running_worker
 from tests.gateway.conftest import running_gateway
 from tests.load.sides import compare, judge
 
@@ -42,7 +47,7 @@ def clock_server() -> Starlette:
 
     async def serve(request):
         size = sum([len(part) async for part in request.stream()])
-        if request.url.path.endswith("/upload"):
+        if "upload" in str(request.url):
             return JSONResponse({"bytes": size})
         is_idle = "idle" in request.query_params
         return StreamingResponse(chunks(is_idle), media_type="text/event-stream")
@@ -60,7 +65,8 @@ def clock_server() -> Starlette:
 async def lateness(url: str) -> dict:
     """How long after it was sent each chunk of a stream came, ms."""
     late = []
-    async with httpx.AsyncClient(timeout=60) as client, client.stream("POST", url + CHAT, content=b"{}") as answer:
+    content = b'{"model": "clock"}'
+    async with httpx.AsyncClient(timeout=60) as client, client.stream("POST", url + CHAT, content=content) as answer:
         async for line in answer.aiter_lines():
             if line:
                 late.append((time.monotonic() - float(line.removeprefix("data: "))) * 1000)
@@ -69,9 +75,11 @@ async def lateness(url: str) -> dict:
     return {"median_ms": round(statistics.median(late), 2), "p99_ms": round(late[-3], 2), "max_ms": round(late[-1], 2)}
 
 
-async def fill(gateway) -> dict:
-    """The gateway's memory with idle streams and uploads at once, MiB, at its highest."""
-    processes = [psutil.Process(gateway.process.pid), *psutil.Process(gateway.process.pid).children()]
+async def fill(gateway, is_routed: bool) -> dict:
+    """The gateway's memory with idle streams and uploads at once, MiB, at its highest; is_routed: the API's uploads are
+    questions, which the router reads."""
+    main = psutil.Process(gateway.process.pid)
+    processes = [main, *main.children(recursive=True)]
     peak, is_done = 0.0, asyncio.Event()
 
     async def watch():
@@ -82,7 +90,11 @@ async def fill(gateway) -> dict:
 
     async def upload(client, path: str):
         # A body in parts, so that this side does not hold all of them at once.
-        parts = (b"x" * (1 << 16) for _ in range(UPLOAD_MIB * 16))
+        begin, end = b'{"picture": "', b'", "model": "clock"}'
+        rest = (UPLOAD_MIB << 20) - len(begin) - len(end)
+        parts = itertools.chain(
+            [begin], (b"x" * (1 << 16) for _ in range(rest >> 16)), [b"x" * (rest % (1 << 16)), end]
+        )
         headers = {"Content-Length": str(UPLOAD_MIB << 20)}
         answer = await client.post(gateway.url + path, content=_later(parts), headers=headers)
         return answer.status_code == 200 and answer.json()["bytes"] == UPLOAD_MIB << 20
@@ -90,10 +102,11 @@ async def fill(gateway) -> dict:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=300, limits=limits) as client:
         watcher = asyncio.create_task(watch())
-        streams = [client.build_request("POST", gateway.url + CHAT + "?idle=1", content=b"{}") for _ in range(STREAMS)]
+        idle = {"url": gateway.url + CHAT + "?idle=1", "content": b'{"model": "clock"}'}
+        streams = [client.build_request("POST", **idle) for _ in range(STREAMS)]
         answers = await asyncio.gather(*(client.send(stream, stream=True) for stream in streams))
         assert {answer.status_code for answer in answers} == {200}, {answer.status_code for answer in answers}
-        paths = ["/v1/upload", "/gradio_api/upload"] * (UPLOADS // 2)
+        paths = [f"{CHAT}?upload=1" if is_routed else "/v1/upload", "/gradio_api/upload"] * (UPLOADS // 2)
         whole = await asyncio.gather(*(upload(client, path) for path in paths))
         is_done.set()
         await watcher
@@ -108,8 +121,8 @@ async def _later(parts):
         await asyncio.sleep(0)
 
 
-async def measure_streams() -> dict:
-    """Lateness through the gateway and directly, and memory, over a server made for it."""
+async def measure_streams(is_routed: bool = False) -> dict:
+    """Lateness through the gateway and directly, and memory, over a server made for it; is_routed: beside another model."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(clock_server(), port=port, log_level="critical", lifespan="off"))
     serving = asyncio.create_task(server.serve())
@@ -117,9 +130,10 @@ async def measure_streams() -> dict:
         await asyncio.sleep(0.05)
     address = f"127.0.0.1:{port}"
     plenty = {"ADDRESS_CONNECTIONS": 1000, "ADDRESS_RATE": 10000}
-    with running_gateway([address], UI=address, **plenty) as gateway:
+    servers = [f"clock={address}", *[f"other={address}"] * is_routed]
+    with running_gateway(servers, UI=address, **plenty) as gateway:
         late = {"gateway": await lateness(gateway.url), "direct": await lateness(f"http://{address}")}
-        memory = await fill(gateway)
+        memory = await fill(gateway, is_routed)
     server.should_exit = server.force_exit = True
     await serving
     is_good = late["gateway"]["max_ms"] <= MAX_LATE_MS and memory["peak_mib"] < MAX_MEMORY_MIB
@@ -142,13 +156,16 @@ def main(arguments=None) -> int:
         help="the worker on a core of its own, with one thread, nginx and this side on the others: what the gateway "
         "costs where it takes nothing from the engine, as beside a GPU",
     )
+    parser.add_argument(
+        "--routed", action="store_true", help="two models behind one gateway, beside one behind another"
+    )
     options = parser.parse_args(arguments)
     command, threads = [], options.threads
     if options.apart:
         first, *others = sorted(os.sched_getaffinity(0))
         command, threads = ["taskset", "--cpu-list", str(first), sys.executable, "-m", "lingbi.worker"], "1"
         os.sched_setaffinity(0, others)
-    streams = asyncio.run(measure_streams())
+    streams = asyncio.run(measure_streams(options.routed))
     print(json.dumps({"streams": streams}), flush=True)
     failed = not streams["within_bounds"]
     settings = {"MODEL": options.model, "ENGINE": options.engine, "CPU_THREADS": threads}
@@ -156,18 +173,32 @@ def main(arguments=None) -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
         running_worker(Path(folder) / "state", *command, **settings) as worker,
+        sides(worker, options.routed) as urls,
     ):
-        address = worker["url"].removeprefix("http://")
-        with running_gateway([address], KEY_RATE=100000, ADDRESS_RATE=100000) as gateway:
-            urls = {"gateway": gateway.url, "direct": worker["url"]}
-            for name, messages in (("text", [{"role": "user", "content": "hello"}]), ("picture", image())):
-                body = {"model": worker["model"], "messages": messages, "max_tokens": TOKENS, "temperature": 0}
-                body |= {"ignore_eos": True, "stream": True}
-                found = asyncio.run(compare(urls, worker["key"], body, options))
-                report = judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)
-                print(json.dumps({"question": name} | report), flush=True)
-                failed |= not report["within_bounds"]
+        for name, messages in (("text", [{"role": "user", "content": "hello"}]), ("picture", image())):
+            body = {"model": worker["model"], "messages": messages, "max_tokens": TOKENS, "temperature": 0}
+            body |= {"ignore_eos": True, "stream": True}
+            found = asyncio.run(compare(urls, worker["key"], body, options))
+            report = judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)
+            print(json.dumps({"question": name} | report), flush=True)
+            failed |= not report["within_bounds"]
     return int(failed)
+
+
+@contextlib.contextmanager
+def sides(worker: dict, is_routed: bool):
+    """{side: URL} of the two that are compared before a worker: the gateway and none, or one that routes and one that
+    does not."""
+    address, plenty = worker["url"].removeprefix("http://"), {"KEY_RATE": 100000, "ADDRESS_RATE": 100000}
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(running_gateway([address], **plenty)).url
+        if not is_routed:
+            yield {"gateway": plain, "direct": worker["url"]}
+            return
+        servers = [f"{worker['model']}={address}", f"other={address}"]
+        routed = stack.enter_context(running_gateway(servers, **plenty))
+        wait_until(lambda: answers(f"{routed.url}/healthz"), 10)
+        yield {"routed": routed.url, "plain": plain}
 
 
 def image() -> list:

@@ -24,8 +24,9 @@ from PIL import Image
 
 from lingbi.api_errors import ImageError
 from lingbi.images.data_urls import decode_data_url
-from lingbi.images.loader import PixelBudget, decode
+from lingbi.images.loader import decode
 from lingbi.images.scenes import draw
+from lingbi_pictures.picture import Budget
 from tests.conftest import DEMO
 from tests.server.images import bad_images
 from tests.server.images.bad_images import SCENE, file_of, url_of
@@ -118,7 +119,7 @@ def fuzz_images(count: int) -> Counter:
     def one(data):
         try:
             with hang_ends_the_run():
-                image = decode(decode_data_url(url_of(data), 1 << 20), PixelBudget(PIXELS))
+                image = decode(decode_data_url(url_of(data), 1 << 20), Budget(PIXELS))
             assert image.mode == "RGB" and image.width * image.height <= PIXELS
             outcomes["decoded"] += 1
         except ImageError as error:
@@ -147,6 +148,16 @@ KNOWN_URLS = [url for url, _ in bad_images.refused().values() if len(url) < 5000
 ROLES = ("user", "user", "user", "system", "assistant", "tool", "", None)
 FIELDS = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "stream", "n")
 FIELDS += ("stream_options", "logprobs", "top_logprobs", "repetition_penalty", "ignore_eos", "user", "tools", "unknown")
+
+
+LARGE = (
+    b'{"a":' * 3000,
+    b"[" * 100_000,
+    b"[" + b"1," * 30_000,
+    b" " * 3_000_000,
+    b'{"a":"' + b"\\u4e2d" * 400_000 + b'",',
+)
+LARGE += (b'{"a":1e400000,', b'{"a":' + b"9" * 100_000 + b",", b'{"a":"' + b'\\"' * 50_000 + b'",', b'{"\xff":')
 
 
 class Odd:
@@ -183,6 +194,8 @@ class Odd:
             rng.uniform(-3, 3),
             float("nan"),
             1e308,
+            10 ** rng.randrange(4000),
+            "[" * rng.randrange(100_000),
             self.text(),
             MODEL,
         )
@@ -219,6 +232,8 @@ class Odd:
         data = json.dumps(self.body()).encode()
         if self.rng.random() < 0.1:
             data = mutate(data, self.rng)
+        if self.rng.random() < 0.02:
+            data = self.rng.choice(LARGE) + data.removeprefix(b"{")  # with what a client may put before the rest
         return self.rng.choice((CHAT, CHAT, CHAT, COMPLETIONS)), data
 
 
@@ -238,7 +253,7 @@ def fuzz_messages(count: int) -> Counter:
     outcomes = Counter()
     loop = asyncio.new_event_loop()
     with tempfile.TemporaryDirectory() as folder:
-        app, key = loop.run_until_complete(_application(Path(folder)))
+        app, key = loop.run_until_complete(application(Path(folder)))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(
             transport=transport, base_url="http://fuzz", headers={"Authorization": f"Bearer {key}"}
@@ -261,13 +276,14 @@ def fuzz_messages(count: int) -> Counter:
     return outcomes
 
 
-async def _application(state_dir: Path):
-    """The real application with the demo model on the CPU engine, and a key."""
+async def application(state_dir: Path, running: int = 4, **others):
+    """The real application with the demo model on the CPU engine and these settings, and a key; running: answers at once."""
+    from lingbi.accounts.key_file import ensure_keys
+    from lingbi.accounts.ring import KeyRing
     from lingbi.engine.build import build_engine
     from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
     from lingbi.http.app import create_app
-    from lingbi.http.auth import KeyRing, ensure_keys
     from lingbi.http.metrics import Metrics
     from lingbi.http.readiness import READY, Readiness
     from lingbi.http.service import Service
@@ -275,13 +291,13 @@ async def _application(state_dir: Path):
     from lingbi.model.host_memory import available_mib, fit_on_cpu
     from lingbi.settings import load_settings
 
-    options = load_settings(state_dir=state_dir, engine="cpu", picture_urls=False)
+    options = load_settings(state_dir=state_dir, engine="cpu", picture_urls=False, **others)
     folder = inspect(DEMO)
     engine = build_engine(EngineNeeds(folder, options, fit_on_cpu(folder, available_mib(), options)))
     ensure_keys(options.hashed_key_file(), options.key_file())
     service = Service(options, Readiness(MODEL, "cpu", "fuzz"), KeyRing(options.hashed_key_file()), Metrics(), Vitals())
     app = create_app(service)
-    service.take_engine(engine, 4)
+    service.take_engine(engine, running)
     service.readiness.enter(READY)
     return app, options.key_file().read_text().strip()
 

@@ -230,8 +230,8 @@ def at_rest(url: str, process) -> tuple:
     deadline = time.monotonic() + 10
     while True:
         text = httpx.get(f"{url}/metrics", trust_env=False).text
-        names = ("lingbi_sessions ", "lingbi_requests_inside ")
-        left = sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(names))
+        names = ("lingbi_sessions{", "lingbi_requests_inside{")
+        left = sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(names))
         files = process.num_fds() if process else 0
         if not left or time.monotonic() > deadline:
             return left, files

@@ -30,10 +30,11 @@ SIDES = ("lingbi", "bare")
 
 def load_service(model: Path, running: int, kept_sessions: int = 0):
     """A worker's Service of this process with its engine, without an HTTP server; as Service.take_engine."""
+    from lingbi.accounts.key_file import ensure_keys
+    from lingbi.accounts.ring import KeyRing
     from lingbi.engine.build import build_engine
     from lingbi.engine.local import EngineNeeds
     from lingbi.heartbeat import Vitals
-    from lingbi.http.auth import KeyRing, ensure_keys
     from lingbi.http.metrics import Metrics
     from lingbi.http.readiness import READY, Readiness
     from lingbi.http.service import Service
@@ -96,7 +97,7 @@ def main(arguments=None) -> int:
 def measure_both(options, state_dir: Path) -> int:
     ports = {side: free_port() for side in SIDES}
     command = [sys.executable, "-m", "tests.load.overhead", "--model", str(options.model), "--serve", json.dumps(ports)]
-    environment = os.environ | {"LINGBI_STATE_DIR": str(state_dir), "PYTHONPATH": "docker/server:."}
+    environment = os.environ | {"LINGBI_STATE_DIR": str(state_dir), "PYTHONPATH": "docker/server:docker/pictures:."}
     process = subprocess.Popen([*command, "--concurrent", str(options.concurrent)], cwd=ROOT, env=environment)
     try:
         model = wait_for(ports, process)

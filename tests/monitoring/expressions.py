@@ -9,6 +9,12 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "monitoring"
 WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "count", "or", "le", "instance", "status", "reason"}
+WORDS |= {"group", "kind", "result", "max", "avg", "vector"}
+WORDS |= {"unless", "last_over_time", "model"}
+
+
+# Only where models are loaded on demand; tests/system/test_on_demand.py reads it there.
+ON_DEMAND = {"lingbi_model_state"}
 
 
 def rules() -> list:

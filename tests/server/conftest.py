@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
+from lingbi.accounts.key_file import Key, digest, save_keys
+from lingbi.accounts.ring import KeyRing
 from lingbi.heartbeat import Pulse
-from lingbi.http.auth import Key, KeyRing, digest, save_keys
 from lingbi.http.readiness import READY, Readiness
 from lingbi.settings import Settings
 from lingbi.vision.cache import FeatureCache

@@ -6,8 +6,8 @@ import pytest
 
 from lingbi import planner
 from lingbi.errors import ConfigurationError
-from lingbi.launch import doctor
-from lingbi.launch.entrypoint import ALONE, find_weights
+from lingbi.launch import doctor, entrypoint
+from lingbi.launch.entrypoint import ALONE
 from lingbi.launch.plan import decide, resolved
 from lingbi.model import catalogue
 from lingbi.model.folder import inspect
@@ -15,7 +15,9 @@ from lingbi.model.gpus import Gpu
 from lingbi.model.host_memory import fit_on_cpu, needed_mib
 from lingbi.model.resources import Resources
 from lingbi.model.sizing import fit, least_mib
+from lingbi.planner import find_weights
 from lingbi.settings import Settings
+from lingbi.weights.start import locked_by
 from tests.conftest import DEMO, free_port
 from tests.server.model.model_folders import published
 
@@ -62,7 +64,7 @@ def test_a_model_that_is_to_be_fetched_is_judged_by_the_catalogue_or_not_at_all(
     assert (placement.model, placement.served_name) == (known, known.served_name)
     assert f"needs {needed} MiB" in refusal(settings_for(tmp_path, model="7b"), Resources([], needed - 1))
     placement = planner.plan(settings_for(tmp_path, model="somebody/fine-tuned"), Resources([CARD], 0))
-    assert (placement.model, placement.served_name, placement.fits) == (None, "fine-tuned", ())
+    assert (placement.model, placement.served_name, placement.fits) == (None, "somebody--fine-tuned", ())
 
 
 def test_a_card_with_too_little_free_memory_is_refused_with_both_numbers(tmp_path):
@@ -121,13 +123,15 @@ def test_auto_takes_the_first_model_that_fits_the_gpu(tmp_path):
         (needed[large], large),
         (needed[large] - 1, small),
         (needed[small], small),
-        (needed[small] - 1, DEMO),
     ):
         _, found = planner.choose(settings, [Gpu("0", "card", 24576, free_mib)])
         assert found.path == path
         assert ("vl-7b does not fit" in found.reason) == (path != large)
+    free_mib = needed[small] - 1
+    said = refusal(settings, Resources([Gpu("0", "card", 24576, free_mib)], PLENTY_MIB))
     for path in (large, small):
-        assert f"needs {needed[path]} MiB, and {free_mib} MiB are free on GPU 0 (card)" in found.reason
+        assert f"needs {needed[path]} MiB, and {free_mib} MiB are free on GPU 0 (card)" in said
+    assert said.endswith("--model demo tries lingbi out with coloured shapes")
     card = Gpu("0", "card", 24576, 24000)
     limited = settings.model_copy(update={"gpu_memory_mib": needed[small]})
     assert planner.choose(limited, [card])[1].path == small
@@ -138,8 +142,57 @@ def test_auto_takes_the_first_model_that_fits_the_gpu(tmp_path):
 def test_auto_weighs_only_the_gpus_that_get_a_worker(tmp_path):
     large = published(tmp_path, "vl-7b", 17 << 30)
     cards = [CARD, replace(CARD, device="1", free_mib=1)]
-    for workers, path in ((0, DEMO), (1, large), (2, DEMO)):
-        assert planner.choose(settings_for(tmp_path, workers=workers), cards)[1].path == path
+    assert planner.choose(settings_for(tmp_path, workers=1), cards)[1].path == large
+    for workers in (0, 2):
+        with pytest.raises(ConfigurationError, match="no published model can be served here: vl-7b does not fit"):
+            planner.choose(settings_for(tmp_path, workers=workers), cards)
+
+
+def test_auto_fetches_the_first_that_fits_the_gpu_where_none_is_here(tmp_path):
+    for total_mib, name in ((80 << 10, "vl-7b"), (8 << 10, "vl-1_8b")):
+        card = Gpu("0", "card", total_mib, total_mib - 200)
+        _, found = planner.choose(settings_for(tmp_path), [card])
+        assert found.is_to_come and found.hub_id == catalogue.find(name).hub_id
+        assert found.reason.startswith(f"{name}, {catalogue.find(name).weight_bytes / 1e9:.1f} GB, to be fetched")
+    small = published(tmp_path, "vl-1_8b", 5 << 30)
+    assert planner.choose(settings_for(tmp_path), [CARD])[1].path == small  # nobody waits for 17 GB unasked
+    said = refusal(settings_for(tmp_path / "none", fetch="never"), Resources([CARD], PLENTY_MIB))
+    assert "forbids fetching it" in said and "--model demo" in said and "--model FOLDER" in said
+
+
+def test_a_fetch_beside_a_running_server_fetches_nothing_else(tmp_path):
+    """The memory that it holds is that of the model which is here."""
+    large = published(tmp_path, "vl-7b", 17 << 30)
+    busy = Gpu("0", "card", 24576, 100)
+    assert [found.path for found in find_weights(settings_for(tmp_path), [busy])] == [large]
+    with pytest.raises(ConfigurationError, match="no published model can be served here"):
+        find_weights(settings_for(tmp_path / "none"), [busy])
+
+
+def test_a_fetch_brings_every_model_that_is_named(tmp_path):
+    settings = settings_for(tmp_path, model="demo,vl-7b*2,4khd-7b")
+    names = [name for name, found in entrypoint.find_weights(settings) if found.is_to_come]
+    assert names == [catalogue.find(name).served_name for name in ("vl-7b", "4khd-7b")]
+    with pytest.raises(ConfigurationError, match="vl-7b.*LINGBI_FETCH=never forbids"):
+        entrypoint.find_weights(settings.model_copy(update={"fetch": "never"}))
+    lock = tmp_path / "lock.json"
+    with pytest.raises(ConfigurationError, match="is one model's lock, and 3 models are served; give a folder"):
+        entrypoint.find_weights(settings.model_copy(update={"weights_lock": lock}))
+    found = planner.find_weights(settings.model_copy(update={"weights_lock": tmp_path}), [])[1]
+    assert locked_by(found, Settings(weights_lock=tmp_path)).weights_lock == tmp_path / f"{found.served_name}.json"
+    assert locked_by(found, Settings(weights_lock=lock)).weights_lock == lock
+
+
+def test_workers_of_several_models_are_told_so_that_the_same_is_decided_again(tmp_path):
+    settings = settings_for(tmp_path, model="demo*2,vl-1_8b", port=free_port(), engine="cpu")
+    plan = decide(settings, ALONE, NO_GPU)
+    told = resolved(plan)
+    assert told.model == f"{DEMO}*2,{catalogue.find('vl-1_8b').hub_id}*1"
+    assert planner.plan(told, NO_GPU).seats == tuple(
+        replace(seat, found=again.found)
+        for seat, again in zip(plan.placement.seats, planner.plan(told, NO_GPU).seats, strict=True)
+    )
+    assert planner.plan(told, NO_GPU).names() == plan.placement.names()
 
 
 def test_auto_takes_the_demo_without_a_gpu_and_says_what_else_is_there(tmp_path):
@@ -161,11 +214,11 @@ def test_what_was_chosen_may_be_fetched_before_it_is_placed(tmp_path):
 def test_a_fetch_asks_for_no_memory_of_a_model_that_others_will_load(tmp_path):
     """A machine with little memory beside a large card; the server's own check is the one that counts."""
     settings = settings_for(tmp_path, model="7b")
-    assert find_weights(settings).is_to_come
+    assert [found.is_to_come for _, found in entrypoint.find_weights(settings)] == [True]
     assert "needs" in refusal(settings, Resources([], 100))
     for changes, said in (({"fetch": "never"}, "LINGBI_FETCH=never"), ({"model": "/nowhere"}, "does not exist")):
         with pytest.raises(ConfigurationError, match=said):
-            find_weights(settings.model_copy(update=changes))
+            entrypoint.find_weights(settings.model_copy(update=changes))
 
 
 def test_workers_are_told_what_was_decided(tmp_path):

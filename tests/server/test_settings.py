@@ -33,6 +33,7 @@ def test_unknown_setting_is_refused_with_the_nearest_name(monkeypatch):
     [
         ("PORT", "0"),
         ("PORT", "a"),
+        ("VERSION", "0.1.O"),
         ("ENGINE", "gpu"),
         ("CACHE_FRACTION", "1.5"),
         ("QUANT_POLICY", "2"),

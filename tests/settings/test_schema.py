@@ -13,7 +13,7 @@ import host.schema
 import lingbi.settings
 import lingbi_gateway.settings
 import lingbi_ui.settings
-from host import bundle
+from host.bundle import make as bundle
 from lingbi import deployment
 from lingbi.launch import up
 from settings import schema, tables
@@ -25,6 +25,7 @@ SETTINGS = COMMITTED["properties"]
 
 def test_the_committed_schema_is_what_the_classes_say():
     assert schema.FILE.read_text() == schema.text(schema.schema()), "run: scripts/settings"
+    assert schema.PARTS.read_text() == schema.text(schema.of_other_parts(schema.schema())), "run: scripts/settings"
 
 
 @pytest.mark.parametrize("name", tables.PAGES)
@@ -62,9 +63,10 @@ def test_it_is_a_schema_that_its_own_defaults_satisfy():
 
 
 def test_what_the_containers_fix_is_what_compose_gives_and_supervisor():
-    places = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-places"]
+    places = [*yaml.safe_load((ROOT / "compose.yaml").read_text())["x-places"], "LINGBI_PLAIN_KEYS_DIR"]
     numbered = re.findall(r"^environment=(LINGBI_\w+)=", (ROOT / "docker/server/supervisord.conf").read_text(), re.M)
-    assert {name for name, found in SETTINGS.items() if found.get("x-fixed")} == {*places, *numbered}
+    by_the_start = ["LINGBI_PLACEMENT_FILE"]
+    assert {name for name, found in SETTINGS.items() if found.get("x-fixed")} == {*places, *numbered, *by_the_start}
 
 
 def test_defaults_of_this_machine_are_told_in_words():
@@ -102,7 +104,7 @@ def test_each_program_says_the_same_of_a_misspelt_name():
 
 def test_a_machine_reads_it_without_anything_installed():
     told = {setting.name: setting for setting in host.schema.declared()}
-    assert told["LINGBI_PORT"] == ("LINGBI_PORT", "server", "23333", "port of worker 0; worker i adds i", True)
+    assert told["LINGBI_PORT"] == ("LINGBI_PORT", "server", "23333", "port of worker 0; worker i adds i", True, "")
     assert told["LINGBI_PICTURE_URLS"].default == "true" and told["LINGBI_VERSION"].default is None
     assert schema.FILE in bundle.files()
 

@@ -115,6 +115,22 @@ def test_python_is_found_where_home_is_unset(install):
     assert status == 0 and "unbound variable" not in said and said.strip().endswith("python3.10"), said
 
 
+@pytest.mark.parametrize(
+    ("here", "taken"),
+    [("3.13 3.11", "python3.13"), ("3.12 3.11", "python3.12"), ("3.11", "python3.11"), ("", "fetched")],
+)
+def test_the_page_takes_the_newest_python_that_is_here(install, tmp_path, here, taken):
+    """What is not among those that are here ends as a shim without its program does."""
+    uv = '#!/bin/bash\n[ "$1 $2 $3" = "python install --no-bin" ] || echo "fetched"\n'
+    (tmp_path / "tools/uv").write_text(uv)
+    every = "".join(
+        f"python{version}() {{ {str(version in here.split()).lower()}; }}\n" for version in ("3.13", "3.12", "3.11")
+    )
+    lines = f'PYENV_ROOT=/none\n{every}pythons=("${{page_pythons[@]}}")\nfind_python "$(command -v uv)"'
+    status, said = ended(install(lines))
+    assert status == 0 and said.splitlines()[0] == taken, said
+
+
 def test_too_little_disk_is_told_with_both_numbers(install, tmp_path):
     status, said = ended(install("install_mib=999999999\n" + INSTALL))
     assert status == 2 and "needs 999999999 MiB of disk, and " in said and "MiB are free at" in said
@@ -127,13 +143,6 @@ def test_what_ends_or_checks_a_server_uses_the_environment_that_is_there(install
     assert ended(install(use.replace("/venv", "/none")))[0] == 0 and (tmp_path / "none" / "locked").exists()
     for name in ("down", "smoke"):
         assert "use_environment" in (ROOT / "scripts" / name).read_text()
-
-
-def test_uv_is_installed_by_its_hashes():
-    lock = (ROOT / "docker" / "uv-requirements.lock").read_text()
-    assert (
-        "--require-hashes --requirement" in (ROOT / "scripts" / "environment").read_text() and "--hash=sha256:" in lock
-    )
 
 
 def test_nginx_interrupted_leaves_no_temporary_folder(install, tmp_path):

@@ -1,16 +1,18 @@
 """scripts/up with page and gateway, and what remains of them."""
 
 import json
+import re
 import subprocess
 from types import SimpleNamespace
 
 import httpx
 import psutil
 
-from lingbi.http.auth import read_keys
+from lingbi.accounts.key_file import read_keys
+from lingbi.launch.addresses import record_file
 from lingbi.launch.edge import Front
-from lingbi.launch.supervision import Supervisor, record_file, wait_until
-from lingbi.launch.up import curl_line
+from lingbi.launch.starts import curl_line
+from lingbi.launch.supervision import Supervisor, wait_until
 from lingbi.settings import load_settings
 from tests.conftest import lingbi, running_stack
 from tests.system.test_smoke import SMOKE
@@ -21,6 +23,9 @@ def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
     with running_stack(state_dir, LINGBI_GATEWAY_TLS="generated") as stack:
         assert stack["url"].startswith("https://")
         assert set(stack) - {"key", "ports"} == {"url", "api_key_file", "model", "engine", "seconds"}
+        said = {file.name: file.read_text() for file in (state_dir / "logs").glob("*.log")}
+        assert said.keys() >= {"supervisord.log", "worker-0.log", "gateway.log", "ui.log"}
+        assert not re.search(r"CRIT|\[(crit|alert|emerg)\]", "".join(said.values())), said
         record = json.loads(record_file(state_dir).read_text())
         line = curl_line(stack["url"], stack["key"], stack["model"], record["ca_file"])
         assert "choices" in subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout

@@ -8,27 +8,33 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lingbi.http.metrics import Metrics
+from lingbi.demand.record import Record
+from lingbi.http.metrics import Demand, Metrics
 from lingbi.launch.supervision import wait_until
+from lingbi.model.catalogue import DEMO_SERVED_NAME
 from lingbi.smoke.checks import turn
 from tests.client import CHAT, SCENES, body, fault, http, question
 from tests.conftest import ROOT, running_worker
 
 CELLS = re.compile(r"^\| `lingbi_(\w+?)(?:_total|_info)?`", re.M)
+MODEL = {("model", DEMO_SERVED_NAME)}
 ENDLESS = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 # One answer at a time, so that a second request waits.
 SMALL = {"LINGBI_CPU_SEQUENCES": "1", "LINGBI_QUEUE_LIMIT": "1", "LINGBI_WATCHDOG_INTERVAL_S": "600"}
 
 
 def read(server) -> dict:
-    """{(sample's name without lingbi_, its labels): value}."""
+    """{(sample's name without lingbi_, its labels besides the model, which each of them has): value}."""
     text = httpx.get(server["url"] + "/metrics", trust_env=False).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {
-        (sample.name.removeprefix("lingbi_"), tuple(sorted(sample.labels.items()))): sample.value
-        for sample in samples
-        if sample.name.startswith("lingbi_")
-    }
+    own = [sample for sample in samples if sample.name.startswith("lingbi_")]
+    assert {sample.labels["model"] for sample in own} == {DEMO_SERVED_NAME}
+    return {(sample.name.removeprefix("lingbi_"), labels_of(sample)): sample.value for sample in own}
+
+
+def labels_of(sample) -> tuple:
+    kept = sample.labels.items() if sample.name == "lingbi_model_info" else sample.labels.items() - MODEL
+    return tuple(sorted(kept))
 
 
 class Change:
@@ -112,6 +118,7 @@ def test_tokens_are_those_that_the_answers_told_of(told):
     asked, made = (sum(usage[f"{side}_tokens"] for usage in usages) for side in ("prompt", "completion"))
     prompt = usages[0]["prompt_tokens"]
     assert change("prompt_tokens_total") == asked + 2 * prompt  # the streamed and the left one, alike in length
+    assert change("group_tokens_total", group="", kind="prompt") == change("prompt_tokens_total")
     assert made + usages[0]["completion_tokens"] < change("completion_tokens_total")
     assert prompt - 1 <= change("reused_prompt_tokens_total") <= 2 * prompt
 
@@ -148,10 +155,14 @@ def test_the_worker_tells_what_it_is_and_why_it_was_started_again(told):
 
 
 @pytest.mark.parametrize("language", ["", ".zh-CN"])
-def test_the_documents_name_every_family_and_no_other(language):
+def test_the_documents_name_every_family_and_no_other(language, tmp_path):
     families = {family.name for family in Metrics().registry.collect() if family.name.startswith("lingbi_")}
-    named = CELLS.findall((ROOT / f"docs/server{language}.md").read_text())
-    assert {f"lingbi_{name}" for name in named} == families and len(named) == len(set(named))
+    text = (ROOT / f"docs/server{language}.md").read_text()
+    on_demand = {family.name for family in Demand(Record(tmp_path / "demand.json"), lambda: "asleep").collect()}
+    short = [name.removeprefix("lingbi_model") for name in on_demand]  # they share a row
+    assert [name for name in short if f"{name}`" not in text and f"{name}_total`" not in text] == []
+    named = CELLS.findall(text)
+    assert {f"lingbi_{name}" for name in named} - on_demand == families and len(named) == len(set(named))
 
 
 def test_the_watchdogs_questions_are_counted(tmp_path):

@@ -7,10 +7,10 @@ import time
 import httpx
 import pytest
 
-from lingbi.http.auth import add_key
 from lingbi.launch.supervision import wait_until
 from tests.client import CHAT, SCENES, fault, http, metric, question
-from tests.conftest import running_worker
+from tests.conftest import lingbi, running_worker
+from tests.keys import add_to_file
 
 ENDLESS = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 
@@ -60,13 +60,39 @@ def test_a_client_that_leaves_the_queue_makes_room(small):
 
 
 def test_a_new_key_with_a_limit_serves_within_seconds_and_keeps_to_it(small):
-    named = small | {"key": add_key(small["state_dir"] / "keys", "guest", 1)}
+    named = small | {"key": add_to_file(small["state_dir"] / "keys", "guest", 1)}
     with http(named) as client:
         assert wait_until(lambda: client.get("/v1/models").status_code == 200, 5)
         with endless_answer(named):
             refused = client.post(CHAT, json=question(small, SCENES[1]))
             assert refused.status_code == 429 and "this key" in refused.json()["error"]["message"]
         assert wait_until(lambda: fault(SCENES[1], client.post(CHAT, json=question(small, SCENES[1]))) is None, 5)
+
+
+def test_a_running_worker_follows_every_change_of_a_key_within_three_seconds(small):
+    def key(*arguments: str) -> str:
+        done = lingbi("key", *arguments, state_dir=small["state_dir"])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def is_answered(secret: str, status: int) -> bool:
+        with http(small | {"key": secret}) as client:
+            answer = client.post(CHAT, json=question(small, SCENES[1]) | {"max_tokens": 1})
+        return answer.status_code == status
+
+    def follows(secret: str, status: int) -> bool:
+        return wait_until(lambda: is_answered(secret, status), 3)
+
+    made = key("add", "student", "--models", "7b")
+    assert follows(made, 403)
+    key("limit", "student", "--models", "demo")
+    assert follows(made, 200)
+    fresh = key("rotate", "student", "--overlap", "0")
+    assert follows(fresh, 200) and follows(made, 401)
+    key("revoke", "student")
+    assert follows(fresh, 401)
+    with http(small | {"key": fresh}) as client:
+        assert "this API key (student) has ended" in client.get("/v1/models").json()["error"]["message"]
 
 
 def test_a_large_body_is_a_413_and_a_body_that_does_not_come_is_a_408(small):

@@ -1,7 +1,6 @@
-"""The tutorial's own lmdeploy commands work in the pinned environment: offline, with no public tunnel."""
+"""The tutorial's own lmdeploy commands work in their own pinned environment: offline, with no public tunnel."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -10,9 +9,16 @@ import pytest
 from lingbi.images.messages import data_url
 from lingbi.images.scenes import Scene, Thing, draw
 from lingbi.launch.supervision import wait_until
-from tests.conftest import DEMO, answers, clean_environment, free_port
+from tests.conftest import DEMO, ROOT, answers, clean_environment, free_port
 
-LMDEPLOY = Path(sys.executable).with_name("lmdeploy")
+LMDEPLOY = ROOT / "scripts/lmdeploy"
+PYTHON = ROOT / ".venv-lmdeploy/bin/python"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    """Their environment is there; the first run installs it."""
+    subprocess.run([LMDEPLOY, "--help"], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ response = pipe(('请描述图中内容', load_image('star.png')))
 print(response.text, response.input_token_len, response.generate_token_len, response.finish_reason)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [PYTHON, "-c", script],
         env=clean_environment(tmp_path / "state"),
         cwd=tmp_path,
         capture_output=True,

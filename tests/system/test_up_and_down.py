@@ -16,9 +16,11 @@ import pytest
 
 from lingbi.errors import ConfigurationError
 from lingbi.launch import down
+from lingbi.launch.addresses import record_file
 from lingbi.launch.plan import check_port, worker_address
-from lingbi.launch.supervision import Supervisor, only_one, record_file, wait_until
-from lingbi.launch.up import curl_line
+from lingbi.launch.starts import curl_line
+from lingbi.launch.supervision import Supervisor, only_one, wait_until
+from lingbi.model.catalogue import DEMO_SERVED_NAME
 from lingbi.settings import load_settings
 from tests.conftest import DEMO, answers, clean_environment, free_port, lingbi, running_server
 
@@ -139,7 +141,10 @@ def test_a_killed_worker_comes_back_and_answers(demo_server):
 
     assert wait_until(lambda: answers(demo_server["url"] + "/ready"), 60)
     assert lingbi("smoke", state_dir=demo_server["state_dir"]).returncode == 0
-    assert 'lingbi_worker_restarts_total{reason="crashed"} 1.0' in httpx.get(demo_server["url"] + "/metrics").text
+    assert (
+        f'lingbi_worker_restarts_total{{model="{DEMO_SERVED_NAME}",reason="crashed"}} 1.0'
+        in httpx.get(demo_server["url"] + "/metrics").text
+    )
 
 
 def test_a_taken_port_is_named(tmp_path):

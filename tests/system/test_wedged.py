@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from lingbi.launch.supervision import Supervisor, wait_until
+from lingbi.model.catalogue import DEMO_SERVED_NAME
 from tests.client import CHAT, SCENES, body, fault, http, metric, question
 from tests.conftest import ROOT, answers, clean_environment, running_server, running_worker
 
@@ -17,7 +18,7 @@ QUICK = {"LINGBI_WATCHDOG_INTERVAL_S": "1", "LINGBI_WATCHDOG_TIMEOUT_S": "3", "L
 
 def worker_that_breaks(state_dir, part: str, file):
     command = (sys.executable, "-m", "tests.system.broken_worker", part, str(file))
-    path = {"PYTHONPATH": f"docker/server:{'.'}"}
+    path = {"PYTHONPATH": f"docker/server:docker/pictures:{'.'}"}
     return running_worker(state_dir, *command, **QUICK, **path)
 
 
@@ -106,7 +107,7 @@ def test_supervisor_replaces_a_worker_that_stands_still_and_the_next_request_is_
             assert isinstance(stuck.exception(), httpx.HTTPError) or stuck.result().status_code != 200
         assert wait_until(lambda: answers(server["url"] + "/ready"), 60)
         assert metric(server, "lingbi_worker_restarts_total") == 1
-        assert 'lingbi_worker_restarts_total{reason="wedged"} 1.0' in metrics_text(server)
+        assert f'lingbi_worker_restarts_total{{model="{DEMO_SERVED_NAME}",reason="wedged"}} 1.0' in metrics_text(server)
         with http(server) as client:
             assert fault(SCENES[1], client.post(CHAT, json=question(server, SCENES[1]))) is None
         assert [worker.pid for worker in Supervisor(state_dir).workers_left()] != [first.pid]

@@ -23,7 +23,8 @@ READY = {"phase": "ready", "model": "internlm-xcomposer2-demo"}
 class FakeApi:
     """An API in place of lingbi's. ready: what /ready says, late_s: after how long; words: what every answer is.
 
-    refusal: (status, body) instead of answers; asked: bodies of the questions, paths: of all requests.
+    refusal: (status, body) instead of answers; asked: bodies of the questions, paths: of all requests; offer: entries of
+    /v1/models; comments: what streams say before an answer begins.
     """
 
     def __init__(self):
@@ -35,13 +36,14 @@ class FakeApi:
             [],
             [],
         )
+        self.offer, self.comments = [], []
         api = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 api.paths.append(self.path)
                 time.sleep(api.late_s)
-                self.tell(200, api.ready if self.path == "/ready" else {"data": []})
+                self.tell(200, api.ready if self.path == "/ready" else {"data": api.offer})
 
             def do_POST(self):
                 api.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -49,6 +51,10 @@ class FakeApi:
                     return self.tell(*api.refusal)
                 self.send_response(200)
                 self.end_headers()
+                for comment in api.comments:
+                    self.wfile.write(f": {comment}\n\n".encode())
+                    self.wfile.flush()
+                    time.sleep(0.5)
                 for word in api.words:
                     self.event({"choices": [{"delta": {"content": word}}]})
                 self.event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
@@ -116,7 +122,8 @@ class Page:
         return found
 
 
-OPTIONS = [0.7, 1, 40, 1, 0]
+OPTIONS = [0.7, 1, 40, 1, 0, ""]  # of the sampling controls, and no model picked
+ASKED = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
 
 
 def said(path: str, **file) -> list:
@@ -177,7 +184,13 @@ def _as_new(request):
     if "fake_api" in request.fixturenames:
         api = request.getfixturevalue("fake_api")
         api.ready, api.late_s, api.words, api.refusal = READY, 0, ["an answer"], None
+        api.offer, api.comments = [], []
         api.asked.clear()
+
+
+def entry(name: str, state: str = "ready", **facts) -> dict:
+    """A model's entry in /v1/models, as a gateway before several models gives it."""
+    return {"id": name, "object": "model", "lingbi": {"state": state, "session_length": 4096, "progress": 1.0} | facts}
 
 
 @pytest.fixture

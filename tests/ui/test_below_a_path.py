@@ -73,7 +73,7 @@ def test_the_page_and_the_api_work_below_a_path(page, fake_api, tmp_path, proxy)
             assert visitor.get("/lingbi/config", headers={"Origin": "http://elsewhere.example"}).status_code == 403
             html = visitor.get("/lingbi/").text
             assert "http://lab.example/lingbi" in html and visitor.get("/lingbi/theme.css").status_code == 200
-            files = {"files": ("a.png", b"x")}
+            files = {"files": ("a.gif", b"GIF89a")}
             assert visitor.post("/lingbi/gradio_api/upload", files=files).status_code == 200
             assert visitor.get("/lingbi/v1/models").json() == {"data": []}
         direct = httpx.get(f"{gateway.url}/config").json()  # its own address goes on to work

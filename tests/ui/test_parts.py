@@ -1,9 +1,12 @@
 """The page's parts that need no browser: what it says, what it sends, who may come in."""
 
+import asyncio
+import functools
 import io
 import re
 import string
 import subprocess
+import time
 
 import pytest
 from PIL import Image
@@ -22,21 +25,19 @@ from lingbi.http.readiness import (
     WEDGED,
 )
 from lingbi.images.data_urls import decode_data_url
-from lingbi.images.loader import BROKEN as SERVER_BROKEN
-from lingbi.images.loader import MAX_ASPECT as SERVER_ASPECT
-from lingbi.images.loader import PixelBudget, decode
+from lingbi.images.loader import decode
 from lingbi.settings import Settings as ServerSettings
 from lingbi_gateway.settings import Settings as GatewaySettings
+from lingbi_pictures.formats import TYPES
+from lingbi_pictures.picture import BROKEN, Budget
 from lingbi_ui import conversation
-from lingbi_ui.api import _fault
+from lingbi_ui.api import fault_of
 from lingbi_ui.images import (
-    BROKEN,
-    FORMATS,
-    MAX_ASPECT,
     MAX_PIXELS,
     MAX_SENT_BYTES,
     MIB,
     ImageFault,
+    ImageThreads,
     check_image,
     data_url,
 )
@@ -107,19 +108,19 @@ def test_a_bad_setting_is_named():
 
 
 def test_the_page_does_not_start_with_a_misspelt_setting(tmp_path):
-    environment = {"LINGBI_UI_PROT": "1", "PYTHONPATH": str(ROOT / "docker/ui")}
+    environment = {"LINGBI_UI_PROT": "1", "PYTHONPATH": f"{ROOT}/docker/ui:{ROOT}/docker/pictures"}
     done = subprocess.run(
         [ROOT / ".venv-ui/bin/python", "-m", "lingbi_ui"], env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2 and "did you mean LINGBI_UI_PORT" in done.stderr
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", TYPES)
 def test_images_travel_as_they_are(image, kind):
     file = image(kind)
     check_image(file, 20)
     head, _, body = data_url(file).partition(",")
-    assert head == f"data:{FORMATS[kind]};base64" and body
+    assert head == f"data:{TYPES[kind]};base64" and body
 
 
 def test_images_that_cannot_be_used_have_a_reason(image, tmp_path):
@@ -153,7 +154,7 @@ def test_a_phones_jpeg_with_a_preview_is_a_jpeg(tmp_path):
 
 def decoded(url: str) -> Image.Image:
     """The picture in a data URL, as the server takes it: with its own door and bounds."""
-    return decode(decode_data_url(url, ServerSettings().max_picture_mib << 20), PixelBudget(MAX_PIXELS))
+    return decode(decode_data_url(url, ServerSettings().max_picture_mib << 20), Budget(MAX_PIXELS))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "P", "L"])
@@ -189,22 +190,68 @@ def test_whatever_a_reader_raises_is_a_sentence(image, monkeypatch, fault):
         check_image(file, 20)
 
 
-def test_readers_are_caught_as_in_the_server():
-    assert set(BROKEN) == set(SERVER_BROKEN) and MAX_ASPECT == SERVER_ASPECT
+def test_nobody_waits_for_another_visitors_slow_pictures(tmp_path, image):
+    slow, small = tmp_path / "slow.jpg", image("PNG")
+    plain = Image.new("L", (6000, 4000))
+    plain.save(slow, progressive=True)
+    data = slow.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    slow.write_bytes(data[:-2] + data[last:-2] * 60 + data[-2:])
+
+    async def waited() -> tuple[float, int]:
+        threads = ImageThreads()
+        work = functools.partial(check_image, max_mib=20)
+        others = [asyncio.create_task(threads.run("a", slow, work)) for _ in range(6)]
+        await asyncio.sleep(0.2)
+        start = time.monotonic()
+        await threads.run("b", small, work)
+        took = time.monotonic() - start
+        left = sum(not task.done() for task in others)
+        for task in others[1:]:
+            task.cancel()
+        await asyncio.wait(others)
+        return took, left
+
+    took, left = asyncio.run(waited())
+    assert took < 1 and left >= 4, (took, left)
+
+
+def test_pictures_that_would_keep_a_thread_busy_have_their_sentences(tmp_path):
+    whole = tmp_path / "many.jpg"
+    Image.new("L", (640, 480)).save(whole, progressive=True)
+    data = whole.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    whole.write_bytes(data[:-2] + data[last:-2] * 2000 + data[-2:])
+    comments = tmp_path / "comments.gif"
+    Image.new("P", (9, 9)).save(comments)
+    data = comments.read_bytes()
+    place = data.index(b",", 13)
+    comments.write_bytes(data[:place] + b"!\xfe\0" * 100_000 + data[place:])
+    for file, word in ((whole, "picture_slow"), (comments, "picture_metadata")):
+        for work in (functools.partial(check_image, max_mib=20), data_url):
+            with pytest.raises(ImageFault) as caught:
+                work(file)
+            assert caught.value.word == word and word in WORDS
+
+
+def messages_of(history: list) -> list:
+    """The API's messages of a conversation, as the page sends them."""
+    files = conversation.images_of(history)
+    return conversation.api_messages(history, {file: data_url(file, len(files)) for file in files})
 
 
 def test_what_the_model_gets_of_a_conversation(image):
     file, answer = image("PNG"), conversation.assistant_turn
     first, second = conversation.user_turns("what?", [file]), conversation.user_turns("and?", [])
-    sent = conversation.api_messages([*first, answer("a circle"), *second])
+    sent = messages_of([*first, answer("a circle"), *second])
     assert [message["role"] for message in sent] == ["user", "assistant", "user"]
     assert [part["type"] for part in sent[0]["content"]] == ["image_url", "text"]
     # What failed may be asked again with its picture; what was refused is left out with its picture.
-    failed = conversation.api_messages([*first, answer("⚠️", conversation.FAILED), *second])
+    failed = messages_of([*first, answer("⚠️", conversation.FAILED), *second])
     assert [part["type"] for part in failed[0]["content"]] == ["image_url", "text", "text"]
-    refused = conversation.api_messages([*first, answer("⚠️", conversation.REFUSED), *second])
+    refused = messages_of([*first, answer("⚠️", conversation.REFUSED), *second])
     assert [part["type"] for part in refused[0]["content"]] == ["text"]
-    assert conversation.count_images([*first, answer("⚠️", conversation.REFUSED)]) == 0
+    assert conversation.images_of([*first, answer("⚠️", conversation.REFUSED)]) == []
 
 
 @pytest.mark.parametrize(
@@ -220,7 +267,7 @@ def test_what_the_model_gets_of_a_conversation(image):
     ],
 )
 def test_refusals_become_sentences(status, body, code, is_refused):
-    fault = _fault(status, body)
+    fault = fault_of(status, body)
     assert (fault.code, fault.is_refused) == (code, is_refused) and code in WORDS
 
 

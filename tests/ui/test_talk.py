@@ -180,8 +180,8 @@ def test_a_picture_is_taken_by_its_content_whatever_its_name(page, fake_api, ima
     assert asked["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
-def test_a_video_is_told_as_a_video_whatever_its_name(page, fake_api):
-    path = page.upload("clip.mp4", b"\0\0\0\x18ftypmp42" + bytes(100))
-    file = {"path": path, "orig_name": "clip.mp4", "meta": {"_type": "gradio.FileData"}}
-    messages = page.send("submit", [{"text": "what?", "files": [file]}, [], *OPTIONS])
-    assert "is a video" in json.dumps(messages) and fake_api.asked == []
+@pytest.mark.parametrize(("language", "word"), [("en", "“clip.png” is a video"), ("zh-CN", "“clip.png”是视频")])
+def test_a_video_is_told_as_a_video_whatever_its_name(page, language, word):
+    files = {"files": ("clip.png", b"\0\0\0\x18ftypmp42" + bytes(100))}
+    answer = page.client.post("/gradio_api/upload", files=files, headers={"Accept-Language": language})
+    assert answer.status_code == 415 and word in answer.json()["detail"]

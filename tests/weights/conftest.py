@@ -1,5 +1,6 @@
 """A local hub with a small model, and the commands run against it as people run them."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -25,8 +26,15 @@ import_client()  # it reads its settings once a process: the shorter patience of
 @pytest.fixture
 def hub(tmp_path):
     """A hub that serves the demo model with 3 MiB of weights more, as lab/model."""
-    make_model(tmp_path / "hub" / MODEL, 3 * MIB)
-    with running_hub(tmp_path / "hub") as hub:
+    with small_hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+@contextlib.contextmanager
+def small_hub(root):
+    """The same for a fixture that serves several tests."""
+    make_model(root / MODEL, 3 * MIB)
+    with running_hub(root) as hub:
         yield hub
 
 

@@ -14,8 +14,11 @@ import pytest
 from lingbi.errors import CheckError, ConfigurationError, FetchError
 from lingbi.weights import arrival
 from lingbi.weights import hub as hub_module
+from lingbi.weights import progress as progress_module
+from lingbi.weights.fetch import fetch
 from lingbi.weights.folder import WeightsFolder
 from lingbi.weights.lockfile import read
+from lingbi.weights.progress import Progress
 from lingbi.weights.verification import reason_to_recheck
 from tests.conftest import DEMO
 from tests.weights.conftest import (
@@ -26,6 +29,7 @@ from tests.weights.conftest import (
     left_behind,
     make_model,
     model_files,
+    order,
     run,
     same_files,
 )
@@ -290,3 +294,15 @@ def test_the_mirrors_address_can_come_from_the_clients_own_variable(hub, to, mon
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
     fetch_from(hub, to, hub_endpoint=None)
     assert same_files(to, hub.root / MODEL)
+
+
+def test_a_hub_that_takes_long_to_answer_is_waited_for_and_the_wait_is_told(hub, to, monkeypatch, capsys):
+    assert hub_module.READ_TIMEOUT_S > 40
+    monkeypatch.setattr(progress_module, "LOG_EVERY_S", 0.1)
+    hub.faults.delay_s = 0.5
+    progress = Progress()
+    with progress_module.shown(progress):
+        fetch(order(hub, to, fetch_patience_s=30), progress)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"asking {hub.url} for the files of {MODEL}" and "fetching weights" in told[1], told
+    assert len(hub.paths()) == len(set(hub.paths())) and same_files(to, hub.root / MODEL)

@@ -10,6 +10,7 @@ import pytest
 
 from lingbi.model.resolve import is_present
 from lingbi.weights import archive as archives
+from lingbi.weights import lockfile
 from lingbi.weights.archive import export
 from lingbi.weights.folder import WeightsFolder, size_on_disk
 from lingbi.weights.progress import Progress
@@ -242,3 +243,26 @@ def test_sizes_can_be_asked_while_a_fetch_moves_files(tmp_path, monkeypatch):
     (tmp_path / "stays").write_bytes(b"x" * 8192)
     monkeypatch.setattr(os, "walk", lambda folder: [(str(folder), [], ["stays", "moved meanwhile"])])
     assert 8192 <= size_on_disk(tmp_path) < 16384
+
+
+def test_the_lock_of_weights_that_came_another_way_says_what_is_there(weights, volume, tmp_path):
+    own = shutil.copytree(volume / "lab--model", volume / "lab--own", ignore=shutil.ignore_patterns(".lingbi"))
+    status, output = weights("lock", "lab/own", "--to", tmp_path / "own.lock.json")
+    assert status == 0 and "was not fetched by lingbi" in output
+    lock = lockfile.read(tmp_path / "own.lock.json")
+    fetched = WeightsFolder(volume / "lab--model").lock()
+    assert (lock.model, lock.digest) == ("lab/own", fetched.digest)  # the same bytes, whichever way they came
+    assert weights("verify", "lab/own", "--lock", tmp_path / "own.lock.json")[0] == 0
+    (own / "extra.dat").write_bytes(b"other")
+    assert weights("verify", "lab/own", "--lock", tmp_path / "own.lock.json")[0] == 1
+
+
+def test_no_file_is_left_where_there_is_nothing_to_lock(weights, tmp_path):
+    status, output = weights("lock", "lab/none", "--to", tmp_path / "none.lock.json")
+    assert status == 2 and "holds no model" in output and not (tmp_path / "none.lock.json").exists()
+
+
+def test_a_printed_lock_is_the_folders_own(volume, tmp_path):
+    environment = {"LINGBI_MODELS_DIR": str(volume)}
+    status, output, _ = run("weights", "lock", "lab/model", state_dir=tmp_path / "state", env=environment)
+    assert status == 0 and output == WeightsFolder(volume / "lab--model").lock_file.read_text()

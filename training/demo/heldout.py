@@ -4,11 +4,11 @@ import io
 import math
 from random import Random
 
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageDraw
 
 from lingbi.images.scenes import Scene, Thing
 
-from .pictures import picture_of, random_scene, reading_order, recompress
+from .pictures import picture_of, random_scene, reading_order, recompress, rgb_of
 
 # colours by the names that people give to PIL
 NAMED = {
@@ -152,7 +152,7 @@ def plain_picture(rng: Random) -> tuple[Image.Image, Scene]:
     n = rng.choice([1, 1, 1, 2, 2, 3, 4, 5])
     cells = rng.sample(range(9), n)
     things = [_draw_in_cell(rng, image, paint, cell, alone=n == 1) for cell in cells]
-    scene = Scene(tuple(sorted(things, key=reading_order)), background, ImageColor.getrgb(paint), width, height)
+    scene = Scene(tuple(sorted(things, key=reading_order)), background, rgb_of(paint), width, height)
     if rng.random() < 0.5:
         return recompress(image, rng.choice([50, 75, 90])), scene
     buffer = io.BytesIO()
@@ -163,7 +163,7 @@ def plain_picture(rng: Random) -> tuple[Image.Image, Scene]:
 def _draw_in_cell(rng: Random, image: Image.Image, background: str, cell: int, alone: bool) -> Thing:
     colour = rng.choice(list(NAMED))
     paint = rng.choice(NAMED[colour])
-    while math.dist(ImageColor.getrgb(paint), ImageColor.getrgb(background)) < MIN_CONTRAST:
+    while math.dist(rgb_of(paint), rgb_of(background)) < MIN_CONTRAST:
         colour = rng.choice(list(NAMED))
         paint = rng.choice(NAMED[colour])
     width, height = image.size
@@ -174,7 +174,7 @@ def _draw_in_cell(rng: Random, image: Image.Image, background: str, cell: int, a
     y = min(max(y, size / 2), height - size / 2)
     shape = rng.choice(["circle", "square", "triangle", "star"])
     _draw_shape(rng, ImageDraw.Draw(image), shape, x, y, size / 2, paint)
-    return Thing(colour, shape, x / width, y / height, size / short, rgb=ImageColor.getrgb(paint))
+    return Thing(colour, shape, x / width, y / height, size / short, rgb=rgb_of(paint))
 
 
 def _draw_shape(rng: Random, pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, paint: str) -> None:

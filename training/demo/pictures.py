@@ -67,10 +67,16 @@ CROWDED = 0.1
 EASY_COUNTS, EASY_SMALLEST = {1: 0.6, 2: 0.25, 3: 0.15}, 0.24
 
 
+def rgb_of(written: str) -> RGB:
+    """The RGB of a colour as CSS writes it, without its opacity."""
+    red, green, blue, *_ = ImageColor.getrgb(written)
+    return red, green, blue
+
+
 def random_shade(rng: Random, colour: str) -> RGB:
     """An RGB that people call by this name."""
     if rng.random() < 0.35:
-        return ImageColor.getrgb(rng.choice(TYPED[colour]))
+        return rgb_of(rng.choice(TYPED[colour]))
     hue, saturation, value = (rng.uniform(*bounds) for bounds in rng.choice(SHADES[colour]))
     return _rgb(hue, saturation, value)
 

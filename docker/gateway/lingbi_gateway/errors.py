@@ -34,8 +34,8 @@ FAULTS = (
         413,
         BAD,
         "request_too_large",
-        "The request is larger than {max_body_mib} MiB (an upload to the page: {max_upload_mib} MiB). Send smaller or fewer pictures; base64 adds a third.",
-        "请求超过了 {max_body_mib} MiB（上传到网页时为 {max_upload_mib} MiB）。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
+        "The request is larger than {max_body_mib} MiB (an upload to the page: {max_upload_mib} MiB; a file of /v1/files: {max_file_mib} MiB). Send smaller or fewer pictures; base64 adds a third.",
+        "请求超过了 {max_body_mib} MiB（上传到网页时为 {max_upload_mib} MiB，上传到 /v1/files 的文件为 {max_file_mib} MiB）。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
     ),
     Fault(414, 414, BAD, "uri_too_long", "The address is too long.", "请求地址过长。"),
     Fault(
@@ -66,6 +66,14 @@ FAULTS = (
         "The API is under /v1: let the client's base URL end with /v1.",
         "API 在 /v1 之下：请让客户端的基础地址以 /v1 结尾。",
     ),
+    Fault(
+        472,
+        400,
+        BAD,
+        "https_only",
+        "This port speaks HTTPS: let the address begin with https://, with a name that the certificate is for.",
+        "此端口只提供 HTTPS：地址请以 https:// 开头，并使用证书中的名称。",
+    ),
     Fault(494, 431, BAD, "headers_too_large", "The request's headers are too large.", "请求头过大。"),
     Fault(500, 500, SERVER, "gateway_error", "The gateway failed; its log says why.", "网关出错，原因见网关日志。"),
     Fault(501, 501, BAD, "not_implemented", "The gateway does not know this form.", "网关不支持这种请求形式。"),
@@ -91,16 +99,20 @@ FAULTS = (
 ROOT = "/_error"
 
 
-def directives(folder: str) -> str:
+def directives() -> str:
     """nginx's lines that send each status to its file; $error_form is json or html."""
-    lines = [f"error_page {fault.seen} ={fault.status} {ROOT}/{fault.seen}.$error_form;" for fault in FAULTS]
-    location = f"""location {ROOT}/ {{
+    return "".join(f"error_page {fault.seen} ={fault.status} {ROOT}/{fault.seen}.$error_form;\n" for fault in FAULTS)
+
+
+def location(folder: str) -> str:
+    """nginx's location of these files."""
+    return f"""location {ROOT}/ {{
     internal;
     alias "{folder}/";
     types {{ application/json json; }}
     default_type "text/html; charset=utf-8";
-}}"""
-    return "\n".join([*lines, location, ""])
+}}
+"""
 
 
 def files(page: str, numbers: dict[str, Any]) -> dict[str, str]:

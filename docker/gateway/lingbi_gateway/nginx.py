@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from lingbi_gateway.configuration import Machine
+from lingbi_gateway.servers import Server, parse
 from lingbi_gateway.settings import ConfigurationError, GatewayError, Settings
 
 LOG_OPTION_SINCE = (1, 19, 5)
@@ -24,13 +25,17 @@ def machine(settings: Settings) -> Machine:
         user = entry.pw_name, grp.getgrgid(entry.pw_gid).gr_name
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_files = hard if hard != resource.RLIM_INFINITY else 1 << 20
-    return Machine(user, open_files, version(settings.nginx), _listed_servers(settings.servers_folder))
+    return Machine(user, open_files, version(settings.nginx), listed_servers(settings.servers_folder))
 
 
-def _listed_servers(folder: Path) -> int:
-    """How many servers the folder's files list, drained ones among them."""
-    lines = (line for file in folder.glob("*.conf") for line in file.read_text(encoding="utf-8").splitlines())
-    return sum(line.lstrip().startswith("server ") for line in lines)
+def listed_servers(folder: Path) -> tuple[Server, ...]:
+    """The servers that the folder's files list, drained ones among them."""
+    return parse("\n".join(lists(folder).values()))
+
+
+def lists(folder: Path) -> dict[str, str]:
+    """{file's name: its text} of the lists of servers in a folder."""
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.conf"))}
 
 
 @functools.cache  # a reload asks several times, and a rollout waits for the reload

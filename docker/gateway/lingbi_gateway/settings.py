@@ -8,14 +8,17 @@ import difflib
 import ipaddress
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 PREFIX = "LINGBI_GATEWAY_"
+TLS_FOLDER = "LINGBI_TLS_FOLDER"  # of the machine: compose.tls.yaml mounts it and says its name
 Value = TypeVar("Value")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?")
+MODEL = re.compile(r"[\w.:/@+-]{1,200}")  # a model's name, where it stands in a list
 ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 
 
@@ -44,8 +47,35 @@ def endpoint(text: str) -> str:
     return text
 
 
-def endpoints(text: str) -> tuple[str, ...]:
-    return tuple(endpoint(part) for part in words(text))
+def model(text: str) -> str:
+    """A model's name, unchanged."""
+    if not MODEL.fullmatch(text):
+        raise ValueError(f"{text[:100]!r} is no model's name; give letters, digits and . _ - : / @ +")
+    return text
+
+
+def server_list(text: str) -> tuple[str, ...]:
+    """HOST:PORT of each server, or MODEL=HOST:PORT."""
+    for part in words(text):
+        name, equals, address = part.rpartition("=")
+        endpoint(address)
+        if equals:
+            model(name)
+    return words(text)
+
+
+def alias_list(text: str) -> tuple[tuple[str, str], ...]:
+    """(alias, model) of each ALIAS=MODEL."""
+    found = []
+    for part in words(text):
+        alias, equals, name = part.partition("=")
+        if not equals:
+            raise ValueError("give ALIAS=MODEL, as in gpt-4o=vl-7b, with commas")
+        found.append((model(alias), model(name)))
+    twice = [alias for alias, count in Counter(alias for alias, _ in found).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice; give each alias once")
+    return tuple(found)
 
 
 def networks(text: str) -> tuple[str, ...]:
@@ -125,14 +155,31 @@ class Settings:
     inner_port: int = setting("6007", Whole(1, 65535), "port of the page's own way to the servers")
     servers: tuple[str, ...] = setting(
         "127.0.0.1:23333",
-        endpoints,
-        "the servers, HOST:PORT with commas; empty: the servers folder is filled otherwise",
+        server_list,
+        "the servers, HOST:PORT with commas, or MODEL=HOST:PORT where they serve several models; empty: the servers "
+        "folder is filled otherwise",
+    )
+    aliases: tuple[tuple[str, str], ...] = setting(
+        "",
+        alias_list,
+        "other names of the models, ALIAS=MODEL with commas; `default` is also for requests that name no model",
+    )
+    affinity: str = setting(
+        "on",
+        Choice(("on", "off")),
+        "whether a conversation, and questions about one picture, go to the same server while that is not full",
     )
     servers_dir: Path | None = setting(
         "",
         lambda text: Path(text) if text else None,
         "folder of the servers' file",
         words="servers in the folder of LINGBI_GATEWAY_DIR",
+    )
+    watch: str = setting("off", Choice(("off", "on")), "whether changes in the servers folder are applied as they come")
+    published: str = setting(
+        "",
+        optional_endpoint,
+        "HOST:PORT that people use, for the lines at its start that say how to call it; empty: none",
     )
     ui: str = setting("127.0.0.1:7860", endpoint, "the page's server, HOST:PORT")
     resolver: str = setting(
@@ -146,8 +193,13 @@ class Settings:
     )
     nginx: str = setting("nginx", str, "nginx's program")
     processes: int = setting("2", Whole(1, 64), "nginx's worker processes")
-    connections: int = setting("2048", Whole(64, 65536), "most connections of one nginx process, both sides counted")
+    connections: int = setting(
+        "16384",
+        Whole(64, 65536),
+        "most connections of one nginx process, both sides counted, half requests too; within the limit of open files",
+    )
     max_body_mib: int = setting("32", Whole(1, 1024), "largest request, MiB")
+    max_file_mib: int = setting("2049", Whole(1, 65536), "largest upload to /v1/files, MiB")
     max_upload_mib: int = setting("324", Whole(1, 65536), "largest upload to the page, MiB: all pictures of a question")
     connect_timeout_s: int = setting("2", Whole(1, 60), "longest wait for a connection to a server")
     answer_timeout_s: int = setting("600", Whole(1, 86400), "longest silence of a server within an answer")
@@ -189,7 +241,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         if key not in known:
             raise ConfigurationError(f"{key}={given[key]!r}: there is no such setting; {remedy(key, known)}")
     settings = Settings(**{known[key].name: _read(key, value, known[key].metadata) for key, value in given.items()})
-    _check_together(settings)
+    _check_together(settings, environment.get(TLS_FOLDER, ""))
     return settings
 
 
@@ -199,6 +251,28 @@ def remedy(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
+def file_fault(file: Path, there: Path) -> str:
+    """Why this user cannot read a file, with the command that mends it, or "".
+
+    there: its path on the machine, where the file's folder is one that is mounted.
+    """
+    if file.parent.is_dir() and not os.access(file.parent, os.X_OK, effective_ids=True):
+        return closed(file.parent, there.parent, "x")
+    if not file.is_file():
+        target = f" (it is a link to {os.readlink(file)})" if file.is_symlink() else ""
+        return f"no such file{target}; TLS=given needs it"
+    return "" if os.access(file, os.R_OK, effective_ids=True) else closed(file, there, "r")
+
+
+def closed(path: Path, there: Path, right: str) -> str:
+    """A sentence about a path that this user lacks a right to."""
+    found, group = path.stat(), os.getegid()
+    return (
+        f"user {os.geteuid()} cannot read it, as {there} has mode {found.st_mode & 0o7777:04o} and belongs to user "
+        f"{found.st_uid}; run on its machine: sudo chgrp {group} {there} && sudo chmod g+{right} {there}"
+    )
+
+
 def _read(key: str, value: str, metadata: Mapping[str, Any]) -> Any:
     try:
         return metadata["read"](value)
@@ -206,12 +280,12 @@ def _read(key: str, value: str, metadata: Mapping[str, Any]) -> Any:
         raise ConfigurationError(f"{key}={value!r}: {error} ({metadata['help']})") from None
 
 
-def _check_together(settings: Settings) -> None:
+def _check_together(settings: Settings, tls_folder: str) -> None:
     if settings.tls == "given":
         for name in ("tls_certificate_file", "tls_key_file"):
             file = getattr(settings, name)
-            if not file.is_file():
-                raise ConfigurationError(f"{PREFIX}{name.upper()}={str(file)!r}: no such file; TLS=given needs it")
+            if fault := file_fault(file, Path(tls_folder or file.parent) / file.name):
+                raise ConfigurationError(f"{PREFIX}{name.upper()}={str(file)!r}: {fault}")
     for name in ("dir", "servers_dir"):
         folder = str(getattr(settings, name))
         if re.search(r"[\"'$\\\x00-\x1f]", folder):

@@ -58,6 +58,54 @@ class UnknownModel(Refusal):
     status, code = 404, "model_not_found"
 
 
+class ModelNotAllowed(Refusal):
+    """The key may not use this model; status and code are OpenAI's for a project without access to a model."""
+
+    status, code = 403, "model_not_found"
+
+
+class NotPermitted(Refusal):
+    """What is asked is for administrators, and the key is not one's."""
+
+    status, code = 403, "permission_denied"
+
+
+class UnknownAccount(Refusal):
+    """There is no key or group of this name."""
+
+    status, code = 404, "not_found"
+
+
+class NotFound(Refusal):
+    """This key has no such file or batch."""
+
+    status, code = 404, "not_found"
+
+
+class Conflict(Refusal):
+    """It is there already, has ended, or the change would shut out somebody who is needed."""
+
+    status, code = 409, "conflict"
+
+
+class StorageQuota(Refusal):
+    """The files of this key take as much as they may."""
+
+    status, code = 413, "storage_quota_exceeded"
+
+
+class InsufficientStorage(Refusal):
+    """The server's disk has no room for the file."""
+
+    status, kind, code = 507, "server_error", "insufficient_storage"
+
+
+class DatabaseSilent(Refusal):
+    """The accounts' database does not answer."""
+
+    status, kind, code = 503, "server_error", "database_away"
+
+
 class BodyTimeout(Refusal):
     """The client sends its request too slowly."""
 
@@ -80,6 +128,26 @@ class Busy(Refusal):
     """The queue is full, or the key has reached its limit of concurrent requests."""
 
     status, kind, code = 429, "rate_limit_error", "queue_full"
+
+
+class OverQuota(Refusal):
+    """The key, or its group, has used what it may: rate_limit_exceeded for a minute, insufficient_quota for longer."""
+
+    status, kind, code = 429, "insufficient_quota", "insufficient_quota"
+
+    def __init__(self, message: str, code: str, kind: str, quota: dict[str, Any], reason: str, headers: dict[str, str]):
+        super().__init__(message, reason=reason, headers=headers)
+        self.code, self.kind, self.quota = code, kind, quota
+
+    def body(self) -> dict[str, Any]:
+        """The error in the OpenAI form, with the limit for programs that say it in their own words."""
+        return {"error": super().body()["error"] | {"quota": self.quota}}
+
+
+class QuotasAway(Refusal):
+    """The database of quotas is away, and LINGBI_QUOTA_WHEN_AWAY lets no key with limits in meanwhile."""
+
+    status, kind, code = 503, "server_error", "quotas_away"
 
 
 class NotReady(Refusal):

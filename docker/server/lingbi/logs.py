@@ -8,7 +8,8 @@ import re
 import warnings
 from collections.abc import Iterator
 
-from pythonjsonlogger.jsonlogger import RESERVED_ATTRS, JsonFormatter
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
@@ -25,7 +26,7 @@ def configure(level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [_handler()], False
     # These libraries repeat what lingbi logs, or log whole URLs.
-    for name in ("httpx", "httpcore", "PIL", "asyncio"):
+    for name in ("httpx", "httpcore", "PIL", "alembic", "asyncio"):
         logging.getLogger(name).setLevel("WARNING")
 
 

@@ -22,6 +22,7 @@ def main() -> int:
         gc.enable()
         settle(settings)
         app = create_app(settings)
+        gc.freeze()  # nor do later ones scan them: that would hold up all visitors for a tenth of a second
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -3,21 +3,21 @@
 The page's is a list of Gradio's messages: {"role", "content": [parts], "metadata"}; a part is
 {"type": "text", "text"} or {"type": "file", "file": {"path"}}. A failure is a
 message whose metadata has an id: FAILED for what may work later, REFUSED for a question that cannot.
+Where there are several models, an answer's id is BY with the model's name, and its text begins with that name.
 """
 
 import mimetypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from lingbi_ui.images import data_url
 
 Part = dict[str, Any]
 Turn = dict[str, Any]
 History = list[Turn]
 Message = dict[str, Any]  # of the API
 USER, ASSISTANT = "user", "assistant"
-FAILED, REFUSED = "failed", "refused"
+FAILED, REFUSED, BY = "failed", "refused", "by "
+MOST_NAME = 200  # characters of a model's name
 
 
 def user_turns(text: str, files: Sequence[Path | str]) -> History:
@@ -37,6 +37,16 @@ def assistant_turn(text: str, fault: str | None = None) -> Turn:
     return turn | {"metadata": {"id": fault}} if fault else turn
 
 
+def answer_by(name: str, text: str) -> Turn:
+    """An answer that says which model gave it; name: empty where there is only one."""
+    return assistant_turn(label_of(name) + text, BY + name) if name else assistant_turn(text)
+
+
+def label_of(name: str) -> str:
+    """What an answer begins with that says who gave it, as Markdown."""
+    return f"**`{name}`**\n\n"
+
+
 def cleaned(history: History, is_uploaded: Callable[[Path], bool]) -> History:
     """The conversation that a browser sent, rebuilt from its text and from the files that it uploaded.
 
@@ -45,9 +55,9 @@ def cleaned(history: History, is_uploaded: Callable[[Path], bool]) -> History:
     found = []
     for turn in history:
         parts = [kept for kept in (_cleaned_part(part, is_uploaded) for part in turn["content"]) if kept]
-        fault = fault_of(turn)
+        kept_id = fault_of(turn) or (author_of(turn) and BY + author_of(turn))
         if parts and turn["role"] in (USER, ASSISTANT):
-            found.append({"role": turn["role"], "content": parts} | ({"metadata": {"id": fault}} if fault else {}))
+            found.append({"role": turn["role"], "content": parts} | ({"metadata": {"id": kept_id}} if kept_id else {}))
     return found
 
 
@@ -71,6 +81,19 @@ def fault_of(turn: Turn) -> str | None:
     return found if found in (FAILED, REFUSED) else None
 
 
+def author_of(turn: Turn) -> str:
+    """The model that an answer says it is by; empty if it says nothing."""
+    found = (turn.get("metadata") or {}).get("id")
+    if not isinstance(found, str) or not found.startswith(BY) or len(found) > MOST_NAME or "`" in found:
+        return ""
+    return found.removeprefix(BY)
+
+
+def answer_of(turn: Turn) -> str:
+    """An answer's own words."""
+    return text_of(turn).removeprefix(label_of(author_of(turn)))
+
+
 def usable(history: History) -> History:
     """The turns that the model should see: no failures, and no question that was refused."""
     kept: History = []
@@ -84,21 +107,19 @@ def usable(history: History) -> History:
     return kept
 
 
-def count_images(history: History) -> int:
-    return sum(len(files_of(turn)) for turn in usable(history))
+def images_of(history: History) -> list[Path]:
+    """The images that the model should see."""
+    return [file for turn in usable(history) for file in files_of(turn)]
 
 
-def api_messages(history: History) -> list[Message]:
-    """The API's messages; a visitor's consecutive turns become one. Raises ImageFault for a missing image."""
+def api_messages(history: History, urls: Mapping[Path, str]) -> list[Message]:
+    """The API's messages; a visitor's consecutive turns become one. urls: the data URL of each image."""
     messages: list[Message] = []
-    images = count_images(history)
     for turn in usable(history):
         if turn["role"] == ASSISTANT:
-            messages.append({"role": ASSISTANT, "content": text_of(turn)})
+            messages.append({"role": ASSISTANT, "content": answer_of(turn)})
             continue
-        parts: list[Part] = [
-            {"type": "image_url", "image_url": {"url": data_url(file, images)}} for file in files_of(turn)
-        ]
+        parts: list[Part] = [{"type": "image_url", "image_url": {"url": urls[file]}} for file in files_of(turn)]
         if text_of(turn):
             parts.append({"type": "text", "text": text_of(turn)})
         if messages and messages[-1]["role"] == USER:

@@ -1,39 +1,18 @@
 """Keeps Gradio from doing for visitors what this page must not do.
 
 Gradio reads the machine's files and fetches from elsewhere for whoever asks a mounted page in the right words
-(`_check_allowed` in gradio/processing_utils.py protects only pages that were launched), and it has routes for many
-features that this page does not use.
+(`_check_allowed` in gradio/processing_utils.py protects only pages that were launched). Which of its routes there are
+stands in guard/routes.py.
 """
 
 import os
-import re
 import tempfile
 from pathlib import Path
 
 from gradio import Blocks, processing_utils
 from gradio.exceptions import InvalidPathError
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lingbi_ui.settings import Settings
-
-GRADIO = r"info|app_id|login_check|queue/(join|data)|run/predict|cancel|reset|heartbeat/[^/]+|upload|upload_progress|file=/.*|startup-events"
-USED = re.compile(
-    rf"/|/(live|health|page-health|state|config|login|logout|theme\.css|favicon\.ico|(static|assets|svelte)/.*|gradio_api/({GRADIO}))/?"
-)
-
-
-class Fence:
-    """ASGI: lets through requests for what the page uses; anything else gets a 404."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not USED.fullmatch(scope["path"]):
-            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
 
 
 def fence(blocks: Blocks) -> None:

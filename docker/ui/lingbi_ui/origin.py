@@ -1,10 +1,11 @@
 """Keeps other websites from using a visitor's browser: their requests are refused, and cookies do not travel with them.
 
-Gradio answers every Origin with itself and with credentials allowed, and its login cookie is SameSite=None.
+Gradio answers every Origin with itself and with credentials allowed, and its login cookie is SameSite=None. It sends
+browsers on to whatever host a request named.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http.cookies import SimpleCookie
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 OPEN = re.compile(r"/(live|health|page-health)/?")  # they tell nothing of a visitor
+LINKED = ("/", "/usage", "/admin", "/admin/login")  # what another website may link to
+FOREIGN_SITES = ("cross-site", "same-site")  # https://www.w3.org/TR/fetch-metadata/
 Header = tuple[bytes, bytes]
 
 
@@ -27,18 +30,33 @@ class SameOrigin:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        origin = headers.get("origin")
-        if origin is not None and not OPEN.fullmatch(scope["path"]) and not is_own(origin, headers.get("host", "")):
-            await _refusal(origin)(scope, receive, send)
+        stranger = stranger_in(headers, scope["path"], scope.get("method", ""))
+        if stranger is not None and not OPEN.fullmatch(scope["path"]):
+            await _refusal(stranger)(scope, receive, send)
             return
         is_tls = headers.get("x-forwarded-proto", scope.get("scheme")) == "https"
 
         async def kept(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = list(with_kept_cookies(message.get("headers", ()), is_tls))
+                given = with_kept_cookies(message.get("headers", ()), is_tls)
+                message["headers"] = [
+                    (name, relative(value) if name.lower() == b"location" else value) for name, value in given
+                ]
             await send(message)
 
         await self.app(scope, receive, kept)
+
+
+def stranger_in(headers: Mapping[str, str], path: str, method: str) -> str | None:
+    """Who sent a request, as its headers name them, if it is another website; a link to the page itself is none."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and not is_own(origin, headers.get("host", "")):
+        return origin
+    if site not in FOREIGN_SITES:
+        return None
+    place = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+    is_link = place == ("navigate", "document") and method in ("GET", "HEAD") and path in LINKED
+    return None if is_link else site
 
 
 def is_own(origin: str, host: str) -> bool:
@@ -61,10 +79,18 @@ def with_kept_cookies(headers: Iterable[Header], is_tls: bool) -> Iterable[Heade
         yield (name, _kept(value, is_tls)) if name.lower() == b"set-cookie" else (name, value)
 
 
+def relative(location: bytes) -> bytes:
+    """Where a browser is sent on to, on this server whatever the request called it."""
+    place = urlsplit(location.decode("latin-1"))
+    path = "/" + place.path.lstrip("/\\")
+    return (f"{path}?{place.query}" if place.query else path).encode("latin-1")
+
+
 def _kept(value: bytes, is_tls: bool) -> bytes:
     cookie: SimpleCookie = SimpleCookie(value.decode("latin-1"))
     for morsel in cookie.values():
-        morsel["httponly"], morsel["samesite"], morsel["secure"] = True, "Lax", is_tls
+        is_strict = str(morsel["samesite"]).lower() == "strict"
+        morsel["httponly"], morsel["secure"], morsel["samesite"] = True, is_tls, "Strict" if is_strict else "Lax"
     return cookie.output(header="", sep="").strip().encode("latin-1")
 
 

@@ -15,29 +15,33 @@ from lingbi_ui.words import WORDS, in_both, translations
 FOLDER = Path(__file__).parent
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 MONOSPACED = ("ui-monospace", "SFMono-Regular", "Consolas", "Noto Sans Mono CJK SC", "monospace")
+PHOTOS_AT_ONCE = 8
 I18N = gr.I18n(**translations())
 
 
 def build(settings: Settings, talk: Talk) -> gr.Blocks:
     """The page as Gradio's Blocks."""
-    keep_s = settings.keep_files_h * 3600
-    with gr.Blocks(
-        title="lingbi · 灵笔", delete_cache=(3600, keep_s), fill_height=True, analytics_enabled=False
-    ) as page:
-        gr.HTML(header(), elem_id="header", container=False, padding=False)
+    with gr.Blocks(title="lingbi · 灵笔", fill_height=True, analytics_enabled=False) as page:
+        gr.HTML(header(has_logins=settings.login_file is not None), elem_id="header", container=False, padding=False)
         chat = _chat()
         box = _question_box()
         with gr.Sidebar(open=False, position="right", width=340, elem_id="side"):
             new = gr.Button(I18N("new"), elem_id="new")
             download = gr.Button(I18N("download"), elem_id="download")
-            numbers = _options()
+            asked = [*_options(), gr.Textbox(visible=False)]  # page.js gives the name of the model that was picked
             with gr.Accordion(I18N("camera"), open=False, elem_id="camera"):
                 camera = gr.Image(
-                    sources=["webcam"], type="filepath", show_label=False, buttons=[], elem_id="webcam", height=260
+                    sources=["webcam"],
+                    type="filepath",
+                    image_mode=None,  # any other, and Gradio decodes the photo and writes another
+                    show_label=False,
+                    buttons=[],
+                    elem_id="webcam",
+                    height=260,
                 )
             with gr.Accordion(I18N("models"), open=False, elem_id="models"):
                 gr.HTML(models_list(), container=False, padding=False)
-        _wire(talk, settings, chat, box, numbers, new, download, camera)
+        _wire(talk, settings, chat, box, asked, new, download, camera)
         page.load(_examples, None, chat, show_progress="hidden", api_visibility="private")
     return page
 
@@ -47,7 +51,7 @@ def _wire(
     settings: Settings,
     chat: gr.Chatbot,
     box: gr.MultimodalTextbox,
-    numbers: list[gr.Component],
+    asked: list[gr.Component],
     new: gr.Button,
     download: gr.Button,
     camera: gr.Image,
@@ -60,20 +64,30 @@ def _wire(
         "trigger_mode": "once",
         "api_visibility": "private",
     }
+    # Without the queue only what takes nothing from a browser; guard/gate.py sees to that.
     quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+    photo = {"show_progress": "hidden", "concurrency_limit": PHOTOS_AT_ONCE, "api_visibility": "private"}
     asking = [
-        box.submit(talk.ask, [box, chat, *numbers], **shown),
-        chat.example_select(talk.ask_example, [chat, *numbers], **shown),
-        chat.retry(talk.retry, [chat, *numbers], **shown),
-        chat.edit(talk.edit, [chat, *numbers], **shown),
+        event(work, inputs, js=with_picked(len(inputs)), **shown)
+        for event, work, inputs in (
+            (box.submit, talk.ask, [box, chat, *asked]),
+            (chat.example_select, talk.ask_example, [chat, *asked]),
+            (chat.retry, talk.retry, [chat, *asked]),
+            (chat.edit, talk.edit, [chat, *asked]),
+        )
     ]
     for event in asking:
         event.failure(tell_failure, None, box, **quiet)
     box.stop(idle_box, None, box, cancels=asking, **quiet)
     new.click(lambda: (idle_box(), []), None, [box, chat], cancels=asking, **quiet)
     chat.clear(idle_box, None, box, cancels=asking, **quiet)
-    camera.input(add_photo, [camera, box], [box, camera], **quiet)
+    camera.input(add_photo, [camera, box], [box, camera], **photo)
     download.click(None, [chat], None, js="(turns) => window.lingbi.download(turns)", api_visibility="private")
+
+
+def with_picked(inputs: int) -> str:
+    """A function for the browser that puts the picked model's name into the last of so many inputs; outputs come after them."""
+    return f"(...sent) => [...sent.slice(0, {inputs - 1}), window.lingbi.picked()]"
 
 
 def _chat() -> gr.Chatbot:
@@ -144,10 +158,14 @@ def both(word: str, tag: str) -> str:
     return in_both(*WORDS[word], tag)
 
 
-def header() -> str:
-    """The line at the top: the name, the model and its state (page.js fills it)."""
+def header(has_logins: bool) -> str:
+    """The line at the top: the name, the way to one's own use, the choice of a model where there are several, the model and
+    its state (page.js fills it)."""
+    own_use = f'<a id="own-use" href="usage">{both("own_use", "span")}</a>' if has_logins else ""
     return (
-        '<h1>lingbi<span lang="zh-CN"> · 灵笔</span></h1>'
+        f'<h1>lingbi<span lang="zh-CN"> · 灵笔</span></h1>{own_use}'
+        f'<div id="picker" hidden><label for="pick">{both("page_model", "span")}</label>'
+        '<select id="pick" aria-describedby="facts"></select><span id="facts"></span></div>'
         '<div id="state" role="status" data-phase="starting"><span id="model"></span>'
         f'<span id="dot"></span><span id="phase">{both("state_starting", "span")}</span></div>'
     )

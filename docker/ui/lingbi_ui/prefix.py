@@ -10,7 +10,8 @@ from functools import partial
 from gradio import route_utils
 from starlette.requests import Request
 
-HEADER = "x-forwarded-prefix"
+from lingbi_ui import PREFIX_HEADER
+
 RootUrl = Callable[[Request, str, str | None], str]
 
 
@@ -21,4 +22,4 @@ def serve_below_prefixes() -> None:
 
 def root_url(gradios: RootUrl, request: Request, route_path: str, root_path: str | None) -> str:
     """Gradio's own URL of the page's root, below the prefix of the request where it has one."""
-    return gradios(request, route_path, request.headers.get(HEADER) or root_path)
+    return gradios(request, route_path, request.headers.get(PREFIX_HEADER) or root_path)

@@ -43,6 +43,18 @@ class Settings(BaseModel):
         json_schema_extra={"x-default": "lingbi-ui in the temporary folder"},
     )
     keep_files_h: int = Field(24, ge=1, description="hours that uploaded pictures are kept")
+    login_files_mib: int = Field(512, ge=1, description="most MiB of uploaded pictures of one login")
+    address_files_mib: int = Field(
+        2048, ge=1, description="most MiB of uploaded pictures of one address, where nobody logs in"
+    )
+    all_files_mib: int = Field(8192, ge=1, description="most MiB of uploaded pictures of all visitors")
+    min_free_mib: int = Field(512, ge=0, description="MiB on the disk that uploads leave free")
+    login_h: int = Field(12, ge=1, description="hours until a login has to be repeated")
+    login_questions: int = Field(8, ge=1, description="most questions of one login at a time, answers included")
+    address_questions: int = Field(
+        96, ge=1, description="most questions of one address at a time, where nobody logs in; a class may share one"
+    )
+    all_questions: int = Field(320, ge=1, description="most questions of all visitors at a time")
     max_pictures: int = Field(16, ge=1, description="most pictures in a conversation")
     max_picture_mib: int = Field(20, ge=1, le=512, description="largest picture file, MiB")
     answers_at_once: int = Field(64, ge=1, description="answers shown at once; more wait")

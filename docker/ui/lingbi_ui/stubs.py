@@ -9,6 +9,6 @@ from typing import Any
 import wrapt
 
 
-@wrapt.when_imported("gradio.component_meta")  # type: ignore[untyped-decorator]  # wrapt has no types
+@wrapt.when_imported("gradio.component_meta")
 def leave_alone(module: Any) -> None:
     module.create_or_modify_pyi = lambda component_class, class_name, events: None

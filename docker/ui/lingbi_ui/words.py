@@ -37,12 +37,27 @@ WORDS = {
     "state_loading language model": ("Loading the language model", "正在加载语言模型"),
     "state_probing": ("Trying a first question", "正在试答第一个问题"),
     "state_ready": ("Ready", "已就绪"),
+    "state_asleep": ("Sleeping until it is asked", "休眠中，提问后加载"),
+    "state_being put away": ("Making room for another model", "正在为另一个模型让出显存"),
     "state_failed": ("The model could not be loaded", "模型加载失败"),
     "state_draining": ("Being updated or ended", "正在更新或关闭"),
     "state_not answering": ("Not answering; it is being restarted", "没有响应，正在重启"),
     "state_GPU gone": ("The GPU is gone; tell the operator", "GPU 不可用，请联系管理员"),
+    "state_waking": ("Being loaded", "正在加载"),
+    "state_gone": ("No longer served here", "已不再提供"),
     "state_away": ("No server can be reached", "暂时连接不到模型服务"),
     "state_lost": ("Connection lost; trying again", "连接已断开，正在重试"),
+    "page_model": ("Model that answers", "回答的模型"),
+    "model_costs": (
+        "A picture takes {image_tokens} tokens of {session_length}",
+        "一张图片占 {image_tokens} 个词元，会话共 {session_length} 个",
+    ),
+    "model_holds": ("A conversation holds {session_length} tokens", "会话共 {session_length} 个词元"),
+    "waking": ("The model is being loaded: {percent} %", "正在加载模型：{percent}%"),
+    "waking_next": (
+        "Another model is finishing its answers; this one is loaded next.",
+        "另一个模型正在完成回答，随后加载这个模型。",
+    ),
     "reading": ("Looking at the question: {percent} %", "正在读取问题：{percent}%"),
     "cut": ("The answer reached the length limit and stops here.", "回答已达到长度上限，到此为止。"),
     "picture_unreadable": (
@@ -73,6 +88,14 @@ WORDS = {
         "“{name}” is too long and narrow: one side is more than 200 times the other. Cut out the part you mean.",
         "“{name}”过于细长：一边超过另一边的 200 倍。请裁剪出需要的部分。",
     ),
+    "picture_slow": (
+        "“{name}” is stored in a way that takes too long to read. Save it anew as a plain JPEG, or take a screenshot.",
+        "“{name}”的存储方式读取起来太慢。请另存为普通 JPEG，或改用截图。",
+    ),
+    "picture_metadata": (
+        "“{name}” carries too much besides the picture. Save it anew without metadata, or take a screenshot.",
+        "“{name}”附带的信息过多。请去掉元数据后另存，或改用截图。",
+    ),
     "picture_gone": (
         "“{name}” is no longer kept here. Start a new conversation and add it again.",
         "“{name}”已不再保存。请开始新对话，并重新添加。",
@@ -89,10 +112,41 @@ WORDS = {
         "The model is starting or being updated. When the line at the top says Ready, press retry.",
         "模型正在启动或更新。等页面顶部显示“已就绪”后，再点重试。",
     ),
+    "error_model_gone": (
+        "This model is no longer served here. Choose another at the top, then press retry.",
+        "这里已不再提供这个模型。请在页面顶部换一个模型，再点重试。",
+    ),
     "error_busy": (
         "Many people are asking right now. Wait a few seconds, then press retry.",
         "现在提问的人较多。请等几秒，再点重试。",
     ),
+    "error_insufficient_quota": (
+        "You have used what you may for now. Your use, at the top of the page, says what is left and when that resets.",
+        "你的额度目前已用完。页面顶部的“我的用量”会显示剩余额度和重置时间。",
+    ),
+    "error_rate_limit_exceeded": (
+        "You have asked as much as you may in so short a time. Wait a minute, then press retry.",
+        "你在短时间内的提问已达上限。请等一分钟，再点重试。",
+    ),
+    "quota_own": (
+        "You have used {used} of {most} {measure} a {period}; this resets in {left}.",
+        "{period}{measure}已使用 {used}，上限为 {most}；{left}后重置。",
+    ),
+    "quota_group": (
+        "Your group has used {used} of {most} {measure} a {period}; this resets in {left}.",
+        "你所在的组{period}{measure}已使用 {used}，上限为 {most}；{left}后重置。",
+    ),
+    "quota_requests": ("questions", "提问次数"),
+    "quota_tokens": ("tokens", "词元数"),
+    "quota_images": ("pictures", "图片数"),
+    "quota_minute": ("minute", "每分钟"),
+    "quota_day": ("day", "每天"),
+    "quota_month": ("month", "每月"),
+    "left_days": ("{count} days", "{count} 天"),
+    "left_hours": ("{count} hours", "{count} 小时"),
+    "left_minutes": ("{count} minutes", "{count} 分钟"),
+    "left_seconds": ("{count} seconds", "{count} 秒"),
+    "own_use": ("Your use", "我的用量"),
     "error_context_length_exceeded": (
         "This conversation has become too long for the model. Start a new one, or use fewer pictures.",
         "对话太长，模型放不下了。请开始新对话，或减少图片。",
@@ -134,6 +188,14 @@ WORDS = {
         "暂时连接不到网页服务，页面会自动重试。等页面顶部显示“已就绪”后，再问一次。",
     ),
     "page_large": ("This question is too large. Start a new conversation.", "这个问题太大。请开始新对话。"),
+    "files_many": (
+        "You have uploaded as much as one visitor may. Wait until earlier pictures are removed, or use smaller ones.",
+        "你上传的图片已达到每位访客的上限。请等较早的图片被清除，或使用更小的图片。",
+    ),
+    "files_full": (
+        "There is no room for more pictures right now. Try again later, or tell the operator.",
+        "暂时没有空间存放更多图片。请稍后再试，或联系管理员。",
+    ),
     "page_refused": ("This page is out of date or not logged in. Load it again.", "网页已过期或尚未登录。请刷新页面。"),
     "error_engine_error": (
         "The model failed on this question. Press retry; if it fails again, tell the operator.",

@@ -34,13 +34,13 @@ def _write(file: Path, text: str) -> None:
 
 def build_product(prefix: str, version: str) -> None:
     """Build server, page and gateway as PREFIX server:VERSION …, from their own Dockerfiles; the two environments stay out."""
-    for name, source in (("server", "/opt/lab/server"), ("ui", "/opt/lab/ui")):
+    for name, source, python in (("server", "/opt/lab/server", "3.10"), ("ui", "/opt/lab/ui", "3.13")):
         file = ROOT / "docker" / name / "Dockerfile"
         (base,) = external_bases(file)
-        contexts = []
+        contexts = ["--build-context", f"{base}=docker-image://{ensure_stand_in(base)}"]
         for stage in ("base", "environment"):
             tag = f"{BASES}/lab-{name}-{stage}"
-            arguments = (f"BASE={ensure_stand_in(base)}", f"SOURCE={source}")
+            arguments = (f"BASE={ensure_stand_in(base)}", f"SOURCE={source}", f"PYTHON={python}")
             build(
                 FOLDER / "thin", tag, *(part for item in arguments for part in ("--build-arg", item)), "--target", stage
             )

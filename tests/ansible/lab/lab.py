@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ from tests.containers.subnets import free_subnet
 ROOT = images.ROOT
 REGISTRY_PORT = 5000
 MODEL = "lab/shapes"
+OTHER, OTHER_NAME = "lab/forms", "lab--forms"  # a second one, and its name in the API
 READY_S = 60
 SMI = "/usr/bin/nvidia-smi"
 SERVER_ENVIRONMENT = ROOT / ".venv-test/lib/python3.10/site-packages"
-UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.10/site-packages"
+UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.13/site-packages"
 
 
 def docker(*arguments, check: bool = True, timeout_s: float = 300) -> str:
@@ -55,6 +57,7 @@ class Lab:
         self.folder, self.prefix, self.programs = Path(folder), prefix, programs
         self.servers, self.gateways, self.hosts = list(servers), list(gateways), {}
         self.turns = []  # rows of rollouts that nothing held up
+        self.digests = {}  # by version, of what push() has put into the registry
         self.network = f"{prefix}-net"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -94,6 +97,11 @@ class Lab:
             if not file.exists():
                 subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
         (keys / "authorized_keys").write_text((self.folder / "operator.pub").read_text())
+        (self.folder / "secrets").mkdir(mode=0o700, exist_ok=True)
+        (self.folder / "secrets/alice").write_text("lb-the-key-of-alice\n")
+        login = {"LINGBI_UI_LOGIN_FILE": str(self.folder / "logins"), "PYTHONPATH": str(ROOT / "docker/ui")}
+        command = [ROOT / ".venv-ui/bin/python", "-m", "lingbi_ui.logins", "add", "alice"]  # as scripts/login does
+        self.password = subprocess.run(command, env=login, capture_output=True, text=True, check=True).stdout.strip()
 
     def _make_network(self) -> str:
         subnet = free_subnet()
@@ -101,23 +109,35 @@ class Lab:
         return subnet
 
     def _start_hub(self) -> None:
-        """A ModelScope of the lab's own, with the demo model under another name; it remembers who asked."""
-        folder, asked = self.folder / "hub", set()
-        shutil.copytree(images.ROOT / "docker/server/models/demo", folder)
-        names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-        entries = [Entry(name, (folder / name).stat().st_size, hash_file(folder / name)) for name in names]
-        (folder / ".lingbi").mkdir()
-        Lock(MODEL, "master", tuple(entries)).write(folder / ".lingbi/lock.json")
+        """A ModelScope of the lab's own, with the demo model under two other names; it remembers who asked for which."""
+        asked = {MODEL: set(), OTHER: set()}
         (self.folder / "hub-token").write_text("lab-token\n")
+        hubs = {name: Peer((f"{self.subnet}.1", 0), self._demo_as(name), "lab-token") for name in asked}
 
         class Remembering(PeerHandler):
             def do_GET(self):
-                asked.add(self.client_address[0])
+                name = OTHER if f"/{OTHER}/" in self.path else MODEL
+                asked[name].add(self.client_address[0])
+                self.server = hubs[name]
                 super().do_GET()
 
-        self.hub, self.asked_hub = Peer((f"{self.subnet}.1", 0), folder, "lab-token"), asked
+        self.hub, self.asked_hub = hubs[MODEL], asked
         self.hub.RequestHandlerClass = Remembering
         threading.Thread(target=self.hub.serve_forever, daemon=True).start()
+
+    def _demo_as(self, name: str) -> Path:
+        """A folder of the demo model with a lock under this name; as the other model it does not say that it is the demo."""
+        folder = self.folder / "hub" / name
+        shutil.copytree(images.ROOT / "docker/server/models/demo", folder)
+        if name == OTHER:
+            config = json.loads((folder / "config.json").read_text())
+            del config["lingbi_demo"]
+            (folder / "config.json").write_text(json.dumps(config))
+        names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        entries = [Entry(each, (folder / each).stat().st_size, hash_file(folder / each)) for each in names]
+        (folder / ".lingbi").mkdir()
+        Lock(name, "master", tuple(entries)).write(folder / ".lingbi/lock.json")
+        return folder
 
     def wait_for_ssh(self, host: Host) -> None:
         came = wait_until(lambda: self.ssh(host, "true").returncode == 0, READY_S)
@@ -134,14 +154,32 @@ class Lab:
         return docker("exec", self.hosts[name].container, *command, check=check)
 
     @contextlib.contextmanager
-    def driver(self, name: str, version: str):
-        """A host with an NVIDIA driver, as far as nvidia-smi tells."""
-        said = f"case \"$*\" in *query-gpu*) echo '0, GPU-1, {version}, NVIDIA H200' ;; esac"
+    def driver(self, name: str, version: str, capability: str = "9.0"):
+        """A host with an NVIDIA driver and a GPU, as far as nvidia-smi tells."""
+        capable, card = f"*compute_cap*) echo '0, {capability}' ;;", f"echo '0, GPU-1, {version}, NVIDIA H200'"
+        said = f'case "$*" in {capable} *query-gpu*) {card} ;; esac'
         self.root(name, "sh", "-c", f"printf '#!/bin/sh\n%s\n' \"$1\" >{SMI}; chmod 755 {SMI}", "-", said)
         try:
             yield
         finally:
             self.root(name, "rm", SMI)
+
+    def push(self, version: str, prefix: str) -> None:
+        """Put the images of a version into the lab's registry as an operator does, and keep their digests for lab.yml."""
+        registry = self.push_prefix.split("/")[0]
+        command = ("host.lab.images", "--registry", registry, "--version", version, "--from", prefix)
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lines = yaml.safe_load(done.stdout)
+        assert lines["lingbi_image_prefix"] == self.push_prefix
+        self.digests |= lines["lingbi_image_digests"]
+
+    def status(self, inventory: Path, **environment) -> tuple[int, str]:
+        """(exit status, output) of scripts/lab status' own program."""
+        command = [sys.executable, "-m", "host.lab.status", "-i", str(inventory)]
+        values = os.environ | self._environment() | environment
+        done = subprocess.run(command, cwd=ROOT, env=values, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stdout + done.stderr
 
     def publish(self, name: str, version: str, source: str) -> None:
         """Put an image of this machine into the lab's registry."""
@@ -149,15 +187,6 @@ class Lab:
         docker("tag", source, target)
         docker("push", "--quiet", target)
         docker("rmi", target)
-
-    def archive(self, version: str, prefix: str) -> Path:
-        """The images of a version in one file, named as the hosts know them, and in no registry."""
-        names = {name: f"{self.pull_prefix}{name}:{version}" for name in ("server", "ui", "gateway")}
-        for name, target in names.items():
-            docker("tag", f"{prefix}{name}:{version}", target)
-        docker("save", "--output", self.folder / "images.tar", *names.values())
-        docker("rmi", *names.values())
-        return self.folder / "images.tar"
 
     def running(self, name: str, unit: str = "server") -> dict:
         """What was last proven to run on a host."""
@@ -185,8 +214,8 @@ class Lab:
         host = self.hosts[name]
         docker("network", "connect", "--ip", host.address, self.network, host.container)
 
-    def inventory(self, file: str = "lab.yml", hosts=None, gateways=None, **variables) -> Path:
-        """Write an inventory; returns its path. gateways: the lab's own by default."""
+    def inventory(self, file: str = "lab.yml", hosts=None, gateways=None, database=None, **variables) -> Path:
+        """Write an inventory; returns its path. gateways: the lab's own by default; database: the host that keeps one."""
         hosts = hosts or {}
         known = f"-o UserKnownHostsFile={self.folder / 'known_hosts'}"
         common = {
@@ -194,13 +223,17 @@ class Lab:
             "ansible_ssh_private_key_file": str(self.folder / "operator"),
             "ansible_ssh_common_args": f"{known} -o StrictHostKeyChecking=accept-new",
             "lingbi_image_prefix": self.pull_prefix,
+            "lingbi_image_digests": self.digests,
             "lingbi_model": MODEL,
+            "lingbi_keys": {"alice": "{{ lookup('ansible.builtin.file', inventory_dir ~ '/secrets/alice') }}"},
+            "lingbi_logins_file": "{{ inventory_dir }}/logins",
             "lingbi_hub_token_file": str(self.folder / "hub-token"),
             "lingbi_weights_wait_s": 120,
             "lingbi_gpus": [],
             "lingbi_docker_repository": "",
             "lingbi_docker_packages": ["docker.io", "docker-cli", "docker-compose", "containerd"],
             "lingbi_docker_daemon": {
+                "registry-mirrors": [f"http://{self.subnet}.2:{REGISTRY_PORT}"],
                 "insecure-registries": [f"{self.subnet}.2:{REGISTRY_PORT}"],
                 "features": {"containerd-snapshotter": False},
             },
@@ -218,6 +251,7 @@ class Lab:
             return {"hosts": {name: {"ansible_host": self.hosts[name].address} | hosts.get(name, {}) for name in names}}
 
         children = {"lingbi_servers": group(self.servers), "lingbi_gateways": group(gateways or self.gateways)}
+        children |= {"lingbi_database": group([database])} if database else {}
         path = self.folder / file
         path.write_text(yaml.safe_dump({"all": {"vars": common | variables, "children": children}}))
         return path
@@ -239,25 +273,25 @@ class Lab:
         """Start a playbook as `scripts/lab` does."""
         if not keep_summary:
             (self.folder / "summary.json").unlink(missing_ok=True)
-        values = {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg"),
-            "LINGBI_SUMMARY_FILE": str(self.folder / "summary.json"),
-        }
-        values |= {
-            "ANSIBLE_HOME": str(self.folder / "ansible"),
-            "ANSIBLE_NOCOLOR": "1",
-            "PATH": f"{self.programs}:{os.environ['PATH']}",
-        }
         command = [self.programs / "ansible-playbook", ROOT / f"ansible/{playbook}.yml", "-i", inventory, *options]
         return subprocess.Popen(
             list(map(str, command)),
-            env=os.environ | values,
+            env=os.environ | self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.folder,
             **popen,
         )
+
+    def _environment(self) -> dict:
+        return {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg"),
+            "LINGBI_SUMMARY_FILE": str(self.folder / "summary.json"),
+            "ANSIBLE_HOME": str(self.folder / "ansible"),
+            "ANSIBLE_NOCOLOR": "1",
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+        }
 
     def summary(self) -> list:
         """The last rollout's rows."""

@@ -31,7 +31,7 @@ class Load:
     """Askers against a gateway; use it as a context: it asks until the end of the block.
 
     seconds: {time.monotonic() at which a request began: seconds until it ended}; faults: (when by the clock, kind,
-    what was seen, when its request began as in seconds). patience_s: for the next bytes of an answer.
+    what was seen, when its request began as in seconds). patience_s: for the next bytes of an answer; model: who has to answer.
     """
 
     url: str
@@ -39,6 +39,7 @@ class Load:
     askers: int = 4
     pause_s: float = 0.0
     patience_s: float = PATIENCE_S
+    model: str = MODEL
     counts: Counter = field(default_factory=Counter)
     faults: list = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Load:
 
     def _ask(self, client: httpx.Client, scene: Scene, is_stream: bool, begun: float) -> tuple:
         """(kind, what was seen) of one question: right, wrong, cut or failed."""
-        body = {"model": MODEL, "messages": [question(scene)], "max_tokens": 32, "temperature": 0}
+        body = {"model": self.model, "messages": [question(scene)], "max_tokens": 32, "temperature": 0}
         try:
             kind, text = streamed(client, body) if is_stream else whole(client, body)
         except httpx.HTTPError as error:
@@ -91,7 +92,7 @@ class Load:
 
     def ask_long(self, tokens: int) -> threading.Thread:
         """One stream of so many tokens, counted as the others; returns its thread."""
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": tokens}
+        body = {"model": self.model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": tokens}
         body |= {"temperature": 0, "ignore_eos": True}
 
         def ask():
@@ -146,7 +147,15 @@ def whole(client: httpx.Client, body: dict) -> tuple:
     response = client.post(CHAT, json=body)
     if response.status_code != 200:
         return "failed", f"{response.status_code}: {response.text}"
-    return "right", response.json()["choices"][0]["message"]["content"]
+    told = response.json()
+    return by_whom(body, [told["model"]], told["choices"][0]["message"]["content"])
+
+
+def by_whom(body: dict, models: list, text: str) -> tuple:
+    """An answer, which is wrong if another model than the one that was asked gave it."""
+    if set(models) - {body["model"]}:
+        return "wrong", f"{body['model']} was asked, and {set(models)} answered {text!r}"
+    return "right", text
 
 
 def streamed(client: httpx.Client, body: dict) -> tuple:
@@ -161,5 +170,6 @@ def streamed(client: httpx.Client, body: dict) -> tuple:
             return "cut", f"{type(error).__name__} {error} after {len(events)} events"
     if not events or events[-1] != "[DONE]":
         return "cut", f"the stream ends with {events[-1:]}"
-    deltas = (json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1])
-    return "right", "".join(deltas)
+    chunks = [json.loads(event) for event in events[:-1]]
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    return by_whom(body, [chunk["model"] for chunk in chunks], text)

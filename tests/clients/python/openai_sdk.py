@@ -1,7 +1,10 @@
-"""OpenAI's own client: chat completions and responses, streams, tools, errors."""
+"""OpenAI's own client: chat completions and responses, streams, tools, answers as objects of a class, errors."""
+
+from typing import Literal
 
 import openai
 from asked import ANSWER_TOKENS, TOOL, asked, image_turn, tell
+from pydantic import BaseModel, Field
 
 client = openai.OpenAI(base_url=asked["url"], api_key=asked["key"])
 common = {"model": asked["model"], "max_tokens": ANSWER_TOKENS, "temperature": 0}
@@ -50,6 +53,31 @@ def streamed_response() -> str:
         return deltas
 
 
+class Thing(BaseModel):
+    """One thing in the picture."""
+
+    colour: Literal["red", "green", "blue", "yellow", "orange", "purple"]
+    count: int = Field(ge=1, le=9)
+
+
+class Things(BaseModel):
+    """What the picture shows, with a class within a class, which becomes a reference in the schema."""
+
+    things: list[Thing] = Field(min_length=1, max_length=2)
+    is_empty: bool
+    note: Literal["无", "none"] | None
+
+
+def parsed() -> list[Things]:
+    """The same answer by every way that the client has to ask for an object of a class."""
+    turns, options = [image_turn()], {"model": asked["model"], "temperature": 0}
+    whole = client.chat.completions.parse(**options, messages=turns, response_format=Things)
+    with client.chat.completions.stream(**options, messages=turns, response_format=Things) as events:
+        last = events.get_final_completion()
+    response = client.responses.parse(**options, input=response_input(), text_format=Things)
+    return [whole.choices[0].message.parsed, last.choices[0].message.parsed, response.output_parsed]
+
+
 def refused(**options) -> list:
     """The exception's class, its code and its message."""
     try:
@@ -68,6 +96,7 @@ tell(
     after_a_tool=after_a_tool(),
     response=response(),
     streamed_response=streamed_response(),
+    parsed=[answer.model_dump() for answer in parsed()],
     unknown_model=refused(model="gpt-9", messages=hello),
     too_long=refused(messages=[{"role": "user", "content": "long " * 40000}]),
 )

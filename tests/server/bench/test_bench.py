@@ -17,6 +17,7 @@ from lingbi.bench.chart import draw
 from lingbi.bench.client import Answer
 from lingbi.bench.report import medians, table
 from lingbi.bench.rounds import interval, percentiles, summarise
+from lingbi.errors import ConfigurationError
 
 TIMES = ("p50", "p95", "p99")
 JSON, STREAM = "application/json", "text/event-stream"
@@ -49,7 +50,6 @@ def test_with_gives_each_variant_its_environment():
         (["--with", "QUANT_POLICY=8", "--with", "LINGBI_QUANT_POLICY=8"], "the same --with twice"),
         (["--ask", "video:1"], "'video' is no kind; there are image, repeat, text, chat"),
         (["--ask", "image:x"], "image:x"),
-        (["--url", "http://127.0.0.1"], "not allowed with argument --model"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_starts(capsys, arguments, said):
@@ -62,6 +62,21 @@ def test_settings_of_a_server_that_runs_cannot_be_tried(capsys):
     with pytest.raises(SystemExit) as ended:
         bench.parse(["--url", "http://127.0.0.1", "--with", "PREFILL_TOKENS=2048"])
     assert ended.value.code == 2 and "--with" in capsys.readouterr().err
+
+
+def test_a_server_or_a_model_is_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.parse([])
+    assert (
+        ended.value.code == 2 and "give --url of a running server, or --model to start one" in capsys.readouterr().err
+    )
+
+
+def test_of_several_models_the_one_that_is_measured_is_named():
+    assert bench.model_to_ask(["a"], None) == "a" and bench.model_to_ask(["a", "b"], "b") == "b"
+    for served, asked, said in ((["a", "b"], None, "several models are served"), (["a"], "c", "'c' is not served")):
+        with pytest.raises(ConfigurationError, match=f"{said}; give one of these in --model: {', '.join(served)}"):
+            bench.model_to_ask(served, asked)
 
 
 def test_interval_of_a_known_case():

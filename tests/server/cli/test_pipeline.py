@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import threading
 import urllib.parse
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lingbi.cli.pipeline import main, read_form
 from lingbi.cli.rows import Rows, to_text
 from lingbi.errors import ConfigurationError
 from lingbi.images.scenes import Scene, Thing, draw
-from lingbi.images.sources import find_sources, name_of
+from lingbi.images.sources import Sources, name_of
 from tests.conftest import lingbi
 
 FIELDS = {"source", "prompt", "text", "input_token_len", "generate_token_len", "finish_reason"}
@@ -81,10 +83,9 @@ def test_urls_another_prompt_and_text(images, tmp_path):
 
 
 @pytest.mark.parametrize(("source", "message"), [("nowhere", "neither a picture"), (".", "no pictures in")])
-def test_sources_that_are_none_end_the_run(tmp_path, monkeypatch, source, message):
+def test_sources_that_are_none_end_the_run(tmp_path, monkeypatch, capsys, source, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=message):
-        find_sources([source])
+    assert main([source, "--model", "demo", "--engine", "cpu"]) == 2 and message in capsys.readouterr().err
 
 
 def test_another_file_is_not_overwritten(tmp_path):
@@ -101,7 +102,8 @@ def test_a_folder_in_place_of_a_file_for_rows_is_refused(tmp_path):
 def test_text_rows_survive_line_breaks_and_tabs(tmp_path):
     row = {"source": "a\tb\\n.png", "text": "one\ntwo", "prompt": "what\tis\nit?"}
     (tmp_path / "rows.txt").write_text(to_text(row) + "\n")
-    assert Rows(tmp_path / "rows.txt", None, row["prompt"]).done == {row["source"]}
+    rows = Rows(tmp_path / "rows.txt", None, row["prompt"])
+    assert rows.is_done(row["source"]) and not rows.is_done("a")
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.txt"])
@@ -109,21 +111,22 @@ def test_another_prompt_in_the_same_file_leaves_earlier_answers_alone(tmp_path, 
     file = tmp_path / name
     answer = {"source": "a.png", "prompt": "colour?", "text": "red"}
     failed = {"source": "b.png", "prompt": "colour?", "error": "broken"}
-    with Rows(file, None, "colour?").begin(["a.png", "b.png"]) as rows:
+    everything = {"a.png", "b.png"}.__contains__
+    with Rows(file, None, "colour?").begin(everything) as rows:
         rows.write(answer)
         rows.write(failed)
     before = file.read_text()
     another = Rows(file, None, "shape?")
-    assert another.done == set()
-    with another.begin(["a.png"]) as rows:
+    assert not another.is_done("a.png")
+    with another.begin(everything) as rows:
         rows.write(answer | {"prompt": "shape?", "text": "circle"})
     assert file.read_text().startswith(before) and len(file.read_text().splitlines()) == 3
     again = Rows(file, None, "colour?")
-    assert again.done == {"a.png"}
-    with again.begin(["b.png"]) as rows:  # what failed is tried again, the rest stays
+    assert again.is_done("a.png") and not again.is_done("b.png")
+    with again.begin({"b.png"}.__contains__) as rows:  # what failed is tried again, the rest stays
         rows.write(failed | {"error": "still"})
     assert len(file.read_text().splitlines()) == 3 and "broken" not in file.read_text()
-    assert Rows(file, None, "shape?").done == {"a.png"}
+    assert Rows(file, None, "shape?").is_done("a.png")
 
 
 UNNAMEABLE = b"\xd5\xd5\xc6\xac.png"  # 照片.png as an archiver of Chinese Windows writes it
@@ -164,12 +167,12 @@ def bytes_of(source: str) -> bytes:
 
 def test_an_escaped_name_may_be_given_as_a_source(odd_folder):
     escaped = name_of(Path(os.fsdecode(os.path.join(os.fsencode(odd_folder), UNNAMEABLE))))
-    assert escaped.endswith("/%D5%D5%C6%AC.png") and find_sources([escaped]).names == [escaped]
+    assert escaped.endswith("/%D5%D5%C6%AC.png") and list(Sources([escaped]).names()) == [escaped]
 
 
 def test_a_side_file_that_is_given_by_itself_is_tried(odd_folder):
-    found = find_sources([str(odd_folder / "._a.png")])
-    assert len(found.names) == 1 and found.passed_over == 0
+    found = Sources([str(odd_folder / "._a.png")])
+    assert len(list(found.names())) == 1 and found.passed_over == 0
 
 
 def test_a_prompt_that_is_not_utf8_is_refused(odd_folder, tmp_path):
@@ -181,3 +184,40 @@ def test_a_prompt_that_is_not_utf8_is_refused(odd_folder, tmp_path):
 def test_the_help_is_shown_in_every_locale(tmp_path):
     done = pipeline(tmp_path, "--help", **ASCII_LOCALE)
     assert done.returncode == 0 and "请描述图中内容" in done.stdout
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"enum": sorted(COLOURS)}, "count": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["colour", "count"],
+    "additionalProperties": False,
+}
+
+
+def test_answers_are_json_that_the_schema_allows(images, tmp_path):
+    out, schema = tmp_path / "rows.jsonl", tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA))
+    done = pipeline(tmp_path, images / "a.png", images / "b.jpg", "--to", out, "--schema", schema)
+    assert done.returncode == 0, done.stderr
+    for row in read(out):
+        answer = json.loads(row["text"])
+        assert answer.keys() == {"colour", "count"} and answer["colour"] in COLOURS and answer["count"] in range(10)
+        assert row["finish_reason"] == "stop" and row.keys() == FIELDS
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        (None, "cannot be read"),
+        ("{", "is no JSON"),
+        ('{"type": "array", "uniqueItems": true}', "its schema.uniqueItems: cannot be held to"),
+        ('{"$ref": "https://example.org/schema.json"}', "nothing is fetched"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_told_before_a_model_is_loaded(tmp_path, written, reason):
+    schema = tmp_path / "schema.json"
+    if written is not None:
+        schema.write_text(written)
+    with pytest.raises(ConfigurationError, match=re.escape(reason)) as told:
+        read_form(schema)
+    assert str(schema) in str(told.value)

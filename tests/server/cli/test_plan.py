@@ -1,5 +1,7 @@
 """scripts/plan says what fits a card that need not be here, and which number is too small."""
 
+import json
+
 import pytest
 
 from lingbi.cli import plan
@@ -106,3 +108,43 @@ def test_a_size_that_is_none_is_refused(capsys, bad):
     with pytest.raises(SystemExit) as ended:
         plan.main(bad)
     assert ended.value.code == 2 and "--gpu-mib" in capsys.readouterr().err
+
+
+def test_where_the_workers_would_go_is_shown_before_anything_starts(capsys):
+    assert plan.main(["--model", "vl-7b*2", "--model", "4khd-7b", "--gpu-mib", "81000", "81000"]) == 0
+    rows = capsys.readouterr().out.split("Where the workers would go, on the engine turbomind:\n")[1].splitlines()
+    assert [row.split()[:4] for row in rows[1:]] == [
+        ["0", "internlm-xcomposer2-vl-7b", "GPU", "1"],
+        ["1", "internlm-xcomposer2-vl-7b", "GPU", "0"],
+        ["2", "internlm-xcomposer2-4khd-7b", "GPU", "0"],
+    ]
+    alone = fit(catalogue.find("vl-7b"), 81000)
+    said = [alone.total_mib, alone.weights_mib, alone.runtime_mib, alone.cache_mib, alone.session_len]
+    assert rows[1].split()[4:9] == [str(number) for number in said]
+
+
+def test_what_does_not_fit_together_is_refused_after_the_tables(capsys):
+    assert plan.main(["--model", "vl-7b,4khd-7b", "--gpu-mib", "24000"]) == 2
+    out, err = capsys.readouterr()
+    assert f"4khd-7b needs {LEAST['4khd-7b']} MiB" in err and "vl-7b or 4khd-7b would fit" in err
+    assert "a GPU with 24000 MiB free" in out and "Where the workers" not in out
+
+
+def test_the_placement_alone_is_told_as_json(capsys, monkeypatch):
+    monkeypatch.setenv("LINGBI_MODEL", "vl-7b,vl-1_8b")
+    assert plan.main(["--json", "--gpu-mib", "81000"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["engine"] == "turbomind"
+    assert [(worker["model"], worker["device"]) for worker in told["workers"]] == [
+        ("internlm-xcomposer2-vl-7b", "0"),
+        ("internlm-xcomposer2-vl-1_8b", "0"),
+    ]
+    assert all(worker["fit"]["total_mib"] <= worker["memory_mib"] for worker in told["workers"])
+
+
+def test_one_model_of_the_settings_changes_nothing(capsys, monkeypatch):
+    assert plan.main(["--gpu-mib", "24000"]) == 0
+    before = capsys.readouterr().out
+    monkeypatch.setenv("LINGBI_MODEL", "vl-7b")
+    assert plan.main(["--gpu-mib", "24000"]) == 0
+    assert capsys.readouterr().out == before

@@ -8,7 +8,7 @@ import torch
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.turbomind.uploads import Uploads
 from lingbi.http.openapi import describe
-from lingbi.http.protocol.status import Prompts
+from lingbi.http.protocol.status import Prompts, Ready
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue
 from lingbi.model.host_memory import fit_on_cpu
@@ -84,6 +84,13 @@ def test_a_cpu_tells_what_its_engine_takes_and_how_far_the_probe_is(client, read
     begun = readiness.progress()
     readiness.probe_computed(PromptProgress(256, 1372))
     assert begun == PROGRESS[PROBING] < readiness.progress() < 1
+
+
+def test_ready_tells_what_an_image_costs(client, readiness):
+    assert "image_tokens" not in client.get("/ready").json()
+    for name, hd_num, told in (("vl-7b", 55, [1225, 1225]), ("4khd-7b", 25, [1897, 4057])):
+        readiness.image_tokens = catalogue.image_token_range(catalogue.find(name).image_side, hd_num)
+        assert client.get("/ready").json()["image_tokens"] == told == Ready(**client.get("/ready").json()).image_tokens
 
 
 def test_ready_tells_how_prompts_are_made_as_the_document_says(client, readiness):

@@ -76,7 +76,7 @@ def test_what_browsers_refuse_is_refused_by_name(name):
 
 def test_url_safe_base64_is_refused_with_the_remedy():
     with pytest.raises(ImageError, match="send \\+ and / for - and _"):
-        forgiving_base64(b"ab-_", LIMIT)
+        forgiving_base64([b"ab-_"], LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,30 @@ def test_url_safe_base64_is_refused_with_the_remedy():
     ],
 )
 def test_forgiving_base64(text, data):
-    assert forgiving_base64(text, LIMIT) == data
+    assert forgiving_base64([text], LIMIT) == data
+
+
+def test_base64_may_come_in_any_pieces():
+    generator = random.Random(1)
+    for _ in range(2000):
+        data = generator.randbytes(generator.randrange(20))
+        text = base64.b64encode(data)
+        text = text.rstrip(b"=") if generator.random() < 0.5 else text
+        for _ in range(generator.randrange(4)):
+            place = generator.randrange(len(text) + 1)
+            text = text[:place] + generator.choice((b" ", b"\n", b"\r\n")) + text[place:]
+        cuts = sorted(generator.randrange(len(text) + 1) for _ in range(generator.randrange(5)))
+        pieces = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        assert forgiving_base64(pieces, LIMIT) == data, pieces
+
+
+@pytest.mark.parametrize("text", [b"QUFBQ", b"QUF=QUFB", b"QUFB===", b"Q===", b"QUFB=QUFB", b"="])
+def test_padding_stands_at_the_end_of_whole_groups_only(text):
+    """However it is cut, as in one piece."""
+    for cut in range(len(text) + 1):
+        with pytest.raises(ImageError) as caught:
+            forgiving_base64([text[:cut], text[cut:]], LIMIT)
+        assert caught.value.reason == "base64"
 
 
 def test_percent_decoding_is_that_of_the_standard_library():

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from lingbi.api_errors import ImageError
-from lingbi.images.loader import PixelBudget, decode
+from lingbi.images.loader import decode
+from lingbi_pictures.picture import Budget
 from tests.server.images.bad_images import animated, chunk, file_of
 
 RED, BLUE, WHITE = (220, 20, 20), (20, 40, 220), (255, 255, 255)
@@ -23,7 +24,7 @@ def plain(colour=RED) -> Image.Image:
 
 def colour_of(data: bytes) -> tuple:
     """The colour in the middle of a decoded file."""
-    image = decode(data, PixelBudget(1 << 20))
+    image = decode(data, Budget(1 << 20))
     assert image.mode == "RGB"
     return image.getpixel((image.width // 2, image.height // 2))
 
@@ -48,7 +49,7 @@ def test_of_a_phones_jpeg_with_several_images_the_first_is_used():
     exif[ORIENTATION] = 6
     data = file_of(plain(), "MPO", save_all=True, append_images=[plain(BLUE)], exif=exif)
     assert Image.open(io.BytesIO(data)).format == "MPO"
-    assert is_near(colour_of(data), RED) and decode(data, PixelBudget(1 << 20)).size == SIZE[::-1]
+    assert is_near(colour_of(data), RED) and decode(data, Budget(1 << 20)).size == SIZE[::-1]
 
 
 @pytest.mark.parametrize("has_adobe_marker", [True, False])
@@ -107,7 +108,7 @@ def test_every_orientation_of_exif_is_applied(kind, orientation, size, corner):
     image.paste(RED, (0, 0, SIZE[0] // 2, SIZE[1]))  # the left half as it is stored
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    turned = decode(file_of(image, kind, exif=exif, quality=95), PixelBudget(1 << 20))
+    turned = decode(file_of(image, kind, exif=exif, quality=95), Budget(1 << 20))
     width, height = turned.size
     at = {"left": (3, height // 2), "right": (width - 4, height // 2)} | {
         "top": (width // 2, 3),
@@ -120,7 +121,7 @@ def test_every_orientation_of_exif_is_applied(kind, orientation, size, corner):
 def test_animations_are_refused_and_single_frames_in_their_containers_are_not(kind):
     """https://github.com/aws-samples/dify-aws-tool/issues/133: only the first frame was seen, and nobody was told."""
     with pytest.raises(ImageError, match="animated; send one frame"):
-        decode(animated(kind), PixelBudget(1 << 20))
+        decode(animated(kind), Budget(1 << 20))
     assert is_near(colour_of(file_of(plain(), kind, save_all=True)), RED)
 
 
@@ -135,7 +136,7 @@ def test_a_truncated_file_is_refused_and_fails_no_other_request(kind):
     """https://github.com/InternLM/lmdeploy/issues/2869: a truncated file ended the encoder for everybody."""
     data = file_of(Image.effect_noise((64, 64), 80).convert("RGB"), kind)
     with pytest.raises(ImageError) as caught:
-        decode(data[: len(data) * 3 // 4], PixelBudget(1 << 20))
+        decode(data[: len(data) * 3 // 4], Budget(1 << 20))
     assert caught.value.reason == "broken" and "BytesIO" not in str(caught.value)
 
 
@@ -158,6 +159,6 @@ def test_a_truncated_file_is_refused_and_fails_no_other_request(kind):
 def test_other_formats_are_named_with_the_remedy(data, sentence):
     """https://github.com/cogwheel0/conduit/issues/381: "Failed to load image" for an iPhone's photo helps nobody."""
     with pytest.raises(ImageError) as caught:
-        decode(data, PixelBudget(1 << 20))
+        decode(data, Budget(1 << 20))
     assert str(caught.value).startswith(f"the picture cannot be decoded: it is {sentence} (PNG, JPEG,")
     assert caught.value.reason == "format"

@@ -10,6 +10,7 @@ from PIL import Image
 from lingbi.api_errors import ImageError
 from lingbi.images.loader import ImageDoor, ImageRules
 from lingbi.images.scenes import Scene, Thing, draw
+from lingbi.images.sources import load_source
 from tests.server.images import bad_images
 from tests.server.images.bad_images import file_of, url_of
 
@@ -101,3 +102,19 @@ def test_order_is_kept():
     images = [draw(Scene((Thing(colour, "circle"),))) for colour in ("red", "green", "blue")]
     loaded = load(*(url_of(file_of(image)) for image in images))
     assert [image.tobytes() for image in loaded] == [image.tobytes() for image in images]
+
+
+def test_the_pipeline_refuses_the_same_files_in_the_same_sentences(tmp_path):
+    file = tmp_path / "many.jpg"
+    file.write_bytes(bad_images.many_scans())
+    with pytest.raises(ImageError) as caught:
+        load(url_of(bad_images.many_scans()))
+    said = load_source(str(file), ImageRules())
+    assert str(said) == str(caught.value) and "scans" in str(said)
+
+
+def test_work_is_shared_by_a_requests_images():
+    plain = file_of(Image.new("L", (4000, 3000)), "JPEG", progressive=True)
+    last = plain.rindex(b"\xff\xda")
+    slow = url_of(plain[:-2] + plain[last:-2] * 80 + plain[-2:], "jpeg")
+    assert reason_of(slow, slow, slow) == "work"

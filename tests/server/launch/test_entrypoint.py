@@ -1,7 +1,9 @@
 """The image's entrypoint, here without an image: the same code and settings, on the CPU and on a GPU."""
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,20 +16,25 @@ import psutil
 import pytest
 import yaml
 
+from lingbi import planner
+from lingbi.accounts.key_file import Key, digest, ensure_keys, read_keys, save_keys, take_keys
 from lingbi.errors import ConfigurationError
-from lingbi.http.auth import ensure_keys, read_keys, take_keys
-from lingbi.launch import doctor, entrypoint
+from lingbi.launch import doctor, entrypoint, health
+from lingbi.launch.plan import Plan
 from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import Gpu
 from lingbi.model.resources import Resources, unoccupied
+from lingbi.settings import Settings
 from tests.conftest import ROOT, answers, clean_environment, free_port, lingbi
 
 PLENTY_MIB = 1 << 20
+SEVEN = "internlm-xcomposer2-vl-7b"
 
 
 def compose_settings(service: str, root) -> dict:
     """What compose.yaml sets for a service whose folders are under `root`, at a free port."""
     values = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][service]["environment"]
+    values = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in values.items()}  # their defaults
     placed = {name: f"{root}{value}" if value.startswith("/") else value for name, value in values.items()}
     return placed | {"LINGBI_PORT": str(free_port())}
 
@@ -35,23 +42,21 @@ def compose_settings(service: str, root) -> dict:
 @contextlib.contextmanager
 def serving(root, **settings):
     """`serve`, as process 1 of Compose's server runs it, after `fetch`; yields its process, URL and log file."""
-    log, secrets = root / "log", [root / "run/secrets/api-key", root / "run/lingbi/keys/ui"]
-    for secret in secrets:
-        secret.parent.mkdir(parents=True)
-        secret.write_text(f"{secret.name}-of-the-test\n")
+    log, keys = root / "log", [root / "var/lib/lingbi/api-key", root / "var/lib/lingbi-page/key"]
     state_dir = root / "var/lib/lingbi"
     state_dir.mkdir(parents=True)
     values = clean_environment(state_dir) | compose_settings("server", root) | settings
     command = [sys.executable, "-m", "lingbi.launch.entrypoint"]
     fetched = values | compose_settings("weights", root)
     subprocess.run([*command, "fetch"], env=fetched, cwd=state_dir, check=True)
+    values["LINGBI_PORT"] = str(free_port())  # another test may have taken the former one meanwhile
     with log.open("w") as stream:
         process = subprocess.Popen([*command, "serve"], env=values, stdout=stream, stderr=stream, cwd=state_dir)
     url = f"http://127.0.0.1:{values['LINGBI_PORT']}"
     try:
         assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 180)
         assert process.poll() is None, log.read_text()
-        yield SimpleNamespace(process=process, url=url, log=log, state_dir=state_dir, keys=secrets)
+        yield SimpleNamespace(process=process, url=url, log=log, state_dir=state_dir, keys=keys)
     finally:
         process.kill()
         process.wait(10)
@@ -82,18 +87,48 @@ def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
     assert health.returncode == 1 and "refused" in health.stdout
 
 
+def test_on_demand_an_idle_model_gives_its_memory_back_and_nothing_is_left_in_the_end(tmp_path):
+    settings = {"LINGBI_ON_DEMAND": "true", "LINGBI_IDLE_TIMEOUT": "2", "LINGBI_ENGINE": "cpu", "LINGBI_MODEL": "demo"}
+    with serving(tmp_path, **settings) as server:
+        worker, arbiter = sorted(
+            psutil.Process(server.process.pid).children(), key=lambda child: "lingbi.demand" in child.cmdline()
+        )
+        (first,) = worker.children()
+        health = lingbi("health", state_dir=server.state_dir)
+        assert (health.returncode, health.stdout.strip()) == (0, "ready")
+        done = lingbi("smoke", server.url, "--core", "--api-key-file", server.keys[0], state_dir=server.state_dir)
+        assert done.returncode == 0, done.stdout
+        held = first.memory_info().rss
+        assert wait_until(lambda: not first.is_running(), 30)
+        (standing_by,) = worker.children()
+        assert standing_by.memory_info().rss < held and answers(f"{server.url}/ready")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(90) == 0, server.log.read_text()
+    assert "lingbi.arbiter" in server.log.read_text()
+    assert not any(process.is_running() for process in (worker, arbiter, standing_by))
+    assert not (server.state_dir / "run/worker-0.starts").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"LINGBI_PORT": "none"}, "LINGBI_PORT='none'"),
         ({"LINGBI_PICTURE_NETWORKS": "10.0.0.300"}, "LINGBI_PICTURE_NETWORKS='10.0.0.300'"),
         ({"LINGBI_MODEL": "vl-7b", "LINGBI_FETCH": "never"}, "LINGBI_FETCH=never forbids fetching it"),
-        ({"LINGBI_GATEWAY_PROT": "1", "LINGBI_VERSION": "1.0"}, ""),
+        (
+            {"LINGBI_GATEWAY_PROT": "1"},
+            "LINGBI_GATEWAY_PROT='1': there is no such setting; did you mean LINGBI_GATEWAY_PORT?",
+        ),
+        (
+            {"LINGBI_UI_MAX_PICTURES": "0"},
+            "LINGBI_UI_MAX_PICTURES='0': input should be greater than or equal to 1 (most",
+        ),
+        ({"LINGBI_GATEWAY_PORT": "6006", "LINGBI_VERSION": "1.0"}, ""),
     ],
 )
-def test_bad_settings_stop_it_and_those_of_others_do_not(tmp_path, settings, said):
+def test_bad_settings_stop_it_those_of_other_parts_too(tmp_path, settings, said):
     settings = {"LINGBI_MODEL": "demo", "LINGBI_MODELS_DIR": str(tmp_path / "models")} | settings
-    command = [sys.executable, "-m", "lingbi.launch.entrypoint", "fetch" if not said else "serve"]
+    command = [sys.executable, "-m", "lingbi.launch.entrypoint", "fetch"]
     environment = clean_environment(tmp_path / "state") | settings
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if said:
@@ -123,6 +158,48 @@ def test_keys_from_files_are_taken_and_followed(tmp_path):
     before = keys.stat().st_mtime_ns
     take_keys(keys, plain)
     assert keys.stat().st_mtime_ns == before
+
+
+def test_a_key_that_the_folder_has_no_longer_goes_and_one_of_the_operator_stays(tmp_path):
+    plain, keys = tmp_path / "plain", tmp_path / "keys"
+    plain.mkdir()
+    for name in ("ui", "alice"):
+        (plain / name).write_text(f"{name}\n")
+    ensure_keys(keys, tmp_path / "api-key")
+    save_keys(keys, [*read_keys(keys), Key("bob", digest(b"b"), 4), Key("alice", digest(b"before"), 7)])
+    take_keys(keys, plain)
+    taken = {key.name: (key.limit, key.is_given) for key in read_keys(keys)}
+    assert taken == {"default": (None, False), "bob": (4, False), "alice": (7, True), "ui": (None, True)}
+    (plain / "alice").unlink()
+    take_keys(keys, plain)
+    assert [key.name for key in read_keys(keys)] == ["default", "bob", "ui"]
+    take_keys(keys, None)
+    assert [key.name for key in read_keys(keys)] == ["default", "bob"]
+    with pytest.raises(ConfigurationError, match="LINGBI_PLAIN_KEYS_DIR=.*cannot be read: No such file"):
+        take_keys(keys, tmp_path / "gone")
+
+
+def test_the_workers_are_listed_as_nginx_reads_them():
+    settings = Settings(port=23333, workers_host="172.30.76.200")
+    for models, marks in (
+        ("demo*2", ("", "")),
+        ("demo,vl-7b", (" # model=internlm-xcomposer2-demo", f" # model={SEVEN}")),
+    ):
+        wanted = settings.model_copy(update={"model": models, "engine": "cpu"})
+        plan = Plan(wanted, planner.plan(wanted, Resources([], 1 << 20)), None)
+        lines = [f"server 172.30.76.200:{23333 + worker};{mark}\n" for worker, mark in enumerate(marks)]
+        assert entrypoint.workers_list(plan) == "".join(lines)
+
+
+def test_health_names_the_models_whose_workers_are_not_ready(tmp_path, monkeypatch, capsys):
+    ports = [free_port(), free_port()]
+    monkeypatch.setenv("LINGBI_STATE_DIR", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    for several, words in (({"models": ["a", "b"], "serves": ["a", "b"]}, ("a", "b")), ({}, ("port", "port"))):
+        (tmp_path / "run/server.json").write_text(json.dumps({"ports": ports} | several))
+        assert health.main() == 1
+        said = capsys.readouterr().out
+        assert all(f"{word} {port}: ConnectionRefusedError" in said for word, port in zip(words, ports, strict=True))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -55,8 +55,11 @@ def test_a_keeper_that_ends_tries_nothing_again(kept):
     assert failed.spawned == 0
 
 
-def test_without_any_worker_it_gives_up(kept):
+@pytest.mark.parametrize("beside", [(), ("arbiter",)])
+def test_without_any_worker_it_gives_up(kept, beside):
     keeper, (other, failed), _ = kept
+    others = {name: Process(name, ProcessStates.RUNNING) for name in beside}
+    keeper.process_groups["others"] = SimpleNamespace(processes=others)
     other.state = ProcessStates.FATAL
     keeper.give_up(other)
     assert keeper.exit_status == 3 and keeper.options.mood == SupervisorStates.SHUTDOWN

@@ -11,7 +11,7 @@ from lingbi.model import catalogue
 from lingbi.model.folder import inspect
 from lingbi.model.resolve import find_model
 from tests.conftest import DEMO
-from tests.server.model.model_folders import GEOMETRIES, edit_config, take_geometry
+from tests.server.model.model_folders import GEOMETRIES, edit_config, published, take_geometry
 
 
 @pytest.fixture
@@ -143,3 +143,10 @@ def test_models_are_found_by_name_path_and_automatically(tmp_path, folder):
 def test_tiled_image_tokens(size, tokens):
     """640x480 gives the 3232 prompt tokens measured on a GPU: 147 of text and 3085."""
     assert catalogue.tiled_image_tokens(*size, catalogue.HD_NUM) == tokens
+
+
+def test_the_tokens_of_a_picture_are_those_of_the_folders_own_tower(tmp_path):
+    assert inspect(DEMO).image_token_range(25) == (36, 36)
+    for name, tokens in (("vl-7b", (1225, 1225)), ("7b", (256, 256)), ("4khd-7b", (1897, 4057))):
+        found = inspect(published(tmp_path / name, name, 20 << 20)).image_token_range(25)
+        assert found == tokens

@@ -1,5 +1,7 @@
 """The engine is chosen by what the machine has, for a reason that people can read."""
 
+from dataclasses import replace
+
 import pytest
 
 from lingbi.errors import ConfigurationError
@@ -18,6 +20,19 @@ def test_automatic_choice_names_its_reason():
 def test_turbomind_without_a_gpu_is_refused():
     with pytest.raises(ConfigurationError, match="needs an NVIDIA GPU"):
         choose_engine("turbomind", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"), [("NVIDIA B200", (10, 0)), ("NVIDIA GeForce RTX 5090", (12, 0)), ("Tesla P100", (6, 0))]
+)
+def test_a_card_that_turbomind_has_no_code_for_is_refused_by_name(name, capability):
+    new = Gpu("1", name, 183359, 183000, capability)
+    for requested in ("auto", "turbomind"):
+        with pytest.raises(ConfigurationError, match=rf"GPU 1 \({name}\) has compute capability .* 7.0 to 9.0 only"):
+            choose_engine(requested, [CARD, new])
+    assert choose_engine("cpu", [new]).engine == "cpu"
+    for known in ((7, 0), (8, 9), (9, 0), None):
+        assert choose_engine("auto", [replace(new, capability=known)]).engine == "turbomind"
 
 
 @pytest.mark.parametrize(

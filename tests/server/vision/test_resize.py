@@ -7,7 +7,20 @@ from PIL import Image
 from lingbi.vision.resize import resized
 from tests.server.vision.drawing import bytes_of, noise
 
-SIZES = [(640, 480), (480, 640), (31, 77), (490, 100), (100, 490), (1, 1), (2, 900), (491, 489), (1234, 771)]
+SIZES = [
+    (640, 480),
+    (480, 640),
+    (31, 77),
+    (490, 100),
+    (100, 490),
+    (1, 1),
+    (2, 900),
+    (2, 300),
+    (3, 300),
+    (900, 2),
+    (491, 489),
+    (1234, 771),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)

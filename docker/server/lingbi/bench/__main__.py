@@ -21,11 +21,12 @@ from lingbi.bench.report import MEMORY, machine, medians, table
 from lingbi.bench.rounds import Askers
 from lingbi.bench.sides import Server, gpu_free_mib, gpu_used_mib, serving
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
+from lingbi.launch.addresses import base_url
 from lingbi.model.folder import inspect
 from lingbi.model.resolve import find_model
 from lingbi.model.sizing import cache_room_mib
 from lingbi.settings import PREFIX, Settings, load_settings
-from lingbi.smoke.main import served_model
+from lingbi.smoke.main import served_models
 
 SIDES = ("stock", "lingbi")
 Sides = dict[str, dict[str, Any]]  # by name: the figures of its starts, its memory and its rounds
@@ -78,9 +79,12 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(":")[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--url", help="base URL of a running server, without /v1")
-    what.add_argument("--model", help="model folder or name: starts stock lmdeploy and lingbi on it (needs a GPU)")
+    parser.add_argument("--url", help="base URL of a running server, without /v1")
+    parser.add_argument(
+        "--model",
+        help="model folder or name: starts stock lmdeploy and lingbi on it (needs a GPU); with --url: the name of the one "
+        "to ask of several",
+    )
     parser.add_argument("--api-key-file", type=Path, help="with --url: file with the key")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument(
@@ -115,6 +119,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to", type=Path, default=Path("bench"), help="folder for the results (default bench)")
     parser.add_argument("--chart", action=argparse.BooleanOptionalAction, default=True, help="draw curves.png")
     options = parser.parse_args(arguments)
+    if not options.url and not options.model:
+        parser.error("give --url of a running server, or --model to start one")
     if options.variants and options.url:
         parser.error("--with starts servers with these settings: it goes with --model, not with --url")
     if options.variants and len(options.variants) > len({tuple(sorted(one.items())) for one in options.variants}):
@@ -172,12 +178,20 @@ def measure_variants(options: argparse.Namespace, sides: Sides) -> None:
 def measure_url(options: argparse.Namespace, sides: Sides) -> None:
     """Measure a running server, into sides. Answers have no fixed length: not every server accepts ignore_eos."""
     key = options.api_key_file.read_text().strip() if options.api_key_file else None
-    url = options.url.rstrip("/").removesuffix("/v1")
+    url = base_url(options.url)
     with httpx.Client(base_url=url, trust_env=False) as client:
-        target = Target(url, key, served_model(client, key))
-    options.model = target.model
+        options.model = model_to_ask(served_models(client, key), options.model)
+    target = Target(url, key, options.model)
     sides["server"] = {"rounds": []}
     sides["server"]["rounds"].extend(_rounds(target, options, fixed_length=False))
+
+
+def model_to_ask(served: list[str], asked: str | None) -> str:
+    """The model that is measured, of those that a server offers. Raises ConfigurationError where that is not said."""
+    if asked in served or (asked is None and len(served) == 1):
+        return asked or served[0]
+    why = "several models are served" if asked is None else f"{asked!r} is not served"
+    raise ConfigurationError(f"{why}; give one of these in --model: {', '.join(served)}")
 
 
 def measure_sides(options: argparse.Namespace, sides: Sides) -> None:

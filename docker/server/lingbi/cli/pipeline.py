@@ -6,44 +6,32 @@ Rows are UTF-8, whatever the locale.
 """
 
 import argparse
-import asyncio
 import io
+import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol
 
-from PIL import Image
 from tqdm import tqdm
 
-from lingbi import planner
+from lingbi.api_errors import BadRequest
+from lingbi.cli.describing import CPU_BATCH, Describer
 from lingbi.cli.rows import FORMATS, Row, Rows
+from lingbi.cli.servers import add_server_options, find_server
+from lingbi.cli.serving import AT_ONCE, Served
+from lingbi.engine.grammar.forms import Form
+from lingbi.engine.grammar.schemas import check_schema
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.images.sources import Sources, find_sources, load_source
-from lingbi.model.folder import ModelFolder
-from lingbi.model.gpus import TURBOMIND, find_gpus
-from lingbi.model.host_memory import available_mib
-from lingbi.model.resources import Resources
+from lingbi.images.sources import SUFFIXES, Sources
+from lingbi.model.wanted import only
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
-from lingbi.weights.progress import Progress
-from lingbi.weights.start import ensure
-
-if TYPE_CHECKING:
-    from lingbi.engine.local import EngineNeeds
-    from lingbi.http.protocol.requests import ChatRequest
 
 PROMPT = "请描述图中内容"
-CPU_BATCH = 8
-COUNTS = ("input_token_len", "generate_token_len", "finish_reason")
-LOADERS = 8
-Loaded: TypeAlias = Image.Image | Exception  # an image, or why there is none
-Batch: TypeAlias = list[tuple[str, "Future[Loaded]"]]  # sources, and what is being loaded from them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         options.prompt = as_utf8(options.prompt)
+        options.form = read_form(options.schema) if options.schema else None
         with own_temporary_folder():
             failed = describe_all(options, settings_of(options))
     except LingbiError as error:
@@ -89,143 +78,88 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
     parser.add_argument("--to", type=Path, help="file for the rows (default: the terminal, without resuming)")
     parser.add_argument("--format", choices=tuple(FORMATS), help="default: jsonl, or text where --to ends in .txt")
+    parser.add_argument("--schema", type=Path, help="file with a JSON Schema; every answer is JSON that it allows")
     parser.add_argument("--max-tokens", type=int, default=512, help="longest answer (default 512)")
     parser.add_argument(
-        "--batch", type=int, help=f"pictures asked at once (default: 64 on a GPU, {CPU_BATCH} on the CPU)"
+        "--batch",
+        type=int,
+        help=f"pictures asked at once (default: {AT_ONCE} of a server; loaded here 64 on a GPU, {CPU_BATCH} on the CPU)",
     )
+    add_server_options(parser)
+    parser.add_argument("--load", action="store_true", help="load the model here, though a server runs")
     return parser.parse_args(arguments)
+
+
+def read_form(file: Path) -> Form:
+    """The form that a file's JSON Schema asks for. Raises ConfigurationError."""
+    try:
+        schema = json.loads(file.read_text("utf-8"))
+        check_schema(schema, "its schema", is_strict=True)
+    except OSError as error:
+        raise ConfigurationError(f"--schema {file} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"--schema {file} is no JSON ({error}); give a file with a JSON Schema") from None
+    except BadRequest as refusal:
+        raise ConfigurationError(f"--schema {file}: {refusal}") from None
+    return Form("schema", schema, "its schema")
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """The environment's settings and the command line's; this process is the only worker."""
     settings = load_settings(model=options.model, engine=options.engine)
-    return settings.model_copy(update={"models_dir": settings.models_dir.absolute(), "workers": 1})
+    model = only(settings.model, "scripts/pipeline")
+    return settings.model_copy(update={"models_dir": settings.models_dir.absolute(), "model": model, "workers": 1})
+
+
+class Answers(Protocol):
+    """What answers about images: a model that is loaded here, or a server."""
+
+    def rows(self, left: Iterator[str]) -> Iterator[Row]:
+        """A row for each source."""
+        ...
 
 
 def describe_all(options: argparse.Namespace, settings: Settings) -> int:
     """Write a row for every source; returns how many have an error in place of an answer."""
-    rows = Rows(options.to, options.format, options.prompt)
-    sources = find_sources(options.source)
-    todo = [source for source in sources.names if source not in rows.done]
-    tell_left_out(sources, len(sources.names) - len(todo), options.to)
-    if not todo:
+    rows, sources = Rows(options.to, options.format, options.prompt), Sources(options.source)
+    done = [rows.is_done(source) for source in sources.names()]
+    if not done:
+        raise ConfigurationError(f"no pictures in {', '.join(options.source)}; known are {', '.join(sorted(SUFFIXES))}")
+    tell_left_out(sources.passed_over, sum(done), len(done), options.to)
+    if all(done):
         return 0
-    describer = Describer(options, settings)
-    failed = 0
-    with rows.begin(todo), progress_bar(len(sources.names), len(todo)) as bar:
-        for row in describer.rows(todo):
+    answers, failed = answers_of(options, settings), 0
+    with rows.begin(sources.has), progress_bar(len(done), len(done) - sum(done)) as bar:
+        for row in answers.rows(source for source in sources.names() if not rows.is_done(source)):
             rows.write(row)
             failed += "error" in row
             bar.update()
-    print(f"{len(todo) - failed} answered, {failed} failed", file=sys.stderr)
+    print(f"{len(done) - sum(done) - failed} answered, {failed} failed", file=sys.stderr)
     return failed
 
 
-def tell_left_out(sources: Sources, answered: int, file: Path) -> None:
-    """Say which sources are not asked, and why."""
-    if sources.passed_over:
-        print(f"{sources.passed_over} side file(s) passed over, such as ._* of macOS and thumbnails", file=sys.stderr)
+def answers_of(options: argparse.Namespace, settings: Settings) -> Answers:
+    """The server that runs, or else the model, loaded here. Raises LingbiError."""
+    server = None if options.load else find_server(options, settings)
+    if server is None:
+        return Describer(options, settings)
+    from lingbi.http.service import image_rules
+
+    print(f"asking {server.model} at {server.url}, in the background of others", file=sys.stderr)
+    return Served(server, options, image_rules(settings))
+
+
+def tell_left_out(passed_over: int, answered: int, all_sources: int, file: Path) -> None:
+    """Say how many sources are not asked, and why."""
+    if passed_over:
+        print(f"{passed_over} side file(s) passed over, such as ._* of macOS and thumbnails", file=sys.stderr)
     if answered:
-        print(f"{answered} of {len(sources.names)} are answered in {file} already", file=sys.stderr)
+        print(f"{answered} of {all_sources} are answered in {file} already", file=sys.stderr)
 
 
 def progress_bar(images: int, todo: int) -> "tqdm[None]":
     """A bar over all images, which begins behind the answered ones; none where standard error is not a terminal."""
     return tqdm(total=images, initial=images - todo, unit="picture", disable=None)
-
-
-class Describer:
-    """The loaded model, and the question that it is asked about every image."""
-
-    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
-        from lingbi.engine.build import build_engine
-        from lingbi.engine.generation import Generator
-        from lingbi.heartbeat import Vitals
-        from lingbi.http.service import image_rules
-
-        self.image_rules = image_rules(settings)
-        needs = prepare(settings)
-        self.options = options
-        self.batch: int = options.batch or (needs.fit.max_batch_size if needs.engine == TURBOMIND else CPU_BATCH)
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        self.generator = Generator(build_engine(needs), self.batch, Vitals())
-
-    def rows(self, sources: list[str]) -> Iterator[Row]:
-        """The rows of sources, in order; the next batch's images load while one is answered."""
-        left = iter(sources)
-        with ThreadPoolExecutor(LOADERS, thread_name_prefix="pictures") as pool:
-            batch = self._load(pool, left)
-            while batch:
-                following = self._load(pool, left)
-                yield from self._answer([(source, job.result()) for source, job in batch])
-                batch = following
-
-    def _load(self, pool: ThreadPoolExecutor, left: Iterator[str]) -> Batch:
-        return [(source, pool.submit(load_source, source, self.image_rules)) for source in islice(left, self.batch)]
-
-    def _answer(self, batch: list[tuple[str, Loaded]]) -> Iterator[Row]:
-        """The rows of one batch."""
-        images = [image for _, image in batch if not isinstance(image, Exception)]
-        answers = iter(self._ask(images))  # in order
-        for source, image in batch:
-            answer = image if isinstance(image, Exception) else next(answers)
-            yield {"source": source, "prompt": self.options.prompt} | _fields(answer)
-
-    def _ask(self, images: list[Image.Image]) -> list[Row | BaseException]:
-        """For every image the fields of its answer, or the exception in their place."""
-        return self.loop.run_until_complete(self._ask_all(images)) if images else []
-
-    async def _ask_all(self, images: list[Image.Image]) -> list[Row | BaseException]:
-        from lingbi.http.protocol.requests import ChatRequest
-        from lingbi.images.messages import user_message
-
-        # The image is decoded already, so the prompt only needs to know that there is one.
-        message = user_message(self.options.prompt, "")
-        question = ChatRequest.model_validate(
-            {"model": "", "messages": [message], "temperature": 0, "max_tokens": self.options.max_tokens}
-        )
-        return await asyncio.gather(*(self._ask_one(question, image) for image in images), return_exceptions=True)
-
-    async def _ask_one(self, question: "ChatRequest", image: Image.Image) -> Row:
-        """The fields of the greedy answer about an image, which takes the same way as a request to the server."""
-        from lingbi.engine.prompts import answer_room
-        from lingbi.http.sampling_options import engine_options
-
-        generator = self.generator
-        draft = await generator.draft(question.turns)
-        prompt = draft.filled(await generator.encode([image]))
-        room = answer_room(len(prompt.ids), question.max_tokens, generator.session_len)
-        answer = await generator.start(prompt, engine_options(question, room, generator.engine.stop_words, None))
-        try:
-            text = "".join([step.text async for step in answer])
-        finally:
-            answer.close()
-        counts = (len(prompt.ids), len(answer.token_ids), answer.finish_reason)
-        return {"text": text} | dict(zip(COUNTS, counts, strict=True))
-
-
-def prepare(settings: Settings) -> "EngineNeeds":
-    """Choose engine and model for this machine and fetch the weights that are missing. Raises LingbiError."""
-    from lingbi.engine.local import EngineNeeds
-
-    gpus = find_gpus()
-    choice, found = planner.choose(settings, gpus)
-    ensure(found, settings, Progress())
-    placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
-    (fit,) = placement.fits
-    return EngineNeeds(fetched(placement), settings, fit)
-
-
-def fetched(placement: planner.Placement) -> ModelFolder:
-    """The folder of a model whose weights were made sure of."""
-    if isinstance(placement.model, ModelFolder):
-        return placement.model
-    raise ConfigurationError(f"{placement.found.path} still holds no model after the fetch; run scripts/fetch")
-
-
-def _fields(answer: Row | BaseException) -> Row:
-    return {"error": str(answer) or type(answer).__name__} if isinstance(answer, BaseException) else answer
 
 
 if __name__ == "__main__":

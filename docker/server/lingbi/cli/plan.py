@@ -1,19 +1,35 @@
-"""scripts/plan: the models, what they need, and what is here for them."""
+"""scripts/plan: the models, what they need, what is here for them, and where the workers of those asked for would go."""
 
 import argparse
+import json
 import sys
+from dataclasses import asdict
 
+from lingbi import planner
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.model import catalogue
+from lingbi.model import catalogue, wanted
 from lingbi.model.folder import inspect
 from lingbi.model.gpus import TURBOMIND, Gpu, choose_engine
 from lingbi.model.host_memory import needed_mib
 from lingbi.model.resolve import DEMO_FOLDER, find_model
 from lingbi.model.resources import Resources, find_resources
 from lingbi.model.sizing import BITS, Wanted, fit, least_mib
+from lingbi.placement.seats import Placement, Seat
 from lingbi.settings import Settings, load_settings
 
 HEAD = ("name", "ModelScope id", "weights", "geometry", "KV cache", "picture", "session", "template", "card", "here")
+SEAT_HEAD = (
+    "worker",
+    "model",
+    "place",
+    "at most",
+    "weights",
+    "beside them",
+    "KV cache",
+    "session",
+    "answers",
+    "a step",
+)
 FIT_HEAD = ("name", "at most", "weights", "beside them", "KV cache", "tokens", "session", "answers", "a step")
 
 
@@ -21,7 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, 2 for a setting that cannot be used, or for a GPU that has room for no model."""
     options = parse(arguments)
     try:
-        show(load_settings(), find_resources(), options.gpu_mib)
+        settings, here = load_settings(model=options.model), find_resources()
+        asked = assumed(here, options.gpu_mib)
+        if options.json:
+            print(json.dumps(report(planner.plan(on(asked, settings), asked))))
+            return 0
+        show(settings, here, options.gpu_mib)
+        if options.model or len(wanted.parse(settings.model)) > 1:
+            show_placement(planner.plan(on(asked, settings), asked))
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -29,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/plan", description=__doc__.split(": ")[1].capitalize())
+    parser = argparse.ArgumentParser(prog="scripts/plan", description=__doc__.split(": ")[1])
     parser.add_argument(
         "--gpu-mib",
         nargs="+",
@@ -38,7 +61,52 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="MIB",
         help="plan for GPUs, or slices of one, with so much free memory, instead of those that are here",
     )
+    parser.add_argument(
+        "--model",
+        action=wanted.Joined,
+        help="show where its workers would go; several times for several models, and NAME*3 for three workers "
+        "(default: LINGBI_MODEL, where that names several)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print only where the workers would go, as one line of JSON"
+    )
     return parser.parse_args(arguments)
+
+
+def assumed(here: Resources, asked_mib: list[int]) -> Resources:
+    """What is here, or GPUs with so much memory in place of those that are."""
+    gpus = [Gpu(str(number), "assumed", mib, mib) for number, mib in enumerate(asked_mib)]
+    return Resources(gpus, here.host_mib) if gpus else here
+
+
+def on(asked: Resources, settings: Settings) -> Settings:
+    """The settings for a question about GPUs that are assumed: whatever engine is here, they are for TurboMind."""
+    is_assumed = any(gpu.name == "assumed" for gpu in asked.gpus)
+    return settings.model_copy(update={"engine": TURBOMIND}) if is_assumed else settings
+
+
+def show_placement(placement: Placement) -> None:
+    """A row for each worker, in the order of their ports."""
+    print(f"\nWhere the workers would go, on the engine {placement.choice.engine}:")
+    print(table([SEAT_HEAD, *(seat_row(number, seat) for number, seat in enumerate(placement.seats))]))
+
+
+def seat_row(number: int, seat: Seat) -> tuple[str, ...]:
+    """A worker's model, place and engine settings, in MiB and tokens."""
+    place = "host memory" if seat.device is None else f"GPU {seat.device}"
+    found = seat.fit
+    if found is None:
+        return (str(number), seat.served_name, place, "known once it is fetched", *[""] * (len(SEAT_HEAD) - 4))
+    sizes = (found.total_mib, found.weights_mib, found.runtime_mib, found.cache_mib)
+    limits = (found.session_len, found.max_batch_size, found.prefill_tokens)
+    return (str(number), seat.served_name, place, *map(str, (*sizes, *limits)))
+
+
+def report(placement: Placement) -> dict[str, object]:
+    """The placement as JSON: the engine, and for each worker what it is told and the fit of its engine."""
+    fits = [asdict(seat.fit) | {"total_mib": seat.fit.total_mib} if seat.fit else None for seat in placement.seats]
+    told = [asdict(seat.assignment) | {"fit": fit} for seat, fit in zip(placement.seats, fits, strict=True)]
+    return {"engine": placement.choice.engine, "workers": told}
 
 
 def show(settings: Settings, here: Resources, asked_mib: list[int]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from lingbi.errors import ConfigurationError
-from lingbi.files import write_text
+from lingbi.files import rewritten
 
 ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 PLAIN = {escape: plain for plain, escape in ESCAPES.items()}
@@ -54,51 +55,64 @@ FORMATS: dict[str, tuple[Callable[[Row], str], Callable[[str], tuple[str, str, b
 
 
 class Rows:
-    """Rows to a file, or to standard output where there is none.
+    """Rows to a file, or to standard output where there is none; rows of other prompts and other sources stay as they are.
 
-    done: sources that have an answer to this prompt; rows of other prompts and other sources stay as they are.
+    Of the file's rows no text is held, only digests: it may have any number of them.
     """
 
     def __init__(self, file: Path | None, kind: str | None, prompt: str) -> None:
         kind = kind or ("text" if file and file.suffix == ".txt" else "jsonl")
         self._format, self._parse = FORMATS[kind]
         self.file, self.prompt, self.kind = file, prompt, kind
-        self.done: set[str] = set()
+        self._last: dict[bytes, int] = {}  # the number of the last line of each prompt and source
+        self._done: set[bytes] = set()
         if file and file.is_dir():
             raise ConfigurationError(f"{file} is a folder; give a file in --to")
-        self._lines = self._read(file) if file and file.exists() else {}
-
-    def _read(self, file: Path) -> dict[tuple[str, str], str]:
-        """{(prompt, source): line} of the rows that are there. The last line may be cut, others may not."""
-        kept: dict[tuple[str, str], str] = {}
-        lines = file.read_text("utf-8", errors="replace").split("\n")
-        for line in lines[:-1]:
-            try:
-                prompt, source, is_answer = self._parse(line)
-            except (ValueError, LookupError, TypeError):
-                raise ConfigurationError(
-                    f"{file} holds something else than {self.kind} rows ({line[:60]!r}); give another --to"
-                ) from None
-            kept[prompt, source] = line
+        for number, (_, row) in enumerate(self._kept()):
+            prompt, source, is_answer = row
+            self._last[digest(prompt, source)] = number
             if is_answer and prompt == self.prompt:
-                self.done.add(source)
-        return kept
+                self._done.add(digest(prompt, source))
 
-    def begin(self, todo: list[str]) -> Rows:
-        """Drop the old rows of the sources that are asked now: failed ones are retried."""
-        for source in todo:
-            self._lines.pop((self.prompt, source), None)
-        return self
+    def is_done(self, source: str) -> bool:
+        """Whether the file has an answer to this prompt about a source."""
+        return digest(self.prompt, source) in self._done
 
-    def __enter__(self) -> Rows:
-        """Rewrite the rows that are kept, which drops a truncated last line."""
+    def _kept(self) -> Iterator[tuple[str, tuple[str, str, bool]]]:
+        """(line, row) of the rows that are there. The last line may be cut, others may not."""
+        if not self.file or not self.file.exists():
+            return
+        with self.file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return
+                try:
+                    yield line, self._parse(line[:-1])
+                except (ValueError, LookupError, TypeError):
+                    raise ConfigurationError(
+                        f"{self.file} holds something else than {self.kind} rows ({line[:60]!r}); give another --to"
+                    ) from None
+
+    def begin(self, is_asked: Callable[[str], bool]) -> Rows:
+        """Rewrite the file without a truncated last line, and without the failures of sources that are asked now."""
         self._stream: TextIO = sys.stdout
         if self.file:
             try:
-                write_text(self.file, "".join(line + "\n" for line in self._lines.values()))
+                with rewritten(self.file) as beside:
+                    for number, (line, row) in enumerate(self._kept()):
+                        if self._stays(number, *row, is_asked):
+                            beside.write(line)
                 self._stream = self.file.open("a", encoding="utf-8")
             except OSError as error:
                 raise ConfigurationError(f"{self.file} cannot be written: {error.strerror}") from None
+        return self
+
+    def _stays(self, number: int, prompt: str, source: str, is_answer: bool, is_asked: Callable[[str], bool]) -> bool:
+        if self._last[digest(prompt, source)] != number:
+            return False  # a later row is about the same
+        return is_answer or prompt != self.prompt or not is_asked(source)
+
+    def __enter__(self) -> Rows:
         return self
 
     def write(self, row: dict[str, Any]) -> None:
@@ -108,3 +122,12 @@ class Rows:
     def __exit__(self, *_error: object) -> None:
         if self.file:
             self._stream.close()
+
+
+def digest(*texts: str) -> bytes:
+    """16 bytes that stand for some texts."""
+    made = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        made.update(len(data).to_bytes(8, "big") + data)
+    return made.digest()

@@ -18,6 +18,7 @@ from lingbi.model.gpus import CPU, TURBOMIND
 from lingbi.model.host_memory import CpuFit
 from lingbi.model.sizing import Fit
 from lingbi.settings import Settings
+from lingbi.turns import reserve_of
 from lingbi.vision.cache import FeatureCache
 from lingbi.vision.encoder import ImageEncoder
 
@@ -59,7 +60,7 @@ class EngineNeeds:
             return TurbomindEngineConfig(session_len=fit.session_len, max_batch_size=CPU_INSTANCES)
         config = TurbomindEngineConfig(
             session_len=fit.session_len,
-            max_batch_size=fit.max_batch_size,
+            max_batch_size=fit.max_batch_size + reserve_of(fit.max_batch_size),
             quant_policy=int(fit.quant_policy),
             max_prefill_token_num=fit.prefill_tokens,
         )
@@ -117,7 +118,7 @@ class LocalEngine(VLAsyncEngine):  # type: ignore[misc]  # lmdeploy has no types
             model_path,
             stop_words=self.chat_template.stop_words,
             threads=self.needs.settings.cpu_threads,
-            sequences=fit.max_batch_size,
+            sequences=fit.max_batch_size + reserve_of(fit.max_batch_size),
             prefill_tokens=fit.prefill_tokens,
         )
 

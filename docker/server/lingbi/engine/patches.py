@@ -38,7 +38,7 @@ def engine_by_machine(module: Any) -> None:
     wrapt.wrap_object(module, "VLAsyncEngine", MachineEngine)
 
 
-class MachineEngine(wrapt.ObjectProxy):  # type: ignore[misc]  # wrapt has no types
+class MachineEngine(wrapt.ObjectProxy[Any]):
     """Replaces the class VLAsyncEngine where lmdeploy creates one; lingbi's own programs create a LocalEngine."""
 
     def __call__(self, model_path: str, backend_config: Any = None, **options: Any) -> "LocalEngine":
@@ -62,7 +62,7 @@ def needs_of_machine(model_path: str) -> "EngineNeeds":
 def private_page(module: Any) -> None:
     """Never open a public tunnel, which the code of lmdeploy's page asks for."""
 
-    @wrapt.patch_function_wrapper(module, "Blocks.launch")  # type: ignore[untyped-decorator]  # wrapt has no types
+    @wrapt.patch_function_wrapper(module, "Blocks.launch")
     def launch(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs["share"] = False
         return wrapped(*args, **kwargs)

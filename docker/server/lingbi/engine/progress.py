@@ -1,6 +1,8 @@
-"""How much of a prompt an engine has computed before its answer begins."""
+"""How far an answer is: what the engine has made, and what is passed on of it."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -9,3 +11,31 @@ class PromptProgress:
 
     done_tokens: int
     all_tokens: int
+
+
+@dataclass
+class Step:
+    """The next part of an answer: its new text and tokens, and the finish reason if it ended.
+
+    prompt: the progress of the prompt, in steps before the first token.
+    """
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[dict[int, float]] | None = None
+    finish_reason: str | None = None
+    prompt: PromptProgress | None = None
+
+
+@dataclass
+class Progress:
+    """The newest output of the engine; each output holds the whole answer so far, so older ones are dropped.
+
+    prompt: the progress of the prompt, until it has been passed on.
+    """
+
+    output: Any = None
+    prompt: PromptProgress | None = None
+    error: Exception | None = None
+    is_done: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)

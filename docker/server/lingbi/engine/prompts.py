@@ -4,7 +4,6 @@ The text of a request is always plain text: anything in it that looks like a spe
 split before it is tokenised, so that only the prompt's form can write these.
 """
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 IMAGE, BREAK = "\ufdd0", "\ufdd1"
 SPECIAL = re.compile(r"\[UNUSED_TOKEN_\d+\]|<\|?/?[A-Za-z_]+\|?>")
 CHARACTERS_PER_TOKEN = 20  # no text has tokens this long on average; anything longer is not worth tokenising
-INLINE_CHARACTERS = 4096  # longer text is tokenised in a thread
+COUNTED_CHARACTERS = 512  # tokenised at once while tokens are counted
+CUT_TOKENS = 16  # by which a piece of a text may have more tokens than it has within the text
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,47 @@ def _content(message: Any, between_images: str) -> str:
     return between_images.join(images) + "\n".join(texts)
 
 
-def check_characters(text: str, session_len: int) -> None:
-    """Refuse text that is far too long, before it is tokenised. Raises TooLong."""
+def characters_of(messages: Sequence[Any]) -> int:
+    """The characters of all texts of chat messages."""
+    return sum(
+        len(message.content)
+        if isinstance(message.content, str)
+        else sum(len(part.text) for part in message.content if part.type == "text")
+        for message in messages
+    )
+
+
+def parts_of(messages: Sequence[Any]) -> int:
+    """The number of texts and images in chat messages."""
+    return sum(1 if isinstance(message.content, str) else len(message.content) for message in messages)
+
+
+def check_characters(characters: int, session_len: int) -> None:
+    """Refuse text that is far too long, before anything else is done with it. Raises TooLong."""
     limit = session_len * CHARACTERS_PER_TOKEN
-    if len(text) > limit:
+    if characters > limit:
         raise TooLong(
             f"This model's maximum context length is {session_len} tokens, which hold fewer than {limit} characters, "
-            f"and the prompt has {len(text)}; shorten it"
+            f"and the prompt has {characters}; shorten it"
         )
 
 
-async def tokenise(text: str, tokenizer: Any, starts_after_images: bool) -> list[list[int]]:
-    """The same as `encode`, but long text is tokenised in a thread."""
-    if len(text) <= INLINE_CHARACTERS:
-        return encode(text, tokenizer, starts_after_images)
-    return await asyncio.get_running_loop().run_in_executor(None, encode, text, tokenizer, starts_after_images)
+def check_tokens(text: str, tokenizer: Any, session_len: int) -> None:
+    """Refuse text that has clearly more tokens than a session, before all of it is tokenised. Raises TooLong.
+
+    The tokeniser holds the interpreter's lock until it has read a whole text, for seconds where every character is
+    several tokens; so the tokens of short pieces are counted first, until there are too many.
+    """
+    most = session_len + session_len // 4
+    if len(text.encode(errors="replace")) <= most:  # no token has less than a byte
+        return
+    for begin in range(0, len(text), COUNTED_CHARACTERS):
+        most -= len(tokenizer.encode(text[begin : begin + COUNTED_CHARACTERS], add_bos=False)) - CUT_TOKENS
+        if most < 0:
+            raise TooLong(
+                f"This model's maximum context length is {session_len} tokens, prompt and answer together, and the first "
+                f"{min(begin + COUNTED_CHARACTERS, len(text))} of the prompt's {len(text)} characters have more; shorten it"
+            )
 
 
 def encode(text: str, tokenizer: Any, starts_after_images: bool) -> list[list[int]]:

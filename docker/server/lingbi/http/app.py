@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -15,13 +16,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from lingbi.accounts.facts import KeyFacts
 from lingbi.api_errors import ClientGone, EngineFault, Refusal
+from lingbi.http.accounts.usage import usage
+from lingbi.http.admin.desk import Desk
+from lingbi.http.admin.groups import group_routes
+from lingbi.http.admin.keys import key_routes
+from lingbi.http.admin.queue import admin_queue
+from lingbi.http.admin.usage import admin_usage
+from lingbi.http.batch.batches import Batches
+from lingbi.http.batch.files import Files
+from lingbi.http.bodies import meant_model
 from lingbi.http.chat import chat_completions
 from lingbi.http.completions import completions
 from lingbi.http.exchange import check_model
 from lingbi.http.middleware.accounting import GONE, Accounting
 from lingbi.http.middleware.cross_origin import cross_origin
-from lingbi.http.middleware.door import Door, refuse
+from lingbi.http.middleware.door import ACCOUNT, Door, refuse
 from lingbi.http.openapi import describe
 from lingbi.http.protocol.answers import Model, ModelList
 from lingbi.http.protocol.status import Live, Ready
@@ -30,9 +41,12 @@ from lingbi.http.service import Service
 
 log = logging.getLogger(__name__)
 CHAT, COMPLETIONS, RESPONSES, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models"
-MODEL = "/v1/models/{model}"
+MODEL, USAGE = "/v1/models/{model}", "/v1/usage"
+ADMIN_USAGE, ADMIN_QUEUE = "/v1/admin/usage", "/v1/admin/queue"
+ADMIN = "/v1/admin/"
+ALLOWED_MODELS = "X-Lingbi-Models"
 OPEN_ROUTES = ("/live", "/health", "/ready", "/metrics")
-API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS, MODEL.replace("{model}", "[^/]+"))
+API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS, MODEL.replace("{model}", "[^/]+"), USAGE, ADMIN_USAGE)
 API_TAIL = re.compile(f"/(?:{'|'.join(path.removeprefix('/v1/') for path in API_PATHS)})$")
 
 
@@ -47,7 +61,8 @@ def create_app(service: Service) -> ASGIApp:
     app = Starlette(routes=routes, exception_handlers=FAULTS)
     app.router.redirect_slashes = False
     keyless_routes = (MODELS, MODEL) if service.settings.open_models else ()
-    door = Door(app, service, OPEN_ROUTES, keyless_routes, (CHAT, COMPLETIONS, RESPONSES))
+    early_routes = [route.path for route in routes if route.path.startswith(ADMIN)]
+    door = Door(app, service, OPEN_ROUTES, keyless_routes, (CHAT, COMPLETIONS, RESPONSES), early_routes)
     return Accounting(cross_origin(door, service.settings.allowed_origins), service.metrics, routes, OPEN_ROUTES)
 
 
@@ -57,7 +72,22 @@ def routes_of(service: Service) -> list[Route]:
     async def openapi(request: Request) -> Response:
         return JSONResponse(describe(service.readiness.model))
 
-    return [*_health(service), *_models(service), *_generation(service), Route("/openapi.json", openapi)]
+    parts = [
+        _health(service),
+        _models(service),
+        _generation(service),
+        _usage(service),
+        _admin(service),
+        _stored(service),
+    ]
+    return [*(route for part in parts for route in part), Route("/openapi.json", openapi)]
+
+
+def _stored(service: Service) -> list[Route]:
+    """The routes of files and batches, where there is a store for them."""
+    if service.store is None:
+        return []
+    return [*Files(service.store).routes(), *Batches(service.store, service.look_at_batches).routes()]
 
 
 def _health(service: Service) -> list[Route]:
@@ -79,13 +109,26 @@ def _models(service: Service) -> list[Route]:
     served = Model(id=service.readiness.model, created=int(time.time()))
 
     async def models(request: Request) -> Response:
-        return JSONResponse(ModelList(data=[served]).model_dump())
+        key: KeyFacts | None = request.scope.get(ACCOUNT)
+        listed = [served] if key is None or key.may_use(served.id) else []
+        allowed = None if key is None or key.models is None else ",".join(map(quote, sorted(key.models)))
+        headers = (
+            None if allowed is None else {ALLOWED_MODELS: allowed}
+        )  # for a gateway that lists several servers' models
+        return JSONResponse(ModelList(data=listed).model_dump(), headers=headers)
 
     async def model(request: Request) -> Response:
-        check_model(service, request.path_params["model"])
+        check_model(service, request, meant_model(service, request) or request.path_params["model"])
         return JSONResponse(served.model_dump())
 
     return [Route(MODELS, models), Route(MODEL, model)]
+
+
+def _usage(service: Service) -> list[Route]:
+    async def own_usage(request: Request) -> Response:
+        return _sent(await usage(service, request))
+
+    return [Route(USAGE, own_usage)]
 
 
 def _generation(service: Service) -> list[Route]:
@@ -100,6 +143,17 @@ def _generation(service: Service) -> list[Route]:
 
     endpoints = {CHAT: chat, COMPLETIONS: complete, RESPONSES: respond}
     return [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
+
+
+def _admin(service: Service) -> list[Route]:
+    async def usage(request: Request) -> Response:
+        return JSONResponse((await admin_usage(service, request)).model_dump(exclude_none=True))
+
+    async def queue(request: Request) -> Response:
+        return JSONResponse((await admin_queue(service, request)).model_dump())
+
+    desk = Desk(service)
+    return [Route(ADMIN_USAGE, usage), Route(ADMIN_QUEUE, queue), *key_routes(desk), *group_routes(desk)]
 
 
 def _sent(answer: Response | BaseModel) -> Response:
@@ -117,7 +171,7 @@ async def _gone(request: Request, error: ClientGone) -> Response:
 async def _http_error(request: Request, error: HTTPException) -> Response:
     path = request.url.path
     hint = _hint(path) if error.status_code == 404 else ""
-    found = Refusal(f"{request.method} {path[:100]}: {error.detail}{hint}", headers=error.headers)
+    found = Refusal(f"{request.method} {path[:100]}: {error.detail}{hint}", headers=dict(error.headers or {}))
     found.status, found.code = error.status_code, "not_found" if error.status_code == 404 else None
     found.reason = f"http_{error.status_code}"
     return refuse(request.scope, found)

@@ -1,13 +1,13 @@
 """POST /v1/chat/completions."""
 
-import re
 from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
 from starlette.requests import Request
 
 from lingbi.api_errors import BadRequest
-from lingbi.engine.generation import Step
+from lingbi.engine.grammar.vocabulary import piece_bytes
+from lingbi.engine.progress import Step
 from lingbi.http.exchange import (
     Event,
     Events,
@@ -15,8 +15,8 @@ from lingbi.http.exchange import (
     first_and_rest,
     prompt_comment,
     read_asked,
-    unless_gone,
 )
+from lingbi.http.presence import unless_gone
 from lingbi.http.protocol.answers import (
     ChatChoice,
     ChatChunk,
@@ -32,7 +32,6 @@ from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.service import Service, chat_prompt
 from lingbi.images.loader import image_urls
 
-BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 LEAST_LOGPROB = -9999.0  # the reference API's number for a token that cannot come
 
 
@@ -53,6 +52,9 @@ class ChatExchange(Exchange[ChatRequest]):
         """The whole answer or, where the request asks for one, a stream, which closes this exchange when it ends."""
         is_streamed = False
         try:
+            if self.service.must_wait:
+                is_streamed = True
+                return Events(self, self.events_when_loaded(self.begun_events))
             with self.naming_prompt():
                 steps = await unless_gone(self.request, self.begin())
             if self.body.stream:
@@ -66,18 +68,31 @@ class ChatExchange(Exchange[ChatRequest]):
     async def begin(self) -> AsyncIterator[Step]:
         """The answer's steps, the first of them made already."""
         body, service = self.body, self.service
+        await self.bind()
         asked = body.max_completion_tokens or body.max_tokens
         logprobs = max(body.top_logprobs or 0, 1) if body.logprobs else None
         turns = body.turns
         urls = image_urls(turns)
         self.record.pictures = len(urls)
-        observe = service.metrics.image_decode.observe
-        prompt, times = await chat_prompt(self.generator, service.images, turns, urls, observe)
+        prompt, times = await chat_prompt(
+            self.generator, service.images, turns, urls, self.observe_decoding, key=self.record.key or ""
+        )
         if times.encode_s is not None:
             self.record.encode_s = times.encode_s
             service.metrics.image_encode.observe(times.encode_s)
         answer = await self.start(prompt, asked, logprobs)
         return await first_and_rest(self.steps(answer))
+
+    async def begun_events(self) -> AsyncIterator[Event]:
+        """The events of the answer, which has begun."""
+        with self.naming_prompt():
+            return self.events(await self.begin())
+
+    def observe_decoding(self, seconds: float) -> None:
+        """Charge the seconds that decoding one image took to the request and its key."""
+        self.record.decode_s = (self.record.decode_s or 0.0) + seconds
+        self.service.metrics.image_decode.observe(seconds)
+        self.service.metrics.key_decode.labels(self.record.key or "").inc(seconds)
 
     async def whole(self, steps: AsyncIterator[Step]) -> BaseModel:
         """The answer in the route's form."""
@@ -111,6 +126,7 @@ class ChatExchange(Exchange[ChatRequest]):
             if step.finish_reason:
                 yield chunk([ChunkChoice(delta=Delta(), finish_reason=step.finish_reason)])
         self.prove()
+        self.conclude()
         if self.is_usage_wanted:
             yield chunk([], self.usage())
 
@@ -135,10 +151,3 @@ class ChatExchange(Exchange[ChatRequest]):
         data = piece_bytes(self.generator.tokenizer.model.model.convert_ids_to_tokens(token_id))
         token = data.decode("utf-8", "backslashreplace")
         return TopLogprob(token=token, bytes=list(data), logprob=max(logprob, LEAST_LOGPROB))
-
-
-def piece_bytes(piece: str) -> bytes:
-    """What a SentencePiece piece stands for: a byte, or text with its spaces."""
-    if BYTE_PIECE.fullmatch(piece):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace("\u2581", " ").encode()

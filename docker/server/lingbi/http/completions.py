@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from lingbi.engine.generation import Step
+from lingbi.engine.progress import Step
 from lingbi.http.exchange import (
     Event,
     Events,
@@ -13,8 +13,8 @@ from lingbi.http.exchange import (
     first_and_rest,
     prompt_comment,
     read_asked,
-    unless_gone,
 )
+from lingbi.http.presence import unless_gone
 from lingbi.http.protocol.answers import Completion, TextChoice
 from lingbi.http.protocol.requests import CompletionRequest
 from lingbi.http.service import Service
@@ -26,6 +26,9 @@ async def completions(service: Service, request: Request) -> Events | Completion
     exchange = CompletionExchange(service, request, body)
     is_streamed = False
     try:
+        if service.must_wait:
+            is_streamed = True
+            return Events(exchange, exchange.events_when_loaded(exchange.begun_events))
         if body.stream:
             first = await unless_gone(request, exchange.begin(0))
             is_streamed = True  # the response closes the exchange
@@ -43,6 +46,7 @@ class CompletionExchange(Exchange[CompletionRequest]):
 
     async def begin(self, index: int) -> AsyncIterator[Step]:
         """The steps of a prompt's answer, the first of them made already."""
+        await self.bind()
         with self.naming_prompt():
             prompt = await self.generator.text_prompt(self.body.prompt[index])
             answer = await self.start(prompt, self.body.max_tokens or 16)
@@ -64,6 +68,10 @@ class CompletionExchange(Exchange[CompletionRequest]):
             reason = step.finish_reason
         return TextChoice(index=index, text=text, finish_reason=reason)
 
+    async def begun_events(self) -> AsyncIterator[Event]:
+        """The events of the answer, which has begun."""
+        return self.events(await self.begin(0))
+
     async def events(self, first: AsyncIterator[Step]) -> AsyncIterator[Event]:
         """The chunks of all answers, one prompt after the other, as JSON."""
         chunk = self.chunks(Completion)
@@ -73,5 +81,6 @@ class CompletionExchange(Exchange[CompletionRequest]):
                     yield prompt_comment(step.prompt)
                 if step.text or step.finish_reason:
                     yield chunk([TextChoice(index=index, text=step.text, finish_reason=step.finish_reason)])
+        self.conclude()
         if self.is_usage_wanted:
             yield chunk([], self.usage())

@@ -1,106 +1,77 @@
 """A request's path through the engine: its body goes in, an answer or events come out, and its times are recorded."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic
 
-from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from lingbi.api_errors import BadRequest, ClientGone, Refusal, TooLong, UnknownModel, UnsupportedEncoding
-from lingbi.engine.generation import Answer, Generator, Step
-from lingbi.engine.progress import PromptProgress
+from lingbi.accounts.entries import GOOD
+from lingbi.accounts.facts import KeyFacts
+from lingbi.api_errors import BadRequest, ModelNotAllowed, Refusal, TooLong, UnknownModel
+from lingbi.engine.bound import BoundAnswer
+from lingbi.engine.generation import Answer, Generator
+from lingbi.engine.grammar.forms import Form
+from lingbi.engine.grammar.matcher import Matcher
+from lingbi.engine.progress import PromptProgress, Step
 from lingbi.engine.prompts import Prompt, answer_room
+from lingbi.http.accounts.entry import let_in
+from lingbi.http.bodies import Asked, read_body
 from lingbi.http.middleware.accounting import GONE, RECORD
+from lingbi.http.middleware.door import ACCOUNT, ASKER
+from lingbi.http.presence import unless_gone
 from lingbi.http.protocol.answers import PromptTokensDetails, Usage
-from lingbi.http.protocol.faults import bad_request
 from lingbi.http.protocol.requests import Sampled
 from lingbi.http.request_log import Record
 from lingbi.http.sampling_options import GREEDY, engine_options, stop_words
 from lingbi.http.service import Service
-
-INLINE_BYTES = 64 << 10  # larger bodies are parsed in a thread
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-Body = TypeVar("Body", bound=BaseModel)
-Asked = TypeVar("Asked", bound=Sampled)
-Done = TypeVar("Done")
-
-
-async def read_body(request: Request, model: type[Body]) -> Body:
-    """The request's JSON as a model.
-
-    Raises BadRequest, which names the field; UnsupportedEncoding; and ClientGone when the client leaves before the body
-    is complete.
-    """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", ""):
-        raise UnsupportedEncoding(
-            f"the body is sent with Content-Encoding: {encoding[:60]}, and only identity is read; send it as it is",
-            headers={"Accept-Encoding": "identity"},
-        )
-    try:
-        body = await request.body()
-    except ClientDisconnect:
-        raise ClientGone from None
-    if len(body) <= INLINE_BYTES:
-        return _parsed(body, model)
-    return await asyncio.get_running_loop().run_in_executor(None, _parsed, body, model)
-
-
-def _parsed(body: bytes, model: type[Body]) -> Body:
-    body = body.removeprefix(BYTE_ORDER_MARK)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise bad_request(error, body) from None
+from lingbi.http.waking import patience_of
 
 
 async def read_asked(service: Service, request: Request, model: type[Asked]) -> Asked:
     """A request to the engine, for a model that is served. Raises what read_body and the checks below raise."""
-    body = await read_body(request, model)
-    check_model(service, body.model)
+    body = await read_body(service, request, model)
+    check_model(service, request, body.model)
     check_fields(body)
+    await let_in(service, request, body)
+    await _until_loaded(service, request, bool(body.stream))
     return body
 
 
-def check_model(service: Service, model: str) -> None:
-    """Refuse a model that is not served."""
+async def _until_loaded(service: Service, request: Request, is_streamed: bool) -> None:
+    """Wait until the model is loaded. A stream tells its client meanwhile how far that is, so it waits once it has begun
+    (`Exchange.events_when_loaded`), unless its client says how long it waits. Raises NotReady and ClientGone."""
+    patience_s = patience_of(request.headers)
+    if service.waking and service.must_wait and (patience_s is not None or not is_streamed):
+        record: Record = request.scope[RECORD]
+        began = record.elapsed()
+        await unless_gone(request, service.waking.wait(patience_s))
+        record.wake_s = record.elapsed() - began
+
+
+def check_model(service: Service, request: Request, model: str) -> None:
+    """Refuse a model that is not served, or that the request's key may not use."""
     served = service.readiness.model
     if model != served:
         raise UnknownModel(f"the model {model[:100]!r} is not served here; {served!r} is", "model")
+    request.scope[RECORD].model = served
+    key: KeyFacts | None = request.scope.get(ACCOUNT)  # none where the list of models needs no key
+    if key and not key.may_use(model):
+        allowed = ", ".join(sorted(key.models or ())) or "none"
+        raise ModelNotAllowed(f"this API key may not use the model {model!r}; it may use: {allowed}", "model")
 
 
 def check_fields(body: Sampled) -> None:
     """Refuse fields that go with others that the request does not have. Raises BadRequest."""
     if body.stream_options and not body.stream:
         raise BadRequest("stream_options: only with stream set to true", "stream_options")
-
-
-async def unless_gone(request: Request, work: Awaitable[Done]) -> Done:
-    """The result of a coroutine; cancelled, with ClientGone, when the client leaves first."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
 
 
 class Exchange(Generic[Asked]):
@@ -117,8 +88,8 @@ class Exchange(Generic[Asked]):
         self.service, self.request, self.body = service, request, body
         self.record: Record = request.scope[RECORD]
         self.record.stream = bool(body.stream)
-        self.answers: list[Answer] = []
-        self.cached_tokens = 0  # of the prompts
+        self.answers: dict[Answer, float] = {}  # with their times in the engine, as the record's Stopwatch has them
+        self.matcher: Matcher | None = None  # of the form that the answers are bound to
         self.is_told = False  # whether a stream has reached its last event
 
     @property
@@ -136,21 +107,36 @@ class Exchange(Generic[Asked]):
             refusal.param = self.prompt_field
             raise
 
+    @property
+    def form(self) -> Form | None:
+        """The form that the answers are bound to."""
+        return self.body.form
+
+    async def bind(self) -> None:
+        """Make the grammar of the form that is asked for. Raises BadRequest, which names what is wrong with it."""
+        if self.form:
+            self.matcher = await self.generator.grammars.matcher(self.form)
+
     async def start(self, prompt: Prompt, max_tokens: int | None, logprobs: int | None = None) -> Answer:
         """Start an answer when an engine instance is free."""
-        generator, record = self.generator, self.record
+        generator, record, metrics = self.generator, self.record, self.service.metrics
         room = answer_room(len(prompt.ids), max_tokens, generator.session_len)
         record.prompt_tokens = (record.prompt_tokens or 0) + len(prompt.ids)
         options = engine_options(self.body, room, generator.engine.stop_words, logprobs)
         waited_from = record.elapsed()
         is_repeatable = self.body.seed is not None and options.top_k != GREEDY
-        answer = await generator.start(prompt, options, stop_words(self.body), is_repeatable)
-        self.answers.append(answer)
+        is_unanswered = record.first_token_s is None  # of several prompts, the first may have been
+        asker, words = self.request.scope[ASKER], stop_words(self.body)
+        bound = partial(BoundAnswer, matcher=self.matcher.copy(), on_end=metrics.count_bound) if self.matcher else None
+        answer = await generator.start(prompt, options, words, is_repeatable, asker, is_unanswered, bound)
+        self.answers[answer] = record.engine.start()
+        if record.use:
+            record.use.run()
         record.queue_s = record.elapsed() - waited_from
-        self.service.metrics.queue_wait.observe(record.queue_s)
-        self.service.metrics.prompt_tokens.inc(len(prompt.ids))
-        self.service.metrics.reused_tokens.inc(answer.place.step)
-        self.cached_tokens += answer.place.step
+        metrics.queue_wait.observe(record.queue_s)
+        metrics.prompt_tokens.inc(len(prompt.ids))
+        metrics.reused_tokens.inc(answer.place.step)
+        record.cached_tokens = self.cached_tokens + answer.place.step
         return answer
 
     async def steps(self, answer: Answer) -> AsyncIterator[Step]:
@@ -166,16 +152,29 @@ class Exchange(Generic[Asked]):
             metrics.completion_tokens.inc(len(step.token_ids))
             record.completion_tokens = (record.completion_tokens or 0) + len(step.token_ids)
             if step.finish_reason:
+                record.engine.stop(self.answers[answer])
                 record.finish_reason = step.finish_reason
                 made = len(answer.token_ids) - 1
                 if began is not None and made > 0:
                     metrics.token_time.observe((record.elapsed() - began) / made)
+                    if not self.request.scope[ASKER].is_background:
+                        self.service.pulse.note(record.elapsed() - began, made)
             yield step
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that kept sessions held."""
+        return self.record.cached_tokens or 0
+
+    def conclude(self) -> None:
+        """All is known of a stream's answer; its account has it before its client has the end."""
+        self.record.end_use(self.record.status or GOOD)
 
     @property
     def head(self) -> dict[str, Any]:
         """What an answer, or every event of one, begins with."""
-        return {"id": f"{self.id_prefix}-{self.record.id}", "model": self.body.model, "created": int(time.time())}
+        head = {"id": f"{self.id_prefix}-{self.record.id}", "model": self.body.model, "created": int(time.time())}
+        return head | {"service_tier": self.body.served_tier}
 
     def usage(self) -> Usage:
         """The request's tokens so far."""
@@ -192,11 +191,25 @@ class Exchange(Generic[Asked]):
         """Whether a stream is to end with the request's usage."""
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
 
+    async def events_when_loaded(
+        self, begin: "Callable[[], Awaitable[AsyncIterator[Event]]]"
+    ) -> "AsyncIterator[Event]":
+        """An answer's events if the model is still to be loaded, with comments until it is. begin: begins them."""
+        assert self.service.waking is not None
+        began = self.record.elapsed()
+        async for comment in self.service.waking.comments():
+            yield Comment(comment)
+        self.record.wake_s = self.record.elapsed() - began
+        async for event in await begin():
+            yield event
+
     def chunks(self, kind: type[BaseModel]) -> "MakeChunk":
         """A function of choices (and usage) that makes the JSON of one event of this exchange."""
         head = self.head
         # OpenAI's chunks have "usage": null when usage was asked for, and no such field otherwise.
-        left_out = None if self.is_usage_wanted else {"usage"}
+        left_out = (set() if self.is_usage_wanted else {"usage"}) | (
+            set() if self.body.served_tier else {"service_tier"}
+        )
 
         def chunk(choices: Sequence[BaseModel], usage: Usage | None = None) -> str:
             return kind(**head, choices=choices, usage=usage).model_dump_json(exclude=left_out)
@@ -209,7 +222,8 @@ class Exchange(Generic[Asked]):
 
     def close(self) -> None:
         """Stop whatever the engine still runs for this request."""
-        for answer in self.answers:
+        for answer, since in self.answers.items():
+            self.record.engine.stop(since)
             answer.close()
 
 
@@ -264,6 +278,7 @@ async def _encoded(exchange: Exchange[Any], events: AsyncIterator[Event]) -> Asy
     except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
         exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
         exchange.is_told = True
+        exchange.record.end_use(refusal.status)
         yield _written(exchange.failure(refusal))
         return
     exchange.is_told = True

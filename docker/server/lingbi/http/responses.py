@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from lingbi.api_errors import Refusal
-from lingbi.engine.generation import Step
+from lingbi.engine.grammar.forms import Form
+from lingbi.engine.progress import Step
 from lingbi.http.chat import ChatExchange
 from lingbi.http.exchange import Event, Events, Named, prompt_comment, read_asked
 from lingbi.http.protocol.responses import (
@@ -21,6 +22,7 @@ from lingbi.http.protocol.responses import (
     ResponseRequest,
     ResponseUsage,
     Status,
+    TextOptions,
 )
 from lingbi.http.service import Service
 
@@ -38,7 +40,7 @@ class ResponseExchange(ChatExchange):
     ending = ""
 
     def __init__(self, service: Service, request: Request, asked: ResponseRequest) -> None:
-        super().__init__(service, request, asked.chat())
+        super().__init__(service, request, asked.chat)
         self.asked, self.created_at = asked, int(time.time())
         self._sent = 0  # events
 
@@ -63,6 +65,7 @@ class ResponseExchange(ChatExchange):
                 text += step.text
                 yield self._event("response.output_text.delta", **self._place, delta=step.text, logprobs=[])
         self.prove()
+        self.conclude()
         for event in self._closing(text):
             yield event
 
@@ -106,6 +109,15 @@ class ResponseExchange(ChatExchange):
         content = [] if text is None else [OutputText(text=text)]
         return OutputMessage(id=self._item_id, status=status, content=content)
 
+    @property
+    def form(self) -> Form | None:
+        return self.asked.form
+
+    @property
+    def _text_options(self) -> TextOptions:
+        asked = self.asked.text.format if self.asked.text else None
+        return TextOptions(format=asked.model_dump(by_alias=True, exclude_none=True)) if asked else TextOptions()
+
     def _report(self, status: Status, text: str | None = None) -> ResponseAnswer:
         """The whole answer or, without a text, what is known before it."""
         asked, usage = self.asked, self.usage()
@@ -118,9 +130,11 @@ class ResponseExchange(ChatExchange):
             max_output_tokens=asked.max_output_tokens,
             metadata=asked.metadata or {},
             model=asked.model,
+            service_tier=self.body.served_tier,
             output=[] if text is None else [self._item(status, text)],
             temperature=asked.temperature,
             tools=asked.tools or [],
+            text=self._text_options,
             top_p=asked.top_p,
             usage=None
             if text is None

@@ -6,6 +6,7 @@ is linear in the URL's length. They are meant for a thread, because a URL may ha
 
 import binascii
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,6 +25,8 @@ HEX_DIGITS = np.array(
     [int(chr(code), 16) if chr(code) in "0123456789abcdefABCDEF" else NO_DIGIT for code in range(256)]
 )
 HEX_DIGITS = HEX_DIGITS.astype(np.uint8)
+GROUP = 4  # digits of three bytes
+STEP = 1 << 20  # characters
 NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 
 
@@ -31,17 +34,28 @@ def decode_data_url(url: str, max_bytes: int) -> bytes:
     """The bytes of a data: URL. Raises ImageError where it is none, and where they are more than max_bytes."""
     if (size := least_size(url)) > max_bytes:
         raise too_large(size, max_bytes)
-    whole = without(url.strip(BLANKS).encode("utf-8", "replace").partition(b"#")[0], TABS_AND_NEWLINES)
-    header, comma, body = whole.partition(b",")
+    url = url.strip(BLANKS)
+    end = len(url) if (hash_at := url.find("#")) < 0 else hash_at
+    comma = url.find(",", 0, end)
+    header = without(_encoded(url[: max(comma, 0)]), TABS_AND_NEWLINES)
+    is_escaped = url.find("%", comma + 1, end) >= 0
     # No image file consists of printable ASCII alone: without an escape, the client means base64.
-    if not comma or not (is_base64(header) or b"%" in body):
+    if comma < 0 or not (is_base64(header) or is_escaped):
         raise ImageError("a data URL must read data:image/…;base64,…", reason="base64")
-    body = percent_decoded(body)
+    if not is_escaped:
+        return forgiving_base64(
+            (_encoded(url[at : min(at + STEP, end)]) for at in range(comma + 1, end, STEP)), max_bytes
+        )
+    body = percent_decoded(without(_encoded(url[comma + 1 : end]), TABS_AND_NEWLINES))
     if is_base64(header):
-        return forgiving_base64(body, max_bytes)
+        return forgiving_base64((body[at : at + STEP] for at in range(0, len(body), STEP)), max_bytes)
     if len(body) > max_bytes:
         raise too_large(len(body), max_bytes)
     return body
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def least_size(url: str) -> int:
@@ -81,19 +95,34 @@ def percent_decoded(text: bytes) -> bytes:
     return bytes(decoded[is_kept])
 
 
-def forgiving_base64(text: bytes, max_bytes: int) -> bytes:
-    """The bytes of base64 with white space anywhere, padded or not. Raises ImageError."""
-    digits = without(text, ASCII_WHITESPACE)
-    if len(digits) % 4 == 0:
-        digits = digits[:-2] + digits[-2:].rstrip(b"=")
-    size = len(digits) * 3 // 4
-    if size > max_bytes:
+def forgiving_base64(pieces: Iterable[bytes], max_bytes: int) -> bytes:
+    """The bytes of base64 with white space anywhere, padded or not. Raises ImageError.
+
+    It comes in pieces, because the interpreter's lock is kept for each, and for each copy of a long text.
+    """
+    parts, left, count = list[bytes](), b"", 0
+    for piece in pieces:
+        digits = without(piece, ASCII_WHITESPACE)
+        count += len(digits)
+        left += digits
+        groups = max(0, len(left) - GROUP) // GROUP * GROUP  # the last one may be padded
+        parts.append(_decoded(left[:groups]))
+        left = left[groups:]
+    if count % GROUP == 0:
+        left = left[:-2] + left[-2:].rstrip(b"=")
+    if len(left) % GROUP == 1 and not NOT_BASE64.search(left):
+        raise _not_base64(f"one character is left over after every four of its {count}")
+    parts.append(_decoded(left))
+    if (size := sum(map(len, parts))) > max_bytes:
         raise too_large(size, max_bytes)
+    return b"".join(parts)
+
+
+def _decoded(digits: bytes) -> bytes:
+    """The bytes of digits without white space or padding. Raises ImageError."""
     if wrong := NOT_BASE64.search(digits):
         raise _not_base64(_stray(wrong[0]))
-    if len(digits) % 4 == 1:
-        raise _not_base64(f"one character is left over after every four of its {len(digits)}")
-    return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
+    return binascii.a2b_base64(digits + b"=" * (-len(digits) % GROUP))
 
 
 def _stray(character: bytes) -> str:

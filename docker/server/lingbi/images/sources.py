@@ -4,9 +4,10 @@ A source has one name in rows and on later runs. It is always UTF-8: a file whos
 in which every byte of the name can be read back.
 """
 
+import hashlib
 import os
 import urllib.parse
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,8 @@ from lingbi.api_errors import ImageError
 from lingbi.errors import ConfigurationError
 from lingbi.images.download import SUCCESSES
 from lingbi.images.limits import too_large
-from lingbi.images.loader import ImageRules, PixelBudget, decode
+from lingbi.images.loader import ImageRules, decode
+from lingbi_pictures.picture import Budget
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".png", ".webp", ".bmp", ".dib", ".gif"}
 # What systems put beside images: macOS's AppleDouble files, and folders of resource forks, thumbnails and deleted files.
@@ -25,31 +27,64 @@ SIDE_FOLDERS = {"__MACOSX", ".AppleDouble", ".thumbnails", ".Trash", ".Trashes",
 FILE_URL = "file://"
 
 
-@dataclass(frozen=True)
 class Sources:
-    """names: each image once, in order; passed_over: the number of side files with an image's suffix."""
-
-    names: list[str]
-    passed_over: int
-
-
-def find_sources(arguments: list[str]) -> Sources:
     """The images of URLs, files and folders: URLs and files as they are given, a folder's images sorted by path.
 
-    Raises ConfigurationError for a name that does not exist, and if there is no image at all.
+    Folders are walked when the names are asked for, and no names are kept, only digests: there may be any number of them.
+    Raises ConfigurationError for a name that does not exist.
     """
-    names: dict[str, None] = {}
-    passed_over = 0
-    for argument in arguments:
-        if is_url(argument):
-            names[argument] = None
-            continue
-        images, side_files = _files(path_of(argument) if argument.startswith(FILE_URL) else Path(argument))
-        names |= dict.fromkeys(map(name_of, images))
-        passed_over += side_files
-    if not names:
-        raise ConfigurationError(f"no pictures in {', '.join(arguments)}; known are {', '.join(sorted(SUFFIXES))}")
-    return Sources(list(names), passed_over)
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        self.passed_over = 0  # side files with an image's suffix, of the last walk
+        self._seen: set[bytes] = set()
+        for argument in arguments:
+            path = _path_of_argument(argument)
+            if path and not path.exists():
+                raise ConfigurationError(f"{path} is neither a picture, a folder nor an http(s) URL")
+
+    def names(self) -> Iterator[str]:
+        """Each image once, in order."""
+        self.passed_over = 0
+        self._seen = seen = set()
+        for argument in self.arguments:
+            path = _path_of_argument(argument)
+            for name in self._files(path) if path else [argument]:
+                if (mark := _digest(name)) not in seen:
+                    seen.add(mark)
+                    yield name
+
+    def has(self, name: str) -> bool:
+        """Whether the last walk met a name."""
+        return _digest(name) in self._seen
+
+    def _files(self, path: Path) -> Iterator[str]:
+        """A folder's images; a file that is given by itself is taken for an image."""
+        for file in walk(path) if path.is_dir() else [path]:
+            if file is not path and is_side_file(file.relative_to(path)):
+                self.passed_over += 1
+            else:
+                yield name_of(file)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The images of a folder and its folders, sorted by path; of each folder, its entries alone are held."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(folder / entry.name)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+            yield folder / entry.name
+
+
+def _path_of_argument(argument: str) -> Path | None:
+    """The file or folder that an argument names; None for a URL."""
+    if is_url(argument):
+        return None
+    return path_of(argument) if argument.startswith(FILE_URL) else Path(argument)
 
 
 def is_url(name: str) -> bool:
@@ -72,17 +107,6 @@ def path_of(name: str) -> Path:
     return Path(os.fsdecode(name.encode("utf-8")))
 
 
-def _files(path: Path) -> tuple[list[Path], int]:
-    """A folder's images and the number of its side files; a file that is given by itself is taken for an image."""
-    if not path.is_dir():
-        if not path.exists():
-            raise ConfigurationError(f"{path} is neither a picture, a folder nor an http(s) URL")
-        return [path], 0
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    side_files = {file for file in found if is_side_file(file.relative_to(path))}
-    return [file for file in found if file not in side_files], len(side_files)
-
-
 def is_side_file(path: Path) -> bool:
     """Whether a path within a folder accompanies images without being one that its owner made."""
     return path.name.startswith(SIDE_FILE) or not SIDE_FOLDERS.isdisjoint(path.parts)
@@ -94,10 +118,14 @@ def load_source(source: str, rules: ImageRules) -> Image.Image | ImageError | OS
     Files are decoded as a request's images are, so the same limits hold.
     """
     try:
-        data = _download(source, rules) if is_url(source) else _read(path_of(source), rules.max_bytes)
-        return decode(data, PixelBudget(rules.max_pixels))
+        return decode(read_source(source, rules), Budget(rules.max_pixels))
     except (ImageError, OSError) as error:
         return error
+
+
+def read_source(source: str, rules: ImageRules) -> bytes:
+    """The bytes of a source. Raises ImageError, OSError."""
+    return _download(source, rules) if is_url(source) else _read(path_of(source), rules.max_bytes)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

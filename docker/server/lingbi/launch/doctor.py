@@ -6,13 +6,15 @@ from collections.abc import Callable
 from functools import partial
 
 from lingbi import planner
+from lingbi.accounts.key_file import check_keys
+from lingbi.accounts.opening import judge_accounts
 from lingbi.errors import LingbiError
 from lingbi.launch.entrypoint import ALONE, check_readable, check_writable
 from lingbi.launch.health import find_fault
 from lingbi.launch.plan import decide
 from lingbi.model.gpus import choose_engine
-from lingbi.model.resolve import find_model
 from lingbi.model.resources import Resources, find_resources, unoccupied
+from lingbi.placement.seats import Placement
 from lingbi.settings import load_settings
 
 
@@ -28,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     here = find_resources()
     checks: dict[str, Callable[[], str]] = {
         "settings": settings,
-        "folders": folders,
+        "folders": partial(folders, here),
+        "keys": keys,
+        "accounts": accounts,
         "engine": partial(engine, here),
         "start": partial(replacement, unoccupied(here)) if options.replacing else partial(start, here),
     }
@@ -50,13 +54,23 @@ def settings() -> str:
     return ", ".join(f"LINGBI_{name.upper()}={value}" for name, value in changed.items()) or "all defaults"
 
 
-def folders() -> str:
+def folders(here: Resources) -> str:
     loaded = load_settings()
     check_writable("LINGBI_STATE_DIR", loaded.state_dir)
     check_readable("LINGBI_MODELS_DIR", loaded.models_dir)
-    if find_model(loaded.model, loaded.models_dir).is_to_come:
+    if any(found.is_to_come for found in planner.find_weights(loaded, here.gpus)):
         check_writable("LINGBI_MODELS_DIR", loaded.models_dir)
     return f"{loaded.state_dir}, {loaded.models_dir}"
+
+
+def keys() -> str:
+    loaded = load_settings()
+    names = check_keys(loaded.hashed_key_file(), loaded.key_file())
+    return ", ".join(names) or "none yet; the start makes one"
+
+
+def accounts() -> str:
+    return judge_accounts(load_settings())
 
 
 def engine(here: Resources) -> str:
@@ -68,15 +82,21 @@ def start(here: Resources) -> str:
     if find_fault(load_settings().port) is None:
         return "the server of this container is ready"
     plan = decide(load_settings(), ALONE, here)
-    placement, port = plan.placement, plan.settings.port
-    return f"{placement.served_name} with {placement.workers} worker(s) from port {port}: {placement.found.reason}"
+    return f"{plan.placement} from port {plan.settings.port}: {reasons(plan.placement)}"
 
 
 def replacement(whole: Resources) -> str:
     """What fits on this machine if nothing else runs there; ports are not checked."""
     placement = planner.plan(load_settings(), whole)
-    found, workers = placement.found, placement.workers
-    return f"{found.served_name} with {workers} worker(s), in place of the one that runs: {found.reason}"
+    return f"{placement}, in place of the one that runs: {reasons(placement)}"
+
+
+def reasons(placement: Placement) -> str:
+    """How each model was chosen, and where several are, each worker's place and memory."""
+    found = [seat.found.reason for seat in placement.models]
+    if placement.is_of_several:
+        found += [f"worker {worker}: {seat.place}, {seat.fit}" for worker, seat in enumerate(placement.seats)]
+    return "; ".join(found)
 
 
 if __name__ == "__main__":

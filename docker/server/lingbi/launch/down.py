@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from lingbi.errors import LingbiError, StopError
-from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, gateway_folders, only_one, record_file
+from lingbi.launch.addresses import record_file
+from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, gateway_folders, only_one
+from lingbi.launch.systemd.manager import Installed, runs, stop, unit_of
 from lingbi.settings import load_settings
 
 
@@ -17,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         state_dir = settings.state_dir.resolve()
+        unit = stop_unit(state_dir)
         with only_one(state_dir):
             supervisor = Supervisor(state_dir)
             stopped = supervisor.stop(settings.drain_timeout_s + STOP_MARGIN_S)
@@ -30,8 +33,22 @@ def main(arguments: list[str] | None = None) -> int:
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    print("lingbi is down." if stopped else "lingbi was not up.")
+    print("lingbi is down." if stopped or unit else "lingbi was not up.")
+    if unit:
+        print(f"{unit.name} starts it again at the next boot; scripts/service remove ends that.")
     return 0
+
+
+def stop_unit(state_dir: Path) -> Installed | None:
+    """Have systemd stop the unit that runs this stack, as it would start it again otherwise; None if there is none.
+
+    systemd ends it within the unit's own bound, and this waits for that. Raises StopError.
+    """
+    unit = unit_of(state_dir)
+    if unit is None or not runs(unit):
+        return None
+    stop(unit)
+    return unit
 
 
 def clear_gateway(folder: Path) -> None:

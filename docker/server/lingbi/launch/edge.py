@@ -72,8 +72,10 @@ def decide_front(
     gateway, ui = gateway_settings(values), ui_settings(values)
     values.setdefault(f"{GATEWAY}UI", f"{url_host(ui.host)}:{ui.port}")
     values.setdefault(f"{UI}API_URL", f"http://{url_host(gateway.inner_host)}:{gateway.inner_port}")
-    values |= {"UI_PYTHON": str(UI_PYTHON), "SUPERVISOR_INCLUDE": str(PROGRAMS)}
-    values["PYTHONPATH"] = os.pathsep.join(str(ROOT / "docker" / part) for part in ("server", "gateway", "ui"))
+    values["UI_PYTHON"] = str(UI_PYTHON)
+    values["PYTHONPATH"] = os.pathsep.join(
+        str(ROOT / "docker" / part) for part in ("server", "pictures", "gateway", "ui")
+    )
     ports = {f"{GATEWAY}PORT": (gateway.host, gateway.port), f"{UI}PORT": (ui.host, ui.port)}
     ports[f"{GATEWAY}INNER_PORT"] = gateway.inner_host, gateway.inner_port
     return Front(values, gateway, ports)

@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from lingbi import planner
+from lingbi.accounts.key_file import ensure_keys, ensure_page_key, take_keys
+from lingbi.accounts.opening import check_accounts
 from lingbi.commands import MODULES
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.http.auth import ensure_keys, take_keys
-from lingbi.launch.plan import Plan, decide, resolved
-from lingbi.launch.supervision import CONFIG_FILE, environment, record_file
+from lingbi.files import write_text
+from lingbi.launch.addresses import record_file, url_host
+from lingbi.launch.parts import check_parts
+from lingbi.launch.plan import PAGE_REQUESTS, Plan, decide, resolved, write_placement
+from lingbi.launch.supervision import CONFIG_FILE, KEEPER, command_of, environment, included
 from lingbi.logs import configure
+from lingbi.model.gpus import find_gpus
 from lingbi.model.resolve import Found
 from lingbi.model.resources import find_resources
 from lingbi.settings import Settings, load_settings
@@ -30,7 +35,7 @@ from lingbi.weights.progress import Progress
 from lingbi.weights.start import ensure
 
 log = logging.getLogger("lingbi.entrypoint")
-COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "verify-model", "weights")
+COMMANDS = ("doctor", "fetch", "key", "pipeline", "plan", "smoke", "usage", "verify-model", "weights")
 ALONE = argparse.Namespace(server_only=True)  # page and gateway run in other containers
 GIVEN_GPUS, CUDA_GPUS = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 
@@ -62,20 +67,29 @@ def prepare(is_server: bool) -> None:
     """Prepare everything for serving; as the server, become supervisord and do not return."""
     end_at_signals()
     settings = load_settings()
+    if not is_server:
+        check_parts()
     configure(settings.log_level)
     check_writable("LINGBI_STATE_DIR", settings.state_dir)
+    for name in ("page_key_file", "workers_file") if is_server else ():
+        if file := getattr(settings, name):
+            check_writable(f"LINGBI_{name.upper()}", file.parent)
     check_readable("LINGBI_MODELS_DIR", settings.models_dir)
     check_image_networks(settings)
+    if is_server:
+        check_accounts(settings)
     plan = decide(settings, ALONE, find_resources()) if is_server else None
-    found = plan.placement.found if plan else find_weights(settings)
-    log.info("model %s: %s", plan.placement.served_name if plan else found.served_name, found.reason)
-    if found.is_to_come:
-        check_writable("LINGBI_MODELS_DIR", settings.models_dir)
-    ensure(found, settings, Progress())
-    log.info("the weights are there")
+    for name, found in models_of(plan) if plan else find_weights(settings):
+        log.info("model %s: %s", name, found.reason)
+        if found.is_to_come:
+            check_writable("LINGBI_MODELS_DIR", settings.models_dir)
+        ensure(found, settings, Progress())
+    log.info("the weights are there%s", "" if plan else "; `docker compose logs gateway` says how to call the server")
     if plan:
         choice, workers = plan.placement.choice, plan.placement.workers
         log.info("engine %s, %s worker(s): %s", choice.engine, workers, choice.reason)
+        for worker, seat in enumerate(plan.placement.seats if plan.placement.is_of_several else ()):
+            log.info("worker %d serves %s: %s", worker, seat.place, seat.fit)
         become_supervisord(plan)
 
 
@@ -87,25 +101,50 @@ def check_image_networks(settings: Settings) -> None:
         image_rules(settings)
 
 
-def find_weights(settings: Settings) -> Found:
-    """The model of a container that only fetches: as it loads nothing, neither engine nor memory is checked."""
-    found = planner.find_weights(settings)
-    planner.identify(found)
-    return found
+def models_of(plan: Plan) -> list[tuple[str, Found]]:
+    """Every model's name, and where it is."""
+    return [(seat.served_name, seat.found) for seat in plan.placement.models]
+
+
+def find_weights(settings: Settings) -> list[tuple[str, Found]]:
+    """The same of a container that only fetches: as it loads nothing, a named model's memory is not checked."""
+    every = planner.find_weights(settings, find_gpus())
+    for found in every:
+        planner.identify(found)
+    return [(found.served_name, found) for found in every]
 
 
 def become_supervisord(plan: Plan) -> None:
     """Write the keys and the record for health and smoke, then exec supervisord: as process 1 it stops the workers."""
     settings = plan.settings
-    ensure_keys(settings.hashed_key_file(), settings.key_file())
-    if settings.plain_keys_dir:
-        take_keys(settings.hashed_key_file(), settings.plain_keys_dir)
+    write_keys(settings)
+    if settings.workers_file:
+        write_text(settings.workers_file, workers_list(plan))
     (settings.state_dir / "run").mkdir(exist_ok=True)
+    write_placement(plan)
     record_file(settings.state_dir).write_text(json.dumps(record(plan)))
     values = environment(resolved(plan), plan.placement.workers)
-    values["SUPERVISOR_INCLUDE"] = str(CONFIG_FILE.with_name("container.conf"))
-    command = [sys.executable, "-m", "lingbi.launch.pid1", "-c", str(CONFIG_FILE)]
+    container = CONFIG_FILE.with_name("container.conf")
+    values["SUPERVISOR_INCLUDE"] = included(settings, container, is_container=True)
+    command = command_of(KEEPER)
     os.execve(command[0], command, os.environ | values)
+
+
+def write_keys(settings: Settings) -> None:
+    """Take the keys that are given in files, and make the operator's and the page's where there are none."""
+    ensure_keys(settings.hashed_key_file(), settings.key_file())
+    if settings.page_key_file:
+        ensure_page_key(settings.hashed_key_file(), settings.page_key_file, PAGE_REQUESTS)
+    take_keys(settings.hashed_key_file(), settings.plain_keys_dir)
+
+
+def workers_list(plan: Plan) -> str:
+    """The workers as the gateway's nginx lists them, one a line, each with its model where there are several."""
+    host, models = url_host(plan.settings.workers_host), plan.placement.labels()
+    lines = [f"server {host}:{plan.settings.port + number};" for number in range(len(models))]
+    return "".join(
+        f"{line} # model={model}\n" if model else f"{line}\n" for line, model in zip(lines, models, strict=True)
+    )
 
 
 def record(plan: Plan) -> dict[str, Any]:
@@ -114,7 +153,8 @@ def record(plan: Plan) -> dict[str, Any]:
         "url": plan.url,
         "ports": [plan.settings.port + worker for worker in range(plan.placement.workers)],
         "api_key_file": str(plan.settings.key_file()),
-        "model": plan.placement.served_name,
+        **plan.placement.names(),
+        **({"serves": plan.placement.labels()} if plan.placement.is_of_several else {}),
         "engine": plan.placement.choice.engine,
     }
 

@@ -13,12 +13,13 @@ def main() -> int:
     """Ask each worker; the reasons go to the health log (`docker inspect`)."""
     record = Path(os.environ["LINGBI_STATE_DIR"], "run", "server.json")
     try:
-        ports = json.loads(record.read_text())["ports"]
+        told = json.loads(record.read_text())
     except FileNotFoundError:
         print("preparing: no worker has been started yet")
         return 1
-    faults = {port: fault for port in ports if (fault := find_fault(port))}
-    print("; ".join(f"port {port}: {fault}" for port, fault in faults.items()) or "ready")
+    faults = {port: fault for port in told["ports"] if (fault := find_fault(port))}
+    names = dict(zip(told["ports"], told.get("serves", []), strict=False))  # where there are several models
+    print("; ".join(f"{names.get(port, 'port')} {port}: {fault}" for port, fault in faults.items()) or "ready")
     return 1 if faults else 0
 
 

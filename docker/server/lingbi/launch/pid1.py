@@ -1,4 +1,4 @@
-"""supervisord as process 1 of a container: it retries a failed worker and exits when no worker can be kept up."""
+"""supervisord in front, as process 1 of a container or under systemd: it retries a failed worker and exits when no worker can be kept up."""
 
 import contextlib
 import sys
@@ -13,6 +13,7 @@ from supervisor.supervisord import Supervisor
 
 from lingbi.errors import StartError
 
+ARBITER = "arbiter"  # which without workers has nothing to do
 PAUSE_S = 300  # a lost card, or memory taken by another process, needs more time than supervisord's few retries
 
 
@@ -38,7 +39,7 @@ class Keeper(Supervisor):  # type: ignore[misc]  # supervisor has no types
 
     def give_up(self, process: Any) -> None:
         """Note that supervisord gave up on a worker, and shut down if it was the last one."""
-        if all(each.get_state() == ProcessStates.FATAL for each in self._processes()):
+        if all(each.get_state() == ProcessStates.FATAL for each in self._processes() if each.config.name != ARBITER):
             self.options.logger.critical("no worker can be kept up; their last lines say why")
             self.exit_status = StartError.exit_status
             self.options.mood = SupervisorStates.SHUTDOWN  # as on SIGTERM

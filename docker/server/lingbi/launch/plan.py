@@ -2,6 +2,7 @@
 
 import argparse
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,12 @@ from lingbi.errors import ConfigurationError
 from lingbi.launch.addresses import url_host
 from lingbi.launch.edge import Front, decide_front
 from lingbi.model.resources import Resources
+from lingbi.model.wanted import WantedModel, spelled
+from lingbi.placement import record
+from lingbi.placement.seats import Placement
 from lingbi.settings import Settings
+
+PAGE_REQUESTS = 64  # concurrent requests of all visitors together, independent of LINGBI_KEY_CONCURRENCY
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Plan:
     """Everything that is decided before the start; front: page and gateway, or None without them."""
 
     settings: Settings
-    placement: planner.Placement
+    placement: Placement
     front: Front | None
 
     @property
@@ -31,10 +37,27 @@ class Plan:
 
 
 def resolved(plan: Plan) -> Settings:
-    """The settings with all decisions filled in, so that workers do not decide again."""
-    found = plan.placement.found
-    update = {"model": found.hub_id or str(found.path.resolve()), "engine": plan.placement.choice.engine}
-    return plan.settings.model_copy(update=update)
+    """The settings with all decisions filled in, so that workers do not decide again.
+
+    What each worker serves is in the placement's file, which write_placement writes.
+    """
+    update = {"model": asked_models(plan.placement), "engine": plan.placement.choice.engine}
+    file = record.file_in(plan.settings.state_dir.absolute())
+    return plan.settings.model_copy(update=update | {"placement_file": file})
+
+
+def asked_models(placement: Placement) -> str:
+    """The value of LINGBI_MODEL that decides the same again: without auto, and with the folders' whole paths."""
+    seats = [seat.assignment for seat in placement.seats]
+    counts = Counter(seat.source for seat in seats)
+    if len(counts) == 1:
+        return seats[0].source
+    return spelled([WantedModel(source, count) for source, count in counts.items()])
+
+
+def write_placement(plan: Plan) -> None:
+    """Write down what each worker serves, for the workers and for who wants to know."""
+    record.write(record.file_in(plan.settings.state_dir), plan.placement.seats)
 
 
 def worker_address(settings: Settings, worker: int) -> str:
@@ -42,17 +65,28 @@ def worker_address(settings: Settings, worker: int) -> str:
     return f"{url_host(settings.host)}:{settings.port + worker}"
 
 
+def listed_server(settings: Settings, placement: Placement, worker: int) -> str:
+    """A worker as LINGBI_GATEWAY_SERVERS lists it: with its model where there are several."""
+    address, model = worker_address(settings, worker), placement.labels()[worker]
+    return f"{model}={address}" if model else address
+
+
 def page_key_file(settings: Settings) -> Path:
     """The file with the page's own API key in plain text."""
-    return settings.state_dir / "ui-key"
+    return settings.page_key_file or settings.state_dir / "ui-key"
 
 
-def decide(settings: Settings, options: argparse.Namespace, resources: Resources) -> Plan:
-    """The planner's placement, then page and gateway, then the ports. Raises ConfigurationError."""
+def decide(
+    settings: Settings, options: argparse.Namespace, resources: Resources, held: frozenset[int] = frozenset()
+) -> Plan:
+    """The planner's placement, then page and gateway, then the ports. Raises ConfigurationError.
+
+    held: ports of what will be replaced, which will be free.
+    """
     placement = planner.plan(settings, resources)
     front = None
     if not options.server_only:
-        servers = [worker_address(settings, worker) for worker in range(placement.workers)]
+        servers = [listed_server(settings, placement, worker) for worker in range(placement.workers)]
         front = decide_front(
             settings.state_dir,
             servers,
@@ -61,10 +95,11 @@ def decide(settings: Settings, options: argparse.Namespace, resources: Resources
             options.port,
             settings.allowed_origins,
         )
-    for port in range(settings.port, settings.port + placement.workers):
-        check_port(settings.host, port, "LINGBI_PORT")
-    for name, (host, port) in (front.ports if front else {}).items():
-        check_port(host, port, name)
+    asked = [("LINGBI_PORT", settings.host, settings.port + worker) for worker in range(placement.workers)]
+    asked += [(name, host, port) for name, (host, port) in (front.ports if front else {}).items()]
+    for name, host, port in asked:
+        if port not in held:
+            check_port(host, port, name)
     return Plan(settings, placement, front)
 
 

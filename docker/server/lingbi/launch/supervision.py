@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
@@ -16,15 +15,17 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from lingbi import files
 from lingbi.errors import ConfigurationError, StartError
 from lingbi.logs import readable
 from lingbi.settings import PREFIX, Settings
 
 CONFIG_FILE = Path(__file__).parents[2] / "supervisord.conf"
-SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
 STOP_MARGIN_S = 15
 POLL_S = 0.2
-WORKER, SUPERVISORD, PAGE = "lingbi.worker", "supervisor.supervisord", "lingbi_ui"
+WORKER, PAGE = "lingbi.worker", "lingbi_ui"
+LOGIN = "lingbi"  # name and password on a socket that is its owner's alone (mode 0700); without, supervisor says CRIT
+SUPERVISORD, KEEPER = "supervisor.supervisord", "lingbi.launch.pid1"  # in the background, and in front
 
 
 def wait_until(predicate: Callable[[], object], timeout_s: float, poll_s: float = POLL_S) -> bool:
@@ -38,17 +39,8 @@ def wait_until(predicate: Callable[[], object], timeout_s: float, poll_s: float 
 
 
 def socket_path(state_dir: Path) -> Path:
-    """Where supervisord listens; in the temporary folder when the state folder's path is too long."""
-    path = state_dir / "run" / "supervisor.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
-        return path
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"lingbi-{os.getuid()}-{digest}.sock"
-
-
-def record_file(state_dir: Path) -> Path:
-    """The record of a running server for scripts/smoke and scripts/down: JSON with its URL, key file and model."""
-    return state_dir / "run" / "server.json"
+    """Where supervisord listens."""
+    return files.socket_path(state_dir, "supervisor")
 
 
 @contextlib.contextmanager
@@ -78,9 +70,22 @@ def environment(settings: Settings, workers: int) -> dict[str, str]:
     values["HF_HOME"] = settings.state_dir / "cache" / "huggingface"
     values["SERVER_PYTHON"] = sys.executable
     values["SUPERVISOR_SOCKET"] = socket_path(settings.state_dir)
-    values["SUPERVISOR_INCLUDE"] = ""
+    values["SUPERVISOR_LOGIN"] = LOGIN
+    values["SUPERVISOR_INCLUDE"] = included(settings)
     values["SUPERVISOR_STOP_WAIT_S"] = settings.drain_timeout_s + STOP_MARGIN_S
     return {key: str(value) for key, value in values.items()}
+
+
+def included(settings: Settings, *others: Path, is_container: bool = False) -> str:
+    """The files of programs besides the workers, as supervisord.conf includes them: the arbiter's, and others."""
+    demand = ["demand.conf", "demand-container.conf"][: 1 + is_container] if settings.on_demand else []
+    return " ".join(map(str, [*others, *(CONFIG_FILE.with_name(name) for name in demand)]))
+
+
+def command_of(module: str, *options: str) -> list[str]:
+    """The command line of supervisord. Root stays root by intention, or supervisor says CRIT that it was forgotten."""
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    return [sys.executable, "-m", module, *user, *options, "-c", str(CONFIG_FILE)]
 
 
 class Supervisor:
@@ -89,14 +94,14 @@ class Supervisor:
     def __init__(self, state_dir: Path):
         self.state_dir = state_dir
         self.pid_file = state_dir / "run" / "supervisord.pid"
-        transport = SupervisorTransport(None, None, f"unix://{socket_path(state_dir)}")
+        transport = SupervisorTransport(LOGIN, LOGIN, f"unix://{socket_path(state_dir)}")
         self.rpc: Any = xmlrpc.client.ServerProxy("http://localhost", transport)
 
     def process(self) -> psutil.Process | None:
         """supervisord's process, or None."""
         try:
             process = psutil.Process(int(self.pid_file.read_text()))
-            return process if SUPERVISORD in process.cmdline() else None
+            return process if _is_supervisor(process) else None
         except (OSError, ValueError, psutil.Error):
             return None
 
@@ -106,7 +111,7 @@ class Supervisor:
 
     def supervisors_left(self) -> list[psutil.Process]:
         """supervisord processes of this state folder, even if the PID file is not written yet."""
-        return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD)]
+        return [process for process in psutil.process_iter() if self._is_ours(process, SUPERVISORD, KEEPER)]
 
     def front_left(self) -> list[psutil.Process]:
         """The page's server and the nginx master of this state folder, whatever their parent is."""
@@ -121,9 +126,9 @@ class Supervisor:
         except psutil.Error:
             return False
 
-    def _is_ours(self, process: psutil.Process, module: str) -> bool:
+    def _is_ours(self, process: psutil.Process, *modules: str) -> bool:
         try:
-            if module not in process.cmdline():
+            if not set(modules) & set(process.cmdline()):
                 return False
             state_dir = process.environ().get(f"{PREFIX}STATE_DIR", "")
             return Path(state_dir).resolve() == self.state_dir.resolve()
@@ -134,8 +139,7 @@ class Supervisor:
         """Start supervisord in the background with this environment added to ours."""
         for folder in ("logs", "run"):
             (self.state_dir / folder).mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", SUPERVISORD, "-c", str(CONFIG_FILE)]
-        done = subprocess.run(command, env=os.environ | values, capture_output=True, text=True)
+        done = subprocess.run(command_of(SUPERVISORD), env=os.environ | values, capture_output=True, text=True)
         if done.returncode or not wait_until(lambda: self.process(), 10):
             raise StartError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}")
 
@@ -161,9 +165,20 @@ class Supervisor:
         psutil.wait_procs(leftovers, timeout=10)
         return bool(running)
 
+    def ports(self) -> frozenset[int]:
+        """The ports on which workers, page and gateway listen, while supervisord runs."""
+        process = self.process()
+        family = _children(process) if process else []
+        found = [_listening(child) for child in family]
+        return frozenset(port for ports in found for port in ports)
+
     def left(self) -> list[psutil.Process]:
         """Workers, page and gateway that still run; without supervisord nothing restarts them."""
         return self.workers_left() + self.front_left()
+
+
+def _is_supervisor(process: psutil.Process) -> bool:
+    return bool({SUPERVISORD, KEEPER} & set(process.cmdline()))
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -171,6 +186,14 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _listening(process: psutil.Process) -> set[int]:
+    try:
+        connections = process.net_connections(kind="tcp")
+    except psutil.Error:
+        return set()
+    return {item.laddr.port for item in connections if item.status == psutil.CONN_LISTEN}
 
 
 def log_tail(state_dir: Path, worker: str, lines: int = 15) -> str:

@@ -2,47 +2,47 @@
 
 import argparse
 import json
-import shlex
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
-from urllib.request import getproxies
 
 import httpx
 
+from lingbi.accounts.key_file import ensure_keys, ensure_page_key
+from lingbi.accounts.opening import check_accounts
 from lingbi.errors import ConfigurationError, LingbiError, StartError
-from lingbi.http.auth import ensure_keys, ensure_page_key
-from lingbi.http.readiness import FAILED, PROBE_QUESTION, probe_messages
-from lingbi.images import scenes
-from lingbi.launch.edge import wait_front
-from lingbi.launch.plan import Plan, decide, page_key_file, resolved
-from lingbi.launch.supervision import POLL_S, Supervisor, environment, log_tail, only_one, record_file
-from lingbi.model.resources import find_resources
+from lingbi.http.readiness import FAILED
+from lingbi.launch.addresses import record_file
+from lingbi.launch.edge import PROGRAMS, wait_front
+from lingbi.launch.plan import PAGE_REQUESTS, Plan, decide, page_key_file, resolved, write_placement
+from lingbi.launch.starts import given_start, how_to_call, line, read_start, start_file, write_start
+from lingbi.launch.supervision import (
+    POLL_S,
+    STOP_MARGIN_S,
+    Supervisor,
+    environment,
+    included,
+    log_tail,
+    only_one,
+)
+from lingbi.launch.systemd.manager import unit_of
+from lingbi.model.resources import find_resources, unoccupied
+from lingbi.model.wanted import Joined
 from lingbi.settings import Settings, load_settings
+from lingbi.signals import Interrupted, end_at_signals, hold_signals, interrupt_at_signals
 from lingbi.weights.progress import Progress, Report, shown
-from lingbi.weights.start import check_on_hub
+from lingbi.weights.start import check_on_hub, ensure
 
-REPORTED = ("url", "api_key_file", "model", "engine", "seconds")
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REPORTED = ("url", "api_key_file", "model", "models", "engine", "seconds")
 ABORT_TIMEOUT_S = 10  # nothing has been answered yet, so there is nothing to drain
-PAGE_REQUESTS = 64  # concurrent requests of all visitors together, independent of LINGBI_KEY_CONCURRENCY
 FAILED_STATES = {"BACKOFF", "FATAL", "EXITED", "UNKNOWN"}
-
-
-class Interrupted(BaseException):
-    """Ctrl-C, SIGTERM, or a closed terminal; number: the signal."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 up, 2 configuration or already up, 3 could not start, 130, 143 or 129 interrupted."""
     options = parse(arguments)
+    options.given = sys.argv[1:] if arguments is None else arguments
     interrupt_at_signals()
     try:
         settings = settings_of(options)
@@ -52,40 +52,33 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"error: {error}")
         return error.exit_status
     except Interrupted as interrupted:
-        say("interrupted: nothing is left running")
+        goes_on = Supervisor(load_settings().state_dir.resolve()).process()
+        say(f"interrupted: {'what ran goes on' if goes_on else 'nothing is left running'}")
         return 128 + interrupted.number
-    report = {name: record[name] for name in REPORTED}
+    report = {name: record[name] for name in REPORTED if name in record}
     print(json.dumps(report) if options.json else how_to_call(record, options.server_only), flush=True)
     return 0
 
 
-def interrupt_at_signals() -> None:
-    """Raise Interrupted at the first terminating signal; a signal that is ignored (nohup) stays ignored."""
-    for number in ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    hold_signals()
-    raise Interrupted(number)
-
-
-def hold_signals() -> None:
-    """Ignore further signals: a second Ctrl-C would interrupt the cleanup and leave processes running."""
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in the background.")
-    parser.add_argument("--model", help="folder, vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or auto (default)")
+    add_options(parser)
+    parser.add_argument("--verbose", action="store_true", help=argparse.SUPPRESS)  # of builds: nothing is built here
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
+    return parser.parse_args(arguments)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What scripts/up and scripts/service install are told alike."""
+    parser.add_argument(
+        "--model",
+        action=Joined,
+        help="folder, vl-7b, 7b, 4khd-7b, vl-1_8b, ModelScope id, demo, or auto (default); NAME*3: three workers",
+    )
     parser.add_argument("--engine", choices=("auto", "turbomind", "cpu"), help="default: auto, by what is here")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 6006; the first worker's 23333 if alone)")
     parser.add_argument("--server-only", action="store_true", help="workers without page and gateway: no nginx needed")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")
-    return parser.parse_args(arguments)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -104,19 +97,17 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     """Start everything; returns the report of scripts/up, plus "ca_file"."""
     start = time.monotonic()
     supervisor = Supervisor(settings.state_dir)
-    check_not_running(supervisor)
-    plan = decide(settings, options, find_resources())
-    placement = plan.placement
-    say(f"model   {placement.served_name}: {placement.found.reason}")
-    say(f"engine  {placement.choice.engine}: {placement.choice.reason}")
-    for worker, fit in enumerate(placement.fits):
-        say(f"memory  worker {worker}: {fit}")
-    check_on_hub(placement.found, settings)
-    ensure_keys(settings.hashed_key_file(), settings.key_file())
-    if plan.front:
-        ensure_page_key(settings.hashed_key_file(), page_key_file(settings), PAGE_REQUESTS)
+    check_no_unit(settings.state_dir)
+    is_change = is_changed(supervisor, options)
+    plan = prepare(settings, options, is_change)
+    if is_change:
+        bring_weights(plan)
     try:
-        supervisor.start(environment(resolved(plan), placement.workers) | (plan.front.values if plan.front else {}))
+        if is_change:
+            end_former(supervisor, settings)
+        make_keys(plan)
+        write_placement(plan)
+        supervisor.start(values_of(plan))
         if plan.front:
             say(f"page    {plan.front.url} (it shows the progress of loading)")
         wait_ready(plan, supervisor)
@@ -126,16 +117,93 @@ def bring_up(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         hold_signals()
         supervisor.stop(ABORT_TIMEOUT_S)
         raise
-    record = {
+    record = record_of(plan, round(time.monotonic() - start, 1))
+    record_file(settings.state_dir).write_text(json.dumps(record))
+    write_start(settings.state_dir, "scripts/up", options.given)
+    return record
+
+
+def is_changed(supervisor: Supervisor, options: argparse.Namespace) -> bool:
+    """Whether scripts/up started what runs, and is asked now for another model, engine or address."""
+    if not supervisor.process() or not start_file(supervisor.state_dir).exists():
+        return False
+    asked = options.model or options.engine or options.host or options.port
+    return bool(asked) and read_start(supervisor.state_dir) != given_start(options.given)
+
+
+def prepare(settings: Settings, options: argparse.Namespace, is_change: bool = False) -> Plan:
+    """Decide everything, or refuse it, and say what was decided. is_change: what runs is replaced, and frees its memory."""
+    supervisor = Supervisor(settings.state_dir)
+    if not is_change:
+        check_not_running(supervisor)
+    resources = find_resources()
+    check_accounts(settings)
+    plan = decide(settings, options, unoccupied(resources) if is_change else resources, supervisor.ports())
+    say("\n".join(plan.placement.lines()))
+    progress = Progress()
+    with shown(progress):
+        for seat in plan.placement.models:
+            check_on_hub(seat.found, settings, progress)
+    return plan
+
+
+def bring_weights(plan: Plan) -> None:
+    """Fetch and verify the weights beside what runs, which goes on whatever happens here."""
+    progress = Progress()
+    end_at_signals("; what ran goes on")
+    try:
+        with shown(progress):
+            for seat in plan.placement.models:
+                ensure(seat.found, plan.settings, progress)
+    except LingbiError:
+        say("what ran goes on")
+        raise
+    interrupt_at_signals()
+
+
+def end_former(supervisor: Supervisor, settings: Settings) -> None:
+    """End what runs, once its answers are finished."""
+    say(f"weights are there; ending what runs (to go back: {line('scripts/up', *read_start(settings.state_dir))})")
+    supervisor.stop(settings.drain_timeout_s + STOP_MARGIN_S)
+    check_not_running(supervisor)
+
+
+def make_keys(plan: Plan) -> None:
+    """The operator's and the page's own keys, made where they are missing."""
+    settings = plan.settings
+    ensure_keys(settings.hashed_key_file(), settings.key_file())
+    if plan.front:
+        ensure_page_key(settings.hashed_key_file(), page_key_file(settings), PAGE_REQUESTS)
+
+
+def values_of(plan: Plan) -> dict[str, str]:
+    """The environment of supervisord and all that it starts."""
+    values = environment(resolved(plan), plan.placement.workers)
+    if plan.front:
+        values |= plan.front.values | {"SUPERVISOR_INCLUDE": included(plan.settings, PROGRAMS)}
+    return values
+
+
+def record_of(plan: Plan, seconds: float | None) -> dict[str, Any]:
+    """The report of scripts/up, and what scripts/smoke needs besides. seconds: None where nobody waited."""
+    return {
         "url": plan.url,
-        "api_key_file": str(settings.key_file()),
-        "model": placement.served_name,
-        "engine": placement.choice.engine,
-        "seconds": round(time.monotonic() - start, 1),
+        "api_key_file": str(plan.settings.key_file()),
+        **plan.placement.names(),
+        "engine": plan.placement.choice.engine,
+        "seconds": seconds,
         "ca_file": plan.front.ca_file if plan.front else None,
     }
-    record_file(settings.state_dir).write_text(json.dumps(record))
-    return record
+
+
+def check_no_unit(state_dir: Path) -> None:
+    """Raise ConfigurationError where a systemd unit runs this stack: at its next start it would meet ours."""
+    unit = unit_of(state_dir)
+    if unit:
+        raise ConfigurationError(
+            f"lingbi is the service {unit.name} here; use scripts/service start, stop and status, "
+            "or scripts/service remove to start it without systemd"
+        )
 
 
 def check_not_running(supervisor: Supervisor) -> None:
@@ -154,11 +222,13 @@ def check_not_running(supervisor: Supervisor) -> None:
 
 def wait_ready(plan: Plan, supervisor: Supervisor) -> None:
     """Show each worker's phases until all are ready; raise StartError with the end of the log if one fails."""
-    for worker in range(plan.placement.workers):
-        wait_worker(f"worker-{worker}", f"{plan.worker_url(worker)}/ready", plan.settings, supervisor)
+    for worker, model in enumerate(plan.placement.labels()):
+        wait_worker(f"worker-{worker}", f"{plan.worker_url(worker)}/ready", plan.settings, supervisor, model)
 
 
-def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor) -> None:
+def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor, model: str = "") -> None:
+    """Show a worker's phases until it is ready. model: what it serves, where there are several."""
+    whose = f"{name} ({model})" if model else name
     deadline = time.monotonic() + settings.load_timeout_s
     shown_phase, progress = None, Progress()
     # Only one client: creating one reads all CA certificates, which takes 50 ms of the CPU that the worker needs.
@@ -169,7 +239,7 @@ def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor)
             if fetched:  # a fetch has its own timeout
                 deadline = time.monotonic() + settings.load_timeout_s
             if phase != shown_phase:
-                say(f"{name}  {phase}")
+                say(f"{whose}  {phase}")
                 shown_phase = phase
             if status == 200:
                 return
@@ -177,7 +247,7 @@ def wait_worker(name: str, url: str, settings: Settings, supervisor: Supervisor)
             if time.monotonic() > deadline:
                 fault = fault or f"was not ready within {settings.load_timeout_s} s"
             if fault:
-                raise StartError(f"{name} {fault}; the end of its log:\n{log_tail(settings.state_dir, name)}")
+                raise StartError(f"{whose} {fault}; the end of its log:\n{log_tail(settings.state_dir, name)}")
             time.sleep(POLL_S)
 
 
@@ -196,38 +266,6 @@ def ask_ready(client: httpx.Client, url: str) -> tuple[int | None, str, Report |
         return response.status_code, report["phase"], report.get("weights")
     except (httpx.HTTPError, ValueError):
         return None, "starting", None
-
-
-def how_to_call(report: dict[str, Any], is_alone: bool) -> str:
-    file = Path(report["api_key_file"])
-    key = file.read_text().split()[0] if file.exists() else "YOUR_KEY"
-    return "\n".join(
-        [
-            "",
-            f"lingbi is up after {report['seconds']} s.",
-            *([] if is_alone else [f"  page     {report['url']}"]),
-            f"  API      {report['url']}/v1",
-            f"  API key  {key}   (in {report['api_key_file']})",
-            f"  model    {report['model']} on {report['engine']}",
-            "Ask it about a picture (paste this line):",
-            "",
-            curl_line(report["url"], key, report["model"], report.get("ca_file")),
-            "",
-            "scripts/smoke checks it, scripts/down ends it.",
-        ]
-    )
-
-
-def curl_line(url: str, key: str, model: str, ca_file: str | None = None) -> str:
-    """A command that asks about a small drawn picture and works when pasted."""
-    scene = scenes.Scene((scenes.Thing("blue", "star", size=0.8),), width=64, height=64)
-    image = scenes.draw(scene).quantize(16)
-    body = {"model": model, "messages": probe_messages(image, PROBE_QUESTION)}
-    words = ["curl", "-s", f"{url}/v1/chat/completions", "-H", f"Authorization: Bearer {key}"]
-    words += ["--cacert", ca_file] if ca_file else []
-    words += ["--noproxy", "*"] if getproxies() else []  # for a proxy, this address may be another machine
-    words += ["-H", "Content-Type: application/json", "-d", json.dumps(body, ensure_ascii=False)]
-    return shlex.join(words)
 
 
 def say(line: str) -> None:

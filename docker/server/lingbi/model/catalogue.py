@@ -108,8 +108,7 @@ class Model:
 
     def image_range(self, hd_num: int = HD_NUM) -> str:
         """Prompt tokens of an image, for people: the fewest and the most if the number depends on the size."""
-        tokens = [self.image_tokens(*size, hd_num) for size in _whole_tiles(hd_num)]
-        return "-".join(map(str, sorted({min(tokens), max(tokens)})))
+        return "-".join(map(str, sorted(set(image_token_range(self.image_side, hd_num)))))
 
 
 def _published(name: str, **facts: Any) -> Model:
@@ -180,6 +179,14 @@ def find(name: str) -> Model | None:
     )
 
 
+def served_name(name: str) -> str | None:
+    """The id in the API of the model that people call so; None of one that is not published."""
+    if name.lower() in (DEMO, DEMO_SERVED_NAME):
+        return DEMO_SERVED_NAME
+    model = find(name)
+    return model.served_name if model else None
+
+
 def recognise(config: dict[str, Any]) -> Model | None:
     """The published model with the geometry of a config.json, or None."""
     side = image_side(config)
@@ -208,6 +215,12 @@ def is_4khd(config: dict[str, Any]) -> bool:
 def image_tokens(side: int | None, width: int, height: int, hd_num: int) -> int:
     """Prompt tokens of an image: one for each patch of the vision tower, or those of its tiles (side None)."""
     return tiled_image_tokens(width, height, hd_num) if side is None else (side // PATCH) ** 2
+
+
+def image_token_range(side: int | None, hd_num: int) -> tuple[int, int]:
+    """The fewest and the most prompt tokens of an image, whatever its size; side as in image_tokens."""
+    tokens = [image_tokens(side, *size, hd_num) for size in _whole_tiles(hd_num)]
+    return min(tokens), max(tokens)
 
 
 def tiled_image_tokens(width: int, height: int, hd_num: int) -> int:

@@ -51,6 +51,14 @@ class ModelFolder:
         """Side in pixels of the square that an image is resized to; None if the model uses tiles."""
         return catalogue.image_side(self.config)
 
+    def image_token_range(self, hd_num: int) -> tuple[int, int]:
+        """The fewest and the most prompt tokens of an image. The demo's tower has patches and images of its own."""
+        if self.is_demo:
+            tower = self.config["vision_config"]
+            tokens = (tower["image_size"] // tower["patch_size"]) ** 2
+            return tokens, tokens
+        return catalogue.image_token_range(self.image_side, hd_num)
+
     def link_in(self, links_dir: Path) -> Path:
         """A link to the folder under a name that transformers and lmdeploy handle well.
 

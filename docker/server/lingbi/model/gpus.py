@@ -1,24 +1,33 @@
 """The GPUs of a machine, and the engine that is chosen for them."""
 
+import contextlib
 import os
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
 
 import pynvml
 
 from lingbi.errors import ConfigurationError
 
+# The compute capabilities that TurboMind's kernels are compiled for, from the wheel's own build (Volta to Hopper).
+# Ansible's preflight reads this line (ansible/filter_plugins/hosts.py).
+OLDEST, NEWEST = (7, 0), (9, 0)
 TURBOMIND, CPU = "turbomind", "cpu"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA device: its name for CUDA_VISIBLE_DEVICES, its product name, and memory in MiB."""
+    """A CUDA device: its name for CUDA_VISIBLE_DEVICES, its product name, and memory in MiB.
+
+    capability: its compute capability, None where the driver does not tell.
+    """
 
     device: str
     name: str
     total_mib: int
     free_mib: int
+    capability: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,17 @@ def _describe(device: str) -> Gpu:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     name = pynvml.nvmlDeviceGetName(handle)
     name = name.decode() if isinstance(name, bytes) else name
-    return Gpu(device, name, memory.total >> 20, memory.free >> 20)
+    return Gpu(device, name, memory.total >> 20, memory.free >> 20, _capability(handle))
+
+
+def _capability(handle: Any) -> tuple[int, int] | None:
+    """The compute capability of a card, or of a slice's card."""
+    with contextlib.suppress(pynvml.NVMLError):
+        if pynvml.nvmlDeviceIsMigDeviceHandle(handle):
+            handle = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        return major, minor
+    return None
 
 
 def look_at(device: str) -> Gpu:
@@ -77,16 +96,34 @@ def emptied(gpus: list[Gpu]) -> list[Gpu]:
     return [replace(gpu, free_mib=gpu.total_mib) for gpu in gpus]
 
 
+def check_capability(gpus: list[Gpu]) -> None:
+    """Raise ConfigurationError for a GPU that TurboMind was not built for."""
+    for gpu in gpus:
+        if gpu.capability and not OLDEST <= gpu.capability <= NEWEST:
+            raise ConfigurationError(
+                f"GPU {gpu.device} ({gpu.name}) has compute capability {told(gpu.capability)}, and TurboMind of LMDeploy "
+                f"0.4.1 has code for {told(OLDEST)} to {told(NEWEST)} only; leave it out (CUDA_VISIBLE_DEVICES, or "
+                "LINGBI_GPU_IDS in containers), or use engine cpu"
+            )
+
+
+def told(capability: tuple[int, int]) -> str:
+    """A compute capability as NVIDIA writes it."""
+    return ".".join(map(str, capability))
+
+
 def choose_engine(requested: str, gpus: list[Gpu]) -> Choice:
     """Choose by what the machine has, unless the operator asked for an engine.
 
-    Raises ConfigurationError if TurboMind is asked for and there is no GPU.
+    Raises ConfigurationError if TurboMind is asked for and there is no GPU, and for a GPU that it has no code for.
     """
     if requested == TURBOMIND and not gpus:
         raise ConfigurationError(
             "engine turbomind needs an NVIDIA GPU and its driver, and none was found here "
             "(`nvidia-smi` shows what the driver sees); use engine cpu, or auto"
         )
+    if requested != CPU:
+        check_capability(gpus)
     if requested != "auto":
         return Choice(requested, f"asked for by the setting engine={requested}")
     if gpus:

@@ -12,6 +12,7 @@ from lingbi.errors import ConfigurationError
 from lingbi.model.catalogue import ModelFacts
 from lingbi.model.gpus import CPU, Gpu
 from lingbi.model.sizing import Fit, fit_on, for_tiles, image_session
+from lingbi.turns import reserve_of
 
 if TYPE_CHECKING:
     from lingbi.settings import Settings
@@ -35,7 +36,7 @@ class CpuFit:
     """Settings of the CPU engine, and the most host memory that they take, in MiB.
 
     session_len, prefill_tokens: tokens; max_batch_size: answers that advance in turn; kept_sessions: sessions kept
-    for a follow-up; cache_mib: KV cache of all of these at their full length.
+    for a follow-up; cache_mib: KV cache of all of these, and of the reserve (turns.py), at their full length.
     """
 
     session_len: int
@@ -89,6 +90,12 @@ def needed_mib(model: ModelFacts, hd_num: int) -> int:
     return _fit(model, hd_num, image_session(model, hd_num), 1, 0, LEAST_PREFILL_TOKENS).total_mib
 
 
+def least_on_cpu(model: ModelFacts, settings: "Settings") -> int:
+    """The least MiB of host memory for which `fit_on_cpu` finds settings."""
+    *_, smallest = _candidates(model, settings)
+    return smallest.total_mib
+
+
 def _candidates(model: ModelFacts, settings: "Settings") -> Iterator[CpuFit]:
     """Fits in order of preference; the last one takes the least memory."""
     full = settings.session_len or model.session_len
@@ -120,7 +127,7 @@ def _fit(model: ModelFacts, hd_num: int, session_len: int, at_once: int, kept: i
     weights = model.weight_bytes // MIB * width // 2
     # One layer's attention scores in a step: as computed, and as float32 before and after the softmax.
     scores = shape.heads * prefill_tokens * session_len * (width + 8)
-    cache = (at_once + kept) * session_len * shape.kv_bytes * width // 2
+    cache = (at_once + reserve_of(at_once) + kept) * session_len * shape.kv_bytes * width // 2
     tiles = for_tiles(TILED_TOWER_MIB, hd_num) if model.image_side is None else 0
     runtime = CPU_RUNTIME_MIB + tiles + scores // MIB
     return CpuFit(session_len, at_once, kept, prefill_tokens, weights, runtime, -(-cache // MIB))

@@ -10,6 +10,9 @@ from lingbi.model import catalogue
 DEMO_FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
 
+DEMO_REMEDY = "--model demo tries lingbi out with coloured shapes"
+
+
 @dataclass(frozen=True)
 class Found:
     """A model's folder, how it was chosen (for people), and its ModelScope id if it can be fetched there.
@@ -32,9 +35,9 @@ class Found:
 
     @property
     def served_name(self) -> str:
-        """The model's id in the API, known before its folder exists."""
+        """The model's id in the API, known before its folder exists: the same as that of the folder then."""
         model = catalogue.find(self.hub_id or "")
-        return model.served_name if model else (self.hub_id or self.path.name).split("/")[-1]
+        return model.served_name if model else self.path.name
 
 
 FaultOf = Callable[[Found], str | None]  # why auto must not choose a model that is present, or None
@@ -49,14 +52,14 @@ def takes_any(found: Found) -> None:
     """For find_model: auto may choose any model that is present."""
 
 
-def find_model(name: str, models_dir: Path, fault_of: FaultOf = takes_any) -> Found:
+def find_model(name: str, models_dir: Path, fault_of: FaultOf = takes_any, may_fetch: bool = False) -> Found:
     """Find a model: a path, a catalogue name or ModelScope id under models_dir, demo, or auto.
 
-    fault_of: why auto must not choose a model that is present, or None. Raises ConfigurationError for a
-    name that is none of these.
+    fault_of: why auto must not choose a model, or None; may_fetch: whether auto takes a published model that is to be
+    fetched, never the demo. Raises ConfigurationError for a name that is none of these, and where auto may take none.
     """
     if name == "auto":
-        return _best_present(models_dir, fault_of)
+        return _best(models_dir, fault_of, may_fetch)
     if name in (catalogue.DEMO, catalogue.DEMO_SERVED_NAME):
         return Found(DEMO_FOLDER, "the demo model that comes with lingbi")
     if name.startswith(("/", ".", "~")) or Path(name).is_dir():
@@ -79,17 +82,24 @@ def _published(model: catalogue.Model, models_dir: Path) -> Found:
 
 
 def _in(folder: Path, hub_id: str, name: str, models_dir: Path) -> Found:
-    there = f"{name} found in {models_dir}"
-    return Found(folder, there if is_present(folder) else f"{name}, to be fetched from ModelScope ({hub_id})", hub_id)
+    if is_present(folder):
+        return Found(folder, f"{name} found in {models_dir}", hub_id)
+    model = catalogue.find(hub_id)
+    size = f", {model.weight_bytes / 1e9:.1f} GB" if model else ""
+    return Found(folder, f"{name}{size}, to be fetched from ModelScope ({hub_id})", hub_id)
 
 
-def _best_present(models_dir: Path, fault_of: FaultOf) -> Found:
+def _best(models_dir: Path, fault_of: FaultOf, may_fetch: bool) -> Found:
+    """The first model of the catalogue that is here and has no fault, else the first that may be fetched."""
+    every = [(model.name, _published(model, models_dir)) for model in catalogue.MODELS]
+    choices = [(name, found) for name, found in every if found.is_present or may_fetch]
     passed: list[str] = []
-    for model in catalogue.MODELS:
-        found = _published(model, models_dir)
-        fault = fault_of(found) if found.is_present else None
-        if found.is_present and fault is None:
+    for name, found in sorted(choices, key=lambda choice: choice[1].is_to_come):
+        fault = fault_of(found)
+        if fault is None:
             return replace(found, reason="; ".join([found.reason, *passed]))
-        passed += [f"{model.name} {fault}"] if fault else []
+        passed.append(f"{name} {fault}")
+    if may_fetch:
+        raise ConfigurationError(f"no published model can be served here: {'; '.join(passed)}; {DEMO_REMEDY}")
     why = "; ".join(passed) or f"{models_dir} holds none of the published models"
     return Found(DEMO_FOLDER, f"the demo model, as {why}")

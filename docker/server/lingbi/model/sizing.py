@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 from lingbi.model.catalogue import ModelFacts
+from lingbi.turns import reserve_of
 
 if TYPE_CHECKING:
     from lingbi.model.gpus import Gpu
@@ -73,7 +74,8 @@ CHOSEN = ("session_len", "max_batch_size", "prefill_tokens", "quant_policy", "ca
 class Fit:
     """Settings of one worker's engine, and the memory that they take, in MiB.
 
-    session_len, prefill_tokens: tokens; quant_policy: as in lmdeploy; blocks: KV cache blocks of 64 tokens each.
+    session_len, prefill_tokens: tokens; max_batch_size: answers at once, beside which the engine has a reserve (turns.py);
+    quant_policy: as in lmdeploy; blocks: KV cache blocks of 64 tokens each.
     """
 
     session_len: int
@@ -130,7 +132,9 @@ def _widened(model: ModelFacts, found: Fit, room_mib: int, wanted: Wanted) -> Fi
     """The fit with WIDE_BATCH if the batch was not reduced and the cache is large enough for it, else as found."""
     if wanted.max_batch_size or found.max_batch_size < BATCHES[0]:
         return found
-    beside_mib = runtime_mib(model, WIDE_BATCH, found.prefill_tokens, found.session_len, wanted.hd_num)
+    beside_mib = runtime_mib(
+        model, WIDE_BATCH + reserve_of(WIDE_BATCH), found.prefill_tokens, found.session_len, wanted.hd_num
+    )
     empty = replace(found, max_batch_size=WIDE_BATCH, runtime_mib=beside_mib, cache_mib=0)
     wide = _filled(model, empty, room_mib, wanted.cache_fraction)
     needed_tokens = max(found.session_len, WIDE_BATCH * image_session(model, wanted.hd_num))
@@ -168,7 +172,7 @@ def fit_when_free(model: ModelFacts, look: Callable[[], "Gpu"], settings: "Setti
     """
     gpu = look()
     deadline = time.monotonic() + SETTLE_S
-    while _others_mib(gpu) > OTHERS_MIB and time.monotonic() < deadline:
+    while _is_reduced(gpu, settings.gpu_memory_mib) and time.monotonic() < deadline:
         time.sleep(LOOK_S)
         before, gpu = gpu, look()
         if gpu.free_mib <= before.free_mib:
@@ -181,6 +185,11 @@ def fit_when_free(model: ModelFacts, look: Callable[[], "Gpu"], settings: "Setti
             *(_others_mib(gpu), gpu.total_mib, gpu.device, gpu.name, found, alone),
         )
     return found
+
+
+def _is_reduced(gpu: "Gpu", allowed_mib: int | None) -> bool:
+    """Whether other processes hold some of the memory that a worker may take."""
+    return _others_mib(gpu) > OTHERS_MIB and gpu.free_mib < (allowed_mib or gpu.total_mib)
 
 
 def _others_mib(gpu: "Gpu") -> int:
@@ -217,7 +226,7 @@ def _candidates(model: ModelFacts, wanted: Wanted) -> Iterator[Fit]:
                 quant_policy=quant,
                 blocks=0,
                 weights_mib=model.weight_bytes // MIB,
-                runtime_mib=runtime_mib(model, batch, tokens, session_len, wanted.hd_num),
+                runtime_mib=runtime_mib(model, batch + reserve_of(batch), tokens, session_len, wanted.hd_num),
                 cache_mib=0,
             )
 

@@ -38,13 +38,18 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """The server under test: base URL, HTTP client, API key, the model it serves, and whether a gateway is in front."""
+    """The server under test: base URL, HTTP client, API key, the model to ask for, and whether a gateway is in front.
+
+    others: further models behind the same address; is_first: whether this is the first of them that is tested.
+    """
 
     url: str
     client: httpx.Client
     key: str
     model: str
     has_gateway: bool = False
+    others: tuple[str, ...] = ()
+    is_first: bool = True
 
     @property
     def is_demo(self) -> bool:
@@ -102,6 +107,11 @@ def is_demo(target: Target) -> bool:
     return target.is_demo
 
 
+def is_first(target: Target) -> bool:
+    """Of what is the same whichever model is asked."""
+    return target.is_first
+
+
 def expect(condition: object, message: str) -> None:
     if not condition:
         raise CheckFailed(message)
@@ -118,21 +128,22 @@ def expect_right(kind: str, scene: Scene, answer: str) -> str:
     return answer
 
 
-@check("live")
+@check("live", applies=is_first)
 def live(target: Target) -> str:
     status = target.client.get("/live").status_code
     expect(status == 200, f"status {status}")
     return "200"
 
 
-@check("ready")
+@check("ready", applies=is_first)
 def ready(target: Target) -> str:
     response = target.client.get("/ready")
     expect(response.status_code == 200, f"status {response.status_code}: {response.text[:200]}")
-    return f"probe {response.json()['probe']}"
+    told = response.json()
+    return f"probe {told['probe']}" if "probe" in told else f"{told['phase']}"
 
 
-@check("key-required")
+@check("key-required", applies=is_first)
 def key_required(target: Target) -> str:
     for headers in ({}, {"Authorization": "Bearer not-a-key"}):
         status = target.client.get("/v1/models", headers=headers).status_code
@@ -154,11 +165,19 @@ def image(target: Target) -> str:
 
 @check("prompt-tokens", applies=lambda target: published(target.model) is not None)
 def prompt_tokens(target: Target) -> str:
-    told = target.client.get("/ready").json().get("prompt", {})
-    expected = expected_tokens(target.model, told)
+    expected = expected_tokens(target.model, prompts_of(target))
     seen = target.ask([turn(PROBE_QUESTION, data_url(ONE))], max_tokens=1)["usage"]["prompt_tokens"]
     expect(seen == expected, f"{seen} prompt tokens, expected {expected}")
     return f"{seen}"
+
+
+def prompts_of(target: Target) -> dict[str, Any]:
+    """How the model's server says it builds prompts; empty if it does not say so."""
+    if not target.others:
+        told: dict[str, Any] = target.client.get("/ready").json()
+    else:
+        told = target.client.get(f"/v1/models/{target.model}", headers=target.headers).json()["lingbi"]
+    return told.get("prompt") or {}
 
 
 def expected_tokens(served_name: str, told: dict[str, Any]) -> int:

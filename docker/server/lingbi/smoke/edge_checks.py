@@ -4,9 +4,11 @@ import uuid
 
 from lingbi.smoke.checks import Target, check, expect
 
+UNAUTHORIZED = 401
+
 
 def has_gateway(target: Target) -> bool:
-    return target.has_gateway
+    return target.has_gateway and target.is_first
 
 
 @check("gateway", applies=has_gateway)
@@ -31,6 +33,10 @@ def page(target: Target) -> str:
     expect("<gradio-app" in response.text, "this is not lingbi's page")
     health = target.client.get("/page-health")
     expect(health.status_code == 200, f"the page cannot ask the model: {health.text[:200]}")
-    state = target.client.get("/state").json()
-    expect(state["model"] == target.model, f"the page shows the model {state['model']}")
+    told = target.client.get("/state")
+    if told.status_code == UNAUTHORIZED:
+        return f"{len(response.content)} bytes, for those with a login"
+    state = told.json()
+    shown = {model["id"] for model in state.get("models", [])} or {state["model"]}
+    expect(shown == {target.model, *target.others}, f"the page shows {', '.join(sorted(map(str, shown)))}")
     return f"{len(response.content)} bytes, {state['phase']}"

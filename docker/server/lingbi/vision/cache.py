@@ -32,7 +32,7 @@ class FeatureCache:
     """The most recently used features, in at most `limit_bytes` of host memory; a limit of 0 keeps none."""
 
     def __init__(self, limit_bytes: int):
-        self._features = LRUCache(limit_bytes, getsizeof=lambda features: features.nbytes)
+        self._features: LRUCache[bytes, Tensor] = LRUCache(limit_bytes, getsizeof=lambda features: features.nbytes)
         self._lock = threading.Lock()
         self.hits = self.misses = 0
 

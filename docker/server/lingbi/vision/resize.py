@@ -1,7 +1,7 @@
 """Pillow's bicubic resizing of bytes on the GPU, to the bit.
 
 Pillow multiplies bytes with 22-bit integer coefficients, first along columns, then along rows, and rounds to bytes after
-each (Pillow, src/libImaging/Resample.c). This module does the same with the same 32-bit integers: it adds one old pixel
+each (Pillow, src/libImaging/Resample.c); since version 12 a very tall picture is shortened first (Image.resize). This module does the same with the same 32-bit integers: it adds one old pixel
 after the other to every new one, in two dozen small kernels. Matrix products in float64 would be exact too, but a library
 loads its kernels for them, which take 100 MiB more of a small card.
 """
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 PRECISION_BITS = 22
 BICUBIC_SUPPORT, BICUBIC_A = 2.0, -0.5
+VERY_TALL = 100  # heights for each width, beyond which Pillow shortens first
 KEPT_TABLES = 64  # of a few KB each
 
 
 def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
     """uint8 [side, side, 3] of uint8 [height, width, 3], on the same device."""
     height, width, _ = pixels.shape
-    if width != side:
-        pixels = _resized_along(1, pixels, side)
-    if height != side:
-        pixels = _resized_along(0, pixels, side)
+    is_shortened_first = height > VERY_TALL * width and height > side
+    for axis in (0, 1) if is_shortened_first else (1, 0):
+        if pixels.shape[axis] != side:
+            pixels = _resized_along(axis, pixels, side)
     return pixels
 
 

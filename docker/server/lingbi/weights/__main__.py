@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.model import catalogue
-from lingbi.model.resolve import find_model, is_present
+from lingbi.model.resolve import Found, find_model, is_present
 from lingbi.settings import Settings, load_settings
 from lingbi.signals import end_at_signals
 from lingbi.weights.archive import export, import_from
@@ -18,7 +18,7 @@ from lingbi.weights.hub import read_token
 from lingbi.weights.lockfile import OWN_FOLDER, Lock
 from lingbi.weights.peer import Peer
 from lingbi.weights.progress import Progress, shown
-from lingbi.weights.verification import describe, reason_to_recheck, verify
+from lingbi.weights.verification import describe, measure, reason_to_recheck, verify
 
 Run = Callable[[argparse.Namespace, Settings], int]
 
@@ -62,7 +62,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("source", type=Path, help="FILE.tar, or a folder")
     command.add_argument("--to", type=Path, help="folder that will hold the model (default: models/MODEL)")
     command.add_argument("--lock", type=Path, help="accept only the bytes of this lock file")
-    add("lock", run_lock, "print a model's lock, which says which bytes it has").add_argument("model", help=model)
+    command = add("lock", run_lock, "print a model's lock, which says which bytes it has")
+    command.add_argument("model", help=model)
+    command.add_argument("--to", type=Path, help="file to write it to, in one step, in place of printing it")
     command = add(
         "share", run_share, "serve a model to other hosts as their hub (LINGBI_HUB_ENDPOINT), until interrupted"
     )
@@ -157,11 +159,26 @@ def run_import(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def run_lock(options: argparse.Namespace, settings: Settings) -> int:
-    folder = WeightsFolder(find_model(options.model, settings.models_dir).path)
-    if folder.lock() is None:
-        raise ConfigurationError(f"{folder.path} has no lock: only what scripts/fetch has fetched has one")
-    print(folder.lock_file.read_text(), end="")
+    """The lock of a fetch, or for weights that came another way one of the bytes that are there now."""
+    found = find_model(options.model, settings.models_dir)
+    lock = WeightsFolder(found.path).lock()
+    if lock is None:
+        check_present(found)
+        progress = Progress()
+        with shown(progress):
+            lock = measure(found.path, found.hub_id or found.served_name, settings.hub_revision, progress)
+        print(f"{found.path} was not fetched by lingbi: this lock says which bytes it has now", file=sys.stderr)
+    if options.to:
+        lock.write(options.to)
+        print(f"{options.to}: {lock.model}, {lock.total_bytes / 1e9:.2f} GB, digest {lock.digest[:12]}")
+    else:
+        print(lock.text(), end="")
     return 0
+
+
+def check_present(found: Found) -> None:
+    if not found.is_present:
+        raise ConfigurationError(f"{found.path} holds no model, so it has no lock; fetch it first (scripts/fetch)")
 
 
 def run_share(options: argparse.Namespace, settings: Settings) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the client takes half a second to import, and most starts n
     from modelscope_hub.errors import APIError, NetworkError
     from requests import Response
 
-READ_TIMEOUT_S = 30
+READ_TIMEOUT_S = 90  # until an answer begins: a busy hub takes 40 s to list a model; what stalls later, MIN_RATE drops
 MIN_RATE = 1024  # bytes a second; a slower connection is dropped and its part is requested again
 RATE_WINDOW_S = 30
 LISTING_TIMEOUT_S = 600
@@ -34,6 +34,13 @@ FOREVER_S = 30 * 24 * 3600  # Patience (transfer.py) ends a fetch, not the clien
 LISTING_LIMIT = 3000  # the hub truncates the listing of a folder here, without saying so
 CHUNK_BYTES = 1 << 20
 MAX_SHOWN = 3
+
+
+# What else there is where no hub is in reach.
+OTHER_WAYS = (
+    "import an archive (scripts/weights import), serve a shared folder (--model FOLDER), "
+    "or try lingbi out with coloured shapes (--model demo)"
+)
 
 
 class HubFailure(FetchError):

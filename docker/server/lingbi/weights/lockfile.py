@@ -48,11 +48,14 @@ class Lock:
     def total_bytes(self) -> int:
         return sum(entry.size for entry in self.entries)
 
-    def write(self, file: Path) -> None:
+    def text(self) -> str:
         body = {"format": FORMAT, "model": self.model, "revision": self.revision, "digest": self.digest}
         files = [json.dumps(asdict(entry), ensure_ascii=False) for entry in sorted(self.entries)]
         head = json.dumps(body, ensure_ascii=False, indent=1)[:-2]
-        write_text(file, head + ',\n "files": [\n  ' + ",\n  ".join(files) + "\n ]\n}\n")
+        return head + ',\n "files": [\n  ' + ",\n  ".join(files) + "\n ]\n}\n"
+
+    def write(self, file: Path) -> None:
+        write_text(file, self.text())
 
 
 def read(file: Path) -> Lock:

@@ -20,7 +20,7 @@ from lingbi.settings import Settings
 from lingbi.weights import lockfile
 from lingbi.weights.fetch import Order, fetch, hub_of
 from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.hub import HubFailure
+from lingbi.weights.hub import OTHER_WAYS, HubFailure
 from lingbi.weights.lockfile import CODE_SUFFIX, Lock, changed_code
 from lingbi.weights.progress import Progress, logged
 from lingbi.weights.verification import describe, find_faults, hash_file, reason_to_recheck, write_marker
@@ -33,6 +33,7 @@ def ensure(found: Found, settings: Settings, progress: Progress, stop: threading
 
     Raises ConfigurationError, FetchError or CheckError.
     """
+    settings = locked_by(found, settings)
     order = _order(found, settings)
     folder = WeightsFolder(found.path)
     with logged(progress):
@@ -46,25 +47,45 @@ def ensure(found: Found, settings: Settings, progress: Progress, stop: threading
         folder.touch_used()
 
 
+def locked_by(found: Found, settings: Settings) -> Settings:
+    """The settings with this model's own lock, where LINGBI_WEIGHTS_LOCK is a folder with NAME.json for each model."""
+    locks = settings.weights_lock
+    if locks is None or not locks.is_dir():
+        return settings
+    return settings.model_copy(update={"weights_lock": locks / f"{found.served_name}.json"})
+
+
+def check_locks(models: int, settings: Settings) -> None:
+    """Raise ConfigurationError where one model's lock is given for several."""
+    locks = settings.weights_lock
+    if models > 1 and locks is not None and not locks.is_dir():
+        raise ConfigurationError(
+            f"LINGBI_WEIGHTS_LOCK={str(locks)!r} is one model's lock, and {models} models are served; give a folder "
+            "with a lock for each, as in internlm-xcomposer2-vl-7b.json"
+        )
+
+
 def check_may_fetch(found: Found, settings: Settings) -> None:
     """Raise ConfigurationError if the weights are missing and must not be fetched."""
     if found.is_to_come and settings.fetch == "never":
         raise ConfigurationError(
-            f"{found.hub_id} is not in {found.path}, and LINGBI_FETCH=never forbids fetching it; fetch it elsewhere "
-            "and import it (scripts/weights import), or set LINGBI_FETCH=missing"
+            f"{found.hub_id} is not in {found.path}, and LINGBI_FETCH=never forbids fetching it; "
+            f"set LINGBI_FETCH=missing, or {OTHER_WAYS}"
         )
 
 
-def check_on_hub(found: Found, settings: Settings) -> None:
+def check_on_hub(found: Found, settings: Settings, progress: Progress) -> None:
     """Raise ConfigurationError if the weights are missing and the hub knows no such model or revision.
 
     If the hub does not answer, that is left to the fetch, which is patient.
     """
-    order = _order(found, settings)
+    order = _order(found, locked_by(found, settings))
     if order is None or found.is_present or order.required():
         return
+    hub = hub_of(settings)
+    progress.begin(f"asking {hub.endpoint} for the files of {order.model}", 0)
     with contextlib.suppress(HubFailure):
-        hub_of(settings).list_model(order.model, settings.hub_revision)
+        hub.list_model(order.model, settings.hub_revision)
 
 
 def is_own(found: Found) -> bool:

@@ -16,7 +16,7 @@ import tenacity
 from lingbi.errors import CheckError, FetchError
 from lingbi.weights.arrival import STOP_CHECK_S, Arrival, Part, Partial
 from lingbi.weights.folder import WeightsFolder
-from lingbi.weights.hub import Aborted, Hub, HubFailure
+from lingbi.weights.hub import OTHER_WAYS, Aborted, Hub, HubFailure
 from lingbi.weights.lockfile import Entry
 from lingbi.weights.progress import Progress
 
@@ -27,7 +27,7 @@ ATTEMPTS = 2  # at a whole file whose hash was wrong
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-_backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT_S, jitter=0.5)
+_backoff = tenacity.wait_exponential_jitter(multiplier=0.5, max=LONGEST_WAIT_S, jitter=0.5)
 
 
 class Patience:
@@ -67,7 +67,8 @@ class Patience:
                 raise Aborted("aborted, because another part of the fetch failed") from failure
             raise FetchError(
                 f"{failure}; no new byte has arrived for {time.monotonic() - self._last:.0f} s "
-                f"(limit {self.limit_s} s). What has arrived is kept: run the same command again to resume"
+                f"(limit {self.limit_s} s). What has arrived is kept: run the same command again to resume. "
+                f"Where no hub is in reach, name a mirror (LINGBI_HUB_ENDPOINT), {OTHER_WAYS}"
             ) from failure
 
     def _is_over(self, _state: tenacity.RetryCallState) -> bool:

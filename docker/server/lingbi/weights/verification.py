@@ -19,7 +19,7 @@ from lingbi.errors import ConfigurationError
 from lingbi.files import write_text
 from lingbi.weights import lockfile
 from lingbi.weights.folder import WeightsFolder, exclusive
-from lingbi.weights.lockfile import CODE_SUFFIX, Entry, Lock
+from lingbi.weights.lockfile import CODE_SUFFIX, OWN_FOLDER, Entry, Lock
 from lingbi.weights.progress import Progress
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -75,6 +75,27 @@ def _fault(file: Path, entry: Entry, progress: Progress, stop: threading.Event |
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def measure(folder: Path, model: str, revision: str, progress: Progress) -> Lock:
+    """A lock of the files that are in a folder now, which nothing else vouches for; all are hashed."""
+    paths = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_left_out(path.relative_to(folder))
+    ]
+    progress.begin("hashing weights", sum(path.stat().st_size for path in paths))
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="check") as pool:
+        hashes = pool.map(lambda path: hash_file(path, progress), paths)
+        entries = [
+            Entry(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
+            for path, digest in zip(paths, hashes, strict=True)
+        ]
+    lockfile.check_entries(entries, str(folder))
+    return Lock(model, revision, tuple(entries))
+
+
+def _is_left_out(path: Path) -> bool:
+    """Whether a file beside a model is none of the model's: lingbi's own, git's, or what Python compiled."""
+    return not {OWN_FOLDER, ".git", "__pycache__"}.isdisjoint(path.parts)
 
 
 def hash_file(file: Path, progress: Progress | None = None, stop: threading.Event | None = None) -> str:

@@ -6,45 +6,43 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from lingbi import planner
+from lingbi.accounts.key_file import ensure_keys
 from lingbi.engine.turbomind.heap import share_one_heap, touch_ahead
 from lingbi.errors import LingbiError, StartError
-from lingbi.garbage import keep_from_collector, uncollected
-from lingbi.http.auth import ensure_keys
+from lingbi.garbage import uncollected
 from lingbi.http.readiness import (
     FAILED,
-    LOADING,
     LOADING_MODEL,
-    PREPARING,
-    PROBING,
     READY,
     WEDGED,
     Readiness,
 )
 from lingbi.logs import configure
 from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import TURBOMIND, emptied, find_gpus, look_at
-from lingbi.model.host_memory import CpuFit, fit_on_cpu, workers_share_mib
+from lingbi.model.gpus import TURBOMIND, find_gpus, look_at
+from lingbi.model.host_memory import CpuFit, available_mib, fit_on_cpu, workers_share_mib
 from lingbi.model.sizing import Fit, fit_when_free
 from lingbi.settings import Settings, load_settings
 from lingbi.temporary_folder import own_temporary_folder
 from lingbi.weights.start import ensure
+from lingbi.worker.phases import bring_up
 from lingbi.worker.restarts import Restarts
 
 if TYPE_CHECKING:
     from lingbi.engine.local import LocalEngine
     from lingbi.vision.tower import GpuVisionModel
 
-Prepared = TypeVar("Prepared")
-Built = TypeVar("Built")
 
 log = logging.getLogger("lingbi.worker")
 FAILURE_SHOWN_S = 3
@@ -52,8 +50,14 @@ GIVE_UP_MARGIN_S = 10
 WEDGED_STATUS = 1
 
 
-def main() -> int:
-    """Run until SIGTERM.
+def serve(settings: Settings) -> int:
+    """Be a worker until SIGTERM; returns the exit status."""
+    with own_temporary_folder():
+        return Worker(settings).run()
+
+
+def main(live: Callable[[Settings], int] = serve) -> int:
+    """Run until SIGTERM. live: what the process is.
 
     The exit status is 0, or 1 when the watchdog gave the worker up, 2 for a bad setting, 3 when it could not start.
     """
@@ -61,8 +65,7 @@ def main() -> int:
     try:
         settings = load_settings()
         configure(settings.log_level)
-        with own_temporary_folder():
-            return Worker(settings).run()
+        return live(settings)
     except LingbiError as error:
         log.error("%s", error)
         return error.exit_status
@@ -79,28 +82,37 @@ class Fitted:
 class Worker:
     """Listens at once, loads the model in a thread, and is ready when it has answered a question about an image."""
 
-    def __init__(self, settings: Settings) -> None:
+    sockets: list[socket.socket] | None = None  # to listen at; None: one of its own
+    is_left_to_others = False
+
+    def __init__(self, settings: Settings, restarts: Restarts | None = None) -> None:
         with uncollected():
+            from lingbi.accounts.opening import database_at_start
+            from lingbi.accounts.ring import KeyRing, Source
             from lingbi.heartbeat import Vitals
-            from lingbi.http.auth import KeyRing
             from lingbi.http.metrics import Metrics
             from lingbi.http.service import Service
+            from lingbi.worker.accounts import bring_ledger
+            from lingbi.worker.batches import bring_store
 
         gpus = find_gpus()
         self.settings = settings
-        # The choice goes by the cards' whole memory, because what occupies one now may be a worker that is ending.
-        self.choice, self.found = planner.choose(settings, emptied(gpus))
+        self.choice, self.found, self.assigned = planner.assigned(settings, gpus)
         name = (planner.identify(self.found) or self.found).served_name
         ensure_keys(settings.hashed_key_file(), settings.key_file())
         self.exit_status = 0
-        if self.choice.engine == TURBOMIND:
+        if self.assigned.device is not None:
             # lmdeploy puts its encoder on cuda:0, so a worker may see no GPU but its own.
-            self.device = gpus[settings.worker % len(gpus)].device
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.device
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.assigned.device
             share_one_heap()
+        self.database = database_at_start(settings)
+        keys = KeyRing(settings.hashed_key_file(), Source.of(settings, self.database))
+        keys.start()
         readiness = Readiness(name, self.choice.engine, self.choice.reason)
-        self.service = Service(settings, readiness, KeyRing(settings.hashed_key_file()), Metrics(), Vitals())
-        self.restarts = Restarts(settings.state_dir / "run" / f"worker-{settings.worker}.starts")
+        self.service = Service(settings, readiness, keys, Metrics(name), Vitals())
+        self.ledger = bring_ledger(self.service, self.database)
+        bring_store(self.service, self.database)
+        self.restarts = restarts or Restarts(restarts_file(settings))
         for reason, count in self.restarts.reasons.items():
             self.service.metrics.restarts.labels(reason).inc(count)
         log.info("model %s, engine %s: %s", name, self.choice.engine, self.choice.reason)
@@ -122,16 +134,22 @@ class Worker:
         from lingbi.worker.server import DrainingServer
 
         port = self.settings.port + self.settings.worker
-        app = create_app(self.service)
-        self.server = DrainingServer(app, self.service, self.settings.host, port, self.settings.drain_timeout_s)
+        self.app = create_app(self.service)
+        self.server = DrainingServer(
+            self.app, self.service, self.settings.host, port, self.settings.drain_timeout_s, self.is_left_to_others
+        )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn takes the signal over
         threading.Thread(target=self._load, name="load", daemon=True).start()
-        self.server.run()
-        if self.exit_status == 0:
+        self.ledger.start()
+        self.server.run(self.sockets)
+        self.ledger.stop()
+        if self.exit_status == 0 and not self.is_left_to_others:
             self.restarts.forget()
         return self.exit_status
 
     def _load(self) -> None:
+        from lingbi.worker.batches import start_runner
+
         try:
             self.server.is_up.wait()
             fitted = bring_up(self.readiness, self._prepare, self._build, self._probe)
@@ -139,6 +157,7 @@ class Worker:
                 self.readiness.enter(READY)
                 log.info("ready: %s", self.readiness.probe)
                 self._watch(fitted.folder.is_demo)
+                self.batches = start_runner(self.service, self.app, self.loop)
         except Exception as error:  # the thread ends here, so report the error and end the process
             self._fail(error)
 
@@ -147,14 +166,24 @@ class Worker:
         ensure(self.found, self.settings, self.readiness.weights)
         folder = inspect(self.found.path)
         fit = self.readiness.fit = self._fit(folder)
+        self.readiness.image_tokens = folder.image_token_range(self.settings.hd_num)
         log.info("memory: %s", fit)
         facts = {"model": folder.served_name, "engine": self.choice.engine}
         self.service.metrics.model.info(facts | {"session_len": str(fit.session_len)})
         return Fitted(folder, fit)
 
+    @property
+    def limited(self) -> Settings:
+        """The settings with this worker's own share of its card."""
+        share_mib = self.assigned.memory_mib or self.settings.gpu_memory_mib
+        return self.settings.model_copy(update={"gpu_memory_mib": share_mib})
+
     def _fit(self, folder: ModelFolder) -> Fit | CpuFit:
-        if self.choice.engine == TURBOMIND:
-            return fit_when_free(folder, partial(look_at, self.device), self.settings)
+        device, share_mib = self.assigned.device, self.assigned.memory_mib
+        if device is not None:
+            return fit_when_free(folder, partial(look_at, device), self.limited)
+        if share_mib is not None:
+            return fit_on_cpu(folder, min(share_mib, available_mib()), self.settings)
         return fit_on_cpu(folder, workers_share_mib(self.settings.workers or 1), self.settings)
 
     def _build(self, fitted: Fitted) -> LocalEngine:
@@ -184,6 +213,7 @@ class Worker:
         self.service.metrics.kv_capacity.set(fit.cache_tokens)
         hd_num = self.settings.hd_num if folder.is_tiled else None
         self.readiness.prompt = generator.prompt_facts() | {"hd_num": hd_num}
+        await generator.grammars.warm_up()
         log.info("prompts in the form %(form)s, %(template_tokens)d tokens around a picture", self.readiness.prompt)
         from lingbi.worker.probe import ask_probe
 
@@ -229,24 +259,9 @@ class Worker:
         self.server.should_exit = True
 
 
-def bring_up(
-    readiness: Readiness,
-    prepare: Callable[[], Prepared],
-    build: Callable[[Prepared], Built],
-    probe: Callable[[Prepared, Built], None],
-) -> Prepared:
-    """Take a worker through the phases of its start, until the probe's question is answered.
-
-    What was loaded by then lives as long as the process, so the garbage collector passes over it from there on.
-    """
-    readiness.enter(PREPARING)
-    prepared = prepare()
-    readiness.enter(LOADING)
-    built = build(prepared)
-    readiness.enter(PROBING)
-    probe(prepared, built)
-    keep_from_collector()
-    return prepared
+def restarts_file(settings: Settings) -> Path:
+    """Where a worker's restarts are counted."""
+    return settings.state_dir / "run" / f"worker-{settings.worker}.starts"
 
 
 def exit_now(status: int) -> None:
@@ -256,9 +271,9 @@ def exit_now(status: int) -> None:
     os._exit(status)
 
 
-def run_and_exit() -> None:
+def run_and_exit(live: Callable[[Settings], int] = serve) -> None:
     """Run, then end with main's status and without the interpreter's usual shutdown."""
     try:
-        exit_now(main())
+        exit_now(main(live))
     except SystemExit as stop:
         exit_now(int(stop.code or 0))

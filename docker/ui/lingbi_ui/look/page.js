@@ -13,8 +13,7 @@
 
     function show(phase, model, part) {
         const line = document.getElementById("state");
-        const percent = part > 0 && part < 1 ? ` ${Math.round(part * 100)} %` : "";
-        const text = say(`state_${phase}`) + percent;
+        const text = say(`state_${phase}`) + percent(part);
         if (line.dataset.phase !== phase) line.dataset.phase = phase;
         const words = document.getElementById("phase");
         if (words.textContent !== text) words.textContent = text;
@@ -22,11 +21,52 @@
     }
 
     function showModel(model) {
-        document.getElementById("model").textContent = model;
+        document.getElementById("model").textContent = offers.length ? "" : model;
         document.querySelectorAll("#models [data-model]").forEach((item) => {
             if (item.dataset.model === model) item.setAttribute("aria-current", "true");
             else item.removeAttribute("aria-current");
         });
+    }
+
+    // Where there are several models: which one answers, chosen by the visitor and kept by their browser.
+    let offers = [];
+    const KEPT = "lingbi-model";
+    const kept = { get: () => { try { return localStorage.getItem(KEPT); } catch { return null; } },
+        set: (name) => { try { localStorage.setItem(KEPT, name); } catch { /* a browser that keeps nothing */ } } };
+    const picked = () => (offers.length ? document.getElementById("pick").value : "");
+
+    function percent(part) {
+        return part > 0 && part < 1 ? ` ${Math.round(part * 100)} %` : "";
+    }
+
+    // A model that is gone stays picked, and says so, until the visitor picks another one.
+    function showOffers(found, usual) {
+        const [picker, pick] = [document.getElementById("picker"), document.getElementById("pick")];
+        const wanted = picked() || kept.get() || usual;
+        const lost = picked() && found && !found.some((offer) => offer.id === wanted);
+        offers = found || [];
+        picker.hidden = !offers.length;
+        if (!offers.length) return null;
+        const shown = lost ? [...offers, { id: wanted, name: wanted, phase: "gone", part: 0, facts: ["", ""] }] : offers;
+        const names = shown.map((offer) => offer.id);
+        if (names.join("\n") !== [...pick.options].map((option) => option.value).join("\n")) {
+            pick.replaceChildren(...names.map((name) => new Option(name, name)));
+            pick.value = names.includes(wanted) ? wanted : usual;
+        }
+        shown.forEach((offer, place) => {
+            const text = `${offer.name} · ${say(`state_${offer.phase}`)}${percent(offer.part)}`;
+            if (pick.options[place].text !== text) pick.options[place].text = text;
+        });
+        pick.onchange = () => { kept.set(pick.value); showPicked(shown); };
+        return showPicked(shown);
+    }
+
+    function showPicked(shown) {
+        const offer = shown.find((each) => each.id === picked());
+        const [facts, text] = [document.getElementById("facts"), offer.facts[isChinese ? 1 : 0]];
+        if (facts.textContent !== text) facts.textContent = text;
+        show(offer.phase, offer.id, offer.part);
+        return offer;
     }
 
     async function look() {
@@ -39,8 +79,9 @@
             // A page server that was started anew knows nothing of this page's session: begin one.
             if (instance && instance !== state.instance) return location.reload();
             instance = state.instance;
-            show(state.phase, state.model || "", state.part);
-            if (state.phase === "ready") wait = POLL_MS.ready;
+            const offer = showOffers(state.models, state.model);
+            if (!offer) show(state.phase, state.model || "", state.part);
+            if (["ready", "asleep"].includes((offer || state).phase)) wait = POLL_MS.ready;
         } catch {
             show("lost");
             wait = POLL_MS.lost;
@@ -59,7 +100,7 @@
 
     async function download(turns) {
         const who = isChinese ? { user: "你", assistant: "模型" } : { user: "You", assistant: "Model" };
-        const lines = [`# lingbi · ${document.getElementById("model").textContent}`, ""];
+        const lines = [offers.length ? "# lingbi" : `# lingbi · ${document.getElementById("model").textContent}`, ""];
         for (const turn of turns) {
             lines.push(`**${who[turn.role]}**`, "");
             for (const part of turn.content) {
@@ -115,7 +156,8 @@
         if (!isQuestion && !isUpload) return ask(input, options);
         const answer = await ask(input, options).catch(() => null);
         if (answer && (answer.ok || (isQuestion && answer.headers.get("content-type")?.includes("json")))) return answer;
-        const sentence = say(wordOf(answer?.status));
+        const told = answer?.headers.get("content-type")?.includes("json") && (await answer.json().catch(() => null))?.detail;
+        const sentence = typeof told === "string" ? told : say(wordOf(answer?.status));
         if (isUpload) tell(sentence);
         return Response.json(isUpload ? [] : { error: sentence, detail: sentence }, { status: isUpload ? 200 : 500 });
     };
@@ -134,5 +176,6 @@
     new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
     window.lingbi.download = download;
+    window.lingbi.picked = picked;
     look();
 })();

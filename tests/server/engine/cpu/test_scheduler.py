@@ -9,6 +9,7 @@ from lmdeploy.messages import EngineGenerationConfig, ResponseType
 from lingbi.engine.cpu import scheduler as cpu
 from lingbi.engine.cpu.checkpoint import load_checkpoint
 from lingbi.engine.cpu.scheduler import CpuEngine, embed
+from lingbi.turns import Asker
 from tests.conftest import DEMO
 
 PROMPT = list(range(5, 95))
@@ -77,6 +78,36 @@ def test_a_long_answer_does_not_hold_up_a_short_one(engine):
 
     asyncio.run(together())
     assert order == [3, 300]
+
+
+def test_one_answer_gets_as_many_turns_as_all_those_of_another_key_together(engine):
+    """Three long answers of one key, and a short one of another: while that is made, the three together say about as much."""
+    said = dict.fromkeys(range(70, 73), 0)
+    counted = {}
+
+    async def flood(session_id):
+        stream = engine.create_instance().async_stream_infer(
+            session_id, PROMPT, gen_config=greedy(300), asker=Asker("a")
+        )
+        async for output in stream:
+            said[session_id] = len(output.token_ids)
+
+    async def ask():
+        while not all(said.values()):
+            await asyncio.sleep(0.001)
+        before = sum(said.values())
+        tokens = len((await collect(engine, 73, greedy(80), asker=Asker("b")))[-1].token_ids)
+        counted["b"], counted["a"] = tokens, sum(said.values()) - before
+        for session_id in said:
+            engine.end(session_id)
+
+    async def together():
+        await asyncio.gather(*map(flood, said), ask())
+
+    asyncio.run(together())
+    assert (
+        counted["a"] < 2 * counted["b"]
+    ), counted  # as many, and some while one of the sides is begun or counted; not three times
 
 
 def test_image_features_replace_embeddings_in_their_range(engine):

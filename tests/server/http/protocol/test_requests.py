@@ -32,10 +32,11 @@ BAD_VALUES = {
     "tools": ["weather", [1]],
     "tool_choice": ["required", {"type": "function", "function": {"name": "weather"}}],
     "function_call": [{"name": "weather"}],
-    "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}],
-    "guided_json": [{"type": "object"}],
-    "guided_choice": [["yes", "no"]],
-    "guided_regex": ["[0-9]+"],
+    "response_format": [{"type": "xml"}, {"type": "json_schema", "json_schema": {}}],
+    "guided_json": [[], "{"],
+    "guided_choice": [[], [""], "yes"],
+    "guided_regex": ["", 5],
+    "guided_grammar": ["root ::= digit"],
     "structured_outputs": [{"choice": ["yes"]}],
     "min_tokens": [5],
     "min_p": [0.1],
@@ -149,7 +150,7 @@ def test_what_is_not_served_says_what_to_use_instead(ready):
 
 
 def test_of_several_fields_that_are_not_served_the_first_one_sent_is_named(ready):
-    names = ("min_p", "guided_json", "best_of", "n", "echo")
+    names = ("min_p", "guided_grammar", "best_of", "n", "echo")
     for first in names:
         others = {name: 0.5 for name in names if name != first}
         assert ready.post(CHAT, headers=KEY, json=body(**{first: 0.5}, **others)).json()["error"]["param"] == first

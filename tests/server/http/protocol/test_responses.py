@@ -11,7 +11,7 @@ CALL = {"type": "function_call", "call_id": "c", "name": "look"}
 
 
 def chat(*items):
-    return ResponseRequest(model="model", input=list(items)).chat()
+    return ResponseRequest(model="model", input=list(items)).chat
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_instructions_come_first_and_what_belongs_to_tools_is_text():
         instructions="Be brief.",
         input=[CALL | {"arguments": "{}"}, {"type": "function_call_output", "call_id": "c", "output": "a cat"}],
     )
-    turns = [(turn.role, turn.content) for turn in request.chat().turns]
+    turns = [(turn.role, turn.content) for turn in request.chat.turns]
     assert turns == [("system", "Be brief."), ("assistant", "look({})"), ("user", "Result of look:\na cat")]

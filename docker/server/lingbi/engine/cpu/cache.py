@@ -48,6 +48,18 @@ class KvCache:
         self.tokens = min(self.tokens, tokens)
 
 
+Kept = tuple[KvCache, list[int]]  # what a session holds after its answer: the cache, and the ids in it
+
+
+def step_back(kept: Kept, step: int) -> Kept:
+    """What a session has kept, cut to its first `step` tokens; a step of 0 keeps all."""
+    cache, ids = kept
+    if not step or step >= len(ids):
+        return kept
+    cache.cut(step)
+    return cache, ids[:step]
+
+
 def _grown(part: torch.Tensor, held: int, needed: int) -> torch.Tensor:
     """A larger tensor with the tokens held so far."""
     kv_heads, room, head_dim = part.shape

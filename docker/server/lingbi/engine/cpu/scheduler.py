@@ -1,7 +1,8 @@
 """The CPU engine, which replaces TurboMind under lmdeploy's AsyncEngine.
 
-Several answers advance in turn: a turn is one chunk of a prompt or one token of an answer, so a long prompt delays the
-others by one chunk at most. The KV cache of a session stays until the session ends.
+Several answers advance in rounds: a turn is one chunk of a prompt or one token of an answer, so a long prompt delays the
+others by one chunk at most. Who asks takes part in a round with one answer, or by its weight, so that many answers of one key
+do not slow down the only one of another. The KV cache of a session stays until the session ends.
 """
 
 import asyncio
@@ -11,58 +12,24 @@ import queue
 import random
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import torch
 from lmdeploy.messages import EngineOutput, GenerationConfig, ResponseType
 from lmdeploy.tokenizer import Tokenizer
 
 from lingbi.engine.cpu.agreement import check_agreement
-from lingbi.engine.cpu.cache import KvCache
+from lingbi.engine.cpu.cache import Kept, step_back
 from lingbi.engine.cpu.checkpoint import load_checkpoint
 from lingbi.engine.cpu.decoder import Decoder
 from lingbi.engine.cpu.sampling import DEFAULT_SEED, Sampling, next_token
+from lingbi.engine.cpu.sequences import Emit, Output, Sequence, round_of
 from lingbi.engine.progress import PromptProgress
 from lingbi.model.folder import inspect
+from lingbi.turns import NOBODY, Asker
 
 log = logging.getLogger(__name__)
-Output: TypeAlias = EngineOutput | PromptProgress
-Emit = Callable[[Output | Exception], object]
-Kept = tuple[KvCache, list[int]]  # what a session holds after its answer: the cache, and the ids in it
-
-
-@dataclass
-class Sequence:
-    """One answer being generated.
-
-    prompt: embeddings [tokens, hidden] of the part that is not computed yet, or None; image_mask: bool [tokens] of it;
-    ids: all token ids of prompt and answer; emit: takes each EngineOutput and PromptProgress, or the exception that
-    ended the answer; cache: the session's.
-    """
-
-    session_id: int
-    prompt: torch.Tensor | None
-    image_mask: torch.Tensor
-    ids: list[int]
-    sampling: Sampling
-    max_new_tokens: int
-    emit: Emit
-    rng: random.Random
-    cache: KvCache
-    keep: bool = False
-    cancelled: bool = False
-    answer: list[int] = field(default_factory=list)
-    logprobs: list[dict[int, float] | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.prompt_tokens = self.left_tokens
-
-    @property
-    def left_tokens(self) -> int:
-        """Tokens of the prompt that are not computed yet."""
-        return 0 if self.prompt is None else len(self.prompt)
 
 
 class CpuEngine:
@@ -113,8 +80,11 @@ class CpuEngine:
         with torch.inference_mode():
             while True:
                 self._admit()
-                for sequence in list(self.active):
+                chosen = round_of(self.active)
+                for sequence in chosen:
                     self._turn(sequence)
+                with self._changed:
+                    self.active.sort(key=chosen.__contains__)  # those that had a turn stand behind the others
 
     def _admit(self) -> None:
         with self._changed:
@@ -156,6 +126,8 @@ class CpuEngine:
             logits, sequence.sampling, torch.tensor(sequence.ids), len(sequence.answer), sequence.rng
         )
         if token in sequence.sampling.stop_ids:
+            if sequence.with_end_logprobs:
+                sequence.logprobs.append(logprobs)
             return True
         sequence.ids.append(token)
         sequence.answer.append(token)
@@ -237,6 +209,8 @@ class CpuInstance:
         sequence_start: bool = True,
         sequence_end: bool = False,
         step: int = 0,
+        with_end_logprobs: bool = False,
+        asker: Asker = NOBODY,
         **_ignored: Any,
     ) -> None:
         engine = self.engine
@@ -258,18 +232,11 @@ class CpuInstance:
                 emit=emit,
                 rng=random.Random(seed),
                 cache=cache,
+                asker=asker,
                 keep=not sequence_end,
+                with_end_logprobs=with_end_logprobs,
             )
         )
-
-
-def step_back(kept: Kept, step: int) -> Kept:
-    """What a session has kept, cut to its first `step` tokens; a step of 0 keeps all."""
-    cache, ids = kept
-    if not step or step >= len(ids):
-        return kept
-    cache.cut(step)
-    return cache, ids[:step]
 
 
 def is_last(output: Output) -> bool:

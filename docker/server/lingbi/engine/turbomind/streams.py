@@ -1,6 +1,7 @@
 """Connects the event loop with TurboMind: input without copies, output without polling."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -29,6 +30,8 @@ def woken_streams(module: Any) -> None:
         gen_config: Any = None,
         stream_output: bool = False,
         with_progress: bool = False,  # unused: a GPU computes a prompt so fast that nobody would see the progress
+        with_end_logprobs: bool = False,
+        asker: Any = None,  # unused: all answers advance with each step
         **kwargs: Any,
     ) -> AsyncIterator[EngineOutput]:
         newest = Newest(asyncio.get_running_loop())
@@ -48,7 +51,7 @@ def woken_streams(module: Any) -> None:
             gen_config=gen_config,
         )
         self._async_forward_thread(module._np_dict_to_tm_dict(inputs), newest)
-        reader = _Reader(self, gen_config, int(lengths[0]) + step, session_id)
+        reader = _Reader(self, gen_config, int(lengths[0]) + step, session_id, with_end_logprobs)
         try:
             while True:
                 is_finished, outputs = await newest.get()
@@ -97,9 +100,11 @@ class Newest:
 class _Reader:
     """Turns one request's output tensors into EngineOutputs, as lmdeploy's own loop does."""
 
-    def __init__(self, instance: Any, gen_config: Any, start: int, session_id: int):
+    def __init__(self, instance: Any, gen_config: Any, start: int, session_id: int, with_end_logprobs: bool):
+        """with_end_logprobs: give those of an end token too, which is no token of the answer."""
         self.instance, self.config, self.start, self.session_id = instance, gen_config, start, session_id
-        self.logprobs, self.length = None, 0
+        self.with_end_logprobs = with_end_logprobs
+        self.logprobs, self.length = list[dict[int, float]](), 0
 
     def read(self, outputs: dict[str, Any], is_finished: bool) -> EngineOutput | None:
         """The answer so far, or None if an output is older than the last one read."""
@@ -115,22 +120,25 @@ class _Reader:
         status = ResponseType.FINISH if is_finished else ResponseType.SUCCESS
         output = EngineOutput(status, ids, length - ended_by_eos)
         if self.logprobs:
-            output.logprobs = self.logprobs[: len(ids)]
+            output.logprobs = self.logprobs if self.with_end_logprobs else self.logprobs[: len(ids)]
         return output
 
     def _read_logprobs(self, outputs: dict[str, Any], ids: list[int], length: int) -> None:
         if "logprob_vals" not in outputs:
             return
         values, indexes, counts = (outputs[f"logprob_{name}"][0, 0] for name in ("vals", "indexes", "nums"))
-        self.logprobs = self.instance._get_logprobs(
-            values, indexes, counts, torch.tensor(ids), self.config.logprobs, length, self.logprobs, self.session_id
-        )
+        # As lmdeploy's _get_logprobs, which reads 1024 candidates one by one and holds the event loop for milliseconds.
+        for place in range(len(self.logprobs), min(length, len(ids))):
+            count = int(counts[place])  # what stands behind these means nothing
+            found = dict(zip(indexes[place, :count].tolist(), values[place, :count].tolist(), strict=True))
+            best = dict(itertools.islice(found.items(), self.config.logprobs))
+            self.logprobs.append(best | {ids[place]: found[ids[place]]})
 
 
 def uncopied_features(module: Any) -> None:
     """Pass image features to the engine without copies; lmdeploy copies 10 MB four times, on the event loop."""
 
-    @wrapt.patch_function_wrapper(module, "TurboMindInstance.prepare_inputs")  # type: ignore[untyped-decorator]  # wrapt has no types
+    @wrapt.patch_function_wrapper(module, "TurboMindInstance.prepare_inputs")
     def prepare_inputs(
         wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:

@@ -58,7 +58,7 @@ def mapped_readers(module: Any) -> None:
 
     module.Xcomposer2Model.get_mgrs = get_mgrs
 
-    @wrapt.patch_function_wrapper(module, "Xcomposer2Reader.__init__")  # type: ignore[untyped-decorator]  # wrapt has no types
+    @wrapt.patch_function_wrapper(module, "Xcomposer2Reader.__init__")
     def init(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = args[0]
         wrapped(*args, **kwargs)
@@ -68,7 +68,7 @@ def mapped_readers(module: Any) -> None:
 def exported_from_gpu(module: Any) -> None:
     """Keep the tensors of lmdeploy's reader on the GPU while it exports weights."""
 
-    @wrapt.patch_function_wrapper(module, "BaseOutputModel.export")  # type: ignore[untyped-decorator]  # wrapt has no types
+    @wrapt.patch_function_wrapper(module, "BaseOutputModel.export")
     def export(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         instance.input_model.is_exporting = True
         try:

@@ -1,4 +1,4 @@
-"""The outermost middleware: each request gets an id and a record, and ends in the log and in the metrics.
+"""The outermost middleware: each request gets an id and a record, and ends in the log, the metrics and its account.
 
 It is plain ASGI, so that it passes streams through unbuffered.
 """
@@ -57,6 +57,9 @@ class Accounting:
     def _end(self, record: Record) -> None:
         metrics = self.metrics
         record.status = record.status or GONE
+        record.end_use(record.status)
+        if record.use:
+            metrics.count_group(record.group, record.used())
         metrics.requests.labels(record.route, str(record.status)).inc()
         if record.reason:
             metrics.refused.labels(record.reason).inc()
@@ -64,12 +67,16 @@ class Accounting:
             metrics.rejected_images.labels(record.reason).inc()
         if record.status == GONE:
             metrics.abandoned.inc()
+        record.model = record.model or metrics.served  # what was refused before its model was looked at too
         if record.route not in self.quiet_routes or record.status >= 500:
             record.write()
 
 
 class _Marked:
-    """Forwards messages, adds the request's id to the headers and records the status."""
+    """Forwards messages, adds the request's id and its other headers and records the status.
+
+    What a request used is written down before the end of its answer leaves: whoever has that is counted.
+    """
 
     def __init__(self, send: Send, record: Record) -> None:
         self._send, self._record = send, record
@@ -77,5 +84,8 @@ class _Marked:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._record.id.encode())]
+            own = {"x-request-id": self._record.id} | self._record.headers
+            message["headers"] = [*message.get("headers", ()), *((name.encode(), own[name].encode()) for name in own)]
+        elif not message.get("more_body") and self._record.status:
+            self._record.end_use(self._record.status)
         await self._send(message)

@@ -3,7 +3,10 @@
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-EXPOSED = ("X-Request-ID", "Retry-After")
+from lingbi.accounts.facts import MEASURES
+
+RATES = tuple(f"x-ratelimit-{what}-{measure}" for measure in MEASURES for what in ("limit", "remaining", "reset"))
+EXPOSED = ("X-Request-ID", "Retry-After", *RATES)
 MAX_AGE_S = 600
 
 

@@ -21,6 +21,8 @@ class Usage(BaseModel):
 
 
 FinishReason = Literal["stop", "length"]
+ServedTier = Literal["default", "flex"]
+FLEX: Literal["flex"] = "flex"
 
 
 class TopLogprob(BaseModel):
@@ -68,6 +70,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    service_tier: ServedTier | None = None
 
 
 class Delta(BaseModel):
@@ -99,6 +102,7 @@ class ChatChunk(BaseModel):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+    service_tier: ServedTier | None = None
 
 
 class TextChoice(BaseModel):

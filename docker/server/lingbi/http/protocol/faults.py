@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic_core import ErrorDetails, ValidationError, from_json
+from pydantic_core import ErrorDetails, ValidationError
 
 from lingbi.api_errors import BadRequest
 from lingbi.http.protocol.unserved import NOT_SERVED
@@ -38,16 +38,14 @@ SENTENCES: Mapping[str, Callable[[Context], str]] = {
     "int_from_float": lambda _: "must be a whole number",
     "float_type": lambda _: "must be a number",
     "float_parsing": lambda _: "must be a number",
-    "json_invalid": lambda c: f"the body is not valid JSON: {c['error']}",
+    "string_too_long": lambda c: f"holds at most {c['max_length']} characters",
 }
 
 
-def bad_request(error: ValidationError, body: bytes) -> BadRequest:
-    """The refusal of a body for the first thing that is wrong with it."""
+def bad_request(error: ValidationError, data: Any) -> BadRequest:
+    """The refusal of a body's data for the first thing that is wrong with it."""
     found = error.errors(include_url=False)[0]
-    if found["type"] == "json_invalid":
-        return BadRequest(_sentence(found)[:MESSAGE_CHARACTERS])
-    place = place_of(found["loc"], from_json(body))
+    place = place_of(found["loc"], data)
     if found["type"] == NOT_SERVED:
         name = found["ctx"]["param"]
         place = f"{place}.{name}".lstrip(".")
@@ -79,4 +77,21 @@ def _sentence(found: ErrorDetails) -> str:
 
 
 def _seen(value: Any) -> str:
-    return repr(value)[:SEEN_CHARACTERS]
+    return _shown(value, SEEN_CHARACTERS)[:SEEN_CHARACTERS]
+
+
+def _shown(value: Any, room: int) -> str:
+    """The value as Python writes it, written no further than the room goes: a list may have thousands of entries."""
+    if isinstance(value, str):
+        return repr(value[:room])
+    if not isinstance(value, list | dict):
+        return repr(value)
+    text = ""
+    for entry in value:
+        if len(text) > room:
+            break
+        inner = _shown(entry, room - len(text))
+        text += f"{', ' if text else ''}{inner}"
+        if isinstance(value, dict):
+            text += f": {_shown(value[entry], room - len(text))}"
+    return f"[{text}]" if isinstance(value, list) else f"{{{text}}}"

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 MESSAGES_LIMIT = 4096  # more have no room in any model's session, at five tokens each
 PARTS_LIMIT = 1024
+NAME_CHARACTERS = 256  # of a tool or a call; a name may be written once for every message
 Role = Literal["system", "user", "assistant"]
+Name = Annotated[str, StringConstraints(max_length=NAME_CHARACTERS)]
 
 
 class Taken(BaseModel):
@@ -82,7 +84,7 @@ class UserMessage(Taken):
 class CalledFunction(Taken):
     """A function that an earlier answer called, with its arguments as JSON text."""
 
-    name: str
+    name: Name
     arguments: str | None = ""
 
     @property
@@ -94,7 +96,7 @@ class CalledFunction(Taken):
 class CalledCustom(Taken):
     """A tool of the client's own kind that an earlier answer called, with its input as free text."""
 
-    name: str
+    name: Name
     input: str | None = ""
 
     @property
@@ -106,7 +108,7 @@ class CalledCustom(Taken):
 class ToolCall(Taken):
     """A call of a function in an earlier answer."""
 
-    id: str | None = None
+    id: Name | None = None
     function: CalledFunction
 
     @property
@@ -118,7 +120,7 @@ class ToolCall(Taken):
 class CustomToolCall(Taken):
     """A call of a custom tool in an earlier answer."""
 
-    id: str | None = None
+    id: Name | None = None
     type: Literal["custom"]
     custom: CalledCustom
 
@@ -154,7 +156,7 @@ class ToolMessage(Taken):
 
     role: Literal["tool"]
     content: TextContent
-    tool_call_id: str | None = None
+    tool_call_id: Name | None = None
 
 
 class FunctionMessage(Taken):
@@ -162,7 +164,7 @@ class FunctionMessage(Taken):
 
     role: Literal["function"]
     content: TextContent | None = None
-    name: str
+    name: Name
 
 
 Message = Annotated[

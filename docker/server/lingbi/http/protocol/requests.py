@@ -5,16 +5,22 @@ Unknown fields are tolerated, as the reference API does; unusable values are not
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
-from lingbi.http.protocol.messages import MESSAGES_LIMIT, Message, Taken, Turn, turns_of
+from lingbi.api_errors import BadRequest
+from lingbi.engine.grammar.forms import Form
+from lingbi.http.protocol.answer_forms import Choices, Regex, ResponseFormat, Schema, only_form
+from lingbi.http.protocol.answers import FLEX, ServedTier
+from lingbi.http.protocol.messages import MESSAGES_LIMIT, Message, Name, Taken, Turn, turns_of
 from lingbi.http.protocol.unserved import CHAT, COMMON, COMPLETION, Unserved, refuse_unserved
 
 SEED_LIMIT = 1 << 63
 PROMPT_LIMIT = 16
 STOP_LIMIT = 16
+STOP_CHARACTERS = 1024  # an answer holds back as much while it may become one
 TOOLS_LIMIT = 1024
 MAX_TEMPERATURE = 2.0
 
@@ -34,7 +40,10 @@ def _text_or_texts(limit: int, least: int = 0) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "string"}, texts]})
 
 
-StopWords = Annotated[list[str], Field(max_length=STOP_LIMIT), BeforeValidator(_listed), _text_or_texts(STOP_LIMIT)]
+StopWord = Annotated[str, StringConstraints(max_length=STOP_CHARACTERS)]
+StopWords = Annotated[
+    list[StopWord], Field(max_length=STOP_LIMIT), BeforeValidator(_listed), _text_or_texts(STOP_LIMIT)
+]
 Prompts = Annotated[
     list[str],
     Field(min_length=1, max_length=PROMPT_LIMIT),
@@ -72,13 +81,42 @@ class Sampled(Taken):
     stream_options: StreamOptions | None = Field(None, description="only where stream is true")
     ignore_eos: bool | None = False
     skip_special_tokens: bool | None = True
-    user: str | None = None
+    user: Name | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = Field(
+        None, description="flex: in the background, begun while no other request waits; the others: as usual"
+    )
+    response_format: ResponseFormat | None = None
+    guided_json: Schema | None = Field(None, description="a JSON Schema that the answer is held to, or one as text")
+    guided_regex: Regex | None = Field(None, description="a regular expression that the whole answer is held to")
+    guided_choice: Choices | None = Field(None, description="texts of which the answer is one")
+
+    @cached_property
+    def form(self) -> Form | None:
+        """The form that the answer is bound to. Raises BadRequest where it has several, or one without its schema."""
+        return only_form(self.asked_forms())
+
+    @property
+    def served_tier(self) -> ServedTier | None:
+        """The tier that the answer names; None where none was asked for."""
+        return None if self.service_tier is None else FLEX if self.service_tier == FLEX else "default"
+
+    def asked_forms(self) -> dict[str, Form | None]:
+        """The forms that are asked for, by field."""
+        return {
+            "response_format": self.response_format.form("response_format") if self.response_format else None,
+            "guided_json": None if self.guided_json is None else Form("schema", self.guided_json, "guided_json"),
+            "guided_regex": Form("regex", self.guided_regex, "guided_regex") if self.guided_regex else None,
+            "guided_choice": Form("choice", self.guided_choice, "guided_choice") if self.guided_choice else None,
+        }
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unserved(cls, data: Any) -> Any:
         refuse_unserved(data, cls.unserved)
         return data
+
+    def prepare(self) -> None:
+        """Compute what grows with the request while nobody waits for it; it is called in a thread for a long one."""
 
 
 class ChatRequest(Sampled):
@@ -96,10 +134,19 @@ class ChatRequest(Sampled):
     tools: Tools | None = Field(None, description="taken, and never called")
     functions: Tools | None = Field(None, description="taken, and never called")
 
-    @property
+    @cached_property
     def turns(self) -> list[Turn]:
         """The conversation as the model reads it."""
         return turns_of(self.messages)
+
+    def prepare(self) -> None:
+        """Compute the turns. Raises BadRequest for a form that the answer cannot have."""
+        len(self.turns)
+        if self.form and self.logprobs:
+            raise BadRequest(
+                f"logprobs: not with {self.form.place.split('.')[0]}, for tokens that a form forces have none",
+                "logprobs",
+            )
 
 
 class CompletionRequest(Sampled):

@@ -1,11 +1,15 @@
 """What /v1/responses takes and gives, as the OpenAI API's Responses have it, without stored state."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
 from lingbi.api_errors import BadRequest
+from lingbi.engine.grammar.forms import Form
+from lingbi.http.protocol.answer_forms import TextFormat
+from lingbi.http.protocol.answers import ServedTier
 from lingbi.http.protocol.messages import (
     MESSAGES_LIMIT,
     PARTS_LIMIT,
@@ -14,6 +18,7 @@ from lingbi.http.protocol.messages import (
     ImagePart,
     ImageUrl,
     Message,
+    Name,
     RefusalPart,
     SystemMessage,
     Taken,
@@ -23,7 +28,9 @@ from lingbi.http.protocol.messages import (
     UserMessage,
 )
 from lingbi.http.protocol.requests import ChatRequest, MaxTokens, Sampled, Tools, as_question
-from lingbi.http.protocol.unserved import RESPONSE, RESPONSE_TEXT, Unserved, refuse_unserved
+from lingbi.http.protocol.unserved import RESPONSE, Unserved
+
+Value = Annotated[str, StringConstraints(max_length=512)]  # of metadata, as the reference has it
 
 
 class InputText(Taken):
@@ -64,8 +71,8 @@ class FunctionCall(Taken):
     """A call of a function in an earlier answer."""
 
     type: Literal["function_call"]
-    call_id: str
-    name: str
+    call_id: Name
+    name: Name
     arguments: str = ""
 
 
@@ -73,7 +80,7 @@ class FunctionCallOutput(Taken):
     """What a function returned."""
 
     type: Literal["function_call_output"]
-    call_id: str
+    call_id: Name
     output: Parts
 
 
@@ -103,15 +110,9 @@ Item = Annotated[
 
 
 class AskedText(Taken):
-    """The form of the answer, which is text; other fields change nothing."""
+    """The form of the answer; other fields change nothing."""
 
-    format: dict[str, Any] | None = Field(None, description="only text is served")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unserved(cls, data: Any) -> Any:
-        refuse_unserved(data, RESPONSE_TEXT)
-        return data
+    format: TextFormat | None = None
 
 
 class ResponseRequest(Sampled):
@@ -124,10 +125,16 @@ class ResponseRequest(Sampled):
     )
     instructions: str | None = Field(None, description="a system message before the conversation")
     max_output_tokens: MaxTokens | None = Field(None, description="default, and at most: what the session leaves")
-    metadata: dict[str, str] | None = Field(None, max_length=16, description="given back")
+    metadata: dict[Name, Value] | None = Field(None, max_length=16, description="given back")
     tools: Tools | None = Field(None, description="taken, and never called")
     text: AskedText | None = None
 
+    def asked_forms(self) -> dict[str, Form | None]:
+        """The forms that are asked for, by field."""
+        asked = self.text.format if self.text else None
+        return super().asked_forms() | {"text.format": asked.form("text.format") if asked else None}
+
+    @cached_property
     def chat(self) -> ChatRequest:
         """The same question as a chat completion. Raises BadRequest where there is none."""
         messages = messages_of(self.input)
@@ -136,6 +143,11 @@ class ResponseRequest(Sampled):
         system = [SystemMessage(role="system", content=self.instructions)] if self.instructions else []
         shared = {name: getattr(self, name) for name in Sampled.model_fields if name != "stream_options"}
         return ChatRequest(**shared, messages=[*system, *messages], max_tokens=self.max_output_tokens)
+
+    def prepare(self) -> None:
+        """Compute the chat completion, its turns and the form. Raises BadRequest where there is none."""
+        self.chat.prepare()
+        self.form  # noqa: B018  # computed here for its errors
 
 
 def messages_of(items: Sequence[Item]) -> list[Message]:
@@ -239,9 +251,9 @@ class ResponseError(BaseModel):
 
 
 class TextOptions(BaseModel):
-    """The one format of answers."""
+    """The form that the answer was bound to."""
 
-    format: dict[str, str] = {"type": "text"}
+    format: dict[str, Any] = {"type": "text"}
 
 
 class ResponseAnswer(BaseModel):
@@ -261,6 +273,7 @@ class ResponseAnswer(BaseModel):
     output: list[OutputMessage]
     parallel_tool_calls: bool = True
     previous_response_id: None = None
+    service_tier: ServedTier | None = None
     store: Literal[False] = False
     temperature: float | None = None
     text: TextOptions = TextOptions()

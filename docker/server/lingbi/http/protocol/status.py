@@ -58,7 +58,8 @@ class Prompts(BaseModel):
 
 class Ready(BaseModel):
     """How the worker is. progress: 0 to 1 while it loads; weights: while they are fetched or checked;
-    gpu, cpu: what the engine takes there; prompt: once the model is loaded."""
+    gpu, cpu: what the engine takes there; prompt: once the model is loaded; image_tokens: the fewest and the most of an image
+    in a prompt; state: where models are loaded on demand, asleep, waking, ready or draining."""
 
     status: Literal["ready", "not ready"]
     phase: str
@@ -70,6 +71,8 @@ class Ready(BaseModel):
     gpu: OnGpu | None = None
     cpu: OnCpu | None = None
     prompt: Prompts | None = None
+    image_tokens: list[int] | None = None
     weights: Weights | None = None
     probe: dict[str, float] | None = None
     error: str | None = None
+    state: str | None = None

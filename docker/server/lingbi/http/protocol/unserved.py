@@ -12,6 +12,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 NOT_SERVED = "not_served"
+LONGEST_READ = 16  # characters; numbers and booleans are shorter, and a parser recurses into brackets
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class Unserved:
         return {"enum": [None, *self.harmless], "description": f"not served; {self.instead}"}
 
 
-_GRAMMAR = Unserved("answers are not bound to a grammar: describe the form in the prompt and check the answer")
-_FORMAT = Unserved(_GRAMMAR.instead, ({"type": "text"},))
+_GRAMMAR = Unserved("use response_format, guided_json, guided_regex or guided_choice")
 _PENALTY = Unserved("use repetition_penalty", (0,))
 _NO_CALLS = Unserved("tools are never called: 'auto' and 'none' are answered in text", ("auto", "none"))
 _MIN_TOKENS = Unserved("an answer ends where the model ends it; ignore_eos makes it go on to max_tokens", (0,))
@@ -53,10 +53,6 @@ COMMON: dict[str, Unserved] = {
     "truncate_prompt_tokens": Unserved("shorten the prompt"),
     "prompt_logprobs": Unserved("chat completions give log probabilities of the answer with logprobs", (0,)),
     "echo": Unserved("put the prompt before the answer yourself", (False,)),
-    "response_format": _FORMAT,
-    "guided_json": _GRAMMAR,
-    "guided_regex": _GRAMMAR,
-    "guided_choice": _GRAMMAR,
     "guided_grammar": _GRAMMAR,
     "structured_outputs": _GRAMMAR,
     "structural_tag": _GRAMMAR,
@@ -91,8 +87,6 @@ RESPONSE: dict[str, Unserved] = COMMON | {
     "top_logprobs": Unserved("chat completions give log probabilities", (0,)),
 }
 
-RESPONSE_TEXT: dict[str, Unserved] = {"format": _FORMAT}
-
 
 def refuse_unserved(data: Any, fields: Mapping[str, Unserved]) -> None:
     """Raise PydanticCustomError, with the field as `param` of its context, for the first of these that data asks for."""
@@ -106,7 +100,7 @@ def refuse_unserved(data: Any, fields: Mapping[str, Unserved]) -> None:
 
 def _read(value: Any) -> Any:
     """The value, read as JSON where it is a number or a boolean that a client wrote as text."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > LONGEST_READ:
         return value
     try:
         return json.loads(value.lower())

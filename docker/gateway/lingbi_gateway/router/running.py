@@ -1,0 +1,71 @@
+"""The requests that run, by server, as far as this gateway knows: it placed them, and nginx tells when one ends."""
+
+import secrets
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+
+from lingbi_gateway.router.affinity import RESULTS, Beginning, Placed, place, result
+
+AWAY_S = 10.0  # as long as nginx leaves a server out after a failure
+HOMES = 16384  # beginnings whose last server is remembered; the servers keep far fewer sessions
+LOST_S = 3600.0  # an end that nginx could not tell, because it was killed
+MARK = " token="
+LOGGED = (
+    f"{MARK}$routed_token $servers_addr|$servers_status"  # nginx's log format: token, servers tried, their statuses
+)
+FAILED = frozenset({"502", "503", "504"})
+
+
+class Running:
+    """Counts, and the servers that have just failed. clock: seconds of a clock that only moves forward."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.loads: Counter[str] = Counter()
+        self.results = dict.fromkeys(RESULTS, 0)
+        self._clock = clock
+        self._began: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by token, the oldest first
+        self._failed: dict[str, float] = {}
+        self._homes: OrderedDict[bytes, str] = (
+            OrderedDict()
+        )  # by what requests begin with, the least recently used first
+
+    def begin(self, servers: Sequence[str], begins: Beginning) -> tuple[Placed, str]:
+        """Place a request; also a token that nobody can guess, with which its end is told. servers: at least one."""
+        now = self._clock()
+        self._forget(now)
+        here = [server for server in servers if now - self._failed.get(server, now - AWAY_S) >= AWAY_S]
+        home = self._homes.pop(begins.digest, None)
+        placed = place(here or servers, self.loads, begins, home)
+        self.results[result(placed, home)] += 1
+        self._homes[begins.digest] = placed.server
+        if len(self._homes) > HOMES:
+            self._homes.popitem(last=False)
+        token = secrets.token_hex(8)
+        self.loads[placed.server] += 1
+        self._began[token] = placed.server, now
+        return placed, token
+
+    def end(self, told: str) -> None:
+        """Count a request as ended. told: what nginx logs then, as LOGGED has it."""
+        token, _, tried = told.rpartition(MARK)[2].strip().partition(" ")
+        began = self._began.pop(token, None)
+        if began is None:
+            return
+        self._leave(began[0])
+        servers, _, statuses = tried.partition("|")
+        for server, status in zip(servers.split(", "), statuses.split(", "), strict=False):
+            if status in FAILED:
+                self._failed[server] = self._clock()
+            elif status.isdecimal():
+                self._failed.pop(server, None)
+
+    def _leave(self, server: str) -> None:
+        self.loads[server] -= 1
+        if self.loads[server] <= 0:
+            del self.loads[server]
+
+    def _forget(self, now: float) -> None:
+        while self._began and now - next(iter(self._began.values()))[1] > LOST_S:
+            _, (server, _) = self._began.popitem(last=False)
+            self._leave(server)

@@ -1,0 +1,1 @@
+"""Who may use the server, what each has used, and what each may use."""

@@ -1,0 +1,1 @@
+"""What keys and groups may use: the decision, what runs, and what counts."""

@@ -1,0 +1,154 @@
+"""The rows of batches: made, shown, cancelled, and taken from one status to the next."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from lingbi.batch import files as file_rows
+from lingbi.batch.files import Page, new_id, paged
+from lingbi.batch.lines import Fault, Line, errors_of
+from lingbi.batch.states import OPEN
+from lingbi.batch.tables import batch_lines, batches
+
+PREFIX = "batch_"
+READER_LOST_S = 30.0  # a worker that reads an input file says so more often than this
+
+
+def create(connection: Connection, owner: str, window_s: int, **columns: Any) -> RowMapping:
+    """Make a batch, whose input is read by a worker in the background; returns its row."""
+    now = time.time()
+    values = {"id": new_id(PREFIX), "owner": owner, "status": "validating", "created_at": now}
+    connection.execute(sa.insert(batches).values(**values, expires_at=now + window_s, **columns))
+    row = find(connection, owner, str(values["id"]))
+    assert row is not None
+    return row
+
+
+def find(connection: Connection, owner: str | None, batch_id: str) -> RowMapping | None:
+    """A batch of an owner (None: of anybody)."""
+    asked = sa.select(batches).where(batches.c.id == batch_id)
+    asked = asked if owner is None else asked.where(batches.c.owner == owner)
+    return connection.execute(asked).mappings().first()
+
+
+def listed(connection: Connection, owner: str, page: Page) -> list[RowMapping]:
+    """An owner's batches; one more than the page holds, if there are more."""
+    return paged(connection, batches, sa.select(batches).where(batches.c.owner == owner), owner, page)
+
+
+def open_ones(connection: Connection) -> list[RowMapping]:
+    """All batches that have not ended, the oldest first."""
+    asked = sa.select(batches).where(batches.c.status.in_(OPEN)).order_by(batches.c.created_at)
+    return list(connection.execute(asked).mappings())
+
+
+def cancel(connection: Connection, batch_id: str) -> bool:
+    """Let no further line begin; whether the batch had not ended yet."""
+    return _move(connection, batch_id, ("validating", "in_progress"), "cancelling")
+
+
+def move(connection: Connection, batch: RowMapping, status: str) -> bool:
+    """Take a batch to another status, unless somebody else has taken it from the one it had; whether that was done."""
+    return _move(connection, batch["id"], (batch["status"],), status)
+
+
+def _move(connection: Connection, batch_id: str, before: Iterable[str], status: str) -> bool:
+    at = {f"{status}_at": time.time()}
+    change = sa.update(batches).where(batches.c.id == batch_id, batches.c.status.in_(before))
+    return connection.execute(change.values(status=status, **at)).rowcount == 1
+
+
+def take_reading(connection: Connection, batch: RowMapping, worker: str, is_alive: bool) -> bool:
+    """Have this worker read a batch's input, unless another one that is alive does; what that one noted is dropped."""
+    if is_alive:
+        return False
+    seen = batches.c.worker.is_(None) if batch["worker"] is None else batches.c.worker == batch["worker"]
+    change = sa.update(batches).where(batches.c.id == batch["id"], batches.c.status == "validating", seen)
+    if connection.execute(change.values(worker=worker)).rowcount != 1:
+        return False
+    connection.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch["id"]))
+    return True
+
+
+def add_lines(connection: Connection, batch_id: str, lines: Iterable[Line]) -> None:
+    """Note lines of a batch that is being read."""
+    rows = [
+        {
+            "batch_id": batch_id,
+            "line": line.number,
+            "custom_id": line.custom_id,
+            "model": line.model,
+            "place": line.place,
+            "size": line.size,
+        }
+        for line in lines
+    ]
+    if rows:
+        connection.execute(sa.insert(batch_lines), rows)
+
+
+def begin(connection: Connection, batch_id: str, worker: str, total: int) -> bool:
+    """Let the lines of a batch be asked, after this worker has read them all."""
+    change = sa.update(batches).where(
+        batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker
+    )
+    values = {"status": "in_progress", "in_progress_at": time.time(), "total": total}
+    return connection.execute(change.values(**values)).rowcount == 1
+
+
+def fail(connection: Connection, batch_id: str, worker: str, faults: Iterable[Fault]) -> None:
+    """End a batch whose input is none; its lines are dropped."""
+    change = sa.update(batches).where(
+        batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker
+    )
+    values = {"status": "failed", "failed_at": time.time(), "errors": errors_of(faults)}
+    if connection.execute(change.values(**values)).rowcount == 1:
+        connection.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
+
+
+def end(connection: Connection, batch: RowMapping, status: str, life_s: float) -> bool:
+    """End a batch: its results become files, which live for so long. Whether it was this call that ended it."""
+    if not move(connection, batch, status):
+        return False
+    made = {}
+    for kind, column in (("output", "output_file_id"), ("errors", "error_file_id")):
+        count, size = _results(connection, batch["id"], kind)
+        if count:
+            made[column] = file_rows.add(
+                connection,
+                owner=batch["owner"],
+                kind=kind,
+                batch_id=batch["id"],
+                filename=f"{batch['id']}_{kind}.jsonl",
+                purpose="batch_output",
+                bytes=size,
+                expires_at=time.time() + life_s,
+            )["id"]
+    if made:
+        connection.execute(sa.update(batches).where(batches.c.id == batch["id"]).values(**made))
+    return True
+
+
+def is_of(kind: str) -> sa.ColumnElement[bool]:
+    """Which lines a batch's output, or its errors file, holds."""
+    answered = batch_lines.c.status_code == 200
+    return answered if kind == "output" else sa.or_(~answered, batch_lines.c.status_code.is_(None))
+
+
+def _results(connection: Connection, batch_id: str, kind: str) -> tuple[int, int]:
+    """How many results of this kind there are, and their bytes."""
+    asked = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(batch_lines.c.result_bytes), 0))
+    found = connection.execute(asked.where(batch_lines.c.batch_id == batch_id, batch_lines.c.state == 2, is_of(kind)))
+    count, size = found.one()
+    return int(count), int(size)
+
+
+def metadata_of(given: dict[str, str] | None) -> str | None:
+    """A batch's metadata as it is kept."""
+    return json.dumps(given, ensure_ascii=False) if given else None

@@ -1,0 +1,150 @@
+"""The lines of a batch's input file: read one by one within bounds, judged, and told apart from what is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MAX_ERRORS = 100  # a file that is no batch at all is told by its first lines
+MAX_CUSTOM_ID = 512
+
+
+class Asked(BaseModel):
+    """A line of the input: a request of its own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    custom_id: str = Field(min_length=1, max_length=MAX_CUSTOM_ID)
+    method: str
+    url: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that can be asked. number: from 1; place, size: where it stands in the file, in bytes."""
+
+    number: int
+    custom_id: str
+    model: str
+    place: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a line, as in the `errors` of OpenAI's batch object; line: None where it is the whole file."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """endpoint: the only URL of all lines; most_lines, line_bytes: limits of the file."""
+
+    endpoint: str
+    most_lines: int
+    line_bytes: int
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A line as it stands in the file, with its number; text: None if it is larger than a request may be."""
+
+    number: int
+    place: int
+    size: int
+    text: bytes | None
+
+
+def split(file: BinaryIO, line_bytes: int) -> Iterator[Raw]:
+    """The lines of a file; memory is bounded by one line. Empty ones are passed over."""
+    number = place = 0
+    while text := file.readline(line_bytes + 2):  # the longest with its \r\n
+        number += 1
+        size = len(text)
+        if not text.endswith(b"\n") and size == line_bytes + 2:
+            size += _rest(file)
+            yield Raw(number, place, size, None)
+        elif text.strip():
+            yield Raw(number, place, size, text)
+        place += size
+
+
+def _rest(file: BinaryIO) -> int:
+    """The bytes that are left of a line."""
+    size = 0
+    while piece := file.readline(1 << 20):
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return size
+
+
+def judge(raws: Iterable[Raw], bounds: Bounds) -> Iterator[Line | Fault]:
+    """Each line, or what is wrong with it; ends after MAX_ERRORS faults, and with the line that is one too many."""
+    seen: set[bytes] = set()  # 16 bytes for each custom_id, not the text
+    count = faults = 0
+    for raw in raws:
+        count += 1
+        if count > bounds.most_lines:
+            yield Fault("too_many_lines", f"the file has more than {bounds.most_lines} lines; split it", raw.number)
+            return
+        found = _judged(raw, bounds, seen)
+        yield found
+        faults += isinstance(found, Fault)
+        if faults >= MAX_ERRORS:
+            return
+    if not count:
+        yield Fault("empty_file", "the input file holds no line; give one request a line")
+
+
+def _judged(raw: Raw, bounds: Bounds, seen: set[bytes]) -> Line | Fault:
+    if raw.text is None:
+        return Fault(
+            "line_too_large",
+            f"the line has {raw.size} bytes, and a request may have {bounds.line_bytes}; send smaller pictures",
+            raw.number,
+        )
+    try:
+        asked = Asked.model_validate_json(raw.text)
+    except ValidationError as error:
+        return _unreadable(error, raw.number)
+    if asked.method != "POST" or asked.url != bounds.endpoint:
+        told = f"{asked.method} {asked.url}"[:100]
+        return Fault("invalid_url", f"{told}: this batch asks POST {bounds.endpoint} in every line", raw.number, "url")
+    model = asked.body.get("model")
+    if not isinstance(model, str) or not model:
+        return Fault("invalid_model", "the body's model is missing or no text", raw.number, "body.model")
+    digest = hashlib.blake2b(asked.custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    if digest in seen:
+        return Fault(
+            "duplicate_custom_id",
+            f"custom_id {asked.custom_id[:64]!r} stands in an earlier line too",
+            raw.number,
+            "custom_id",
+        )
+    seen.add(digest)
+    return Line(raw.number, asked.custom_id, model[:200], raw.place, raw.size)
+
+
+def _unreadable(error: ValidationError, number: int) -> Fault:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return Fault("invalid_json_line", f"the line is no JSON: {first['msg'][:200]}", number)
+    place = ".".join(map(str, first["loc"]))
+    return Fault("invalid_line", f"{place or 'the line'}: {first['msg'][:200]}", number, place or None)
+
+
+def errors_of(faults: Iterable[Fault]) -> str:
+    """Faults as the JSON of a batch's `errors`."""
+    data = [vars(fault) for fault in faults]
+    return json.dumps({"object": "list", "data": data}, ensure_ascii=False)

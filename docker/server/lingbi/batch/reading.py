@@ -1,0 +1,51 @@
+"""Reads a batch's input file in the background: all its lines become rows, or the batch fails with what is wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy.engine import RowMapping
+
+from lingbi.accounts.database import Database
+from lingbi.batch import batches, claims
+from lingbi.batch.lines import Bounds, Fault, Line, judge, split
+from lingbi.batch.storage import Storage
+
+CHUNK = 1000  # lines a transaction
+
+
+def read(database: Database, storage: Storage, batch: RowMapping, worker: str, bounds: Bounds) -> None:
+    """Read the input of a batch that this worker has taken. Raises DatabaseAway, OSError."""
+    faults: list[Fault] = []
+    total = 0
+    try:
+        file = storage.open(batch["input_file_id"])
+    except FileNotFoundError:
+        faults.append(Fault("file_not_found", f"the input file {batch['input_file_id']} is gone"))
+    else:
+        with file:
+            for lines in _chunks(_good(judge(split(file, bounds.line_bytes), bounds), faults)):
+                total += len(lines)
+                if not faults:
+                    with database.begin() as connection:
+                        batches.add_lines(connection, batch["id"], lines)
+    with database.begin() as connection:
+        if faults:
+            batches.fail(connection, batch["id"], worker, faults)
+        elif batches.begin(connection, batch["id"], worker, total):
+            claims.end_unserved(connection, batch["id"], sorted(set(claims.alive(connection).values())))
+
+
+def _good(found: Iterable[Line | Fault], faults: list[Fault]) -> Iterator[Line]:
+    """The lines that can be asked; the faults are put in the list."""
+    for one in found:
+        if isinstance(one, Fault):
+            faults.append(one)
+        else:
+            yield one
+
+
+def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    while chunk := list(itertools.islice(lines, CHUNK)):
+        yield chunk

@@ -1,0 +1,240 @@
+"""Answers that are bound to a form, from engines that know no grammar.
+
+The engine runs ahead as usual, some tokens at a time, and a grammar judges each of them. At the first token that it does
+not allow, the session is stepped back to the token before, the engine is asked for that one token with its likeliest
+candidates, and one of those that are allowed is put into the session as if it had been part of the prompt. Text that the
+grammar forces is put in without asking. Both engines can step back in a session that they keep (sessions.py).
+"""
+
+import codecs
+import copy
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmdeploy.messages import EngineGenerationConfig
+from lmdeploy.tokenizer import DetokenizeState
+
+from lingbi.engine.generation import Answer
+from lingbi.engine.grammar.choice import FEW, MOST, Candidates, Sampler
+from lingbi.engine.grammar.matcher import Matcher
+from lingbi.engine.grammar.vocabulary import Allowed
+from lingbi.engine.progress import PromptProgress
+from lingbi.engine.prompts import Prompt
+
+log = logging.getLogger(__name__)
+FIRST_AHEAD, MOST_AHEAD = 4, 64  # tokens that the engine runs ahead: twice as many each time while all are allowed
+SEED_BITS = 64
+
+
+@dataclass
+class Tally:
+    """What binding an answer took, in tokens.
+
+    forced: put in without asking; chosen: among candidates; unlisted: of those, chosen where no candidate was allowed;
+    taken_back: made by the engine and dropped; outside: probability beyond the candidates, summed over the chosen.
+    """
+
+    forced: int = 0
+    chosen: int = 0
+    taken_back: int = 0
+    unlisted: int = 0
+    outside: float = 0.0
+
+
+@dataclass
+class Accepted:
+    """The tokens of an answer so far, in the place of an engine's output."""
+
+    token_ids: list[int]
+    logprobs: None = None
+
+
+class BoundAnswer(Answer):
+    """An answer in the form that a matcher allows."""
+
+    def __init__(self, *arguments: Any, matcher: Matcher, on_end: Callable[[Tally], None] = lambda tally: None):
+        """matcher: at the beginning of the form; on_end: called with the tally, however the answer ends."""
+        self.matcher, self.tally, self._on_end = matcher, Tally(), on_end
+        self._ids: list[int] = []  # accepted
+        self._awaited: list[int] = []  # forced tokens that come next
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._ahead = FIRST_AHEAD
+        self._is_whole = self._is_cut = False
+        super().__init__(*arguments)
+        self._held = self.place.step  # tokens of prompt and answer that the session is known to hold
+        self._random = random.Random(self.config.random_seed)
+        self._sampler = Sampler(self.config.temperature, self.config.top_k, self.config.top_p)
+        self._width = self._sampler.width
+        # One less than the session has room for: TurboMind never makes the last token.
+        room = self.generator.session_len - len(self.prompt.ids) - 1
+        self._limit = min(self.config.max_new_tokens, room)
+
+    async def _run(self) -> None:
+        try:
+            self._put_in_forced()
+            while not self._is_over():
+                await (self._run_ahead() if self._ahead else self._ask())
+                self._put_in_forced()
+        finally:
+            self._on_end(self.tally)
+            if self.generator.sessions.limit == 0 and self._held:
+                await self._end_session()
+
+    def _has_held_prompt(self) -> bool:
+        return self._held >= len(self.prompt.ids)  # a form that leaves no choice needs no engine
+
+    def _is_over(self) -> bool:
+        self._is_whole = self._is_whole or (self.matcher.must_end and not self._is_cut)
+        return self._is_whole or self.is_cancelled or len(self._ids) >= self._limit
+
+    async def _run_ahead(self) -> None:
+        """Have the engine make some tokens, and accept those up to the first that is not allowed."""
+        asked = min(self._ahead, self._limit - len(self._ids))
+        before, is_good, made = len(self._ids), True, 0
+        prompt = self._whole_prompt()
+        config = self._config(max_new_tokens=asked, random_seed=self._random.getrandbits(SEED_BITS))
+        async for output in self._infer(prompt, self._step(prompt), config, sequence_end=False):
+            self.generator.vitals.model.beat()
+            if isinstance(output, PromptProgress):
+                self._tell(output)
+                continue
+            new, made = output.token_ids[made:], len(output.token_ids)
+            is_good = is_good and all(map(self._accept, new))
+            self._publish()
+        self._held = len(prompt.ids) + len(self._ids) - before
+        self.tally.taken_back += made - (len(self._ids) - before)
+        self._judge_end(is_good, has_ended=made < asked)
+
+    def _judge_end(self, is_good: bool, has_ended: bool) -> None:
+        """Whether the engine may end the answer where it did, and how far it runs ahead next."""
+        if is_good and has_ended and not self.is_cancelled:
+            self._is_whole = self.matcher.may_end and not self._awaited
+            is_good = self._is_whole
+        self._ahead = min(2 * self._ahead, MOST_AHEAD) if is_good else 0
+
+    async def _ask(self) -> None:
+        """Ask the engine for one token with its candidates, and put in one that is allowed."""
+        prompt = self._whole_prompt()
+        candidates = await self._candidates(prompt)
+        self._held = len(prompt.ids)
+        if candidates is None:  # the client left
+            return
+        allowed = self._allowed()
+        if self._width < MOST and not self._sampler.is_settled(candidates, allowed):
+            self._width = MOST  # the next question is the same with more candidates
+            return
+        self.tally.chosen += 1
+        self.tally.outside += candidates.outside
+        token = self._sampler.choose(candidates, allowed, self._random)
+        if token in candidates.ids[:FEW]:
+            self._width = self._sampler.width
+        if token is None:
+            self.tally.unlisted += 1
+            token = self.matcher.vocabulary.plainest(allowed)
+        self._put_in(token)
+        self._ahead = FIRST_AHEAD if token == candidates.ids[0] else 0
+
+    def _allowed(self) -> Allowed:
+        """The tokens that may come next; with ignore_eos the end is one only where nothing else is."""
+        allowed = self.matcher.allowed()
+        if self.config.ignore_eos and not self.matcher.must_end:
+            allowed[list(self.matcher.vocabulary.stop_ids)] = False
+        return allowed
+
+    def _put_in(self, token: int) -> None:
+        """Take an allowed token into the answer, or end it."""
+        if token in self.matcher.vocabulary.stop_ids:
+            self._is_whole = True
+        else:
+            self._accept(token)
+
+    async def _candidates(self, prompt: Prompt) -> Candidates | None:
+        """The likeliest tokens to follow a prompt, at temperature 1; None where the answer was cancelled."""
+        config = self._config(
+            max_new_tokens=1, top_k=self._width, top_p=1.0, temperature=1.0, logprobs=self._width, random_seed=None
+        )
+        found = None
+        async for output in self._infer(prompt, self._step(prompt), config, sequence_end=False, with_end_logprobs=True):
+            self.generator.vitals.model.beat()
+            if isinstance(output, PromptProgress):
+                self._tell(output)
+            elif output.logprobs:
+                found = Candidates.of(output.logprobs[0])
+        if found is None and not self.is_cancelled:
+            raise RuntimeError("the engine gave no candidates")
+        return found
+
+    def _accept(self, token: int) -> bool:
+        """Take a token into the answer, if it is the one awaited or, where none is, an allowed one."""
+        if self._awaited:
+            if token != self._awaited[0]:
+                return False
+            del self._awaited[0]
+            self._ids.append(token)
+            return True
+        if token in self.matcher.vocabulary.stop_ids or not self.matcher.take(token):
+            return False
+        self._ids.append(token)
+        self._find_forced()
+        return True
+
+    def _find_forced(self) -> None:
+        """Have the matcher take the tokens that must come next, which are awaited then."""
+        self._awaited = self.matcher.forced()
+        for token in self._awaited:
+            self.matcher.take(token)
+
+    def _put_in_forced(self) -> None:
+        """Take all that must come next into the answer, as far as it has room."""
+        if not self._ids and not self._awaited:
+            self._find_forced()
+        room = max(self._limit - len(self._ids), 0)
+        self._is_cut = len(self._awaited) > room
+        self.tally.forced += min(room, len(self._awaited))
+        self._ids += self._awaited[:room]
+        self._awaited = []
+        if self._ids:
+            self._publish()
+
+    def _whole_prompt(self) -> Prompt:
+        return replace(self.prompt, ids=self.prompt.ids + self._ids)
+
+    def _step(self, prompt: Prompt) -> int:
+        """How many tokens of a prompt the session goes on from; at least one must be computed."""
+        return min(self._held, len(prompt.ids) - 1)
+
+    def _config(self, **changes: Any) -> EngineGenerationConfig:
+        config = copy.copy(self.config)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        return config
+
+    async def _end_session(self) -> None:
+        """Have the engine forget the session, since none is kept."""
+        prompt = self._whole_prompt()
+        async for _ in self._infer(prompt, self._step(prompt), self._config(max_new_tokens=1), sequence_end=True):
+            log.debug("session %s ends", self.place.session_id)
+
+    def _tell(self, progress: PromptProgress) -> None:
+        """Pass the progress of the prompt on, while there is no token yet."""
+        if not self._ids:
+            self.progress.prompt = progress
+            self.progress.changed.set()
+
+    def _publish(self) -> None:
+        self.progress.output, self.progress.prompt = Accepted(self._ids), None
+        self.progress.changed.set()
+
+    def _text(self, new_ids: list[int], state: DetokenizeState) -> tuple[str, DetokenizeState]:
+        """The text that the grammar has judged; an unfinished character waits for its other bytes."""
+        return self._decoder.decode(self.matcher.vocabulary.text(new_ids)), state
+
+    def _why_ended(self, is_done: bool, is_stopped: bool) -> str | None:
+        if is_stopped:
+            return "stop"
+        if not is_done:
+            return None
+        return "stop" if self._is_whole else "length"

@@ -1,0 +1,64 @@
+"""The tokens of a model as the bytes that they stand for, which is how llguidance knows them."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import llguidance
+import numpy as np
+import numpy.typing as npt
+
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+RESERVED_PIECE = re.compile(r"\[UNUSED_TOKEN_\d+_?\]")  # the chat symbols are among them
+SPACE = "\u2581"  # how SentencePiece writes one
+ENDS = tuple(b'"]}')  # what ends a string, a list or an object
+Allowed = npt.NDArray[np.bool_]  # for each token of a vocabulary, whether it may come next
+
+
+def piece_bytes(piece: str) -> bytes:
+    """What a SentencePiece piece stands for: a byte, or text with its spaces."""
+    byte = BYTE_PIECE.fullmatch(piece)
+    return bytes.fromhex(byte[1]) if byte else piece.replace(SPACE, " ").encode()
+
+
+class Vocabulary:
+    """A model's tokens for llguidance, which asks for the attributes without an underscore.
+
+    tokens: the bytes of each token; special_token_ids: those that are no text, which no grammar allows.
+    """
+
+    def __init__(self, tokenizer: Any, stop_ids: Iterable[int]):
+        """tokenizer: lmdeploy's; stop_ids: the tokens that end an answer. It takes half a second."""
+        self._tokenizer, model = tokenizer, tokenizer.model.model
+        pieces = model.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))
+        self.tokens = [piece_bytes(piece) for piece in pieces]
+        self.stop_ids = frozenset({*stop_ids, model.eos_token_id})
+        self.eos_token_id, self.bos_token_id = model.eos_token_id, model.bos_token_id
+        reserved = (number for number, piece in enumerate(pieces) if RESERVED_PIECE.fullmatch(piece))
+        self.special_token_ids = sorted({*reserved, *model.all_special_ids, *self.stop_ids})
+        bytes_pieces = ((number, BYTE_PIECE.fullmatch(piece)) for number, piece in enumerate(pieces))
+        self._byte_ids = {int(found[1], 16): number for number, found in bytes_pieces if found}
+        self._plainest_first = np.array(sorted(range(len(self.tokens)), key=self._plainness))
+        wrapper = llguidance.TokenizerWrapper(self)
+        self.core = llguidance.LLTokenizer(wrapper, eos_token=sorted(self.stop_ids))
+
+    def __call__(self, text: bytes) -> list[int]:
+        """The tokens of a text, so that their bytes are the text's."""
+        ids: list[int] = self._tokenizer.encode(text.decode(), add_bos=False)
+        return ids if self.text(ids) == text else [self._byte_ids[byte] for byte in text]
+
+    def plainest(self, allowed: Allowed) -> int:
+        """The token to go on with where no candidate is allowed, so that nothing is known of any token that is.
+
+        The end of the answer comes first, then what ends a string, a list or an object, then the shortest token, because
+        it leaves most to the model; among equals, the first of the vocabulary.
+        """
+        return int(self._plainest_first[allowed[self._plainest_first].argmax()])
+
+    def _plainness(self, number: int) -> tuple[bool, bool, int]:
+        token = self.tokens[number]
+        return number not in self.stop_ids, not token or token[0] not in ENDS, len(token)
+
+    def text(self, ids: Iterable[int]) -> bytes:
+        """The bytes that these tokens stand for."""
+        return b"".join(self.tokens[number] for number in ids)

@@ -1,0 +1,1 @@
+"""What administrators ask the server, with keys that are theirs."""

@@ -1,0 +1,115 @@
+"""Lets requests of keys with limits begin, or refuses them: asked of the database in a thread, or while that is away of
+what this worker knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from lingbi.accounts.database import DatabaseAway
+from lingbi.accounts.facts import KeyFacts
+from lingbi.accounts.quotas.decision import Asked, Standing, Verdict
+from lingbi.accounts.quotas.holds import BEAT_S, Holds
+from lingbi.api_errors import QuotasAway
+from lingbi.http.admission.quota_answers import headers_of, refusal_of
+
+if TYPE_CHECKING:
+    from lingbi.accounts.quotas.use import Use
+
+log = logging.getLogger(__name__)
+WhenAway = Literal["local", "open", "closed"]
+Answer = TypeVar("Answer")
+PATIENCE_S = 2.0  # a request waits no longer for the database, and the next ones not at all
+LOOK_AGAIN_S = 1.0  # whether it is back
+RETRY_AFTER_S = 5
+AWAY_HEADERS = {"Retry-After": str(RETRY_AFTER_S)}
+
+
+class Quotas:
+    """One worker's quotas. A key without limits costs nothing here.
+
+    is_away: whether the database did not answer when it was last asked.
+    """
+
+    def __init__(self, holds: Holds, when_away: WhenAway) -> None:
+        self.holds, self.when_away = holds, when_away
+        self.is_away = False
+        self._asking = ThreadPoolExecutor(1, "quotas")
+        self._is_over = threading.Event()
+
+    def begin(self) -> None:
+        """Say from now on that this worker lives."""
+        threading.Thread(target=self._beat, name="quotas-beat", daemon=True).start()
+
+    def stop(self) -> None:
+        """Say it no longer."""
+        self._is_over.set()
+
+    async def admit(self, request: str, key: KeyFacts, asked: Asked) -> dict[str, str]:
+        """Let a request begin, with its id; returns headers for its answer. Raises OverQuota and QuotasAway."""
+        if not key.limits:
+            return {}
+        if not self.is_away:
+            try:
+                return self._told(*await self._in_turn(self.holds.take, request, key, asked))
+            except (DatabaseAway, asyncio.TimeoutError) as error:
+                self._note_away(error)
+        return self._admit_alone(request, key, asked)
+
+    async def standings(self, key: KeyFacts) -> tuple[Standing, ...]:
+        """How a key's limits stand."""
+        if key.limits and not self.is_away:
+            try:
+                return await self._in_turn(self.holds.standings, key)
+            except (DatabaseAway, asyncio.TimeoutError) as error:
+                self._note_away(error)
+        return self.holds.own.standings(key, time.time())
+
+    def end(self, request: str, use: Use) -> None:
+        """Note what a request has used, now that it has ended."""
+        self.holds.own.end(request, use)
+
+    def _admit_alone(self, request: str, key: KeyFacts, asked: Asked) -> dict[str, str]:
+        if self.when_away == "closed":
+            raise QuotasAway(
+                "whether this key has anything left cannot be asked now, because the database of keys and usage does not "
+                f"answer; try again in {RETRY_AFTER_S} s",
+                headers=AWAY_HEADERS,
+            )
+        if self.when_away == "open":
+            return {}
+        now = time.time()
+        return self._told(self.holds.take_alone(request, key, asked, now), now)
+
+    def _told(self, verdict: Verdict, now: float) -> dict[str, str]:
+        if verdict.denial:
+            raise refusal_of(verdict, verdict.denial, now, self.holds.zone)
+        return headers_of(verdict.standings, now, verdict)
+
+    async def _in_turn(self, ask: Callable[..., Answer], *arguments: Any) -> Answer:
+        future = asyncio.get_running_loop().run_in_executor(self._asking, ask, *arguments)
+        return await asyncio.wait_for(future, PATIENCE_S)
+
+    def _note_away(self, error: Exception) -> None:
+        reason = str(error) or f"no answer within {PATIENCE_S:g} s"
+        log.error("quotas go on without the database (LINGBI_QUOTA_WHEN_AWAY=%s): %s", self.when_away, reason)
+        self.is_away = True
+        self.holds.is_unsure = True
+
+    def _beat(self) -> None:
+        while not self._is_over.wait(LOOK_AGAIN_S if self.is_away else BEAT_S):
+            try:
+                self._asking.submit(self.holds.beat).result()
+            except DatabaseAway:
+                continue
+            except Exception:  # this thread must go on: without its word, other workers forget this one's holds
+                log.exception("holds were not renewed")
+                continue
+            if self.is_away:
+                self.is_away = False
+                log.info("quotas are asked of the database again")

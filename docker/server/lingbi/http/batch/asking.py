@@ -1,0 +1,91 @@
+"""Asks the worker's own application what a batch's line asks, as its owner would, but in the background."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lingbi.accounts.facts import KeyFacts
+from lingbi.batch.claims import Claimed
+from lingbi.http.middleware.door import INSIDE
+
+FILE_ID = "file-"
+TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"RI": "image/webp", b"BM": "image/bmp"}
+ReadFile = Callable[[str], bytes]  # the content of one of the owner's files; raises LookupError
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the application answered."""
+
+    status: int
+    request_id: str
+    body: Any
+    retry_after_s: float
+
+
+async def ask(app: ASGIApp, account: KeyFacts, claimed: Claimed, body: bytes) -> Told:
+    """Put a line's body to the application, as its owner."""
+
+    async def as_owner(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, INSIDE: account}, receive, send)
+
+    transport = httpx.ASGITransport(app=as_owner, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=None) as client:
+        headers = {"content-type": "application/json"}
+        response = await client.post(claimed.endpoint, content=body, headers=headers)
+    waits = response.headers.get("retry-after", "")
+    return Told(
+        response.status_code,
+        response.headers.get("x-request-id", ""),
+        _json_of(response.content),
+        float(waits) if waits.isdecimal() else 0.0,
+    )
+
+
+def _json_of(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode("utf-8", "replace")
+
+
+def body_of(line: bytes, read_file: ReadFile) -> bytes:
+    """The body that a line's request is sent with: whole, in the background, with the pictures that it names by file id.
+
+    Raises LookupError for a file that its owner does not have.
+    """
+    body: dict[str, Any] = json.loads(line)["body"]
+    body["stream"] = False
+    for name in ("stream_options", "service_tier"):  # a line is whole, and in the background whatever it asks for
+        body.pop(name, None)
+    if FILE_ID.encode() in line:
+        body = _with_files(body, read_file)
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _with_files(part: Any, read_file: ReadFile) -> Any:
+    """The same, with a data URL in place of each `url` that is the id of a file."""
+    if isinstance(part, list):
+        return [_with_files(item, read_file) for item in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: _data_url(read_file(value)) if _names_file(name, value) else _with_files(value, read_file)
+        for name, value in part.items()
+    }
+
+
+def _names_file(name: str, value: Any) -> bool:
+    return name in ("url", "image_url") and isinstance(value, str) and value.startswith(FILE_ID)
+
+
+def _data_url(content: bytes) -> str:
+    kind = TYPES.get(content[:2], "application/octet-stream")
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

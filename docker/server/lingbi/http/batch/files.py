@@ -1,0 +1,191 @@
+"""The routes of /v1/files, as in OpenAI's reference."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from lingbi.accounts.facts import KeyFacts
+from lingbi.api_errors import BadRequest, BodyTooLarge, InsufficientStorage, NotFound, Refusal, StorageQuota
+from lingbi.batch import claims, files
+from lingbi.batch.files import Page
+from lingbi.batch.states import file_object
+from lingbi.batch.store import Store
+from lingbi.http.batch.upload import Upload, receive
+from lingbi.http.middleware.door import ACCOUNT
+
+PURPOSES = ("batch", "vision", "user_data")
+SHORTEST_LIFE_S, MAX_PAGE, PIECE_BYTES = 3600, 10_000, 1 << 20
+
+
+def owner_of(request: Request) -> str:
+    """The name of the key that asks."""
+    account: KeyFacts = request.scope[ACCOUNT]
+    return account.name
+
+
+def page_of(request: Request, most: int = MAX_PAGE) -> Page:
+    """The part of a list that is asked for. Raises BadRequest."""
+    query = request.query_params
+    limit, order = query.get("limit", "20"), query.get("order", "desc")
+    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= most:
+        raise BadRequest(f"limit is {limit[:20]!r}; give a number from 1 to {most}", "limit")
+    if order not in ("asc", "desc"):
+        raise BadRequest(f"order is {order[:20]!r}; give asc or desc", "order")
+    return Page(int(limit), query.get("after"), order == "asc")
+
+
+def page_object(rows: list[RowMapping], page: Page, show: Callable[[RowMapping], dict[str, Any]]) -> JSONResponse:
+    """A page of a list; the row that is one too many says that there are more."""
+    data = [show(row) for row in rows[: page.limit]]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return JSONResponse({"object": "list", "data": data, **ends, "has_more": len(rows) > page.limit})
+
+
+class Files:
+    """The endpoints. What takes the database or the disk is done in threads."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def routes(self) -> list[Route]:
+        """Their routes."""
+        return [
+            Route("/v1/files", self.create, methods=["POST"]),
+            Route("/v1/files", self.list),
+            Route("/v1/files/{file_id}", self.retrieve),
+            Route("/v1/files/{file_id}", self.delete, methods=["DELETE"]),
+            Route("/v1/files/{file_id}/content", self.content),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """Keep an uploaded file."""
+        owner, file_id = owner_of(request), files.new_id(files.PREFIX)
+        most_bytes, too_large = await run_in_threadpool(self._room, owner)
+        writer = await run_in_threadpool(self.store.storage.begin, file_id)
+        try:
+            columns = self._columns(await receive(request, writer, most_bytes, too_large))
+            await run_in_threadpool(writer.finish)
+        except BaseException as error:
+            await run_in_threadpool(writer.discard)
+            if isinstance(error, OSError):
+                raise InsufficientStorage(
+                    f"the file could not be kept: {error.strerror}; tell the administrator"
+                ) from None
+            raise
+        row = await run_in_threadpool(self._add, id=file_id, owner=owner, **columns)
+        return JSONResponse(file_object(row))
+
+    def _room(self, owner: str) -> tuple[int, Refusal]:
+        """The most bytes that a new file of an owner may have, and the refusal of a larger one."""
+        rules = self.store.rules
+        with self.store.database.read() as connection:
+            held = files.held_bytes(connection, owner)
+        if rules.owner_bytes - held < rules.file_bytes:
+            return max(0, rules.owner_bytes - held), StorageQuota(
+                f"the files of this key take {held >> 20} MiB, and with this one more than the {rules.owner_bytes >> 20} MiB "
+                "that are allowed (LINGBI_FILES_MIB); delete some",
+                "file",
+            )
+        most = rules.file_bytes >> 20
+        return rules.file_bytes, BodyTooLarge(
+            f"the file is larger than {most} MiB (LINGBI_MAX_FILE_MIB); split it", "file"
+        )
+
+    def _columns(self, upload: Upload) -> dict[str, Any]:
+        """The row of an uploaded file. Raises BadRequest."""
+        fields, rules = upload.fields, self.store.rules
+        purpose = fields.get("purpose", "")
+        if purpose not in PURPOSES:
+            raise BadRequest(f"purpose is {purpose[:60]!r}; give one of {', '.join(PURPOSES)}", "purpose")
+        life_s = rules.life_s
+        if asked := fields.get("expires_after[seconds]"):
+            if not asked.isdecimal() or not SHORTEST_LIFE_S <= int(asked[:9]) <= rules.life_s:
+                raise BadRequest(
+                    f"expires_after.seconds is {asked[:20]!r}; give a number from {SHORTEST_LIFE_S} to {int(rules.life_s)}",
+                    "expires_after",
+                )
+            life_s = float(asked)
+        return {
+            "filename": upload.filename,
+            "purpose": purpose,
+            "bytes": upload.size,
+            "expires_at": time.time() + life_s,
+        }
+
+    def _add(self, **columns: Any) -> RowMapping:
+        with self.store.database.begin() as connection:
+            return files.add(connection, **columns)
+
+    async def list(self, request: Request) -> Response:
+        """A page of the files of a key."""
+        page, owner, purpose = page_of(request), owner_of(request), request.query_params.get("purpose")
+
+        def found() -> list[RowMapping]:
+            with self.store.database.read() as connection:
+                return files.listed(connection, owner, page, purpose)
+
+        return page_object(await run_in_threadpool(found), page, file_object)
+
+    async def retrieve(self, request: Request) -> Response:
+        """One file's facts."""
+        return JSONResponse(file_object(await self._found(request)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget a file and its content."""
+        row = await self._found(request)
+        await run_in_threadpool(remove, self.store, row)
+        return JSONResponse({"id": row["id"], "object": "file", "deleted": True})
+
+    async def content(self, request: Request) -> Response:
+        """A file's content."""
+        row = await self._found(request)
+        if row["kind"] != "stored":
+            lines = claims.results(self.store.database, row["batch_id"], row["kind"])
+            return StreamingResponse(lines, media_type="application/jsonl")
+        try:
+            pieces = await run_in_threadpool(contents, self.store, row["id"])
+        except FileNotFoundError:
+            raise NotFound(f"the content of {row['id']} is gone; upload it again") from None
+        size = {"Content-Length": str(row["bytes"])}
+        return StreamingResponse(pieces, media_type="application/octet-stream", headers=size)
+
+    async def _found(self, request: Request) -> RowMapping:
+        owner, file_id = owner_of(request), request.path_params["file_id"]
+
+        def found() -> RowMapping | None:
+            with self.store.database.read() as connection:
+                return files.find(connection, owner, file_id)
+
+        row = await run_in_threadpool(found)
+        if row is None:
+            raise NotFound(f"this key has no file {file_id[:64]!r}", "file_id")
+        return row
+
+
+def contents(store: Store, file_id: str) -> Iterator[bytes]:
+    """A stored file, piece by piece. Raises FileNotFoundError at once."""
+    file = store.storage.open(file_id)
+
+    def pieces() -> Iterator[bytes]:
+        with contextlib.closing(file):
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+    return pieces()
+
+
+def remove(store: Store, row: RowMapping) -> None:
+    """Forget a file: its row first, so that nobody is promised what is gone."""
+    with store.database.begin() as connection:
+        files.remove(connection, row["id"])
+    if row["kind"] == "stored":
+        store.storage.remove(row["id"])

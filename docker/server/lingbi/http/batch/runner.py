@@ -1,0 +1,229 @@
+"""Asks the lines of batches while a worker has room for them, and takes batches from one status to the next.
+
+Every worker runs one. They share the work through the database alone: a line is taken by one, and its result is written
+only by the one that still has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy.engine import RowMapping
+from starlette.types import ASGIApp
+
+from lingbi.accounts.database import DatabaseAway
+from lingbi.accounts.facts import KeyFacts
+from lingbi.batch import batches, claims, files
+from lingbi.batch.claims import Claimed, Result
+from lingbi.batch.lines import Bounds
+from lingbi.batch.pace import Pace, Seen
+from lingbi.batch.reading import read
+from lingbi.batch.states import next_status
+from lingbi.batch.store import Store
+from lingbi.http.batch.asking import ask, body_of
+from lingbi.http.batch.files import remove
+from lingbi.http.service import Service
+
+log = logging.getLogger(__name__)
+LOOK_S, IDLE_LOOK_S, SIGN_S = 0.5, 2.0, 10.0
+AHEAD = 4  # lines that wait beside those that may run, so that their pictures are ready
+AGAIN_S, LONGEST_WAIT_S = 2.0, 60.0
+TRY_AGAIN = (429, 499, 503)
+EXPIRED = ("batch_expired", "the batch expired before this line was asked")
+Done = TypeVar("Done")
+
+
+class Runner:
+    """One worker's part in all batches. worker: a name that no other worker has, nor had."""
+
+    def __init__(self, service: Service, app: ASGIApp, store: Store, worker: str) -> None:
+        self.service, self.app, self.store, self.worker = service, app, store, worker
+        self.model = service.readiness.model
+        self.working = ThreadPoolExecutor(2, "batches")  # statements, and lines out of their files
+        self.reading = ThreadPoolExecutor(1, "batch-input")
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.changed = asyncio.Event()
+        service.look_at_batches, service.running_lines = self.changed.set, lambda: len(self.tasks)
+        self.not_before: dict[str, float] = {}  # of owners whose lines must wait: time.monotonic()
+        self.signed = 0.0
+        self.has_work = self.is_ending = False
+
+    async def run(self) -> None:
+        """Look again and again, until the worker drains; then what runs is given back."""
+        assert self.service.generator
+        self.pace = Pace(self.service.generator.size)
+        try:
+            while self.service.takes_lines:
+                self.changed.clear()
+                await self._look_once()
+                wait_s = LOOK_S if self.has_work else IDLE_LOOK_S
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self.changed.wait(), wait_s)
+        finally:
+            self.is_ending = True
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+            await self._in_thread(self._sign_off)
+
+    async def _look_once(self) -> None:
+        try:
+            await self._in_thread(self._keep_house)
+            if self.has_work:
+                await self._take_lines()
+        except DatabaseAway as error:
+            log.warning("batches wait: %s", error)
+        except Exception:  # this loop must survive whatever one batch does to it
+            log.exception("batches: this look failed; the next one follows")
+
+    async def _in_thread(self, work: Callable[..., Done], *arguments: object) -> Done:
+        return await asyncio.get_running_loop().run_in_executor(self.working, work, *arguments)
+
+    # What follows runs in a thread.
+
+    def _keep_house(self) -> None:
+        """Say that this worker is alive, and move on what can be moved on."""
+        database = self.store.database
+        if time.monotonic() - self.signed >= SIGN_S:
+            with database.begin() as connection:
+                claims.sign_on(connection, database, self.worker, self.model)
+                claims.free_lost(connection)
+            for row in self._ended_files():
+                remove(self.store, row)
+            self.signed = time.monotonic()
+        with database.read() as connection:
+            open_ones = batches.open_ones(connection)
+        self.has_work = any(batch["status"] == "in_progress" for batch in open_ones)
+        for batch in open_ones:
+            self._move_on(batch)
+
+    def _ended_files(self) -> list[RowMapping]:
+        with self.store.database.read() as connection:
+            return files.ended(connection)
+
+    def _move_on(self, batch: RowMapping) -> None:
+        if batch["status"] == "validating" and time.time() < batch["expires_at"]:
+            self._have_read(batch)
+            return
+        is_expired = time.time() >= batch["expires_at"]
+        with self.store.database.begin() as connection:
+            status = next_status(batch, is_expired, claims.running(connection, batch["id"]) > 0)
+            if status == "expired" and claims.end_waiting(connection, batch["id"], *EXPIRED):
+                return  # the next look ends some more
+            if status and batches.end(connection, batch, status, self.store.rules.life_s):
+                log.info("batch %s is %s", batch["id"], status)
+
+    def _have_read(self, batch: RowMapping) -> None:
+        with self.store.database.begin() as connection:
+            is_alive = batch["worker"] in claims.alive(connection)
+            if not batches.take_reading(connection, batch, self.worker, is_alive):
+                return
+        rules = self.store.rules
+        bounds = Bounds(batch["endpoint"], rules.lines, rules.line_bytes)
+        self.reading.submit(self._read, batch, bounds)
+
+    def _read(self, batch: RowMapping, bounds: Bounds) -> None:
+        try:
+            read(self.store.database, self.store.storage, batch, self.worker, bounds)
+        except Exception:  # it is read again when this worker is taken for dead, or by the next start
+            log.exception("the input of batch %s could not be read", batch["id"])
+
+    # What follows runs on the event loop.
+
+    async def _take_lines(self) -> None:
+        room = self._room()
+        if room <= 0:
+            return
+        for claimed in await self._in_thread(self._claim, room):
+            task = asyncio.create_task(self._answer(claimed))
+            self.tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self.changed.set()
+
+    def _room(self) -> int:
+        """How many lines more may be taken."""
+        generator = self.service.generator
+        assert generator
+        lines = len(self.tasks)
+        admission = self.service.admission
+        seen = Seen(admission.inside - admission.in_background, self.service.pulse.token_s(), lines)
+        return self.pace.look(time.monotonic(), seen) + AHEAD - lines
+
+    def _claim(self, count: int) -> list[Claimed]:
+        database = self.store.database
+        now = time.monotonic()
+        waiting = {owner for owner, until in self.not_before.items() if until > now}
+        with database.begin() as connection:
+            return claims.claim(connection, database, self.worker, self.model, count, waiting)
+
+    async def _answer(self, claimed: Claimed) -> None:
+        """Ask one line, and write what came of it; a line that cannot be asked now waits again."""
+        result = None
+        try:
+            result = await self._asked(claimed)
+        finally:
+            await asyncio.shield(self._in_thread(self._write, claimed, result))
+
+    async def _asked(self, claimed: Claimed) -> Result | None:
+        account = self.service.keys.account(claimed.owner)
+        if account is None or account.has_ended(time.time()):
+            return claims.unasked(claimed.custom_id, "key_ended", f"the key {claimed.owner} has ended")
+        try:
+            body = await self._in_thread(self._body, claimed)
+        except LookupError as error:
+            return claims.unasked(claimed.custom_id, "file_not_found", str(error.args[0]))
+        told = await ask(self.app, account, claimed, body)
+        if told.status in TRY_AGAIN:
+            self._wait(account, told.retry_after_s)
+            return None
+        return claims.answered(claimed, told.request_id, told.status, told.body)
+
+    def _wait(self, account: KeyFacts, retry_after_s: float) -> None:
+        wait_s = min(max(retry_after_s, AGAIN_S), LONGEST_WAIT_S)
+        self.not_before[account.name] = time.monotonic() + wait_s
+
+    def _body(self, claimed: Claimed) -> bytes:
+        with self.store.storage.open(claimed.input_file_id) as file:
+            file.seek(claimed.place)
+            line = file.read(claimed.size)
+        return body_of(line, lambda file_id: self._file(claimed.owner, file_id))
+
+    def _file(self, owner: str, file_id: str) -> bytes:
+        with self.store.database.read() as connection:
+            row = files.find(connection, owner, file_id)
+        if row is None or row["kind"] != "stored":
+            raise LookupError(f"this key has no file {file_id[:64]!r}")
+        with self.store.storage.open(file_id) as file:
+            return file.read()
+
+    def _write(self, claimed: Claimed, result: Result | None) -> None:
+        """Write a result, or give the line back; tried until the database takes it, or this worker ends."""
+        while True:
+            try:
+                with self.store.database.begin() as connection:
+                    if result is None:
+                        claims.give_back(connection, self.worker, claimed)
+                    elif not claims.finish(connection, self.worker, claimed, result):
+                        log.warning("line %s of %s was answered by another worker", claimed.line, claimed.batch_id)
+                return
+            except DatabaseAway as error:
+                log.warning("the result of a batch's line waits: %s", error)
+                if self.is_ending:
+                    return  # the line waits again when this worker is taken for dead
+                time.sleep(AGAIN_S)
+
+    def _sign_off(self) -> None:
+        try:
+            with self.store.database.begin() as connection:
+                claims.sign_off(connection, self.worker)
+        except DatabaseAway as error:
+            log.warning("batches: this worker could not sign off: %s", error)

@@ -1,0 +1,1 @@
+"""Which worker serves which model, on which card, with how much of its memory."""

@@ -1,0 +1,81 @@
+"""The API as the pages of accounts use it: keys, groups and use, for an administrator's key or for a visitor's login."""
+
+import json
+import logging
+from typing import Any
+
+import httpx
+
+from lingbi_ui.api import visitor_headers
+from lingbi_ui.settings import ConfigurationError, Settings
+
+TIMEOUT = httpx.Timeout(15, connect=5)
+AWAY = (502, 503, 504)  # statuses, by which the gateway, or a server whose database is away, says that it will be back
+Found = dict[str, Any]
+log = logging.getLogger("uvicorn.error")
+
+
+class Away(Exception):
+    """The API does not answer, or answers with what is no JSON of its own."""
+
+
+class Refused(Exception):
+    """The API's refusal: its HTTP status, and its own sentence, in English."""
+
+    def __init__(self, status: int, why: str):
+        super().__init__(why)
+        self.status, self.why = status, why
+
+
+class Client:
+    """One for all sessions; whose key it asks with is said at each call."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=4)
+        self.http = httpx.AsyncClient(base_url=settings.api_url, timeout=TIMEOUT, limits=limits, trust_env=False)
+
+    async def get(self, key: str, path: str, **parameters: str | int | None) -> Found:
+        """A GET of the API. Raises Refused and Away."""
+        asked = {name: value for name, value in parameters.items() if value is not None}
+        return read(await self._send("GET", path, _bearer(key), params=asked))
+
+    async def send(self, key: str, method: str, path: str, body: Found | None) -> Found:
+        """A change. Raises Refused and Away."""
+        return read(await self._send(method, path, _bearer(key), **({} if body is None else {"json": body})))
+
+    async def own_use(self, visitor: str) -> Found:
+        """A login's own use, asked for with the page's key. Raises Refused and Away."""
+        try:
+            key = self.settings.api_key()
+        except ConfigurationError as error:
+            log.error("%s", error)
+            raise Away from None
+        return read(await self._send("GET", "/v1/usage", _bearer(key) | visitor_headers(visitor)))
+
+    async def _send(self, method: str, path: str, headers: dict[str, str], **more: Any) -> httpx.Response:
+        try:
+            return await self.http.request(method, path, headers=headers, **more)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            log.info("the accounts' API cannot be asked: %s", type(error).__name__)
+            raise Away from None
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def read(response: httpx.Response) -> Found:
+    """The JSON of an answer. Raises Refused for what the API refuses, and Away for all that is not the API's own."""
+    try:
+        body = json.loads(response.content or b"{}")
+        if response.status_code < 400 and isinstance(body, dict):
+            return body
+        why = str(body["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        why = ""
+    if not why or response.status_code >= 500:
+        log.info("the accounts' API answers %d: %s", response.status_code, why[:500])
+    if not why or response.status_code in AWAY:
+        raise Away from None
+    raise Refused(response.status_code, why)

@@ -1,0 +1,144 @@
+"""Answers in a form on TurboMind: that they are right, what they cost, and what others beside them lose. About three minutes.
+
+Prints a table for each model: run it with -s.
+"""
+
+import asyncio
+import statistics
+import time
+
+import httpx
+import pytest
+
+from lingbi.model.random import make
+from tests.client import CHAT, body, client_options, http, metric
+from tests.conftest import running_worker
+from tests.geometries import PUBLISHED
+from tests.load.schemas import FORMS, ask_all, counts
+from tests.schemas import SCHEMAS
+
+TURBOMIND = {"LINGBI_ENGINE": "turbomind", "LINGBI_CACHE_FRACTION": "0.2", "LINGBI_MAX_BATCH_SIZE": "96"}
+MOST_OF_DEMO, MOST_OF_RANDOM, MOST_OF_OTHERS = 1.3, 3.0, 1.05  # times of a free answer
+EQUAL_ANSWERS = 0.9
+BESIDE, ROUNDS, FREE_TOKENS = 32, 3, 256
+TIMED = {
+    "text": {"guided_regex": r"[^\n]{1,150}"},
+    "flat object": {"guided_json": SCHEMAS["flat object"]},
+    "scene": {"guided_json": SCHEMAS["scene"]},
+    "pattern": {"guided_json": SCHEMAS["pattern"]},
+    "Chinese property": {"guided_json": SCHEMAS["Chinese property"]},
+}
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(150)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    with running_worker(tmp_path_factory.mktemp("demo") / "state", **TURBOMIND) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def randomly(tmp_path_factory):
+    """vl-1_8b at full size with random weights: the worst case, for nearly every token is wrong."""
+    if not PUBLISHED.exists():
+        pytest.skip("the published tensor lists are not beside this repository")
+    folder = tmp_path_factory.mktemp("random") / "vl-1_8b"
+    make(PUBLISHED / "internlm-xcomposer2-vl-1_8b", PUBLISHED / "tokenizer.model", folder, seed=0)
+    with running_worker(folder.parent / "state", LINGBI_MODEL=str(folder), **TURBOMIND) as server:
+        yield server
+
+
+def question(server: dict, **options) -> dict:
+    return body(server, [{"role": "user", "content": "Describe the picture."}], **{"max_tokens": 600} | options)
+
+
+@pytest.mark.parametrize("server", ["demo", "randomly"])
+def test_every_answer_is_valid(server, request):
+    server = request.getfixturevalue(server)
+    outcome = asyncio.run(ask_all(server, 4 * len(FORMS), BESIDE))
+    print(f"\n{outcome.valid} valid, {outcome.tokens} tokens in {outcome.seconds:.1f} s, {counts(server)}")
+    assert outcome.faults == []
+    assert metric(server, "lingbi_sessions") == 0 == metric(server, "lingbi_requests_inside")
+
+
+def test_greedy_answers_are_those_of_the_cpu_engine(demo, demo_server):
+    answers = []
+    for server in (demo, demo_server):
+        with http(server) as client:
+            responses = [client.post(CHAT, json=question(server, **options)) for _, _, options in FORMS]
+        answers.append([response.json()["choices"][0]["message"]["content"] for response in responses])
+    same = [first == second for first, second in zip(*answers, strict=True)]
+    print(
+        f"\n{sum(same)} of {len(same)} equal; others: {[name for (_, name, _), is_same in zip(FORMS, same, strict=True) if not is_same]}"
+    )
+    assert sum(same) / len(same) >= EQUAL_ANSWERS
+
+
+def seconds_of(client: httpx.Client, asked: dict) -> tuple[float, int]:
+    """The median seconds of an answer, and its tokens."""
+    times, tokens = [], 0
+    for _ in range(ROUNDS + 1):
+        began = time.monotonic()
+        tokens = client.post(CHAT, json=asked).json()["usage"]["completion_tokens"]
+        times.append(time.monotonic() - began)
+    return statistics.median(times[1:]), tokens
+
+
+@pytest.mark.parametrize(("server", "most"), [("demo", MOST_OF_DEMO), ("randomly", MOST_OF_RANDOM)])
+def test_a_bound_answer_takes_little_longer_than_a_free_one_of_its_length(server, most, request):
+    server = request.getfixturevalue(server)
+    bound_s = free_s = 0.0
+    print(
+        f"\n{'form':>20} {'tokens':>7} {'bound ms':>9} {'free ms':>9} {'ratio':>6}   forced, chosen, taken back, unlisted"
+    )
+    with http(server) as client:
+        for name, options in TIMED.items():
+            before = counts(server)
+            bound, tokens = seconds_of(client, question(server, **options))
+            kinds = {kind: (value - before.get(kind, 0)) / (ROUNDS + 1) for kind, value in counts(server).items()}
+            free, _ = seconds_of(client, question(server, max_tokens=tokens, ignore_eos=True))
+            told = ", ".join(f"{kinds.get(kind, 0):.0f}" for kind in ("forced", "chosen", "taken_back", "unlisted"))
+            print(f"{name:>20} {tokens:>7} {bound * 1e3:>9.1f} {free * 1e3:>9.1f} {bound / free:>6.2f}   {told}")
+            bound_s, free_s = bound_s + bound, free_s + free
+    print(f"{'all':>20} {'':>7} {bound_s * 1e3:>9.1f} {free_s * 1e3:>9.1f} {bound_s / free_s:>6.2f}")
+    assert bound_s / free_s <= most
+
+
+async def seconds_beside(server: dict, options: dict) -> float:
+    """The mean seconds of free answers beside as many of others, which are asked again until these have ended."""
+    free = question(server, max_tokens=FREE_TOKENS, ignore_eos=True)
+    other = question(server, **options)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(**client_options(server), limits=limits) as client:
+
+        async def again() -> None:
+            while True:
+                (await client.post(CHAT, json=other)).raise_for_status()
+
+        async def timed() -> float:
+            began = time.monotonic()
+            (await client.post(CHAT, json=free)).raise_for_status()
+            return time.monotonic() - began
+
+        others = [asyncio.create_task(again()) for _ in range(BESIDE)]
+        await asyncio.sleep(0.5)
+        times = await asyncio.gather(*(timed() for _ in range(BESIDE)))
+        for task in others:
+            task.cancel()
+        ended = await asyncio.gather(*others, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+    return statistics.mean(times)
+
+
+@pytest.mark.parametrize("server", ["demo", "randomly"])
+def test_free_answers_lose_little_beside_bound_ones(server, request):
+    server = request.getfixturevalue(server)
+    bound, free = {"guided_json": SCHEMAS["scene"]}, {"max_tokens": FREE_TOKENS, "ignore_eos": True}
+    ratios = []
+    for _ in range(ROUNDS):
+        beside_free, beside_bound = (asyncio.run(seconds_beside(server, options)) for options in (free, bound))
+        ratios.append(beside_bound / beside_free)
+        print(f"\n{BESIDE} free answers: {beside_free:.3f} s beside free ones, {beside_bound:.3f} s beside bound ones")
+    print(f"ratios {[round(ratio, 3) for ratio in ratios]}")
+    assert statistics.median(ratios) <= MOST_OF_OTHERS

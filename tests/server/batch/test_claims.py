@@ -1,0 +1,183 @@
+"""Lines of batches in the database: taken by one worker, answered once, given back by who is gone, whatever happens."""
+
+import json
+import threading
+import time
+from collections import Counter
+
+import sqlalchemy as sa
+
+from lingbi.accounts.database import Database
+from lingbi.batch import batches, claims, files
+from lingbi.batch.files import Page
+from lingbi.batch.lines import Line
+from lingbi.batch.states import next_status
+from lingbi.batch.tables import batch_workers
+
+
+def make(database: Database, owner: str = "one", count: int = 10, models: tuple = ("demo",), window_s: int = 60) -> str:
+    """A batch whose lines wait; returns its id."""
+    columns = {"endpoint": "/v1/chat/completions", "input_file_id": "file-1", "completion_window": "24h"}
+    lines = [Line(number, f"id-{number}", models[number % len(models)], number, 1) for number in range(1, count + 1)]
+    with database.begin() as connection:
+        batch = batches.create(connection, owner, window_s, **columns)
+        assert batches.take_reading(connection, batch, "w", is_alive=False)
+        batches.add_lines(connection, batch["id"], lines)
+        assert batches.begin(connection, batch["id"], "w", count)
+    return batch["id"]
+
+
+def sign_on(database: Database, *workers: str, model: str = "demo") -> None:
+    with database.begin() as connection:
+        for worker in workers:
+            claims.sign_on(connection, database, worker, model)
+
+
+def claim(database: Database, worker: str = "w", count: int = 100, model: str = "demo", waiting: tuple = ()) -> list:
+    with database.begin() as connection:
+        return claims.claim(connection, database, worker, model, count, waiting)
+
+
+def finish(database: Database, worker: str, claimed: claims.Claimed, status: int = 200) -> bool:
+    with database.begin() as connection:
+        return claims.finish(connection, worker, claimed, claims.answered(claimed, "req", status, {"by": worker}))
+
+
+def counts(database: Database, batch_id: str) -> tuple:
+    with database.read() as connection:
+        row = batches.find(connection, None, batch_id)
+    return row["total"], row["completed"], row["failed"]
+
+
+def output(database: Database, batch_id: str, kind: str = "output") -> list:
+    return [json.loads(text) for text in claims.results(database, batch_id, kind)]
+
+
+def test_each_line_goes_to_one_worker_and_each_result_is_written_once(database):
+    batch = make(database, count=200)
+    workers = [f"w{number}" for number in range(4)]
+    sign_on(database, *workers)
+
+    def work(worker: str) -> None:
+        while taken := claim(database, worker, 7):
+            for one in taken:
+                assert finish(database, worker, one)
+                assert not finish(database, worker, one)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = output(database, batch)
+    assert [one["custom_id"] for one in told] == [f"id-{number}" for number in range(1, 201)]
+    assert len({one["id"] for one in told}) == 200 and counts(database, batch) == (200, 200, 0)
+
+
+def test_lines_of_a_worker_that_is_gone_wait_again_and_its_late_result_is_dropped(database):
+    batch = make(database, count=3)
+    sign_on(database, "dead", "alive")
+    taken = claim(database, "dead")
+    assert len(taken) == 3 and claim(database, "alive") == []
+    with database.begin() as connection:
+        silent = sa.update(batch_workers).where(batch_workers.c.worker == "dead")
+        connection.execute(silent.values(seen_at=time.time() - claims.LOST_S - 1))
+        assert claims.free_lost(connection) == 3
+    again = claim(database, "alive")
+    assert [one.line for one in again] == [1, 2, 3] and finish(database, "alive", again[0])
+    assert not finish(database, "dead", taken[0]) and not finish(database, "dead", taken[1])
+    assert [one["response"]["body"] for one in output(database, batch)] == [{"by": "alive"}]
+
+
+def test_who_signs_off_gives_back_what_it_runs(database):
+    make(database, count=2)
+    sign_on(database, "w", "next")
+    assert len(claim(database, "w")) == 2
+    with database.begin() as connection:
+        claims.sign_off(connection, "w")
+    assert len(claim(database, "next")) == 2
+
+
+def test_owners_take_turns_and_models_are_kept_apart(database):
+    first, second = make(database, "one", 50), make(database, "two", 50, models=("demo", "other"))
+    sign_on(database, "w")
+    taken = [one for _ in range(5) for one in claim(database, count=2)]
+    assert Counter(one.batch_id for one in taken) == {first: 6, second: 4}
+    assert [one.line for one in taken if one.batch_id == second] == [2, 4, 6, 8]
+    assert {one.owner for one in claim(database, count=20, waiting=("one",))} == {"two"}
+    assert [one.line for one in claim(database, count=3, model="other")] == [1, 3, 5]
+
+
+def test_a_line_that_fails_goes_to_the_errors_file(database):
+    batch = make(database, count=2)
+    sign_on(database, "w")
+    good, bad = claim(database)
+    assert finish(database, "w", good) and finish(database, "w", bad, 400)
+    assert counts(database, batch) == (2, 1, 1)
+    assert [one["custom_id"] for one in output(database, batch, "errors")] == ["id-2"]
+    with database.begin() as connection:
+        row = batches.find(connection, None, batch)
+        assert next_status(row, is_expired=False, is_any_running=False) == "completed"
+        assert batches.end(connection, row, "completed", life_s=60)
+        assert not batches.end(connection, row, "completed", life_s=60)
+    with database.read() as connection:
+        made = files.listed(connection, "one", Page())
+        assert {row["kind"]: row["bytes"] for row in made} == {
+            kind: sum(len(text.encode()) for text in claims.results(database, batch, kind))
+            for kind in ("output", "errors")
+        }
+        assert files.listed(connection, "two", Page()) == [] and files.find(connection, "two", made[0]["id"]) is None
+
+
+def test_what_was_not_asked_in_time_is_told_as_expired(database):
+    batch = make(database, count=1200)
+    sign_on(database, "w")
+    assert finish(database, "w", claim(database, count=1)[0])
+    ended = 0
+    while True:
+        with database.begin() as connection:
+            if not (count := claims.end_waiting(connection, batch, "batch_expired", "too late")):
+                break
+        ended += count
+    assert ended == 1199 and counts(database, batch) == (1200, 1, 1199)
+    told = output(database, batch, "errors")
+    assert len(told) == 1199 and told[0]["error"] == {"code": "batch_expired", "message": "too late"}
+
+
+def test_lines_of_models_that_nobody_serves_have_errors_of_their_own(database):
+    batch = make(database, count=4, models=("demo", "gpt-4o"))
+    with database.begin() as connection:
+        claims.end_unserved(connection, batch, ["demo"])
+    (first, second) = output(database, batch, "errors")
+    assert first["error"]["code"] == "model_not_found" and "'gpt-4o'" in second["error"]["message"]
+    assert counts(database, batch) == (4, 0, 2)
+
+
+def test_a_cancelled_batch_gives_no_further_line(database):
+    batch = make(database, count=4)
+    sign_on(database, "w")
+    running = claim(database, count=1)[0]
+    with database.begin() as connection:
+        assert batches.cancel(connection, batch) and not batches.cancel(connection, batch)
+    assert claim(database) == []
+    with database.begin() as connection:
+        row = batches.find(connection, None, batch)
+        assert next_status(row, False, claims.running(connection, batch) > 0) is None
+    assert finish(database, "w", running)
+    with database.begin() as connection:
+        row = batches.find(connection, None, batch)
+        assert next_status(row, False, claims.running(connection, batch) > 0) == "cancelled"
+
+
+def test_pages_of_a_list_hold_each_batch_once(database):
+    made = [make(database, count=1) for _ in range(7)]
+    make(database, "two", 1)
+    seen, after = [], None
+    while True:
+        with database.read() as connection:
+            rows = batches.listed(connection, "one", Page(3, after))
+        seen += [row["id"] for row in rows[:3]]
+        if len(rows) <= 3:
+            break
+        after = seen[-1]
+    assert seen == made[::-1]

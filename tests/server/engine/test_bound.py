@@ -1,0 +1,248 @@
+"""Bound answers are the masked decoder's: the same greedy tokens, the same distribution, and sessions stay usable."""
+
+import asyncio
+import json
+import math
+from collections import Counter
+from functools import partial
+
+import pytest
+
+from lingbi.engine.bound import BoundAnswer, Tally
+from lingbi.engine.grammar.forms import Form
+from lingbi.http.protocol.requests import ChatRequest
+from lingbi.http.sampling_options import engine_options
+from tests.conftest import DEMO
+from tests.geometries import PUBLISHED
+from tests.schemas import CHOICES, REGEXES, SCHEMAS, regex_fault, schema_fault
+from tests.server.engine.masked import MaskedDecoder, cpu_engine, generator_of, prompt_of, random_demo
+
+LIMIT, LONG = 160, 400  # tokens
+QUESTION = "Describe the picture as JSON."
+FORMS = (
+    {name: Form("schema", schema, "schema") for name, schema in SCHEMAS.items()}
+    | {name: Form("regex", pattern, "regex") for name, pattern in REGEXES.items()}
+    | {"choice": Form("choice", CHOICES, "choice")}
+)
+SAMPLES = 400
+LEAST_P = 0.001
+
+
+@pytest.fixture(scope="module")
+def demo_engine():
+    return cpu_engine(DEMO)
+
+
+@pytest.fixture
+def demo(demo_engine):
+    """The demo model, without sessions of the test before."""
+    demo_engine.sessions.clear()
+    return demo_engine
+
+
+@pytest.fixture(scope="module")
+def randomly(tmp_path_factory):
+    return cpu_engine(random_demo(tmp_path_factory.mktemp("weights")))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Random weights with the published tokenizer, of whose tokens the candidates are a ninetieth."""
+    if not PUBLISHED.exists():
+        pytest.skip("the published tokenizer is not beside this repository")
+    return cpu_engine(random_demo(tmp_path_factory.mktemp("published"), PUBLISHED / "tokenizer.model"))
+
+
+def fault(form: Form, answer: str) -> str | None:
+    if form.kind == "schema":
+        return schema_fault(form.source, json.loads(answer))
+    return regex_fault(form.source, answer) if form.kind == "regex" else None if answer in form.source else answer
+
+
+async def ask(generator, form, limit=LIMIT, question=QUESTION, stop=(), **options):
+    """(the answer, its text) of a question in a form."""
+    asked = ChatRequest.model_validate({"model": "", "messages": question, "temperature": 0} | options)
+    tallies = []
+    kind = partial(BoundAnswer, matcher=await generator.grammars.matcher(form), on_end=tallies.append)
+    config = engine_options(asked, limit, generator.engine.stop_words, None)
+    answer = await generator.start(prompt_of(generator, question), config, stop, kind=kind)
+    text = "".join([step.text async for step in answer])
+    answer.close()
+    await answer.task
+    assert tallies == [answer.tally]
+    return answer, text
+
+
+@pytest.mark.parametrize("engine", ["demo", "randomly", "published"])
+def test_greedy_tokens_are_those_of_a_masked_decoder(engine, request):
+    engine = request.getfixturevalue(engine)
+
+    async def compare():
+        generator, found = generator_of(engine, kept=2), Tally()
+        for name, form in FORMS.items():
+            answer, text = await ask(generator, form, LONG)
+            reference = MaskedDecoder(engine, answer.prompt, await generator.grammars.matcher(form))
+            assert answer.token_ids == reference.greedy(LONG), name
+            assert reference.unlisted == answer.tally.unlisted, name
+            assert answer.finish_reason == "stop" and fault(form, text) is None, (name, text)
+            for kind in vars(found):
+                setattr(found, kind, getattr(found, kind) + getattr(answer.tally, kind))
+        return found
+
+    found = asyncio.run(compare())
+    assert found.forced and found.chosen and found.taken_back, found  # else nothing was bound
+
+
+def exact(engine, prompt, matcher, options) -> dict[str, float]:
+    """The probability of every answer by a masked decoder that filters first."""
+    found: Counter[str] = Counter()
+    left = [([], 1.0)]
+    while left:
+        ids, mass = left.pop()
+        decoder = MaskedDecoder(engine, prompt, matcher.copy())
+        for token in ids:
+            assert decoder.matcher.take(token)
+        if ids:
+            decoder.feed(ids)
+        forced = decoder.matcher.forced()
+        if forced:
+            left.append((ids + forced, mass))
+            continue
+        if decoder.matcher.must_end:
+            found[decoder.vocabulary.text(ids).decode()] += mass
+            continue
+        weights = (decoder.logits / options["temperature"]).softmax(0)
+        if options["top_k"] > 0:
+            weights[weights.argsort(descending=True)[options["top_k"] :]] = 0
+        allowed = weights * decoder.allowed()
+        if not allowed.any():
+            allowed = (decoder.logits / options["temperature"]).softmax(0) * decoder.allowed()
+        for token in allowed.nonzero().flatten().tolist():
+            share = mass * float(allowed[token] / allowed.sum())
+            if token in decoder.vocabulary.stop_ids:
+                found[decoder.vocabulary.text(ids).decode()] += share
+            elif share > 1e-4:
+                left.append(([*ids, token], share))
+    return found
+
+
+def chi_square_p(observed: Counter, expected: dict[str, float], samples: int) -> float:
+    """The probability of at least this difference by chance; rare answers count together (Wilson and Hilferty's formula)."""
+    common = {text: mass * samples for text, mass in expected.items() if mass * samples >= 5}
+    pairs = [(observed[text], count) for text, count in common.items()]
+    rest = samples - sum(common.values())
+    if rest > 1:
+        pairs.append((samples - sum(seen for seen, _ in pairs), rest))
+    value, degrees = sum((seen - count) ** 2 / count for seen, count in pairs), len(pairs) - 1
+    assert degrees > 0, pairs
+    normal = ((value / degrees) ** (1 / 3) - (1 - 2 / (9 * degrees))) / math.sqrt(2 / (9 * degrees))
+    return math.erfc(normal / math.sqrt(2)) / 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 1.0, "top_k": 0}, {"temperature": 1.8, "top_k": 5}],
+    ids=lambda options: str(options["top_k"]),
+)
+def test_samples_have_the_masked_decoders_distribution(demo, options):
+    form = Form("regex", "(red|blue|green|A|The) (circle|square|star)?", "regex")
+
+    async def sample():
+        generator = generator_of(demo, kept=2)
+        expected = exact(demo, prompt_of(generator, QUESTION), await generator.grammars.matcher(form), options)
+        asked = [await ask(generator, form, seed=number, **options) for number in range(SAMPLES)]
+        return Counter(text for _, text in asked), expected
+
+    observed, expected = asyncio.run(sample())
+    assert set(observed) <= set(expected) and len(observed) > 2
+    assert chi_square_p(observed, expected, SAMPLES) > LEAST_P, (observed, expected)
+
+
+def test_the_same_seed_gives_the_same_answer_and_others_differ(demo):
+    async def texts(seeds):
+        generator = generator_of(demo, kept=2)
+        return [(await ask(generator, FORMS["scene"], temperature=1.5, seed=seed))[1] for seed in seeds]
+
+    first, again, *others = asyncio.run(texts([7, 7, 8, 9, 10]))
+    assert first == again and len({first, *others}) > 1
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_sessions_answer_as_before_after_bound_answers(demo, kept):
+    async def compare():
+        generator = generator_of(demo, kept)
+        first, plain = await ask(generator, FORMS["flat object"]), await unbound(generator)
+        assert await ask_text(generator, FORMS["flat object"]) == first[1]
+        assert await unbound(generator) == plain
+        return generator
+
+    generator = asyncio.run(compare())
+    assert len(generator.sessions) == kept
+    assert kept or not demo.sessions  # where none is kept, the engine holds none either
+
+
+async def ask_text(generator, form, **options) -> str:
+    return (await ask(generator, form, **options))[1]
+
+
+async def unbound(generator) -> str:
+    asked = ChatRequest.model_validate({"model": "", "messages": QUESTION, "temperature": 0})
+    answer = await generator.start(
+        prompt_of(generator, QUESTION), engine_options(asked, 40, generator.engine.stop_words, None)
+    )
+    return "".join([step.text async for step in answer])
+
+
+def test_an_answer_that_the_limit_cuts_says_so_and_is_no_longer(demo):
+    async def cut():
+        generator = generator_of(demo, kept=2)
+        whole, text = await ask(generator, FORMS["flat object"])
+        for limit in range(1, len(whole.token_ids)):
+            answer, part = await ask(generator, FORMS["flat object"], limit)
+            assert (len(answer.token_ids), answer.finish_reason) == (limit, "length"), limit
+            assert text.startswith(part)
+        answer, part = await ask(generator, FORMS["flat object"], len(whole.token_ids))
+        assert (answer.finish_reason, part) == ("stop", text)
+
+    asyncio.run(cut())
+
+
+def test_a_stop_word_ends_a_bound_answer_too(demo):
+    answer, text = asyncio.run(_stopped(demo))
+    assert text == '{"name": "' and answer.finish_reason == "stop"
+
+
+async def _stopped(engine):
+    generator = generator_of(engine, kept=2)
+    _, whole = await ask(generator, FORMS["flat object"])
+    word = json.loads(whole)["name"]
+    return await ask(generator, FORMS["flat object"], stop=[word])
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(demo):
+    async def leave():
+        generator = generator_of(demo, kept=0)
+        form = Form("schema", {"type": "array", "items": {"type": "string"}, "minItems": 500}, "schema")
+        kind = partial(BoundAnswer, matcher=await generator.grammars.matcher(form))
+        asked = ChatRequest.model_validate({"model": "", "messages": QUESTION, "temperature": 0})
+        config = engine_options(asked, 1500, generator.engine.stop_words, None)
+        answer = await generator.start(prompt_of(generator, QUESTION), config, kind=kind)
+        async for _ in answer:
+            if len(answer.token_ids) > 20:
+                break
+        answer.close()
+        await asyncio.wait_for(answer.task, 20)
+        assert len(answer.progress.output.token_ids) < 1000
+        assert len(generator.places.free) == 4 and not generator.runs
+
+    asyncio.run(leave())
+    assert not demo.sessions and not demo.active and not demo.waiting
+
+
+def test_a_form_without_a_choice_asks_the_engine_nothing(demo):
+    answer, text = asyncio.run(_constant(demo))
+    assert text == '{"version": 2, "名": "常量"}' and answer.tally.forced == len(answer.token_ids)
+
+
+async def _constant(engine):
+    return await ask(generator_of(engine, kept=2), FORMS["const"])

@@ -1,0 +1,110 @@
+"""What requests get while the database of quotas answers, is slow, or is away."""
+
+import asyncio
+import time
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from lingbi.accounts.database import Database, DatabaseAway, parse_url
+from lingbi.accounts.facts import KeyFacts, Limit
+from lingbi.accounts.quotas.decision import Asked
+from lingbi.accounts.quotas.holds import Holds
+from lingbi.api_errors import OverQuota, QuotasAway
+from lingbi.http.admission import quotas as admission
+from lingbi.http.admission.quotas import Quotas
+
+KEY = KeyFacts("alice", limits=(Limit("key", "alice", "requests", "day", 2),))
+FREE = KeyFacts("bob")
+
+
+@pytest.fixture
+def holds(tmp_path):
+    database = Database(parse_url(f"sqlite:///{tmp_path}/accounts.db"))
+    database.bring_up_to_date()
+    return Holds(database, "worker", ZoneInfo("UTC"))
+
+
+def admitted(quotas, *requests, key=KEY):
+    """The headers, or the refusal, of each request, in turn."""
+
+    async def ask():
+        found = []
+        for request in requests:
+            try:
+                found.append(await quotas.admit(request, key, Asked(10)))
+            except (OverQuota, QuotasAway) as refusal:
+                found.append(refusal)
+        return found
+
+    return asyncio.run(ask())
+
+
+AWAY = DatabaseAway("gone")
+
+
+def cut(holds, monkeypatch, error=AWAY):
+    def fail(*arguments):
+        if isinstance(error, Exception):
+            raise error
+        time.sleep(error)
+
+    monkeypatch.setattr(holds, "take", fail)
+
+
+def test_while_it_answers_the_database_decides(holds):
+    first, second, third = admitted(Quotas(holds, "closed"), "r1", "r2", "r3")
+    assert [first["x-ratelimit-remaining-requests"], second["x-ratelimit-remaining-requests"]] == ["1", "0"]
+    assert isinstance(third, OverQuota) and third.reason == "requests_a_day"
+
+
+def test_away_and_local_a_worker_goes_by_what_it_knows(holds, monkeypatch):
+    quotas = Quotas(holds, "local")
+    admitted(quotas, "r1")
+    cut(holds, monkeypatch)
+    second, third = admitted(quotas, "r2", "r3")
+    assert second["x-ratelimit-remaining-requests"] == "0" and isinstance(third, OverQuota)
+    assert quotas.is_away
+
+
+def test_away_and_open_nothing_is_limited(holds, monkeypatch):
+    cut(holds, monkeypatch)
+    assert admitted(Quotas(holds, "open"), *"abcd") == [{}] * 4
+
+
+def test_away_and_closed_keys_with_limits_wait_for_it_and_others_do_not(holds, monkeypatch):
+    cut(holds, monkeypatch)
+    quotas = Quotas(holds, "closed")
+    [refused] = admitted(quotas, "r1")
+    assert (refused.status, refused.code, refused.headers) == (503, "quotas_away", {"Retry-After": "5"})
+    assert admitted(quotas, "r2", key=FREE) == [{}]
+
+
+def test_only_the_first_request_waits_for_a_database_that_hangs(holds, monkeypatch):
+    monkeypatch.setattr(admission, "PATIENCE_S", 0.2)
+    cut(holds, monkeypatch, 1.0)
+    quotas, begun = Quotas(holds, "open"), time.monotonic()
+
+    async def ask():
+        return [await quotas.admit(request, KEY, Asked(10)) for request in "abcd"], time.monotonic() - begun
+
+    found, took = asyncio.run(ask())
+    assert found == [{}] * 4 and 0.2 <= took < 0.4
+
+
+def test_the_database_is_asked_again_once_it_is_back(holds, monkeypatch):
+    monkeypatch.setattr(admission, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(admission, "BEAT_S", 0.05)
+    quotas, take = Quotas(holds, "open"), holds.take
+    cut(holds, monkeypatch)
+    assert admitted(quotas, "r1") == [{}] and quotas.is_away
+    monkeypatch.setattr(holds, "take", take)
+    quotas.begin()
+    try:
+        deadline = time.monotonic() + 10
+        while quotas.is_away and time.monotonic() < deadline:
+            time.sleep(0.01)
+        [told] = admitted(quotas, "r2")
+        assert told["x-ratelimit-remaining-requests"] == "1"
+    finally:
+        quotas.stop()

@@ -1,0 +1,40 @@
+"""What a batch's line is asked with."""
+
+import base64
+import json
+
+import pytest
+
+from lingbi.http.batch.asking import body_of
+
+PNG = b"\x89PNG\r\n"
+
+
+def asked(body: dict) -> dict:
+    return json.loads(body_of(json.dumps({"custom_id": "a", "body": body}).encode(), read))
+
+
+def read(file_id: str) -> bytes:
+    if file_id != "file-1":
+        raise LookupError(f"this key has no file {file_id!r}")
+    return PNG
+
+
+def test_a_line_is_whole_and_says_nothing_of_its_turn():
+    given = {"model": "m", "stream": True, "stream_options": {"include_usage": True}, "service_tier": "default"}
+    assert asked(given) == {"model": "m", "stream": False}
+
+
+def test_pictures_that_are_named_by_their_file_are_put_in():
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    chat = {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "file-1"}}, {"text": "file-1"}]}]}
+    assert asked(chat)["messages"] == [
+        {"content": [{"type": "image_url", "image_url": {"url": url}}, {"text": "file-1"}]}
+    ]
+    response = {"input": [{"content": [{"type": "input_image", "image_url": "file-1"}]}]}
+    assert asked(response)["input"] == [{"content": [{"type": "input_image", "image_url": url}]}]
+
+
+def test_a_file_that_its_owner_does_not_have_is_told():
+    with pytest.raises(LookupError, match="no file 'file-2'"):
+        asked({"messages": [{"content": [{"type": "image_url", "image_url": {"url": "file-2"}}]}]})
