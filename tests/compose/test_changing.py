@@ -104,9 +104,9 @@ def test_ending_it_while_the_weights_come_leaves_what_ran(running, hub):
             assert "interrupted: nothing was changed, and what ran goes on" in process.stderr.read()
     finally:
         hub.faults.rate = 0
-    assert (
-        docker("ps", "--quiet", f"--filter=label=com.docker.compose.project={running.project}").stdout.count("\n") == 3
-    )
+    label = f"--filter=label=com.docker.compose.project={running.project}"
+    names = "--format={{.Names}}"
+    assert wait_until(lambda: docker("ps", names, label).stdout.count("\n") == 3, 30), docker("ps", names, label).stdout
 
 
 def test_another_model_takes_the_place_when_its_weights_are_there(running, hub, tmp_path):

@@ -73,7 +73,7 @@ def versions(docker_engine, tmp_path):
 
     def build(name: str, tag: str, title: str, text: str) -> None:
         (tmp_path / "Dockerfile").write_text(f"FROM scratch\nCOPY {text} /lingbi-{text}\nLABEL {title}\n")
-        (tmp_path / text).write_text(text)
+        (tmp_path / text).write_text(f"{text} {tmp_path}")  # new each time: a cached layer would give the image its age
         docker("build", "--quiet", f"--tag={PREFIX}{name}:{tag}", tmp_path)
 
     ours = "org.opencontainers.image.title=lingbi\\ server"

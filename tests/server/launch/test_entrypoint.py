@@ -57,6 +57,9 @@ def serving(root, **settings):
         assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 180)
         assert process.poll() is None, log.read_text()
         yield SimpleNamespace(process=process, url=url, log=log, state_dir=state_dir, keys=keys)
+    except BaseException:
+        print(log.read_text())  # pytest shows it where a test has failed
+        raise
     finally:
         process.kill()
         process.wait(10)
