@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
+MACHINES_FOLDER = Path(tempfile.gettempdir())  # for all processes, also for those that take a temporary folder of their own
 
 
 def write_text(file: Path, text: str) -> None:
@@ -43,4 +44,4 @@ def socket_path(state_dir: Path, name: str) -> Path:
     owner = (
         state_dir.stat().st_uid if state_dir.exists() else os.getuid()
     )  # a service may be another user's than root's
-    return Path(tempfile.gettempdir()) / f"lingbi-{owner}-{digest}-{name}.sock"
+    return MACHINES_FOLDER / f"lingbi-{owner}-{digest}-{name}.sock"

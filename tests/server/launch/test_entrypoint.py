@@ -92,7 +92,7 @@ def test_it_becomes_supervisord_answers_comes_back_and_drains(tmp_path, engine):
 
 def test_on_demand_an_idle_model_gives_its_memory_back_and_nothing_is_left_in_the_end(tmp_path):
     settings = {"LINGBI_ON_DEMAND": "true", "LINGBI_IDLE_TIMEOUT": "2", "LINGBI_ENGINE": "cpu", "LINGBI_MODEL": "demo"}
-    with serving(tmp_path, **settings) as server:
+    with serving(tmp_path / ("long" * 20), **settings) as server:  # too long a path for a socket
         worker, arbiter = sorted(
             psutil.Process(server.process.pid).children(), key=lambda child: "lingbi.demand" in child.cmdline()
         )

@@ -9,6 +9,7 @@ from lingbi.files import SOCKET_PATH_LIMIT
 from lingbi.launch import supervision
 from lingbi.launch.supervision import KEEPER, Supervisor, command_of, socket_path, wait_until
 from lingbi.settings import Settings
+from lingbi.temporary_folder import own_temporary_folder
 
 
 def test_the_socket_of_a_long_path_is_found_by_root_where_a_service_of_another_user_made_it(tmp_path):
@@ -18,6 +19,8 @@ def test_the_socket_of_a_long_path_is_found_by_root_where_a_service_of_another_u
     os.chown(state_dir, owner, -1)
     found = socket_path(state_dir)
     assert f"lingbi-{owner}-" in found.name and len(os.fsencode(found)) <= SOCKET_PATH_LIMIT
+    with own_temporary_folder():
+        assert socket_path(state_dir) == found
 
 
 @pytest.fixture

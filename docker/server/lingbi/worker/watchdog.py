@@ -62,7 +62,12 @@ class Watchdog:
     def _run(self) -> None:
         while not self.stopped.wait(LOOK_S):
             faulthandler.dump_traceback_later(self.timeout_s + FROZEN_MARGIN_S, exit=True)
-            reason = self.find_fault()
+            try:
+                reason = self.find_fault()
+            except RuntimeError:
+                if self.loop.is_closed():
+                    return  # the server has ended, and this process is about to
+                raise
             if reason:
                 log.error("this worker is given up: %s; where its threads are:", reason)
                 faulthandler.dump_traceback(file=sys.stderr)
