@@ -50,7 +50,7 @@ def serving(root, **settings):
     fetched = values | compose_settings("weights", root)
     subprocess.run([*command, "fetch"], env=fetched, cwd=state_dir, check=True)
     values["LINGBI_PORT"] = str(free_port())  # another test may have taken the former one meanwhile
-    with log.open("w") as stream:
+    with log.open("a") as stream:  # supervisord opens it too, and both append
         process = subprocess.Popen([*command, "serve"], env=values, stdout=stream, stderr=stream, cwd=state_dir)
     url = f"http://127.0.0.1:{values['LINGBI_PORT']}"
     try:
