@@ -58,11 +58,18 @@ class Turns(Generic[Item]):
     places: how many may run, all of one asker too; reserve: further ones, which stay free for first items. An asker's first
     items take any free place. Its others leave free what is kept for first items: the reserve, or as much as those lack
     who asked within REMEMBERED_S, up to half of all. What is asked in the background begins only while nobody else waits, and
-    is no first item; among themselves, those who ask so take turns too.
+    may_begin(how many of it run, places) says so; it is no first item. Among themselves, those who ask so take turns too.
     """
 
-    def __init__(self, places: int, reserve: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        places: int,
+        reserve: int,
+        clock: Callable[[], float] = time.monotonic,
+        may_begin: Callable[[int, int], bool] = lambda running, places: True,
+    ) -> None:
         self.places, self.reserve, self.clock = places, reserve, clock
+        self.may_begin = may_begin
         self.running: Counter[str] = Counter()
         self.queues: dict[str, deque[Item]] = {}  # whoever was served last stands last
         self.weights: dict[str, int] = {}  # of those that run or wait
@@ -94,6 +101,11 @@ class Turns(Generic[Item]):
         self.running[name] += 1
         return item
 
+    @property
+    def only_background(self) -> bool:
+        """Whether something waits, all of it in the background."""
+        return bool(self.queues) and all(name.endswith(BACKGROUND) for name in self.queues)
+
     def _next(self) -> Iterable[str]:
         """Who may be served next: those in the background only where nobody else waits."""
         return [name for name in self.queues if not name.endswith(BACKGROUND)] or self.queues
@@ -105,6 +117,11 @@ class Turns(Generic[Item]):
     @property
     def _all(self) -> int:
         return self.places + self.reserve
+
+    @property
+    def in_background(self) -> int:
+        """Items of the background that run."""
+        return sum(count for name, count in self.running.items() if name.endswith(BACKGROUND))
 
     def _first_items(self, weight: int) -> int:
         """How many items of an asker count as first ones: of who stands for several askers, as the page does, one of each."""
@@ -120,8 +137,11 @@ class Turns(Generic[Item]):
 
     def _may_run(self, name: str, lacking: Counter[str]) -> bool:
         free = self._all - self.running.total()
-        if self.running[name] < self._first_items(self.weights[name]) and not name.endswith(BACKGROUND):
+        is_background = name.endswith(BACKGROUND)
+        if self.running[name] < self._first_items(self.weights[name]) and not is_background:
             return free > 0
+        if is_background and not self.may_begin(self.in_background, self.places):
+            return False
         return free > max(self.reserve, min(lacking.total() - lacking[name], self._all // 2))
 
     def leave(self, name: str) -> None:

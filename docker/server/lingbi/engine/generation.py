@@ -16,6 +16,7 @@ from lmdeploy.messages import EngineGenerationConfig
 from lmdeploy.tokenizer import DetokenizeState
 
 from lingbi.api_errors import EngineFault, Refusal
+from lingbi.engine.background import Background
 from lingbi.engine.grammar.grammars import Grammars
 from lingbi.engine.grammar.vocabulary import Vocabulary
 from lingbi.engine.places import Places
@@ -50,11 +51,19 @@ INLINE_CHARACTERS, INLINE_PARTS = 1024, 64  # of a prompt that is tokenised at o
 class Generator:
     """The engine's instances, shared by all requests of this worker."""
 
-    def __init__(self, engine: Any, running: int, vitals: Vitals, kept_sessions: int = 0):
+    def __init__(
+        self,
+        engine: Any,
+        running: int,
+        vitals: Vitals,
+        kept_sessions: int = 0,
+        background: Background | None = None,
+    ):
         self.engine, self.vitals = engine, vitals
         vitals.encoder = engine.vl_encoder.pulse
         self.tokenizer, self.form, self.session_len = engine.tokenizer, engine.prompt_form, engine.session_len
-        self.places = Places(itertools.islice(engine.gens_set, running + reserve_of(running)), running)
+        instances = itertools.islice(engine.gens_set, running + reserve_of(running))
+        self.places = Places(instances, running, background)
         self.size = self.places.size
         self.runs: set[Answer] = set()
         self.sessions = Sessions(kept_sessions)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lingbi.api_errors import Refusal
+from lingbi.engine.background import Background
 from lingbi.turns import Asker, Turns
+
+LOOK_S = 0.02  # at what waits in the background, whether it may begin by now
 
 
 @dataclass(eq=False)
@@ -21,11 +24,15 @@ class Waiting:
 class Places:
     """Instances of an engine. size: how many one asker may have; those beside it are a reserve."""
 
-    def __init__(self, instances: Iterable[Any], size: int) -> None:
+    def __init__(self, instances: Iterable[Any], size: int, background: Background | None = None) -> None:
         # The instance that answered last is used next: an instance's first answer starts 2 ms later (docs/performance).
         self.free = list(instances)
         self.size = min(size, len(self.free))
-        self.turns: Turns[Waiting] = Turns(self.size, len(self.free) - self.size)
+        self.background = background or Background()
+        self.background.on_change = self._grant
+        reserve, may_begin = len(self.free) - self.size, self.background.may_begin
+        self.turns: Turns[Waiting] = Turns(self.size, reserve, may_begin=may_begin)
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def wait(self, asker: Asker, may_be_refused: bool) -> Any:
         """An instance, when it is this asker's turn; it must be given back. Raises what refuse_newest is given."""
@@ -49,6 +56,7 @@ class Places:
         """Pass an instance whose answer has ended to the next request that waits."""
         self.free.append(instance)
         self.turns.leave(asker.name)
+        self.background.begun(instance)
         self._grant()
 
     def _grant(self) -> None:
@@ -56,7 +64,16 @@ class Places:
             if waiting.place.done():  # it was cancelled, and its task has not run since
                 self.turns.leave(waiting.asker.name)
             else:
-                waiting.place.set_result(self.free.pop())
+                instance = self.free.pop()
+                if waiting.asker.is_background:
+                    self.background.begin(instance)
+                waiting.place.set_result(instance)
+        if self.turns.only_background and self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._next_look = None
+        self._grant()
 
     def refuse_newest(self, name: str, refusal: Refusal) -> bool:
         """Have the newest request of this asker that waits, and may be refused, raise the refusal; False: there is none."""

@@ -146,6 +146,7 @@ class Exchange(Generic[Asked]):
         async for step in answer:
             if began is None and step.token_ids:
                 began = record.elapsed()
+                self._note_first(answer)
                 if record.first_token_s is None:
                     record.first_token_s = began
                     metrics.first_token.observe(began)
@@ -157,9 +158,13 @@ class Exchange(Generic[Asked]):
                 made = len(answer.token_ids) - 1
                 if began is not None and made > 0:
                     metrics.token_time.observe((record.elapsed() - began) / made)
-                    if not self.request.scope[ASKER].is_background:
-                        self.service.pulse.note(record.elapsed() - began, made)
             yield step
+
+    def _note_first(self, answer: Answer) -> None:
+        """An answer has its first token, so that what waits in the background may begin."""
+        background = self.service.background
+        background.answer(id(self.record))
+        background.begun(answer.instance)
 
     @property
     def cached_tokens(self) -> int:

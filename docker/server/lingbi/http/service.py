@@ -15,6 +15,7 @@ from lingbi.accounts.quotas.use import counted
 from lingbi.accounts.ring import KeyRing
 from lingbi.accounts.visitors import Visitors
 from lingbi.batch.store import Store
+from lingbi.engine.background import Background
 from lingbi.engine.generation import Generator
 from lingbi.engine.prompts import Prompt
 from lingbi.errors import ConfigurationError
@@ -49,22 +50,6 @@ class Limits:
     is_for_each_piece: bool = False
 
 
-class TokenPace:
-    """The mean time for a token of the interactive answers that ended since it was last looked at."""
-
-    def __init__(self) -> None:
-        self._seconds, self._tokens = 0.0, 0
-
-    def note(self, seconds: float, tokens: int) -> None:
-        """An answer made so many tokens after its first in so many seconds."""
-        self._seconds, self._tokens = self._seconds + seconds, self._tokens + tokens
-
-    def token_s(self) -> float | None:
-        """Seconds a token; None where no answer ended."""
-        seconds, tokens, self._seconds, self._tokens = self._seconds, self._tokens, 0.0, 0
-        return seconds / tokens if tokens else None
-
-
 class Service:
     """One worker's parts; `generator` is set once the model is loaded, `spool` and `quotas` where usage is counted."""
 
@@ -90,7 +75,7 @@ class Service:
         self.takes_lines = True  # of batches, until the worker drains
         self.look_at_batches: Callable[[], None] = lambda: None  # at once, not only when their runner next would
         self.running_lines: Callable[[], int] = lambda: 0  # of batches, in this worker
-        self.pulse = TokenPace()
+        self.background = Background()  # what may begin beside those who wait
         metrics.ready.set_function(lambda: readiness.is_ready)
 
     @property
@@ -112,7 +97,7 @@ class Service:
 
         running: answers at once; kept_sessions: sessions kept for follow-up requests (see sessions.py).
         """
-        self.generator = generator = Generator(engine, running, self.vitals, kept_sessions)
+        self.generator = generator = Generator(engine, running, self.vitals, kept_sessions, self.background)
         self.admission.limit = generator.size + self.settings.queue_limit
         self.admission.refuse_newest = generator.places.refuse_newest
         self.metrics.watch(self.admission, generator)

@@ -36,6 +36,8 @@ async def let_in(service: Service, request: Request, body: Sampled) -> None:
         scope[ASKER] = scope[ASKER].in_background
     key: KeyFacts = scope[ACCOUNT]
     record: Record = scope[RECORD]
+    if not scope[ASKER].is_background:
+        service.background.arrive(id(record))  # ids of requests are the clients' to choose
     if key.limits and service.quotas and record.use:
         asked = most_of(body, costs_of(service.generator, service.settings))
         record.headers = await service.quotas.admit(record.use.name, key, asked)

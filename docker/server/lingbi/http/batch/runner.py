@@ -22,7 +22,6 @@ from lingbi.accounts.facts import KeyFacts
 from lingbi.batch import batches, claims, files
 from lingbi.batch.claims import Claimed, Result
 from lingbi.batch.lines import Bounds
-from lingbi.batch.pace import Pace, Seen
 from lingbi.batch.reading import read
 from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
@@ -57,7 +56,7 @@ class Runner:
     async def run(self) -> None:
         """Look again and again, until the worker drains; then what runs is given back."""
         assert self.service.generator
-        self.pace = Pace(self.service.generator.size)
+        self.service.background.on_begin = self.changed.set
         try:
             while self.service.takes_lines:
                 self.changed.clear()
@@ -153,10 +152,9 @@ class Runner:
         """How many lines more may be taken."""
         generator = self.service.generator
         assert generator
-        lines = len(self.tasks)
-        admission = self.service.admission
-        seen = Seen(admission.inside - admission.in_background, self.service.pulse.token_s(), lines)
-        return self.pace.look(time.monotonic(), seen) + AHEAD - lines
+        places, begun = generator.places, generator.places.turns.in_background
+        may_run = places.size if self.service.background.is_alone else begun
+        return may_run + AHEAD - len(self.tasks)
 
     def _claim(self, count: int) -> list[Claimed]:
         database = self.store.database

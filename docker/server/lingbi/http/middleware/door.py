@@ -74,6 +74,7 @@ class Door:
                 body.end()
             if key:
                 self.service.admission.leave(key, scope[ASKER].is_background)
+            self.service.background.leave(id(scope[RECORD]))
             self.service.end_quota(scope[RECORD])
 
     def _admit(self, scope: Scope, headers: Headers) -> KeyFacts | None:
