@@ -14,6 +14,7 @@ import pwd
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -124,25 +125,25 @@ class Router:
             return HEALTHY
         if path == TOLD:
             return told(self.running, self.routes.servers)
-        passed = {name: headers[name] for name in PASSED if headers.get(name)}
         if path == PATH or path.startswith(f"{PATH}/"):
             if self.routes.models:
-                return await models(self.routes, path.rstrip("/"), passed)
+                return await models(self.routes, path.rstrip("/"), _passed(headers))
             decision = find(self.routes, path.removeprefix(f"{PATH}/"))
         else:
             asked = await self._read(headers, body)
             decision = self._placed(decide(self.routes, asked), asked)
-        if isinstance(decision, Refused):
-            return await refused_client(self.routes, passed) or Answer(decision.status, decision.body())
-        return decision
+        return await self.refuse(headers, decision) if isinstance(decision, Refused) else decision
 
-    def answer_at_once(self, path: str, headers: Headers, body: bytes) -> Routed | None:
-        """The same for a small body and a model that there is, which most requests are; None for all others."""
+    def decide_at_once(self, path: str, headers: Headers, body: bytes) -> Routed | Refused | None:
+        """What to do with a request whose body is small, which most are; None for all others."""
         if not path.startswith("/v1/") or path.startswith(PATH) or "x-body-file" in headers:
             return None
         asked = _outline(body)
-        decision = self._placed(decide(self.routes, asked), asked)
-        return None if isinstance(decision, Refused) else decision
+        return self._placed(decide(self.routes, asked), asked)
+
+    async def refuse(self, headers: Headers, decision: Refused) -> Answer:
+        """The answer to a request for a model that there is not: first of all a server judges the key."""
+        return await refused_client(self.routes, _passed(headers)) or Answer(decision.status, decision.body())
 
     def _placed(self, decision: Routed | Refused, asked: Any) -> Routed | Refused:
         """The decision with the server that holds what the request begins with, where there are several."""
@@ -215,18 +216,24 @@ class Connection(asyncio.Protocol):
         if len(self._came) < end + 4 + size:
             return
         body, self._came = bytes(self._came[end + 4 :]), bytearray()
-        decision = self.router.answer_at_once(path, headers, body)
-        if decision:
+        decision = self.router.decide_at_once(path, headers, body)
+        if isinstance(decision, Routed):
             self._transport.write(written(decision))
-        else:
-            self._task = asyncio.ensure_future(self._answer(path, headers, body))
+            return
+        answer = self.router.refuse(headers, decision) if decision else self.router.answer(path, headers, body)
+        self._task = asyncio.ensure_future(self._answer(path, answer))
 
-    async def _answer(self, path: str, headers: Headers, body: bytes) -> None:
+    async def _answer(self, path: str, answer: Coroutine[Any, Any, Routed | Answer]) -> None:
         try:
-            self._transport.write(written(await self.router.answer(path, headers, body)))
+            self._transport.write(written(await answer))
         except Exception:
             log.exception("%s could not be routed", path)
             self._transport.close()  # nginx says 503
+
+
+def _passed(headers: Headers) -> dict[str, str]:
+    """Those of the client's headers by which a server judges its key."""
+    return {name: headers[name] for name in PASSED if headers.get(name)}
 
 
 def _head(text: bytes) -> tuple[str, Headers]:
