@@ -4,9 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from lingbi.http.protocol.usage import Used
 
-class UsageRow(BaseModel):
-    """Counts, and those of the dimensions by which they were asked for. gpu_seconds: in vision encoder and engine."""
+
+class UsedBy(BaseModel):
+    """Of whom, of what and of when: those of the dimensions by which a report was asked for."""
 
     hour: str | None = None
     day: str | None = None
@@ -16,12 +18,10 @@ class UsageRow(BaseModel):
     owner: str | None = None
     model: str | None = None
     status: int | None = None
-    requests: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    images: int
-    gpu_seconds: float
+
+
+class UsageRow(Used, UsedBy):
+    """Counts, and those of the dimensions by which they were asked for; these come first in its JSON."""
 
 
 class UsageList(BaseModel):
