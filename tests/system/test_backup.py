@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from lingbi.launch.addresses import record_file
+from lingbi.client.addresses import record_file
 from lingbi.launch.supervision import gateway_folders
 from tests.client import CHAT, SCENES, fault, http, question
 from tests.compose.conftest import copy_repository

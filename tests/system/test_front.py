@@ -9,7 +9,7 @@ import httpx
 import psutil
 
 from lingbi.accounts.key_file import read_keys
-from lingbi.launch.addresses import record_file
+from lingbi.client.addresses import record_file
 from lingbi.launch.edge import Front
 from lingbi.launch.starts import curl_line
 from lingbi.launch.supervision import Supervisor, wait_until

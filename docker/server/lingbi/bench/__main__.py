@@ -20,8 +20,8 @@ from lingbi.bench.questions import KINDS
 from lingbi.bench.report import MEMORY, machine, medians, table
 from lingbi.bench.rounds import Askers
 from lingbi.bench.sides import Server, gpu_free_mib, gpu_used_mib, serving
+from lingbi.client.addresses import base_url
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
-from lingbi.launch.addresses import base_url
 from lingbi.model.folder import inspect
 from lingbi.model.resolve import find_model
 from lingbi.model.sizing import cache_room_mib

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from lingbi.cli.servers import Server, add_server_options, message_of, need_server
+from lingbi.client.servers import add_server_options, message_of, need_server
 from lingbi.errors import CheckError, ConfigurationError, LingbiError
 from lingbi.files import rewritten
 from lingbi.settings import load_settings
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         server = need_server(options, load_settings())
-        with _client(server) as client:
+        with server.client(timeout=ANSWER_S) as client:
             return int(options.run(client, options))
     except LingbiError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -152,13 +152,6 @@ def _save(client: httpx.Client, file_id: str, file: Path) -> None:
         with rewritten(file) as stream:
             for text in response.iter_text():
                 stream.write(text)
-
-
-def _client(server: Server) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {server.key}"}
-    return httpx.Client(
-        base_url=server.url, headers=headers, timeout=ANSWER_S, trust_env=False, verify=server.ca_file or True
-    )
 
 
 def _asked(client: httpx.Client, method: str, path: str, **options: Any) -> Batch:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from lingbi.api_errors import BadRequest
 from lingbi.cli.describing import CPU_BATCH, Describer
 from lingbi.cli.rows import FORMATS, Row, Rows
-from lingbi.cli.servers import add_server_options, find_server
 from lingbi.cli.serving import AT_ONCE, Served
+from lingbi.client.servers import add_server_options, find_server
 from lingbi.engine.grammar.forms import Form
 from lingbi.engine.grammar.schemas import check_schema
 from lingbi.errors import ConfigurationError, LingbiError

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from lingbi.api_errors import ImageError
 from lingbi.cli.rows import Row
-from lingbi.cli.servers import Server, message_of
+from lingbi.client.servers import Server, message_of
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.images.loader import ImageRules
 from lingbi.images.messages import user_message
@@ -47,14 +47,7 @@ class Served:
         self.held_bytes = 0
         self.loop = asyncio.new_event_loop()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self.client = httpx.AsyncClient(
-            base_url=server.url,
-            headers={"Authorization": f"Bearer {server.key}"},
-            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-            limits=limits,
-            trust_env=False,
-            verify=server.ca_file or True,
-        )
+        self.client = server.async_client(timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S), limits=limits)
 
     def rows(self, left: Iterator[str]) -> Iterator[Row]:
         """The rows of sources. Raises LingbiError when the server stays away."""

@@ -6,8 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from lingbi.client.addresses import record_file
 from lingbi.errors import LingbiError, StopError
-from lingbi.launch.addresses import record_file
 from lingbi.launch.supervision import STOP_MARGIN_S, Supervisor, gateway_folders, only_one
 from lingbi.launch.systemd.manager import Installed, runs, stop, unit_of
 from lingbi.settings import load_settings

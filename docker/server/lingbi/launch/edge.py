@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
+from lingbi.client.addresses import url_host
 from lingbi.errors import ConfigurationError, StartError
-from lingbi.launch.addresses import url_host
 from lingbi.launch.supervision import POLL_S, Supervisor, gateway_folders, log_tail
 
 ROOT = Path(__file__).parents[4]

@@ -18,10 +18,10 @@ from typing import Any
 from lingbi import planner
 from lingbi.accounts.key_file import ensure_keys, ensure_page_key, take_keys
 from lingbi.accounts.opening import check_accounts
+from lingbi.client.addresses import record_file, url_host
 from lingbi.commands import MODULES
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.files import write_text
-from lingbi.launch.addresses import record_file, url_host
 from lingbi.launch.parts import check_parts
 from lingbi.launch.plan import PAGE_REQUESTS, Plan, decide, resolved, write_placement
 from lingbi.launch.supervision import CONFIG_FILE, KEEPER, command_of, environment, included

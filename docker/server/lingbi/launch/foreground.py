@@ -9,8 +9,8 @@ import os
 import sys
 from typing import NoReturn
 
+from lingbi.client.addresses import record_file
 from lingbi.errors import LingbiError
-from lingbi.launch.addresses import record_file
 from lingbi.launch.plan import Plan, asked_models, write_placement
 from lingbi.launch.supervision import KEEPER, command_of, only_one
 from lingbi.launch.up import make_keys, prepare, record_of, say, settings_of, values_of

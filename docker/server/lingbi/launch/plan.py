@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lingbi import planner
+from lingbi.client.addresses import url_host
 from lingbi.errors import ConfigurationError
-from lingbi.launch.addresses import url_host
 from lingbi.launch.edge import Front, decide_front
 from lingbi.model.resources import Resources
 from lingbi.model.wanted import WantedModel, spelled

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 
+from lingbi.client.addresses import record_file
 from lingbi.errors import ConfigurationError, LingbiError, StartError
 from lingbi.files import write_text
 from lingbi.launch import starts
-from lingbi.launch.addresses import record_file
 from lingbi.launch.down import clear_gateway
 from lingbi.launch.edge import PAGE_TIMEOUT_S, ROOT
 from lingbi.launch.supervision import Supervisor, gateway_folders, log_tail, wait_until

@@ -11,9 +11,9 @@ import httpx
 
 from lingbi.accounts.key_file import ensure_keys, ensure_page_key
 from lingbi.accounts.opening import check_accounts
+from lingbi.client.addresses import record_file
 from lingbi.errors import ConfigurationError, LingbiError, StartError
 from lingbi.http.readiness import FAILED
-from lingbi.launch.addresses import record_file
 from lingbi.launch.edge import PROGRAMS, wait_front
 from lingbi.launch.plan import PAGE_REQUESTS, Plan, decide, page_key_file, resolved, write_placement
 from lingbi.launch.starts import given_start, how_to_call, line, read_start, start_file, write_start

@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
+from lingbi.client.addresses import base_url, key_in, record_file
+from lingbi.client.certificate import verify_by_held_name
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.launch.addresses import base_url, key_in, record_file
 from lingbi.smoke import edge_checks  # noqa: F401 - the import adds its checks
-from lingbi.smoke.certificate import HeldName
 from lingbi.smoke.checks import CHECKS, Check, CheckFailed, Target
 
 GATEWAY_HEALTH = "/healthz"
@@ -125,7 +125,7 @@ def make_client(url: str, timeout_s: float, ca_file: str | Path | None, by_held_
         trusted = str(ca_file) if ca_file else None
         client = httpx.Client(base_url=url, timeout=timeout_s, trust_env=False, verify=trusted or True)
         if by_held_name:
-            client.event_hooks["request"].append(HeldName(trusted))
+            verify_by_held_name(client, trusted)
     except httpx.InvalidURL as error:
         raise ConfigurationError(f"{url!r} is no URL ({error}); give one as http://host:6006") from None
     except OSError as error:

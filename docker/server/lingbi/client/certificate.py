@@ -1,5 +1,6 @@
 """Verifies a gateway's certificate under a name that it holds: https://127.0.0.1 is in no lab's certificate."""
 
+import asyncio
 import socket
 import ssl
 
@@ -27,6 +28,19 @@ class HeldName:
         except OSError as error:
             raise httpx.ConnectError(reason(error, self.ca_file), request=request) from None
         request.extensions["sni_hostname"] = self.name  # httpcore verifies this in place of the URL's host
+
+
+def verify_by_held_name(client: httpx.Client | httpx.AsyncClient, ca_file: str | None) -> None:
+    """Have a client verify each server's certificate under a name that this certificate holds."""
+    held = HeldName(ca_file)
+    if isinstance(client, httpx.Client):
+        client.event_hooks["request"].append(held)
+        return
+
+    async def hold(request: httpx.Request) -> None:
+        await asyncio.to_thread(held, request)
+
+    client.event_hooks["request"].append(hold)
 
 
 def name_of(host: str, port: int, ca_file: str | None) -> str:

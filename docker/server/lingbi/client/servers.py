@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from lingbi.client.addresses import base_url, key_in, record_file
+from lingbi.client.certificate import verify_by_held_name
 from lingbi.errors import ConfigurationError
-from lingbi.launch.addresses import base_url, key_in, record_file
 from lingbi.settings import Settings
 
 LOOK_S = 5
@@ -18,12 +20,34 @@ LOOK_S = 5
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers: base URL without /v1, key, the model to ask, and its CA's certificate if it needs one."""
+    """A server that answers: base URL without /v1, key, the model to ask, and its CA's certificate if it needs one.
+
+    is_ours: whether it was started here; its certificate may hold any name then.
+    """
 
     url: str
     key: str
     model: str
     ca_file: str | None = None
+    is_ours: bool = False
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client that asks with the key; options: those of httpx.Client."""
+        client = httpx.Client(**self._options(), **options)
+        if self.is_ours:
+            verify_by_held_name(client, self.ca_file)
+        return client
+
+    def async_client(self, **options: Any) -> httpx.AsyncClient:
+        """The same for an event loop."""
+        client = httpx.AsyncClient(**self._options(), **options)
+        if self.is_ours:
+            verify_by_held_name(client, self.ca_file)
+        return client
+
+    def _options(self) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return {"base_url": self.url, "headers": headers, "trust_env": False, "verify": self.ca_file or True}
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +59,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 def need_server(options: argparse.Namespace, settings: Settings) -> Server:
     """The server of --url, or what was started here. Raises ConfigurationError where none answers."""
     if options.url:
-        return _at(options.url, options.api_key_file or settings.key_file(), None, None)
+        return _answering(_named(options, settings), None)
     if server := _started(options, settings, None):
         return server
     raise ConfigurationError(
@@ -49,7 +73,7 @@ def find_server(options: argparse.Namespace, settings: Settings) -> Server | Non
     Raises ConfigurationError for a URL that does not answer, or serves other models.
     """
     if options.url:
-        return _at(options.url, options.api_key_file or settings.key_file(), None, options.model)
+        return _answering(_named(options, settings), options.model)
     try:
         return None if options.engine else _started(options, settings, options.model)
     except NoServer:
@@ -62,26 +86,33 @@ def _started(options: argparse.Namespace, settings: Settings, model: str | None)
     if not record.exists():
         return None
     told = json.loads(record.read_text())
-    return _at(told["url"], options.api_key_file or told["api_key_file"], told.get("ca_file"), model)
+    key = key_in(Path(options.api_key_file or told["api_key_file"]))
+    return _answering(Server(base_url(told["url"]), key, "", told.get("ca_file"), is_ours=True), model)
+
+
+def _named(options: argparse.Namespace, settings: Settings) -> Server:
+    """The server of --url, whose model is not known yet."""
+    return Server(base_url(options.url), key_in(options.api_key_file or settings.key_file()), "")
 
 
 class NoServer(ConfigurationError):
     """No server answers there, or it serves other models."""
 
 
-def _at(url: str, key_file: str | Path, ca_file: str | None, model: str | None) -> Server:
-    """The server at a URL, which must answer, and serve the model if one is named. Raises NoServer, ConfigurationError."""
-    url, key = base_url(url), key_in(Path(key_file))
+def _answering(server: Server, model: str | None) -> Server:
+    """The server with its model: it must answer, and serve the model if one is named. Raises NoServer, ConfigurationError."""
     try:
-        with httpx.Client(base_url=url, timeout=LOOK_S, trust_env=False, verify=ca_file or True) as client:
-            response = client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+        with server.client(timeout=LOOK_S) as client:
+            response = client.get("/v1/models")
             response.raise_for_status()
             served = [str(item["id"]) for item in response.json()["data"]]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
-        raise NoServer(f"no lingbi server answers at {url}: {type(error).__name__}: {error}") from None
+        raise NoServer(f"no lingbi server answers at {server.url}: {type(error).__name__}: {error}") from None
     if not served or (model and model not in served):
-        raise NoServer(f"{url} serves {', '.join(served) or 'nothing'}, not {model!r}; give one of them in --model")
-    return Server(url, key, model or served[0], ca_file)
+        raise NoServer(
+            f"{server.url} serves {', '.join(served) or 'nothing'}, not {model!r}; give one of them in --model"
+        )
+    return replace(server, model=model or served[0])
 
 
 def message_of(response: httpx.Response) -> str:

@@ -1,0 +1,1 @@
+"""How commands find a server that runs, and connect to it."""
