@@ -19,7 +19,7 @@ import pytest
 
 from lingbi.accounts.database import Database, parse_url
 from lingbi.launch.supervision import wait_until
-from tests import conftest
+from tests import conftest, debian
 
 USER, PASSWORD = "lingbi", "wine-dark sea: 7%"  # a password with what a URL must write in another way
 PROGRAMS = Path("/usr/lib/postgresql")  # below it a folder for each version that is installed
@@ -156,10 +156,7 @@ def installed() -> Path | None:
 @pytest.fixture(scope="session")
 def postgres_server():
     """A server that runs; installed where it is missing. A test that stops or kills it need not start it again."""
-    if not installed():
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # no service is started
-        for arguments in (("update",), ("install", "--yes", "--no-install-recommends", "postgresql")):
-            subprocess.run(["apt-get", "-qq", *arguments], check=True, capture_output=True, env=quiet)
+    debian.ensure("postgresql", has=installed)
     server = Server(installed())
     try:
         server.start()

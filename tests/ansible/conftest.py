@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import debian
 from tests.ansible.lab import images
 from tests.ansible.lab.lab import ROOT, Lab
 
@@ -37,8 +38,7 @@ def controller():
     )
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    if not shutil.which("ssh"):
-        subprocess.run(["apt-get", "-qq", "install", "--yes", "openssh-client"], check=True, capture_output=True)
+    debian.ensure("openssh-client", has=lambda: shutil.which("ssh"))
     return ROOT / ".venv-lab-test/bin"
 
 

@@ -1,15 +1,14 @@
 """A real Chromium before the real page, gateway and server with the demo model."""
 
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from lingbi.launch.supervision import wait_until
+from tests import debian
 from tests.conftest import ROOT
 
 PACKAGES = ("chromium-headless-shell", "fonts-noto-cjk")
@@ -26,10 +25,7 @@ def chromium():
 
     Of one module: while Playwright's synchronous side is open, nothing in this thread can run an event loop.
     """
-    if not shutil.which(PROGRAM):
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-q"], check=True)
-        subprocess.run(["apt-get", "install", "-yq", "--no-install-recommends", *PACKAGES], check=True, env=quiet)
+    debian.ensure(*PACKAGES, has=lambda: shutil.which(PROGRAM))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=list(FLAGS))
         yield browser

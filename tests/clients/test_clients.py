@@ -13,6 +13,7 @@ import pytest
 
 from lingbi.images.scenes import find_fault
 from lingbi.smoke.checks import data_url
+from tests import debian
 from tests.client import QUESTION, SCENES
 from tests.conftest import ROOT
 
@@ -38,8 +39,7 @@ def python_clients() -> Path:
 @pytest.fixture(scope="module")
 def javascript_clients() -> str:
     """Node.js, with the clients that package-lock.json names beside the scripts."""
-    if not shutil.which("npm"):
-        subprocess.run(["apt-get", "-qq", "install", "--yes", "nodejs", "npm"], check=True, capture_output=True)
+    debian.ensure("nodejs", "npm", has=lambda: shutil.which("npm"))
     done = subprocess.run(
         ["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, text=True
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests import debian
+
 ROOT = Path(__file__).parents[2]
 PREFIX = "lingbi-test-base"
 DEBIAN = f"{PREFIX}/debian"
@@ -51,8 +53,7 @@ def ensure_debian(suite: str = "bookworm") -> str:
 
 
 def _import_debian(suite: str, tag: str) -> None:
-    if not shutil.which("mmdebstrap"):
-        subprocess.run(["apt-get", "-qq", "install", "--yes", "mmdebstrap"], check=True, capture_output=True)
+    debian.ensure("mmdebstrap", has=lambda: shutil.which("mmdebstrap"))
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         os.chmod(folder, 0o755)

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from lingbi.launch.supervision import wait_until
+from tests import debian
 
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
 SUITE = "trixie"
@@ -64,12 +65,8 @@ def ensure():
 def _install() -> None:
     Path("/etc/apt/preferences.d/lingbi-engine").write_text(PREFERENCES)
     Path("/etc/apt/sources.list.d/lingbi-engine.sources").write_text(sources())
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for arguments in (("update",), ("install", "--no-install-recommends", "--yes", *PACKAGES, "iptables")):
-        # A start of the service would take the packaged configuration.
-        done = subprocess.run(["apt-get", "-qq", *arguments], env=quiet, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"apt-get {arguments[0]} failed: {done.stderr[-2000:]}")
+    debian.apt_get("update")
+    debian.apt_get("install", "--no-install-recommends", "--yes", *PACKAGES, "iptables")
 
 
 def sources() -> str:

@@ -13,6 +13,14 @@ from tests.containers.bases import PREFIX
 
 BUILDING = FileLock("/var/lock/lingbi-tests-build.lock")
 KEEP_IMAGES = bool(os.environ.get("KEEP_IMAGES"))  # for those who run a few tests again and again
+OURS = "lingbi-test"  # what the names of all begin with that tests make on an engine
+LEFT = {  # how such things are listed, and how they are removed, in this order
+    ("ps", "--all", "--format={{.Names}}"): ("rm", "--force", "--volumes"),
+    ("network", "ls", "--format={{.Name}}"): ("network", "rm"),
+    ("volume", "ls", "--quiet"): ("volume", "rm"),
+}
+if not KEEP_IMAGES:
+    LEFT["images", "--format={{.Repository}}:{{.Tag}}"] = "rmi", "--force"
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +47,16 @@ def build_server(downloads_stay: bool) -> str:
 
 
 def look() -> dict:
-    """What is on the engine before the tests."""
+    """What is on the engine before the tests, once nothing is left of a run that was killed."""
+    clear()
     return {"things": sorted(things()), "replaced": sorted(replaced())}
+
+
+def clear() -> None:
+    """Remove what a run that was killed has left: its containers start with the engine, and its images are of other files."""
+    for list_them, remove in LEFT.items():
+        if found := {name for name in images.docker(*list_them).stdout.split() if name.startswith(OURS)}:
+            images.docker(*remove, *found)
 
 
 def tidy(before: dict) -> None:
@@ -56,19 +72,12 @@ def tidy(before: dict) -> None:
 
 def things() -> set:
     """Containers, networks, volumes and images of the tests; of volumes without a name those that nobody uses."""
-    lists = [
-        ("ps", "--all", "--format={{.Names}}"),
-        ("network", "ls", "--format={{.Name}}"),
-        ("volume", "ls", "--quiet"),
-    ]
-    if not KEEP_IMAGES:
-        lists.append(("images", "--format={{.Repository}}:{{.Tag}}"))
-    found = {name for command in lists for name in images.docker(*command).stdout.split()}
+    found = {name for command in LEFT for name in images.docker(*command).stdout.split()}
     unused = images.docker("volume", "ls", "--quiet", "--filter=dangling=true").stdout.split()
     nameless = {name for name in unused if re.fullmatch("[0-9a-f]{64}", name)}
     if not KEEP_IMAGES:
         nameless |= replaced()
-    return {name for name in found if name.startswith("lingbi-test")} | nameless
+    return {name for name in found if name.startswith(OURS)} | nameless
 
 
 def replaced() -> set:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 
 from lingbi.launch.supervision import wait_until
+from tests import debian
 from tests.conftest import free_port
 
 CONFIG = """\
@@ -21,7 +22,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 @contextlib.contextmanager
 def running_registry(folder: Path):
     """Yields HOST:PORT. Docker asks a registry at a loopback address without https."""
-    subprocess.run(["apt-get", "-qq", "download", "docker-registry"], cwd=folder, check=True, capture_output=True)
+    debian.apt_get("download", "docker-registry", cwd=folder)
     [package] = folder.glob("docker-registry_*.deb")
     subprocess.run(["dpkg-deb", "-x", package, folder / "package"], check=True)
     port = free_port()

@@ -163,7 +163,7 @@ def test_every_metric_of_rules_and_dashboard_has_data_under_load(watched):
     asked = {name for text in expressions() for name in metrics_of(text) if not GPU_ONLY.match(name)}
     assert len(asked) > 15
     asked -= ON_DEMAND
-    without = {name for name in asked if not wait_until(lambda name=name: watched.samples(name), 3)}
+    without = {name for name in asked if not wait_until(lambda name=name: watched.samples(name), 10)}
     assert without == set(), without
 
 

@@ -9,21 +9,17 @@ from pathlib import Path
 import psutil
 
 from lingbi.launch.supervision import wait_until
+from tests import debian
 from tests.conftest import ROOT
 
 BOOT = ROOT / "tests/system/boot_systemd.sh"
 CGROUP = "lingbi-tests-systemd"
-PACKAGES = {"systemd": "systemd-analyze", "dbus": "dbus-daemon"}
+PROGRAMS = ("systemd-analyze", "dbus-daemon")
 
 
 def have_systemd() -> None:
     """Install Debian's systemd where it is missing; nothing of it runs on this machine."""
-    missing = [name for name, program in PACKAGES.items() if not shutil.which(program)]
-    if missing:
-        subprocess.run(["apt-get", "-qq", "update"], check=True)
-        command = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", *missing]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RUNLEVEL": "1"}  # no service is started
-        subprocess.run(command, check=True, capture_output=True, env=environment)
+    debian.ensure("systemd", "dbus", has=lambda: all(map(shutil.which, PROGRAMS)))
 
 
 class Machine:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from lingbi.launch.supervision import wait_until
+from tests import debian
 from tests.conftest import ROOT, answers, free_port
 from tests.gateway.conftest import SEARCH, running_gateway
 
@@ -39,10 +40,7 @@ def running_nginx(folder, gateway: int):
 
 @contextlib.contextmanager
 def running_caddy(folder, gateway: int):
-    if not shutil.which("caddy"):
-        subprocess.run(["apt-get", "-qq", "update"], check=True, capture_output=True)
-        command = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "caddy"]
-        subprocess.run(command, check=True, capture_output=True)
+    debian.ensure("caddy", has=lambda: shutil.which("caddy"))
     port = free_port()
     file = folder / "Caddyfile"
     file.write_text(f"{{\n admin off\n}}\nhttp://:{port} {{\n{example('caddy', gateway)}}}\n")
