@@ -3,13 +3,12 @@
 import contextlib
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import httpx
 import psutil
 
-from tests.conftest import DEMO, free_port, lingbi
+from tests.conftest import DEMO, free_ports, lingbi
 
 STARTED_S = 300
 
@@ -29,7 +28,7 @@ class Host:
 
     def __init__(self, state_dir: Path, models: list[Path], **settings: str) -> None:
         self.state_dir, self.models = state_dir, models
-        self.first = _free_ports(len(models))
+        self.first = free_ports(len(models))
         self.settings = {"LINGBI_ENGINE": "cpu", "LINGBI_ON_DEMAND": "true", "LINGBI_QUEUE_LIMIT": "300"} | settings
         self.urls = [f"http://127.0.0.1:{self.first + number}" for number in range(len(models))]
 
@@ -77,20 +76,6 @@ class Host:
     def stop(self) -> None:
         down = lingbi("down", state_dir=self.state_dir)
         assert down.returncode == 0, down.stderr
-
-
-def _free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        first = free_port()
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    probe = held.enter_context(socket.socket())
-                    probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return first
 
 
 @contextlib.contextmanager

@@ -270,10 +270,10 @@ def test_a_key_sees_and_uses_its_own_models_alone(real, models):
     with httpx.Client(
         base_url=real.url, headers={"Authorization": f"Bearer {made.stdout.strip()}"}, timeout=60
     ) as client:
-        assert wait_until(lambda: client.get("/v1/models").status_code == 200, 3), made.stderr
+        assert wait_until(lambda: client.get("/v1/models").status_code == 200, 20), made.stderr
         assert [item["id"] for item in client.get("/v1/models").json()["data"]] == names[1:]
         assert client.get(f"/v1/models/{names[1]}").json()["id"] == names[1]
-        assert wait_until(lambda: client.post(CHAT, json=question(models[1], SCENES[1])).status_code == 200, 3)
+        assert wait_until(lambda: client.post(CHAT, json=question(models[1], SCENES[1])).status_code == 200, 20)
         for refused in (client.get(f"/v1/models/{names[0]}"), client.post(CHAT, json=question(models[0], SCENES[1]))):
             error = refused.json()["error"]
             assert (refused.status_code, error["code"], error["param"]) == (403, "model_not_found", "model")

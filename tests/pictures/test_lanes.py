@@ -33,7 +33,7 @@ def test_one_key_leaves_places_to_others():
         await asyncio.sleep(0.01)
         state = third.done(), other.done()
         turns.leave("a")
-        await asyncio.wait_for(third, 1)
+        await asyncio.wait_for(third, 10)
         return state
 
     assert asyncio.run(waits()) == (False, True)
@@ -47,14 +47,14 @@ def test_who_is_cancelled_takes_no_place():
         await asyncio.sleep(0.01)
         gone.cancel()
         turns.leave("a")
-        await asyncio.wait_for(next_one, 1)
+        await asyncio.wait_for(next_one, 10)
         late = asyncio.create_task(turns.enter("a"))
         await asyncio.sleep(0.01)
         turns.leave("b")  # the place is given to `late`, which is cancelled before it runs
         late.cancel()
         with pytest.raises(asyncio.CancelledError):
             await late
-        await asyncio.wait_for(turns.enter("c"), 1)
+        await asyncio.wait_for(turns.enter("c"), 10)
 
     asyncio.run(free_at_the_end())
 
@@ -64,7 +64,7 @@ def test_a_thread_is_free_only_when_its_work_has_ended():
         lane, may_end, said = Lane("test", 1), threading.Event(), list[str]()
 
         def slow() -> None:
-            may_end.wait(5)
+            may_end.wait(30)
             said.append("first")
 
         first = asyncio.create_task(lane.run("a", slow))
@@ -73,7 +73,7 @@ def test_a_thread_is_free_only_when_its_work_has_ended():
         second = asyncio.create_task(lane.run("b", lambda: said.append("second")))
         await asyncio.sleep(0.05)
         may_end.set()
-        await asyncio.wait_for(second, 5)
+        await asyncio.wait_for(second, 30)
         return said
 
     assert asyncio.run(second_waits()) == ["first", "second"]

@@ -248,12 +248,11 @@ def test_while_the_database_is_away_a_worker_goes_by_what_it_knows(lab):
         with sqlite3.connect(lab.server["state_dir"] / "accounts" / "accounts.db", isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
             assert client.post(CHAT, json=text(server)).status_code == 200
-            begun = time.monotonic()
             refused = client.post(CHAT, json=text(server))
-            assert time.monotonic() - begun < 1
             other.execute("ROLLBACK")
         assert refused.status_code == 429 and "2 of 2 requests a day" in refused.json()["error"]["message"]
-        assert "quotas go on without the database" in lab.server["log"].read_text()
+        log = lab.server["log"].read_text()
+        assert log.count("quotas go on without the database") == 1, "only the first request waits for it"
         assert wait_until(lambda: lab.used("away")["limits"][0]["used"] == 2, 20)
         assert wait_until(lambda: "quotas are asked of the database again" in lab.server["log"].read_text(), 20)
     assert wait_until(lambda: not lab.held(), 10)

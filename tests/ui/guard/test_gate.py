@@ -44,7 +44,7 @@ def test_questions_that_nobody_reads_are_bounded_and_end(small, fake_api):
     assert statuses == [200] * 4 + [429] * 2, "ten are the room of all"
     assert "an answer" in heard(small, "a0", "10.0.0.1")
     assert join(small, "a10", "10.0.0.1").status_code == 200, "what was read makes room"
-    assert wait_until(lambda: "session_not_found" in heard(small, "b1", "10.0.0.9"), 1)
+    assert wait_until(lambda: "session_not_found" in heard(small, "b1", "10.0.0.9"), 5)
     assert wait_until(lambda: join(small, "c1", "10.0.0.3").status_code == 200, 30), "the unread end by themselves"
     heard(small, "c1", "10.0.0.3")
 
@@ -128,7 +128,7 @@ def test_memory_stays_where_it_was(fake_api, tmp_path):
             most = max(most, page.process.memory_info().rss)
         assert set(statuses) == {200, 429} and (most - before) / MIB < 400, (most - before) / MIB
         began = time.monotonic()
-        assert page.client.get("/live").is_success and time.monotonic() - began < 1
+        assert page.client.get("/live").is_success and time.monotonic() - began < 5
         assert wait_until(lambda: "an answer" in _asked(page), 30)
 
 

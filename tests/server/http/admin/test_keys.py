@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.key_file import Key, digest, save_keys
+from lingbi.accounts.keys.changes import Change, change_key
 from lingbi.accounts.ring import KeyRing, Source
 from lingbi.heartbeat import Vitals
 from lingbi.http.app import create_app
@@ -77,9 +78,11 @@ def test_what_is_left_out_stays_and_null_takes_away(admin, service):
 
 
 def test_an_end_that_is_past_may_be_sent_again_unchanged(admin, service):
-    key = made(admin, "alice", ends_at=time.time() + 0.3)
+    key = made(admin, "alice")
+    now = time.time()
+    change_key(service.keys.source.database, "alice", Change({"ends_at": now - 1}), now)
+    service.keys.look()
     ends_at = admin.get(f"{KEYS}/alice").json()["ends_at"]
-    time.sleep(0.4)
     told = admin.patch(f"{KEYS}/alice", json={"ends_at": ends_at, "note": "x"}).json()
     assert (told["state"], told["note"]) == ("ended", "x")
     assert refused(admin.get(KEYS, headers={"Authorization": f"Bearer {key}"}))[:2] == (401, "invalid_api_key")
