@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from host import decide, env_file, stack
+from host import env_file, stack
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
 from host.machine import look
 from host.smoke import smoke_over_tls
+from host.start import decide
 
 ENV, LOGINS = ROOT / ".env", ROOT / "secrets/logins"
 OVERRIDE = "compose.logins.yaml"

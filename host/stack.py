@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from host import building, disk, leftovers, mirrors
 from host.env_file import ROOT
 from host.errors import StartFailed
+from host.images import building, disk, leftovers, mirrors
 from host.machine import run
 
 SERVICES = ("server", "ui", "gateway")

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from host import leftovers, stack
+from host import stack
 from host.backup.places import STATE, gateway_folders
 from host.commands import values as settings
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
+from host.images import leftovers
 from host.machine import look
 
 SOFTWARE = (".venv", ".venv-ui", ".venv-fetch", ".venv-lmdeploy", ".venv-lab", ".venv-test")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
-BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle", "tests/host/test_digests")
+BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle", "tests/host/images/test_digests")
 not_run = set()
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from host import decide, env_file, stack
+from host import env_file, stack
 from host.backup import accounts, archive, places, volumes
 from host.backup.archive import Item
 from host.backup.places import Places
@@ -19,6 +19,7 @@ from host.errors import Refusal, StartFailed
 from host.inside import is_native_running
 from host.machine import look
 from host.preflight import check_engine
+from host.start import decide
 
 
 def main(arguments: list[str] | None = None) -> int:

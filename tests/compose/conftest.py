@@ -50,7 +50,7 @@ class Stack:
 
     def up(self, *arguments, **environment) -> subprocess.CompletedProcess:
         """scripts/up's own program for containers."""
-        command = [sys.executable, "-m", "host.up", "--json", *map(str, arguments)]
+        command = [sys.executable, "-m", "host.start.up", "--json", *map(str, arguments)]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
         return subprocess.run(
             command, cwd=self.root, env=inherited | environment, capture_output=True, text=True, timeout=400

@@ -89,7 +89,7 @@ def test_ending_it_while_the_weights_come_leaves_what_ran(running, hub):
     try:
         with untouched(running):
             process = subprocess.Popen(
-                [sys.executable, "-m", "host.up", "--model", OTHER],
+                [sys.executable, "-m", "host.start.up", "--model", OTHER],
                 cwd=running.root,
                 env=environment,
                 stderr=subprocess.PIPE,

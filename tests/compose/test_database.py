@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from host import up
+from host.start import up
 from lingbi.accounts.database import HEAD, Database, DatabaseAway, parse_url
 from lingbi.accounts.tables import groups
 from tests.ansible.plugins import load

@@ -11,8 +11,8 @@ import yaml
 
 from host import schema
 from host.env_file import known_names
-from host.replacement import alone, text_of
 from host.stack import build_command
+from host.start.replacement import alone, text_of
 from lingbi import deployment
 from lingbi.settings import Settings
 from tests.compose.conftest import copy_repository, first_env

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from host.mirrors import build_options
+from host.images.mirrors import build_options
 from tests.containers.bases import ROOT, ensure_stand_in, external_bases
 
 PREFIX, VERSION = "lingbi-test/", "0.0.1-test"

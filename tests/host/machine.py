@@ -1,4 +1,4 @@
-"""A machine made of programs that say what they are told: docker, nvidia-smi. host.up meets it end to end."""
+"""A machine made of programs that say what they are told: docker, nvidia-smi. host.start.up meets it end to end."""
 
 import json
 import os

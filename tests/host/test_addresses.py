@@ -3,7 +3,7 @@
 import pytest
 
 from host.addresses import reached_at, url_host
-from host.decide import url
+from host.start.decide import url
 
 
 @pytest.mark.parametrize(

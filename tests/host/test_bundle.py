@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from host.bundle import make, statement
-from host.digests import look_up
+from host.images.digests import look_up
 from tests.conftest import ROOT
 from tests.containers import images
 from tests.containers.images import docker
@@ -44,7 +44,7 @@ def test_it_loads_elsewhere_and_a_spoiled_one_does_not(small_images, tmp_path):
     for file in (
         "compose.yaml",
         "scripts/up",
-        "host/up.py",
+        "host/start/up.py",
         "settings/schema.json",
         "models/tiny/config.json",
     ):
@@ -52,7 +52,7 @@ def test_it_loads_elsewhere_and_a_spoiled_one_does_not(small_images, tmp_path):
     assert (folder / "VERSION").read_text() == "1.0.0\n"
     assert (folder / "IMAGE_PREFIX").read_text() == f"{small_images}\n"
     machine = "from host.machine import Machine; m = Machine(None, '', None, False, [])"
-    code = f"{machine}; from host import decide, stack; print(stack.image(decide.first_values(m), 'ui'))"
+    code = f"{machine}; from host import stack; from host.start import decide; print(stack.image(decide.first_values(m), 'ui'))"
     there = subprocess.run([sys.executable, "-B", "-c", code], cwd=folder, capture_output=True, text=True)
     assert there.stdout.strip() == f"{small_images}ui:1.0.0", there.stderr
     docker("rmi", "--force", *(f"{small_images}{name}:1.0.0" for name in images.NAMES))

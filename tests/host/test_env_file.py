@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from host import decide, env_file, schema
-from host.decide import asked_for, first_values, model_of
+from host import env_file, schema
 from host.env_file import changed, check, compose_files, known_names, parse, render
 from host.errors import Refusal
 from host.machine import Machine
-from host.up import parse as options
+from host.start import decide
+from host.start.decide import asked_for, first_values, model_of
+from host.start.up import parse as options
 from lingbi import deployment
 from lingbi.settings import Settings
 from tests.containers.images import docker

@@ -162,7 +162,7 @@ def test_versions_as_engines_write_them():
 
 def run_up(root, path: str, *arguments) -> subprocess.CompletedProcess:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
-    command = [sys.executable, "-m", "host.up", *arguments]
+    command = [sys.executable, "-m", "host.start.up", *arguments]
     return subprocess.run(command, cwd=root, env=environment | {"PATH": path}, capture_output=True, text=True)
 
 

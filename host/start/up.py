@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from host import decide, env_file, inside, mirrors, networks, preflight, rendered, replacement, stack, waiting
+from host import env_file, inside, preflight, stack
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
+from host.images import mirrors
 from host.machine import Machine, look
+from host.start import decide, networks, rendered, replacement, waiting
 
 ENV = ROOT / ".env"
 SECRETS = ("grafana-password",)  # the server makes API keys

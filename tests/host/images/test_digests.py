@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from host.digests import at, differences, digest_in, files, mirrors_of, names, pinned
 from host.errors import Refusal
+from host.images.digests import at, differences, digest_in, files, mirrors_of, names, pinned
 from tests.conftest import ROOT
 from tests.containers.images import docker
 from tests.host.machine import FakeMachine
@@ -99,15 +99,15 @@ def texts(root) -> dict:
 def test_a_registrys_digests_are_written_once_and_checked(machine: FakeMachine, root):
     machine.have("docker", REGISTRY % (f"""echo '{{"digest": "{OLD}"}}'""", DIGEST))
     before = texts(root)
-    done = machine.run(root, "host.digests", "--check")
+    done = machine.run(root, "host.images.digests", "--check")
     assert done.returncode == 1 and done.stdout.count("would change: ") == 4 and texts(root) == before, done.stderr
-    done = machine.run(root, "host.digests")
+    done = machine.run(root, "host.images.digests")
     assert done.returncode == 0 and "changed: docker/gateway/Dockerfile" in done.stdout, done.stderr
     written = "".join(texts(root).values())
     assert f"FROM ${{BASE_REGISTRY}}library/nginx:1.30.5-trixie@{OLD} AS published" in written
     assert f"image: ${{LINGBI_BASE_REGISTRY:-}}prom/prometheus:v2.55.1@{DIGEST}" in written
     assert "No digest yet" not in written
-    done = machine.run(root, "host.digests", "--check")
+    done = machine.run(root, "host.images.digests", "--check")
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -115,7 +115,7 @@ def test_a_registrys_digests_are_written_once_and_checked(machine: FakeMachine, 
 def test_a_registry_that_tells_no_digest_changes_nothing(machine: FakeMachine, root, answer):
     machine.have("docker", REGISTRY % (answer, DIGEST))
     before = texts(root)
-    done = machine.run(root, "host.digests")
+    done = machine.run(root, "host.images.digests")
     assert done.returncode == 2 and texts(root) == before and len(done.stderr.splitlines()) == 1, done.stderr
     assert "the digest of nginx:1.30.5-trixie could not be looked up" in done.stderr
 
@@ -149,7 +149,7 @@ def test_a_real_registry_fills_and_checks_the_lock(bases, registry, root, tmp_pa
 
     def digests(*more):
         options = (f"--registry={registry}", f"--registry=nvcr.io={registry}/nvcr", *more)
-        command = [sys.executable, "-m", "host.digests", *options]
+        command = [sys.executable, "-m", "host.images.digests", *options]
         return subprocess.run(command, cwd=root, capture_output=True, text=True)
 
     assert digests("--check").returncode == 1
@@ -168,6 +168,6 @@ def test_a_real_registry_fills_and_checks_the_lock(bases, registry, root, tmp_pa
 
 def test_a_registry_that_lacks_an_image_changes_nothing(registry, root):
     before = texts(root)
-    command = [sys.executable, "-m", "host.digests", f"--registry={registry}/empty"]
+    command = [sys.executable, "-m", "host.images.digests", f"--registry={registry}/empty"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2 and f"the digest of {registry}/empty/" in done.stderr and texts(root) == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from host.errors import Refusal
-from host.up import SECRETS, make_secrets, write_targets
+from host.start.up import SECRETS, make_secrets, write_targets
 from tests.conftest import free_port
 from tests.host.machine import FakeMachine
 
@@ -38,13 +38,15 @@ MACHINES = [
 @pytest.mark.parametrize(("make", "said"), [case[1:] for case in MACHINES], ids=[case[0] for case in MACHINES])
 def test_a_machine_that_cannot(machine: FakeMachine, root, make, said):
     make(machine)
-    check_refused(machine.run(root, "host.up", "--model", "demo"), root, None, said)
+    check_refused(machine.run(root, "host.start.up", "--model", "demo"), root, None, said)
 
 
 def test_gpus_that_the_engine_cannot_hand_on(machine, root):
     machine.have_docker(runtimes=())
     machine.have_gpus(GPU)
-    check_refused(machine.run(root, "host.up"), root, None, "has no NVIDIA runtime; install the NVIDIA Container Tool")
+    check_refused(
+        machine.run(root, "host.start.up"), root, None, "has no NVIDIA runtime; install the NVIDIA Container Tool"
+    )
 
 
 ON_GPUS = {"COMPOSE_FILE": "compose.yaml:compose.gpu-ids.yaml"}
@@ -72,13 +74,15 @@ def test_settings_that_cannot_be(machine, root, env, values, said):
     machine.have_docker()
     machine.have_gpus(GPU)
     before = env(**values)
-    check_refused(machine.run(root, "host.up", "--host", "127.0.0.1"), root, before, said)
+    check_refused(machine.run(root, "host.start.up", "--host", "127.0.0.1"), root, before, said)
 
 
 def test_a_folder_that_is_missing(machine, root, env):
     machine.have_docker()
     before = env()
-    check_refused(machine.run(root, "host.up", "--model", "./none"), root, before, "is no folder with an absolute path")
+    check_refused(
+        machine.run(root, "host.start.up", "--model", "./none"), root, before, "is no folder with an absolute path"
+    )
 
 
 @pytest.mark.parametrize("has_env", [True, False])
@@ -89,7 +93,7 @@ def test_a_port_that_is_taken(machine, root, env, has_env):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = machine.run(root, "host.up", "--port", port)
+        done = machine.run(root, "host.start.up", "--port", port)
         check_refused(done, root, before, "Address already in use; end what uses it, or give --port")
 
 
@@ -101,14 +105,14 @@ class TestWhatTheImagesRefuse:
     def test_a_model_that_does_not_fit(self, machine, root, env, state):
         machine.have_docker(doctor="echo 'FAIL  start      7b needs 17000 MiB'; exit 2", **state)
         before = env()
-        check_refused(machine.run(root, "host.up", "--model", "7b"), root, before, "7b needs 17000 MiB")
+        check_refused(machine.run(root, "host.start.up", "--model", "7b"), root, before, "7b needs 17000 MiB")
         asked = next(call for call in machine.calls() if " doctor" in call)
         assert asked.endswith("--replacing") == bool(state)
 
     def test_what_the_gateway_does_not_take(self, machine, root, env, state):
         machine.have_docker(render="echo \"error: LINGBI_GATEWAY_TLS='on': give one\" >&2; exit 2", **state)
         before = env()
-        check_refused(machine.run(root, "host.up"), root, before, "LINGBI_GATEWAY_TLS='on': give one")
+        check_refused(machine.run(root, "host.start.up"), root, before, "LINGBI_GATEWAY_TLS='on': give one")
 
     def test_a_port_of_another(self, machine, root, env, state):
         machine.have_docker(**state)
@@ -117,7 +121,7 @@ class TestWhatTheImagesRefuse:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             check_refused(
-                machine.run(root, "host.up", "--port", taken.getsockname()[1]), root, before, "already in use"
+                machine.run(root, "host.start.up", "--port", taken.getsockname()[1]), root, before, "already in use"
             )
 
 
@@ -130,13 +134,13 @@ def test_its_own_port_is_not_in_its_way(machine, root, env, address, told):
         port = taken.getsockname()[1]
         env(LINGBI_GATEWAY_PORT=port, LINGBI_PUBLISH_ADDRESS=address)
         machine.have_docker(running="true", published=f"echo '{told}:{port}'")
-        done = machine.run(root, "host.up")
+        done = machine.run(root, "host.start.up")
     assert done.returncode == 3 and "the containers would be started" in done.stderr, done.stderr
 
 
 def test_what_is_right_is_written_and_closed(machine, root):
     machine.have_docker()
-    done = machine.run(root, "host.up", "--port", free_port())
+    done = machine.run(root, "host.start.up", "--port", free_port())
     assert done.returncode == 3 and "engine  cpu: no NVIDIA GPU is here" in done.stderr, done.stderr
     assert "docker  Docker 26.1.5, Compose 2.30.1" in done.stderr
     assert stat.S_IMODE((root / ".env").stat().st_mode) == 0o600
@@ -185,7 +189,7 @@ def test_an_open_folder_of_somebody_else_is_refused_before_a_secret_is_in_it():
 def test_an_older_env_without_a_port_gets_it(machine, root, env):
     env(without="LINGBI_GATEWAY_PORT")
     machine.have_docker(published="echo 127.0.0.1:6006")
-    done = machine.run(root, "host.up")
+    done = machine.run(root, "host.start.up")
     assert done.returncode == 3 and "LINGBI_GATEWAY_PORT=6006" in (root / ".env").read_text(), done.stderr
 
 
@@ -201,7 +205,7 @@ def test_an_override_follows_its_setting(machine, root, env, tmp_path):
         if text is None:  # the setting is removed, its file is still listed
             kept = (root / ".env").read_text().splitlines()
             (root / ".env").write_text("".join(f"{line}\n" for line in kept if "TLS_FOLDER" not in line))
-        done = machine.run(root, "host.up")
+        done = machine.run(root, "host.start.up")
         assert done.returncode == 3 and f"COMPOSE_FILE={files}\n" in (root / ".env").read_text(), done.stderr
 
 
@@ -209,7 +213,7 @@ def test_an_env_for_compose_alone_is_enough(machine, root):
     """Without COMPOSE_FILE, which those who use docker compose alone need not have."""
     machine.have_docker()
     (root / ".env").write_text(f"LINGBI_MODEL=demo\nLINGBI_GATEWAY_PORT={free_port()}\n")
-    done = machine.run(root, "host.up")
+    done = machine.run(root, "host.start.up")
     assert (
         done.returncode == 3 and "COMPOSE_FILE=compose.yaml:compose.cpu.yaml" in (root / ".env").read_text()
     ), done.stderr
@@ -227,15 +231,17 @@ def test_beside_a_native_server_it_does_not_start(machine, root, tmp_path):
     with subprocess.Popen(command, env=os.environ) as native:
         (state / "run/supervisord.pid").write_text(str(native.pid))
         try:
-            done = machine.run(root, "host.up", LINGBI_STATE_DIR=str(state))
+            done = machine.run(root, "host.start.up", LINGBI_STATE_DIR=str(state))
             check_refused(done, root, None, "lingbi runs natively here; end it first (scripts/down)")
         finally:
             native.kill()
-    choice = machine.run(root, "host.choice", LINGBI_STATE_DIR=str(state))
+    choice = machine.run(root, "host.start.choice", LINGBI_STATE_DIR=str(state))
     assert choice.returncode == 0 and "Docker: a usable engine is here" in choice.stderr  # its file is stale now
 
 
-@pytest.mark.parametrize(("module", "arguments"), [("host.bundle.make", ("--to", "x.tar")), ("host.digests", ())])
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("host.bundle.make", ("--to", "x.tar")), ("host.images.digests", ())]
+)
 def test_without_docker_other_commands_say_so(machine, root, module, arguments):
     done = machine.run(root, module, *arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -4,9 +4,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from host import networks
 from host.errors import Refusal
-from host.networks import Taken
+from host.start import networks
+from host.start.networks import Taken
 
 ROUTES = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT

@@ -18,7 +18,7 @@ esac
 
 def choose(path, *arguments):
     environment = os.environ | {"PATH": str(path)}
-    command = [sys.executable, "-m", "host.choice", *arguments]
+    command = [sys.executable, "-m", "host.start.choice", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tests.conftest import free_port
-from tests.host.test_up import GPU, RUNNING, check_refused
+from tests.host.start.test_up import GPU, RUNNING, check_refused
 
 
 @pytest.mark.parametrize("ids", [None, "0"])
@@ -16,19 +16,19 @@ def test_gpus_that_are_named_and_the_engine_cannot_hand_on(machine, root, env, i
     named = {"LINGBI_GPU_IDS": ids} if ids else {}
     before = env(COMPOSE_FILE="compose.yaml" + (":compose.gpu-ids.yaml" if ids else ""), **named)
     check_refused(
-        machine.run(root, "host.up"), root, before, "has no NVIDIA runtime; install the NVIDIA Container Tool"
+        machine.run(root, "host.start.up"), root, before, "has no NVIDIA runtime; install the NVIDIA Container Tool"
     )
 
 
 def test_a_card_without_code_for_it_is_refused_before_anything_is_built(machine, root, env):
     machine.have_docker()
     machine.have_gpus("GPU 0: NVIDIA P40 (UUID: GPU-a)", "GPU 1: NVIDIA L4 (UUID: GPU-b)", capabilities=("6.1", "8.9"))
-    done = machine.run(root, "host.up")
+    done = machine.run(root, "host.start.up")
     check_refused(
         done, root, None, "GPU 0: NVIDIA P40 (UUID: GPU-a) has compute capability 6.1, and TurboMind of LMDeploy"
     )
     env(COMPOSE_FILE="compose.yaml:compose.gpu-ids.yaml", LINGBI_GPU_IDS="1")
-    assert machine.run(root, "host.up").returncode == 3
+    assert machine.run(root, "host.start.up").returncode == 3
     assert not any(call.startswith(("build", "pull")) for call in machine.calls())
 
 
@@ -38,7 +38,7 @@ def test_the_port_of_a_stack_that_compose_alone_started_is_not_in_its_way(machin
         taken.listen()
         port = taken.getsockname()[1]
         machine.have_docker(running="true", published=f"echo '127.0.0.1:{port}'")
-        done = machine.run(root, "host.up", "--port", port)
+        done = machine.run(root, "host.start.up", "--port", port)
     assert done.returncode == 3 and "the containers would be started" in done.stderr, done.stderr
 
 
@@ -53,7 +53,7 @@ def test_a_subnet_that_another_network_has_is_refused_with_a_free_one(machine, r
     machine.have_docker()
     machine.have_networks(network("shop_default", "shop"))
     before = env()
-    done = machine.run(root, "host.up")
+    done = machine.run(root, "host.start.up")
     check_refused(
         done, root, before, "overlaps with 10.213.0.0/16 of Docker's network shop_default (project shop); free is"
     )
@@ -67,7 +67,7 @@ def test_another_subnet_makes_the_networks_anew_unless_others_hold_them(machine,
     config = json.loads((machine.folder / "config").read_text())
     config["networks"]["inside"]["ipam"] = {"config": [{"subnet": "10.213.13.128/25"}]}
     (machine.folder / "config").write_text(json.dumps(config))
-    done = machine.run(root, "host.up")
+    done = machine.run(root, "host.start.up")
     downs = [call for call in machine.calls() if " down " in call]
     assert done.returncode == status, done.stderr
     if status == 2:
@@ -80,7 +80,7 @@ def test_another_folders_stack_is_left_alone(machine, root, tmp_path):
     first.mkdir()
     machine.have_docker(others=f"echo {first}")
     check_refused(
-        machine.run(root, "host.up"), root, None, f"the stack `lingbi` of {first} runs here. For a second one"
+        machine.run(root, "host.start.up"), root, None, f"the stack `lingbi` of {first} runs here. For a second one"
     )
 
 
@@ -88,7 +88,7 @@ class TestWeightsBesideWhatRuns:
     def test_they_come_before_anything_is_changed(self, machine, root, env):
         before = env()
         machine.have_docker(weights="echo '{\"message\": \"1 of 2 GB\"}'; echo 'error: no hub' >&2; exit 3", **RUNNING)
-        done = machine.run(root, "host.up", "--model", "vl-7b", "--port", free_port())
+        done = machine.run(root, "host.start.up", "--model", "vl-7b", "--port", free_port())
         assert done.returncode == 2 and "weights 1 of 2 GB\n" in done.stderr, done.stderr
         assert "error: no hub; nothing was changed, and what ran goes on" in done.stderr
         assert (root / ".env").read_text() == before and not any(" up " in call for call in machine.calls())
@@ -96,7 +96,7 @@ class TestWeightsBesideWhatRuns:
     def test_they_are_judged_first_and_what_runs_is_replaced_last(self, machine, root, env):
         env()
         machine.have_docker(**RUNNING)
-        assert machine.run(root, "host.up", "--model", "vl-7b", "--port", free_port()).returncode == 3
+        assert machine.run(root, "host.start.up", "--model", "vl-7b", "--port", free_port()).returncode == 3
         steps = [" doctor ", " run --rm --no-deps --no-TTY weights", " up --detach"]
         turns = [next(turn for turn, call in enumerate(machine.calls()) if step in f"{call} ") for step in steps]
         assert turns == sorted(turns) and "LINGBI_MODEL=vl-7b" in (root / ".env").read_text()
@@ -104,12 +104,12 @@ class TestWeightsBesideWhatRuns:
     def test_ending_it_meanwhile_changes_nothing(self, machine, root, env):
         before = env()
         machine.have_docker(weights="exit 130", **RUNNING)
-        done = machine.run(root, "host.up", "--model", "vl-7b", "--port", free_port())
+        done = machine.run(root, "host.start.up", "--model", "vl-7b", "--port", free_port())
         assert done.returncode == 130 and "interrupted: nothing was changed, and what ran goes on" in done.stderr
         assert (root / ".env").read_text() == before and not any(" up " in call for call in machine.calls())
 
     def test_where_no_server_runs_they_come_with_the_stack(self, machine, root, env):
         env()
         machine.have_docker()
-        assert machine.run(root, "host.up").returncode == 3
+        assert machine.run(root, "host.start.up").returncode == 3
         assert not any(" run --rm --no-deps " in call for call in machine.calls())

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from host import disk
 from host.errors import Refusal
+from host.images import disk
 from host.stack import SERVICES
 
 ALL = list(SERVICES)
@@ -39,6 +39,6 @@ def test_it_is_the_disk_of_the_engines_folder(machine, tmp_path, monkeypatch):
 
 def test_scripts_up_refuses_before_it_builds(machine, root):
     machine.have_docker(missing="exit 1", disk="echo /proc")  # a file system on which nothing is free
-    done = machine.run(root, "host.up")
+    done = machine.run(root, "host.start.up")
     assert done.returncode == 2 and "takes up to" in done.stderr and not (root / ".env").exists(), done.stderr
     assert not [call for call in machine.calls() if call.startswith("build ")]

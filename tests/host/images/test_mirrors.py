@@ -3,7 +3,7 @@
 import pytest
 
 from host.errors import Refusal
-from host.mirrors import build_options, check
+from host.images.mirrors import build_options, check
 from tests.conftest import ROOT
 
 VALUES = {

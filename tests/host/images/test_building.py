@@ -2,8 +2,8 @@
 
 import pytest
 
-from host import building
 from host.errors import StartFailed
+from host.images import building
 from tests.host.machine import FakeMachine
 
 LINES = """\
@@ -60,11 +60,11 @@ def builds(machine: FakeMachine):
 
 
 def test_scripts_up_hides_the_builders_lines_unless_they_are_asked_for(builds, root):
-    done = builds.run(root, "host.up")
+    done = builds.run(root, "host.start.up")
     told = [line for line in done.stderr.splitlines() if line.startswith("image ")]
     for number, name in enumerate(("server", "ui", "gateway"), 1):
         assert any(f"lingbi/{name}:" in line and f"({number} of 3) is built, after" in line for line in told), told
         assert (root / f".lingbi/logs/build-{name}.log").read_text().count("\n") == 270
     assert "#7 line" not in done.stderr + done.stdout and len(told) == 6
-    done = builds.run(root, "host.up", "--verbose")
+    done = builds.run(root, "host.start.up", "--verbose")
     assert (done.stderr + done.stdout).count("#7 line") == 3 * 270

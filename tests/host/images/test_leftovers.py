@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from host import leftovers
+from host.images import leftovers
 from tests.containers.images import docker
 
 PREFIX = "lingbi-test-old/"

@@ -8,8 +8,8 @@ from itertools import chain, repeat
 
 import pytest
 
-from host import waiting
 from host.errors import StartFailed
+from host.start import waiting
 
 READY = {"status": "ready", "model": "internlm-xcomposer2-demo", "engine": "cpu"}
 

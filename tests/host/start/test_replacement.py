@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from host import replacement
 from host.errors import Refusal
+from host.start import replacement
 
 FOUND = {
     "name": "lingbi",
