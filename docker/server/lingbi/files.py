@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TextIO
 
 SOCKET_PATH_LIMIT = 100  # the kernel's 108 bytes, less the suffix that supervisor adds while it binds
-MACHINES_FOLDER = Path(tempfile.gettempdir())  # for all processes, also for those that take a temporary folder of their own
+MACHINES_FOLDER = Path(
+    tempfile.gettempdir()
+)  # for all processes, also for those that take a temporary folder of their own
 
 
 def write_text(file: Path, text: str) -> None:
