@@ -6,6 +6,7 @@ model of one layer, since three of the four need 18 GB of memory and more with a
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -22,13 +23,20 @@ TEXT_TOKENS = 147  # of 请描述图中内容 with the published tokenizer and c
 
 
 @contextlib.contextmanager
-def random_weights(model: Model, folder: Path):
-    """A published geometry with random weights, whole, in a new folder that goes with the block."""
-    make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder, seed=0)
+def random_weights(model: Model, folder: Path, layers: int | None = None):
+    """A published geometry with random weights, whole, in a new folder that goes with the block.
+
+    layers: of the language model, None for all. KEPT_WEIGHTS=FOLDER in the environment keeps them there for the next block.
+    """
+    kept = os.environ.get("KEPT_WEIGHTS")
+    folder = Path(kept) / f"{model.served_name}-{layers or 'whole'}" / model.served_name if kept else folder
+    if not folder.exists():
+        make(PUBLISHED / model.served_name, PUBLISHED / "tokenizer.model", folder, seed=0, layers=layers)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder)
+        if not kept:
+            shutil.rmtree(folder)
 
 
 def expect_fetched_loaded_and_right(

@@ -20,7 +20,8 @@ FIRST = textwrap.dedent(
     from pathlib import Path
     from lingbi.settings import load_settings
     from lingbi.logs import configure
-    from lingbi.worker.succession import SUCCEED, Succession
+    from lingbi.worker.succession import Succession
+    from lingbi.worker.takeover import SUCCEED, TAKE_OVER, take_over
     configure("INFO")
 
     def live(life):
@@ -37,18 +38,21 @@ FIRST = textwrap.dedent(
                 return 0
             time.sleep(0.02)
 
-    sys.exit(Succession(load_settings(), live, ()).run())
+    if TAKE_OVER in sys.argv:
+        sys.exit(take_over(live, load_settings(), lambda: None, sys.argv[sys.argv.index(TAKE_OVER) + 1 :]))
+    program = [sys.executable, "-c", sys.orig_argv[2], *sys.argv[1:]]
+    sys.exit(Succession(load_settings(), live, (), copied=sys.argv[3] == "copied", program=program).run())
     """
 )
 
 
-@pytest.fixture
-def succession(tmp_path):
+@pytest.fixture(params=["copied", "anew"])
+def succession(tmp_path, request):
     """A succession of processes that wait; {"process", "port", "lives": a function, "leave": a file that names who is to go}."""
     port, state = free_port(), tmp_path / "state"
     environment = clean_environment(state) | {"LINGBI_PORT": str(port), "TMPDIR": str(tmp_path)}
     noted = tmp_path / "lives"
-    command = [sys.executable, "-c", FIRST, str(noted), str(tmp_path / "leave")]
+    command = [sys.executable, "-c", FIRST, str(noted), str(tmp_path / "leave"), request.param]
     process = subprocess.Popen(command, env=environment, stderr=(tmp_path / "log").open("w"))
 
     def lives() -> list[list[str]]:
@@ -72,19 +76,19 @@ def test_one_follows_the_other_and_the_port_is_never_closed(succession):
         reaches(succession["port"])
     second, elder = succession["lives"]()[1]
     assert elder == first and psutil.pid_exists(int(first))  # it is still at its last answers
-    assert wait_until(lambda: not psutil.pid_exists(int(first)), 10)
+    assert wait_until(lambda: not psutil.pid_exists(int(first)), 60)
     reaches(succession["port"])
     succession["process"].terminate()
-    assert succession["process"].wait(10) == 0 and not psutil.pid_exists(int(second))
+    assert succession["process"].wait(60) == 0 and not psutil.pid_exists(int(second))
     assert not (succession["folder"] / "state/run/worker-0.starts").exists()
     assert [item.name for item in succession["folder"].iterdir() if item.name.startswith("lingbi-")] == []
 
 
 def test_one_that_is_killed_is_replaced_until_that_happens_too_often(succession):
     for killed in range(1, 4):
-        assert wait_until(lambda killed=killed: len(succession["lives"]()) == killed, 10)
+        assert wait_until(lambda killed=killed: len(succession["lives"]()) == killed, 60)
         os.kill(int(succession["lives"]()[-1][0]), signal.SIGKILL)
-    assert succession["process"].wait(10) == 1 and len(succession["lives"]()) == 3
+    assert succession["process"].wait(60) == 1 and len(succession["lives"]()) == 3
     assert '"crashed": 3' in (succession["folder"] / "state/run/worker-0.starts").read_text()
 
 

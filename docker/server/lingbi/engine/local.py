@@ -23,6 +23,7 @@ from lingbi.vision.cache import FeatureCache
 from lingbi.vision.encoder import ImageEncoder
 
 if TYPE_CHECKING:
+    import torch
     from lmdeploy.serve.vl_async_engine import VLAsyncEngine
 
     from lingbi.vision.tower import GpuVisionModel
@@ -40,7 +41,9 @@ class EngineNeeds:
     """Everything that an engine needs to be created.
 
     fit: its settings and memory, of the kind for its device; on_vision_loaded: called after the vision tower is loaded
-    and before the language model is; on_weights: called with (bytes done, bytes in all) while that is copied to a GPU.
+    and before the language model is; on_weights: called with (bytes done, bytes in all) while that is copied to a GPU;
+    tower: what load_tower returned for the folder, for a GPU; pins_at_once: whether memory for features is pinned while the
+    language model is loaded, which a start with nobody waiting has the time for.
     """
 
     folder: ModelFolder
@@ -48,6 +51,8 @@ class EngineNeeds:
     fit: Fit | CpuFit
     on_vision_loaded: Callable[[], None] = nobody
     on_weights: Callable[[int, int], None] = nobody
+    tower: "torch.nn.Module | None" = None
+    pins_at_once: bool = True
 
     @property
     def engine(self) -> str:
@@ -129,8 +134,9 @@ def build_encoder(needs: EngineNeeds, path: str) -> ImageEncoder:
     if needs.engine == TURBOMIND:
         from lingbi.vision.tower import GpuVisionModel
 
-        model = GpuVisionModel(path, needs.settings.hd_num)
-        model.pin_ahead(cache_bytes)
+        model = GpuVisionModel(path, needs.settings.hd_num, loaded=needs.tower)
+        if needs.pins_at_once:
+            model.pin_ahead(cache_bytes)
     else:
         from lingbi.engine.cpu.checkpoint import CpuVisionModel
 

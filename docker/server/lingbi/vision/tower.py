@@ -20,20 +20,22 @@ WARM_UPS = 2  # cuBLAS picks its kernels and workspaces in the first runs, which
 class GpuVisionModel(Xcomposer2VisionModel):  # type: ignore[misc]  # lmdeploy has no types
     """lmdeploy's vision model with another way to load, prepare and run it; features are on the CPU.
 
-    hd_num: tiles that 4khd cuts an image into at most; feature_dtype: of the features, as the language model's look-up
-    table of tokens has it.
+    hd_num: tiles that 4khd cuts an image into at most; loaded: what load_tower returned for this folder, None to call it;
+    feature_dtype: of the features, as the language model's look-up table of tokens has it.
     """
 
     feature_dtype = torch.half
     max_batch = 1  # images are encoded one at a time, so that none waits for a later one
 
-    def __init__(self, model_path: str, hd_num: int, device: str = "cuda:0"):
-        self.hd_num = hd_num
+    def __init__(
+        self, model_path: str, hd_num: int, device: str = "cuda:0", loaded: torch.nn.Module | None = None
+    ) -> None:
+        self.hd_num, self.loaded = hd_num, loaded
         super().__init__(model_path, device)
 
     def build_model(self) -> None:
         folder = inspect(self.model_path)
-        self.model = load_tower(self.model_path).to(self.device).eval()
+        self.model = (self.loaded or load_tower(self.model_path)).to(self.device).eval()
         self.is_tiled = folder.is_tiled
         arrange = partial(tile_cutter(self.model_path), hd_num=self.hd_num) if self.is_tiled else lambda image: image
         side = folder.image_side

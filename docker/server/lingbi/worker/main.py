@@ -40,7 +40,7 @@ from lingbi.worker.phases import bring_up
 from lingbi.worker.restarts import Restarts
 
 if TYPE_CHECKING:
-    from lingbi.engine.local import LocalEngine
+    from lingbi.engine.local import EngineNeeds, LocalEngine
     from lingbi.vision.tower import GpuVisionModel
 
 
@@ -84,6 +84,9 @@ class Worker:
 
     sockets: list[socket.socket] | None = None  # to listen at; None: one of its own
     is_left_to_others = False
+    is_awaited = (
+        False  # whether requests wait while the model is loaded: then what only makes later answers faster comes later
+    )
 
     def __init__(self, settings: Settings, restarts: Restarts | None = None) -> None:
         with uncollected():
@@ -199,7 +202,11 @@ class Worker:
             on_vision_loaded=lambda: readiness.enter(LOADING_MODEL),
             on_weights=readiness.weights_loaded,
         )
-        return build_engine(needs)
+        return build_engine(self._with_more(needs))
+
+    def _with_more(self, needs: EngineNeeds) -> EngineNeeds:
+        """The needs, with what this kind of worker has besides."""
+        return needs
 
     def _probe(self, fitted: Fitted, engine: LocalEngine) -> None:
         future = asyncio.run_coroutine_threadsafe(self._serve(fitted, engine), self.loop)
@@ -213,13 +220,14 @@ class Worker:
         self.service.metrics.kv_capacity.set(fit.cache_tokens)
         hd_num = self.settings.hd_num if folder.is_tiled else None
         self.readiness.prompt = generator.prompt_facts() | {"hd_num": hd_num}
-        await generator.grammars.warm_up()
+        if not self.is_awaited:
+            await generator.grammars.warm_up()
         log.info("prompts in the form %(form)s, %(template_tokens)d tokens around a picture", self.readiness.prompt)
         from lingbi.worker.probe import ask_probe
 
         probe = await ask_probe(self.service, folder.is_demo)
         # A CPU keeps few sessions, and computing the template's text takes it as long as some answers.
-        if not isinstance(fit, CpuFit):
+        if not isinstance(fit, CpuFit) and not self.is_awaited:
             await generator.prime()
             touch_ahead(kept_sessions, cast("GpuVisionModel", engine.vl_encoder.model).feature_bytes)
         return probe

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import os
 import queue
 import threading
 import time
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 from lingbi.demand.arbiter import Told, arbiter_socket, is_alive
 from lingbi.demand.decision import ASLEEP as STANDS_BY
 from lingbi.demand.decision import CHECK, CHECKED, CHECKING, DRAINING, HOLDING, PUT_AWAY, READY, RESTORE, WAKE, WAKING
 from lingbi.demand.record import Record
+from lingbi.engine.turbomind.heap import touch_ahead
 from lingbi.errors import LingbiError
 from lingbi.http import readiness as phases
 from lingbi.http.readiness import OnDemand
 from lingbi.http.waking import Waking
 from lingbi.model.folder import ModelFolder
-from lingbi.model.gpus import emptied, look_at
+from lingbi.model.gpus import TURBOMIND, emptied, look_at
 from lingbi.model.host_memory import CpuFit, fit_on_cpu, whole_mib
 from lingbi.model.sizing import Fit, fit_on
 from lingbi.settings import Settings
+from lingbi.worker.ahead import TowerAhead
 from lingbi.worker.arbiter_line import ArbiterLine
-from lingbi.worker.main import Worker
+from lingbi.worker.main import Fitted, Worker
 from lingbi.worker.phases import bring_up
-from lingbi.worker.succession import SUCCEED, Life
+from lingbi.worker.takeover import SUCCEED, Life
 from lingbi.worker.wake_times import parts_of
+
+if TYPE_CHECKING:
+    from lingbi.engine.local import EngineNeeds
+    from lingbi.vision.tower import GpuVisionModel
 
 log = logging.getLogger("lingbi.worker")
 
@@ -35,13 +43,14 @@ log = logging.getLogger("lingbi.worker")
 class OnDemandWorker(Worker):
     """One process of a succession: stands by, wakes at most once, serves, and leaves."""
 
-    is_left_to_others = True
+    is_left_to_others = is_awaited = True
 
     def __init__(self, settings: Settings, life: Life) -> None:
         super().__init__(settings, life.restarts)
         self.life, self.sockets = life, [life.listener]
         self.stage = STANDS_BY
         self.record = Record(settings.state_dir / "run" / f"worker-{settings.worker}.wakes")
+        self.tower = TowerAhead(settings.state_dir / "models")
         self.orders: queue.Queue[dict[str, Any]] = queue.Queue()
         self.line = ArbiterLine(arbiter_socket(settings.state_dir), self._tell, self._obey)
         self.waking = Waking(self.readiness, self.record, settings.wake_wait_s, self.line.notify)
@@ -108,8 +117,10 @@ class OnDemandWorker(Worker):
     def _load(self) -> None:
         try:
             self.server.is_up.wait()
-            self._stand_by()
+            fitted = self._stand_by()
             self.loop.call_soon_threadsafe(self._begin_line)
+            if fitted and self.choice.engine == TURBOMIND:
+                self._make_ahead(fitted.folder)
             while (order := self.orders.get())["do"] == CHECK:
                 self._check()
             self._wake(order)
@@ -117,13 +128,14 @@ class OnDemandWorker(Worker):
             self._refuse(error)
             self._fail(error)
 
-    def _stand_by(self) -> None:
+    def _stand_by(self) -> Fitted | None:
         """Check the weights, so that requests may wait for them. Raises whatever is wrong in the first process of all; a
-        later one tells it when it is to wake."""
+        later one, where this returns None, tells it when it is to wake."""
+        fitted = None
         if self.life.is_first:
             self.readiness.enter(phases.PREPARING)
         try:
-            self._prepare()
+            fitted = self._prepare()
         except LingbiError as error:
             if self.life.is_first:
                 raise
@@ -132,6 +144,16 @@ class OnDemandWorker(Worker):
             self.on_demand.is_checked = True
             self.readiness.enter(phases.ASLEEP)
         log.info("asleep: nothing is loaded")
+        return fitted
+
+    def _make_ahead(self, folder: ModelFolder) -> None:
+        try:
+            self.tower.make(folder)
+        except Exception:  # whatever it is: the wake loads the tower itself, and then says what is wrong
+            log.warning("the vision tower could not be loaded ahead", exc_info=True)
+
+    def _with_more(self, needs: EngineNeeds) -> EngineNeeds:
+        return replace(needs, tower=self.tower.take(needs.folder), pins_at_once=False)
 
     def _begin_line(self) -> None:
         self.line_task = asyncio.ensure_future(self.line.keep())
@@ -175,6 +197,17 @@ class OnDemandWorker(Worker):
         log.info("ready %.2f s after the first request: %s%s", sum(parts.values()), told, _after(order))
         self.line.notify()
         self._watch(fitted.folder.is_demo)
+        self._ease(fitted)
+
+    def _ease(self, fitted: Fitted) -> None:
+        """What makes later answers faster, now that nobody waits for it."""
+        generator = self.service.generator
+        assert generator is not None
+        asyncio.run_coroutine_threadsafe(generator.grammars.warm_up(), self.loop).add_done_callback(_tell_fault)
+        if self.choice.engine == TURBOMIND:
+            model = cast("GpuVisionModel", generator.engine.vl_encoder.model)
+            model.pin_ahead(self.settings.picture_cache_mib << 20)
+            touch_ahead(self.settings.kept_sessions, model.feature_bytes)
 
     def _fit(self, folder: ModelFolder) -> Fit | CpuFit:
         """On the memory as it is when the model is loaded; before that, as it will be when the others have gone."""
@@ -184,6 +217,11 @@ class OnDemandWorker(Worker):
         if device is not None:
             return fit_on(folder, emptied([look_at(device)])[0], self.limited)
         return fit_on_cpu(folder, share_mib or whole_mib(), self.settings)
+
+
+def _tell_fault(done: concurrent.futures.Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()):
+        log.error("the vocabulary of grammars could not be made ahead", exc_info=error)
 
 
 def _after(order: dict[str, Any]) -> str:

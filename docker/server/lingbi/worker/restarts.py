@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from lingbi.files import write_text
@@ -12,12 +13,16 @@ RUNNING, CRASHED = "running", "crashed"
 
 
 class Restarts:
-    """One worker's file of restarts counted by reason; an orderly exit removes it."""
+    """One worker's file of restarts counted by reason; an orderly exit removes it.
 
-    def __init__(self, file: Path) -> None:
+    reasons: as another process of this worker has counted them already; None to count this start.
+    """
+
+    def __init__(self, file: Path, reasons: Mapping[str, int] | None = None) -> None:
         self.file = file
-        self.reasons = self._read()
-        self._write(RUNNING)
+        self.reasons = Counter(reasons) if reasons is not None else self._read()
+        if reasons is None:
+            self._write(RUNNING)
 
     def _read(self) -> Counter[str]:
         try:

@@ -2,13 +2,12 @@
 by ending.
 
 This process holds the listening socket and has imported everything, but touches no GPU and starts no thread. So the next
-process is a copy of it (fork) that is there within milliseconds, and no client ever meets a closed port: a process that is to
-go stops accepting and asks for its successor (SIGUSR1), and whoever connects meanwhile waits in the socket's queue.
+process is a copy of it (takeover.py) that is there within milliseconds, and no client ever meets a closed port: a process that
+is to go stops accepting and asks for its successor (SIGUSR1), and whoever connects meanwhile waits in the socket's queue.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import os
@@ -17,22 +16,22 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from lingbi.errors import LingbiError, StartError
+from lingbi.errors import StartError
 from lingbi.garbage import keep_from_collector, uncollected
 from lingbi.settings import Settings
 from lingbi.temporary_folder import own_temporary_folder
-from lingbi.worker.main import WEDGED_STATUS, exit_now, restarts_file
+from lingbi.worker.main import WEDGED_STATUS, restarts_file
 from lingbi.worker.restarts import Restarts
+from lingbi.worker.takeover import HEARD, SUCCEED, Copies, Life, Live, Spares, opened_devices
 
 log = logging.getLogger("lingbi.worker")
 BACKLOG = 2048
-SUCCEED = signal.SIGUSR1
-HEARD = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, SUCCEED}
 ENDS, ENDS_WITHIN_S = 3, 60.0  # so many ends by fault, so close together: then supervisor decides
-PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
+# Whether each next process is a copy; None: where the imports have left the GPU's driver alone.
+COPIED: bool | None = None
+PROGRAM = (sys.executable, "-m", "lingbi.worker")
 # What a worker imports until it is ready, on either engine.
 IMPORTED = (
     "lingbi.http.app",
@@ -53,23 +52,20 @@ IMPORTED = (
 )
 
 
-@dataclass(frozen=True)
-class Life:
-    """What a process of the succession is given: the socket; its elder, which may still be at its last answers, or None;
-    whether it is the first of all."""
-
-    listener: socket.socket
-    elder: int | None
-    restarts: Restarts
-    is_first: bool
-
-
 class Succession:
-    """The process that the others come from. live: what they do, with the exit status as its result; imported: the modules
-    that they need."""
+    """The process that the others come from. live: what they do; imported: the modules that they need; copied: as COPIED;
+    program: the command line of those that are no copies."""
 
-    def __init__(self, settings: Settings, live: Callable[[Life], int], imported: Sequence[str] = IMPORTED) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        live: Live,
+        imported: Sequence[str] = IMPORTED,
+        copied: bool | None = COPIED,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.settings, self.live, self.imported = settings, live, imported
+        self.copied, self.program = copied, program
         self.restarts = Restarts(restarts_file(settings))
         self.current: int | None = None
         self.elders: set[int] = set()
@@ -82,10 +78,21 @@ class Succession:
             signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
             self.listener = listen(self.settings.host, self.settings.port + self.settings.worker)
             import_all(self.imported)
-            self._fork()
+            self.source = self._source()
+            self._begin()
             while (status := self._hear(signal.sigwait(HEARD))) is None:
                 continue
             return status
+
+    def _source(self) -> Copies | Spares:
+        """Where the next processes come from."""
+        devices = opened_devices()
+        if self.copied or (self.copied is None and not devices):
+            return Copies(self.live)
+        log.warning(
+            "each process of this worker is started anew; opened by the imports: %s", ", ".join(devices) or "nothing"
+        )
+        return Spares(self.program, self.listener)
 
     def _hear(self, number: int) -> int | None:
         """What a signal asks for; the exit status if this process is to end."""
@@ -95,11 +102,11 @@ class Succession:
                 os.kill(pid, signal.SIGTERM)
         elif number == SUCCEED and self.current and not self.is_ending:
             self.elders.add(self.current)
-            self._fork(self.current)
+            self._begin(self.current)
         return self._reap()
 
     def _all(self) -> list[int]:
-        return [*self.elders, *([self.current] if self.current else [])]
+        return [*self.elders, *(pid for pid in (self.current, self.source.waiting) if pid)]
 
     def _reap(self) -> int | None:
         """Take note of every process that has ended."""
@@ -118,43 +125,25 @@ class Succession:
     def _bury(self, pid: int, status: int) -> int | None:
         """One process has ended. An elder's end is awaited; another one's is a fault, and the next process takes its place,
         unless that happens too often."""
-        was_elder = pid in self.elders
+        was_elder, is_spare = pid in self.elders, pid == self.source.waiting
         self.elders.discard(pid)
+        self.source.waiting = None if is_spare else self.source.waiting
+        self.current = None if pid == self.current else self.current
         if was_elder or self.is_ending:
-            self.current = None if pid == self.current else self.current
             return None
         log.error("process %s of this worker ended with status %s; the next one takes its place", pid, status)
-        self.current = None
         self.faults.append(time.monotonic())
         self.restarts = Restarts(restarts_file(self.settings))  # counts why this one ended
         if len(self.faults) == ENDS and self.faults[-1] - self.faults[0] < ENDS_WITHIN_S:
             return status if status > 0 else WEDGED_STATUS
-        self._fork()
+        if not is_spare:
+            self._begin()
         return None
 
-    def _fork(self, elder: int | None = None) -> None:
+    def _begin(self, elder: int | None = None) -> None:
         life = Life(self.listener, elder, self.restarts, self.is_new)
         self.is_new = False
-        parent = os.getpid()
-        sys.stdout.flush()
-        self.current = os.fork()
-        if self.current:
-            return
-        status = StartError.exit_status
-        try:
-            end_with(parent)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
-            with own_temporary_folder():
-                status = self.live(life)
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        except LingbiError as error:
-            log.error("%s", error)
-            status = error.exit_status
-        except BaseException:  # this copy must end here, whatever it is
-            log.exception("this process of the worker failed")
-        finally:
-            exit_now(status)
+        self.current = self.source.begin(life)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -181,10 +170,3 @@ def import_all(names: Sequence[str]) -> None:
             importlib.import_module(name)
     keep_from_collector()
     log.info("imported everything in %.1f s", time.monotonic() - began)
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that comes about."""
-    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
-    if os.getppid() != parent:
-        exit_now(WEDGED_STATUS)
