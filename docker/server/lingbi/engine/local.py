@@ -42,8 +42,8 @@ class EngineNeeds:
 
     fit: its settings and memory, of the kind for its device; on_vision_loaded: called after the vision tower is loaded
     and before the language model is; on_weights: called with (bytes done, bytes in all) while that is copied to a GPU;
-    tower: what load_tower returned for the folder, for a GPU; pins_at_once: whether memory for features is pinned while the
-    language model is loaded, which a start with nobody waiting has the time for.
+    tower: what load_tower returned for the folder, for a GPU; pins_ahead: whether memory for features is pinned before there
+    are any, which a start that nobody waits for has the time for.
     """
 
     folder: ModelFolder
@@ -52,7 +52,7 @@ class EngineNeeds:
     on_vision_loaded: Callable[[], None] = nobody
     on_weights: Callable[[int, int], None] = nobody
     tower: "torch.nn.Module | None" = None
-    pins_at_once: bool = True
+    pins_ahead: bool = True
 
     @property
     def engine(self) -> str:
@@ -135,7 +135,7 @@ def build_encoder(needs: EngineNeeds, path: str) -> ImageEncoder:
         from lingbi.vision.tower import GpuVisionModel
 
         model = GpuVisionModel(path, needs.settings.hd_num, loaded=needs.tower)
-        if needs.pins_at_once:
+        if needs.pins_ahead:
             model.pin_ahead(cache_bytes)
     else:
         from lingbi.engine.cpu.checkpoint import CpuVisionModel

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import os
 import queue
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lingbi.demand.arbiter import Told, arbiter_socket, is_alive
 from lingbi.demand.decision import ASLEEP as STANDS_BY
 from lingbi.demand.decision import CHECK, CHECKED, CHECKING, DRAINING, HOLDING, PUT_AWAY, READY, RESTORE, WAKE, WAKING
 from lingbi.demand.record import Record
-from lingbi.engine.turbomind.heap import touch_ahead
 from lingbi.errors import LingbiError
 from lingbi.http import readiness as phases
 from lingbi.http.readiness import OnDemand
@@ -35,9 +33,9 @@ from lingbi.worker.wake_times import parts_of
 
 if TYPE_CHECKING:
     from lingbi.engine.local import EngineNeeds
-    from lingbi.vision.tower import GpuVisionModel
 
 log = logging.getLogger("lingbi.worker")
+LOOK_S = 1.0
 
 
 class OnDemandWorker(Worker):
@@ -153,7 +151,7 @@ class OnDemandWorker(Worker):
             log.warning("the vision tower could not be loaded ahead", exc_info=True)
 
     def _with_more(self, needs: EngineNeeds) -> EngineNeeds:
-        return replace(needs, tower=self.tower.take(needs.folder), pins_at_once=False)
+        return replace(needs, tower=self.tower.take(needs.folder), pins_ahead=False)
 
     def _begin_line(self) -> None:
         self.line_task = asyncio.ensure_future(self.line.keep())
@@ -197,17 +195,15 @@ class OnDemandWorker(Worker):
         log.info("ready %.2f s after the first request: %s%s", sum(parts.values()), told, _after(order))
         self.line.notify()
         self._watch(fitted.folder.is_demo)
-        self._ease(fitted)
+        asyncio.run_coroutine_threadsafe(self._make_vocabulary(), self.loop)
 
-    def _ease(self, fitted: Fitted) -> None:
-        """What makes later answers faster, now that nobody waits for it."""
-        generator = self.service.generator
-        assert generator is not None
-        asyncio.run_coroutine_threadsafe(generator.grammars.warm_up(), self.loop).add_done_callback(_tell_fault)
-        if self.choice.engine == TURBOMIND:
-            model = cast("GpuVisionModel", generator.engine.vl_encoder.model)
-            model.pin_ahead(self.settings.picture_cache_mib << 20)
-            touch_ahead(self.settings.kept_sessions, model.feature_bytes)
+    async def _make_vocabulary(self) -> None:
+        """Make the vocabulary of grammars once no request is here, since that holds the interpreter for a second; a request
+        that needs it first makes it itself."""
+        assert self.service.generator is not None
+        while self.service.admission.inside:
+            await asyncio.sleep(LOOK_S)
+        await self.service.generator.grammars.warm_up()
 
     def _fit(self, folder: ModelFolder) -> Fit | CpuFit:
         """On the memory as it is when the model is loaded; before that, as it will be when the others have gone."""
@@ -217,11 +213,6 @@ class OnDemandWorker(Worker):
         if device is not None:
             return fit_on(folder, emptied([look_at(device)])[0], self.limited)
         return fit_on_cpu(folder, share_mib or whole_mib(), self.settings)
-
-
-def _tell_fault(done: concurrent.futures.Future[None]) -> None:
-    if not done.cancelled() and (error := done.exception()):
-        log.error("the vocabulary of grammars could not be made ahead", exc_info=error)
 
 
 def _after(order: dict[str, Any]) -> str:
