@@ -84,9 +84,8 @@ class Worker:
 
     sockets: list[socket.socket] | None = None  # to listen at; None: one of its own
     is_left_to_others = False
-    is_awaited = (
-        False  # whether requests wait while the model is loaded: then what only makes later answers faster comes later
-    )
+    # Whether requests wait while the model is loaded: then it omits what only spares later requests some milliseconds.
+    is_awaited = False
 
     def __init__(self, settings: Settings, restarts: Restarts | None = None) -> None:
         with uncollected():

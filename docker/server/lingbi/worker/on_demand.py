@@ -24,7 +24,7 @@ from lingbi.model.gpus import TURBOMIND, emptied, look_at
 from lingbi.model.host_memory import CpuFit, fit_on_cpu, whole_mib
 from lingbi.model.sizing import Fit, fit_on
 from lingbi.settings import Settings
-from lingbi.worker.ahead import TowerAhead
+from lingbi.vision.tower_ahead import TowerAhead
 from lingbi.worker.arbiter_line import ArbiterLine
 from lingbi.worker.main import Fitted, Worker
 from lingbi.worker.phases import bring_up

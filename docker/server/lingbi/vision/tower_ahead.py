@@ -1,4 +1,4 @@
-"""What a worker on demand makes while its model is asleep, so that a wake need not: the vision tower, in host memory."""
+"""The vision tower of a model that is not loaded, kept in host memory, so that loading the model need not make it."""
 
 from __future__ import annotations
 
