@@ -58,7 +58,7 @@ def succession(tmp_path, request):
     def lives() -> list[list[str]]:
         return [line.split() for line in noted.read_text().splitlines()] if noted.exists() else []
 
-    assert wait_until(lambda: lives(), 60), (tmp_path / "log").read_text()
+    assert wait_until(lambda: lives(), 240), (tmp_path / "log").read_text()
     yield {"process": process, "port": port, "lives": lives, "leave": tmp_path / "leave", "folder": tmp_path}
     process.kill()
     process.wait()
@@ -86,7 +86,7 @@ def test_one_follows_the_other_and_the_port_is_never_closed(succession):
 
 def test_one_that_is_killed_is_replaced_until_that_happens_too_often(succession):
     for killed in range(1, 4):
-        assert wait_until(lambda killed=killed: len(succession["lives"]()) == killed, 60)
+        assert wait_until(lambda killed=killed: len(succession["lives"]()) == killed, 240)
         os.kill(int(succession["lives"]()[-1][0]), signal.SIGKILL)
     assert succession["process"].wait(60) == 1 and len(succession["lives"]()) == 3
     assert '"crashed": 3' in (succession["folder"] / "state/run/worker-0.starts").read_text()
