@@ -5,8 +5,10 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
 
 import httpx
+import psutil
 
 RESAMPLINGS, CONFIDENCE = 4000, 0.95
 
@@ -36,31 +38,45 @@ def _text_time(line: str, start: float) -> float | None:
     return time.monotonic() - start if is_text else None
 
 
-async def compare(urls: dict, key: str, body: dict, options) -> dict:
+async def compare(urls: dict, key: str, body: dict, options, processes: dict | None = None) -> dict:
     """Per-side lists over the rounds; the side that begins changes from round to round.
 
-    urls: {side: URL} of two; options: rounds, count (requests of a side in a round), concurrent.
+    urls: {side: URL} of two; options: rounds, count (requests of a side in a round), concurrent; processes: {side: process
+    id} of servers that are one process each, whose processor time is taken too.
     """
     common = {"headers": {"Authorization": f"Bearer {key}"}, "timeout": 120, "trust_env": False}
     clients = {side: httpx.AsyncClient(base_url=url, **common) for side, url in urls.items()}
-    rates, firsts = {side: [] for side in urls}, {side: [] for side in urls}
+    rates, firsts, used = ({side: [] for side in urls} for _ in range(3))
+    spent = {side: _clock_of(process) for side, process in (processes or {}).items()}
+    alone_count = max(5, options.count // 4)
     for number in range(options.rounds + 1):
         for side in list(urls) if number % 2 else list(urls)[::-1]:
+            before_s = spent[side]() if spent else 0.0
             together = await ask(clients[side], body, options.count, options.concurrent)
-            alone = await ask(clients[side], body, max(5, options.count // 4), 1)
+            alone = await ask(clients[side], body, alone_count, 1)
             if number:  # the first round warms up
                 rates[side].append(together[0])
                 firsts[side].append(alone[1] * 1000)
+            if number and spent:
+                used[side].append((spent[side]() - before_s) * 1000 / (options.count + alone_count))
     for client in clients.values():
         await client.aclose()
-    return {"requests_per_s": rates, "first_token_ms": firsts}
+    return {"requests_per_s": rates, "first_token_ms": firsts} | ({"processor_ms": used} if spent else {})
+
+
+def _clock_of(process: int) -> Callable[[], float]:
+    """Tells the processor's seconds that a process has taken so far."""
+    known = psutil.Process(process)
+    return lambda: sum(known.cpu_times()[:2])
 
 
 def judge(found: dict, max_cost: float, max_first_token_ms: float) -> dict:
     """Medians of both sides, and of the rounds' ratios and differences, of the first side to the second.
 
     max_cost: part of the requests/s that the first may be below; max_first_token_ms: how much later its text may come.
-    is_told: whether the whole interval of the ratio's median lies on one side of that bound, so that the run tells.
+    is_told, is_first_token_told: whether the whole interval of that median lies on one side of its bound, so that the run
+    tells. processor_ratio: of the processor's time for a request; it varies much less than requests/s, which it bounds where
+    the engine has all processors to itself.
     """
     rates, firsts = found["requests_per_s"], found["first_token_ms"]
     ratios = [ours / theirs for ours, theirs in zip(*rates.values(), strict=True)]
@@ -71,9 +87,21 @@ def judge(found: dict, max_cost: float, max_first_token_ms: float) -> dict:
     report |= {"ratio": round(statistics.median(ratios), 4), "ratio_interval": [round(low, 4), round(high, 4)]}
     report |= {"is_told": low >= 1 - max_cost or high < 1 - max_cost, "ratios": [round(ratio, 3) for ratio in ratios]}
     report["added_first_token_ms"] = round(statistics.median(added), 2)
-    report["added_first_token_ms_interval"] = [round(end, 2) for end in interval(added)]
+    soonest, latest = interval(added)
+    report["added_first_token_ms_interval"] = [round(soonest, 2), round(latest, 2)]
+    report["is_first_token_told"] = latest <= max_first_token_ms or soonest > max_first_token_ms
     is_good = report["ratio"] >= 1 - max_cost and report["added_first_token_ms"] <= max_first_token_ms
-    return {"within_bounds": is_good} | report
+    return (
+        {"within_bounds": is_good} | report | (_of_processor(found["processor_ms"]) if "processor_ms" in found else {})
+    )
+
+
+def _of_processor(used: dict) -> dict:
+    """Medians of both sides, and of the rounds' ratios of the first to the second."""
+    ratios = [ours / theirs for ours, theirs in zip(*used.values(), strict=True)]
+    report = {f"{side}_processor_ms": round(statistics.median(values), 2) for side, values in used.items()}
+    report["processor_ratio"] = round(statistics.median(ratios), 4)
+    return report | {"processor_ratio_interval": [round(end, 4) for end in interval(ratios)]}
 
 
 def interval(values: list) -> tuple:

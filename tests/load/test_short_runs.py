@@ -104,7 +104,9 @@ def test_overhead_is_judged_by_the_rounds_ratios():
         "first_token_ms": {"lingbi": [12.0, 22.0], "bare": [10.0, 20.0]},
     }
     report = judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)
-    assert report["within_bounds"] and report["added_first_token_ms"] == 2
+    assert report["within_bounds"] and report["added_first_token_ms"] == 2 and "processor_ratio" not in report
+    report = judge(found | {"processor_ms": {"lingbi": [101.0, 202.0], "bare": [100.0, 200.0]}}, 0.02, 5.0)
+    assert (report["processor_ratio"], report["processor_ratio_interval"]) == (1.01, [1.01, 1.01])
     found["requests_per_s"]["lingbi"] = [97.0, 48.0]
     assert not judge(found, MAX_COST, MAX_FIRST_TOKEN_MS)["within_bounds"]
     found["requests_per_s"]["lingbi"], found["first_token_ms"]["lingbi"] = [100.0, 50.0], [16.0, 26.0]
@@ -116,11 +118,12 @@ def test_overhead_has_an_interval_that_says_whether_it_was_told():
     low, high = interval(calm)
     assert calm[0] < low <= 1.0 <= high < calm[-1] and high - low < 0.014
 
-    def found(ratios: list) -> dict:
+    def found(ratios: list, added_ms: float = 0.0) -> dict:
+        firsts = [20.0 + added_ms * step for step in range(len(ratios))]
         return judge(
             {
                 "requests_per_s": {"lingbi": ratios, "bare": [1.0] * len(ratios)},
-                "first_token_ms": {"lingbi": [1.0] * len(ratios), "bare": [1.0] * len(ratios)},
+                "first_token_ms": {"lingbi": firsts, "bare": [20.0] * len(ratios)},
             },
             MAX_COST,
             MAX_FIRST_TOKEN_MS,
@@ -129,3 +132,6 @@ def test_overhead_has_an_interval_that_says_whether_it_was_told():
     assert found(calm)["is_told"] and found([ratio - 0.1 for ratio in calm])["is_told"]
     shared = found([1.0 + step / 20 for step in range(-5, 6)])
     assert shared["within_bounds"] and not shared["is_told"], "such rounds cannot tell 2 %"
+    assert found(calm)["is_first_token_told"] and found(calm, 9.0)["is_first_token_told"]
+    shared = found(calm, 0.48)
+    assert shared["within_bounds"] and not shared["is_first_token_told"], "nor these 5 ms"
