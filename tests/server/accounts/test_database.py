@@ -9,6 +9,7 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 import lingbi.batch.tables  # noqa: F401 – its tables are of the same metadata
 from lingbi.accounts.database import HEAD, Database, DatabaseAway, parse_url
@@ -55,6 +56,21 @@ def test_a_newer_schema_is_refused_by_name(database):
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match=f"newer lingbi .*9999.*{HEAD}.*LINGBI_DATABASE_URL"):
         database.bring_up_to_date()
+
+
+def test_an_older_one_is_migrated_and_keeps_what_it_holds(any_database, monkeypatch):
+    database = Database(any_database)
+    with monkeypatch.context() as patch:
+        upgrade = command.upgrade
+        patch.setattr(command, "upgrade", lambda config, revision: upgrade(config, "0001"))
+        database.bring_up_to_date()
+    assert database.revision() == "0001" != HEAD
+    write(database, "students")
+    database.bring_up_to_date()
+    assert (database.revision(), names(database)) == (HEAD, ["students"])
+    with database.read() as connection:
+        assert set(sa.inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
+    database.engine.dispose()
 
 
 def test_several_processes_may_migrate_at_once(any_database):

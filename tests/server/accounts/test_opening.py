@@ -153,6 +153,24 @@ def test_a_file_that_is_only_readable_stops_a_start():
             os.seteuid(0)
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_postgresql_that_only_reads_is_said_and_waited_for(tmp_path, postgres, caplog, is_new):
+    """As a standby does until it is promoted."""
+    settings = settings_of(tmp_path, database_url=postgres.address, database_password_file=password_in(tmp_path))
+    if not is_new:
+        open_database(settings).engine.dispose()
+    postgres.server.run(f"ALTER DATABASE {postgres.name} SET default_transaction_read_only = on")
+    database = database_at_start(settings)
+    assert ("read-only transaction; keys are those that this host knows" in caplog.text) == is_new
+    with pytest.raises(DatabaseAway, match="cannot execute .* in a read-only transaction"):
+        database.bring_up_to_date()
+        with database.begin() as connection:
+            connection.execute(sa.text("DELETE FROM groups"))
+    database.engine.dispose()
+    postgres.server.run(f"ALTER DATABASE {postgres.name} SET default_transaction_read_only = off")
+    open_database(settings).engine.dispose()
+
+
 def test_a_check_says_what_a_start_would_find_and_changes_nothing(tmp_path, postgres):
     settings = settings_of(tmp_path)
     assert judge_accounts(settings) == "no database yet; the start makes one"
