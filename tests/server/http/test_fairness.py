@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from lingbi.accounts.facts import KeyFacts
+from lingbi.accounts.key_file import digest
 from tests.keys import add_to_file
 from tests.load.fuzz import CHAT, MODEL, application
 
@@ -128,5 +130,26 @@ def test_a_key_that_fills_everything_keeps_no_other_key_waiting(lab):
             await stream.leave()
         await until(lambda: bool(second.began), "the other's second waits behind the first key's")
         assert len(lab.began(many)) == RUNNING  # the first key's own next one came later, if at all
+
+    lab(story)
+
+
+def test_keys_that_all_wait_have_answers_by_their_weights(lab):
+    async def story(lab: Lab) -> None:
+        for name, weight in (("light", 1), ("heavy", 3)):
+            lab.service.keys.keys[digest(name.encode())] = KeyFacts(name, weight=weight)
+        light = lab.ask("light", RUNNING + 1)
+        await until(lambda: len(lab.began(light)) == RUNNING, "alone it has not all")
+        heavy = lab.ask("heavy", RUNNING)
+        await until(lambda: len(lab.began(heavy)) == 1, "the newcomer waits")
+        first, *others, last = lab.began(light)
+        await first.leave()  # the newcomer was one more than places are there
+        for number, stream in enumerate(others, 2):
+            await stream.leave()
+            await until(lambda number=number: len(lab.began(heavy)) == number, "the heavier key has not its share")
+        assert len(lab.began(light)) == RUNNING  # three answers of one run, and one of the other
+        await last.leave()
+        await until(lambda: len(lab.began(light)) == RUNNING + 1, "the lighter key has not its share")
+        assert len(lab.began(heavy)) == RUNNING - 1
 
     lab(story)
