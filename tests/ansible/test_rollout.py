@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import time
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -117,6 +118,7 @@ def test_prometheus_finds_gateway_and_servers(lab):
     """By the lists on the controller; a GPU's exporter runs where a GPU is."""
     lists = {file.name: json.loads(file.read_text())[0]["targets"] for file in (lab.folder / "targets").iterdir()}
     assert lists["gateways.yml"] == [f"{lab.hosts['gate1'].address}:9113"] and lists["gpus.yml"] == []
+    assert lists["placements.yml"] == [f"{lab.hosts['gate1'].address}:{urlsplit(lab.url()).port}"]
     assert lists["servers.yml"] == [f"{lab.hosts[name].address}:23333" for name in ("gpu1", "gpu2")]
     assert re.search(r"^nginx_up\S* 1$", httpx.get(f"http://{lists['gateways.yml'][0]}/metrics").text, re.M)
     for server in lists["servers.yml"]:

@@ -90,6 +90,11 @@ def test_every_gateway_ranks_alike_and_only_a_share_moves():
     without = {number: ranked(SERVERS[1:], begins(number).digest)[0] for number in range(4000)}
     moved = [number for number in before if before[number] != without[number]]
     assert {before[number] for number in moved} == {SERVERS[0]} and len(moved) <= 1.2 * 4000 / 8
+    elsewhere = "10.0.0.0:23334"  # it comes back under another port: what it had goes anywhere, and it takes no more than a share
+    back = {number: ranked([elsewhere, *SERVERS[1:]], begins(number).digest)[0] for number in before}
+    taken = [number for number in before if before[number] != back[number]]
+    assert all(before[number] == SERVERS[0] or back[number] == elsewhere for number in taken)
+    assert Counter(back.values())[elsewhere] <= 1.2 * 4000 / 8 and len(taken) <= 2 * 1.2 * 4000 / 8
     heirs = Counter(without[number] for number in moved)
     assert len(heirs) == 7 and max(heirs.values()) < 2 * len(moved) / 7  # shared out, not heaped on one
 

@@ -65,13 +65,14 @@ def test_a_conversation_keeps_its_server_whoever_asks_and_whatever_its_key_is(fl
 
 
 def test_questions_about_one_picture_go_to_one_server_in_memory_and_in_a_file(fleet):
-    def ask(size: int, text: str) -> str:
-        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * size}}
-        body = {"model": "any", "messages": [{"role": "user", "content": [{"type": "text", "text": text}, part]}]}
+    def ask(size: int, text: str, last: str = "A") -> str:
+        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (size - 1) + last}}
+        body = {"messages": [{"content": [part, {"type": "text", "text": text}], "role": "user"}], "model": "any"}
         return client.post(fleet.url + CHAT, json=body).json()["name"]
 
-    for size in (1000, 80_000, 2 * MIB):
-        assert len({ask(size, f"what is {number}? " + "x" * 9000 * number) for number in range(5)}) == 1
+    for size, times in ((1000, 5), (80_000, 5), (20 * MIB, 2)):
+        assert len({ask(size, f"what is {number}? " + "x" * 9000 * number) for number in range(times)}) == 1
+    assert len({ask(80_000, "what?", last) for last in "ABCDEFGHIJ"}) > 1  # alike but for the end
 
 
 def test_a_full_server_is_passed_over_until_its_answers_end(fleet):

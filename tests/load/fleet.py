@@ -1,108 +1,57 @@
 """What affinity does in a fleet: the real gateway before many cheap servers, whose answers are made up and whose routing is real.
 
 `python -m tests.load.fleet` does it for 2, 8, 64 and 200 servers; `python -m tests.load.fleet 8` for some. Each line of JSON tells:
-how many follow-ups went to the server of the turn before, how full the fullest server was beside the mean while 5 people a server
-asked about one picture, and while an attacker chose what hashes to one server; how many conversations moved when one server
+how many follow-ups went to the server of the turn before, also where the turns come through two gateways; how full the fullest
+server was beside the mean while 5 people a server asked about one picture, also through two gateways, and while an attacker
+chose what hashes to one server; how many conversations moved when one server
 left, was away, or came back under another port; whether two gateways choose alike; how long a reload takes; and the
-processor time of a request in nginx and in the router, beside a gateway without affinity.
+processor time of a request and of a streamed piece in nginx and in the router, beside a gateway without affinity.
 """
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import psutil
 
 from lingbi.launch.supervision import wait_until
 from lingbi_gateway.router.affinity import SHARE, opening, ranked
-from tests.client import CHAT
 from tests.conftest import answers
 from tests.gateway.conftest import running_gateway
+from tests.load.cheap import Client, Server
 
 SIZES = (2, 8, 64, 200)
 PLENTY = {"KEY_RATE": 100000, "ADDRESS_RATE": 100000, "ADDRESS_CONNECTIONS": 1000}
 RATE = 120  # requests/s of all: what this machine's load generator does without being late itself
-TURNS, OPENINGS = 6, 3000
-
-
-class Server(asyncio.Protocol):
-    """A server that answers each request with its port, after a while; `running` counts the requests of all by port."""
-
-    running: Counter = Counter()
-    seconds = 0.0
-
-    def connection_made(self, transport) -> None:
-        self.transport, self.came = transport, b""
-        self.port = transport.get_extra_info("sockname")[1]
-
-    def data_received(self, data: bytes) -> None:
-        self.came += data
-        head, found, body = self.came.partition(b"\r\n\r\n")
-        size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0) if found else 0
-        if found and len(body) >= size:
-            self.came = b""
-            Server.running[self.port] += 1
-            asyncio.get_running_loop().call_later(Server.seconds * random.uniform(0.5, 1.5), self.answer)
-
-    def answer(self) -> None:
-        Server.running[self.port] -= 1
-        text = b"%d" % self.port
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
-
-
-class Client:
-    """One connection to a gateway."""
-
-    def __init__(self, url: str) -> None:
-        self.host, self.port = url.removeprefix("http://").split(":")
-
-    async def __aenter__(self) -> "Client":
-        self.left = 900
-        self.reader, self.writer = await asyncio.open_connection(self.host, int(self.port))
-        return self
-
-    async def __aexit__(self, *_) -> None:
-        self.writer.close()
-
-    async def ask(self, messages: list) -> int:
-        """The port of the server that answered."""
-        self.left -= 1
-        if not self.left:  # nginx ends a connection after 1000 requests
-            await self.__aexit__()
-            await self.__aenter__()
-        body = json.dumps({"model": "any", "messages": messages}).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: fleet\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.writer.write(head.encode() + body)
-        answer = await self.reader.readuntil(b"\r\n\r\n")
-        assert b" 200 " in answer.split(b"\r\n")[0], answer
-        size = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-        return int(await self.reader.readexactly(size))
+TURNS, OPENINGS, CHUNKS = 6, 3000, 128
+SAMPLES, LONGEST_S = 50, 120
 
 
 def text(said: str) -> dict:
     return {"role": "user", "content": said}
 
 
-async def conversation(url: str, name: str, pause_s: float) -> list:
-    """The ports that answered the turns of a conversation."""
-    async with Client(url) as client:
+async def conversation(urls: list, name: str, pause_s: float) -> list:
+    """The ports that answered the turns of a conversation, which come through these gateways in turns."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Client(url)) for url in urls]
         messages, ports = [], []
         for turn in range(TURNS):
             messages.append(text(f"{name} {turn}"))
-            ports.append(await client.ask(messages))
+            ports.append(await clients[turn % len(clients)].ask(messages))
             messages.append({"role": "assistant", "content": "yes"})
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
         return ports
 
 
-async def follow_ups(url: str, servers: int) -> float:
+async def follow_ups(urls: list, servers: int) -> float:
     """The share of follow-ups that the server of the turn before answers: an even load of 4 conversations a server."""
     count = max(32, 4 * servers)
     Server.seconds = pause_s = count / RATE / 2
@@ -110,30 +59,37 @@ async def follow_ups(url: str, servers: int) -> float:
 
     async def begin(number: int, start) -> list:
         await start
-        return await conversation(url, f"{time.time_ns()} {number}", pause_s)
+        return await conversation(urls, f"{time.time_ns()} {number}", pause_s)
 
     found = await asyncio.gather(*(begin(number, start) for number, start in enumerate(starts)))
     pairs = [pair for ports in found for pair in zip(ports, ports[1:], strict=False)]
     return sum(before == after for before, after in pairs) / len(pairs)
 
 
-async def fullest(url: str, questions: list, ports: list, seconds: float = 4.0) -> dict:
-    """The fullest server beside the mean, while each of these is asked again and again, as seen 50 times."""
-    Server.seconds = len(questions) / RATE
-    end, seen = time.monotonic() + seconds + Server.seconds, []
+async def fullest(urls: list, questions: list, ports: list, seconds: float = 4.0) -> dict:
+    """The fullest server beside the mean, while each of these is asked again and again, as seen 50 times.
 
-    async def person(question: dict) -> None:
+    The people are shared out to these gateways.
+    """
+    Server.seconds = len(questions) / RATE
+    seen, is_over = [], asyncio.Event()
+
+    async def person(url: str, question: dict) -> None:
         async with Client(url) as client:
-            while time.monotonic() < end:
+            while not is_over.is_set():
                 await client.ask([question])
 
-    people = [asyncio.ensure_future(person(question)) for question in questions]
+    people = [asyncio.ensure_future(person(*one)) for one in zip(itertools.cycle(urls), questions)]
     await asyncio.sleep(Server.seconds)  # until all have come
-    while time.monotonic() < end - 0.1:
+    end = time.monotonic() + LONGEST_S
+    while len(seen) < SAMPLES and time.monotonic() < end:
         loads = [Server.running[port] for port in ports]
-        seen.append(max(loads) / (sum(loads) / len(loads)))
-        await asyncio.sleep(seconds / 50)
+        if 2 * sum(loads) > len(questions):  # the others are between two questions
+            seen.append(max(loads) / (sum(loads) / len(loads)))
+        await asyncio.sleep(seconds / SAMPLES)
+    is_over.set()
     await asyncio.gather(*people)
+    assert len(seen) == SAMPLES, f"this machine is too busy: half of the people were asking only {len(seen)} times"
     return {"median": round(statistics.median(seen), 2), "max": round(max(seen), 2)}
 
 
@@ -156,27 +112,41 @@ def attack(ports: list, count: int) -> list:
     return [next(first) for _ in range(count)]
 
 
-async def cost(gateway, url: str, count: int = 1500) -> dict:
-    """Processor time of a request in nginx and in the router, ms, and its median time, ms."""
+def processes_of(gateway) -> tuple[list, list]:
+    """nginx's processes and the router's, of a gateway that was started for a test."""
     main = psutil.Process(gateway.process.pid)
     router = [
         child for watcher in main.children() for child in watcher.children() if "lingbi_gateway" in child.cmdline()
     ]
-    nginx = [child for child in main.children() if "nginx" in child.name()]
+    return [main, *(child for child in main.children() if "nginx" in child.name())], router
+
+
+def used_s(processes: list) -> float:
+    """Seconds of processor time."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+async def cost(gateway, url: str, count: int = 1500, streams: int = 40) -> dict:
+    """Processor time of a request in nginx and in the router, ms, its median time, ms, and nginx's time of a piece, µs."""
+    nginx, router = processes_of(gateway)
     Server.seconds, took = 0.0, []
-
-    def used(processes: list) -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-    before = used(nginx), used(router)
+    before = used_s(nginx), used_s(router)
     async with Client(url) as client:
         for number in range(count):
             start = time.perf_counter()
             await client.ask([text(f"cost {number}")])
             took.append(1000 * (time.perf_counter() - start))
-    nginx_s, router_s = (after - earlier for after, earlier in zip((used(nginx), used(router)), before, strict=True))
-    shares = {"nginx_ms": 1000 * nginx_s / count, "router_ms": 1000 * router_s / count}
-    return {name: round(value, 3) for name, value in (shares | {"median_ms": statistics.median(took)}).items()}
+        nginx_ms, router_ms = (
+            1000 * (used_s(processes) - earlier) / count
+            for processes, earlier in zip((nginx, router), before, strict=True)
+        )
+        Server.chunks, before_s = CHUNKS, used_s(nginx)
+        for number in range(streams):
+            await client.ask_for_stream([text(f"stream {number}")])
+        Server.chunks, streamed_ms = 0, 1000 * (used_s(nginx) - before_s) / streams
+    found = {"nginx_ms": nginx_ms, "router_ms": router_ms, "median_ms": statistics.median(took)}
+    found |= {"piece_us": 1000 * (streamed_ms - nginx_ms) / CHUNKS, "answer_ms": streamed_ms}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 @contextlib.contextmanager
@@ -222,10 +192,12 @@ async def measure(count: int) -> dict:
 async def _measure(first, second, plain, folder: Path, ports: list, other: int) -> dict:
     people = [text(f"one picture {number}") | {"content": picture(number)} for number in range(5 * len(ports))]
     report = {
-        "follow_ups_found": round(await follow_ups(first.url, len(ports)), 4),
-        "follow_ups_found_without": round(await follow_ups(plain.url, len(ports)), 4),
-        "fullest_by_mean_one_picture": await fullest(first.url, people, ports),
-        "fullest_by_mean_attack": await fullest(first.url, attack(ports, 5 * len(ports)), ports),
+        "follow_ups_found": round(await follow_ups([first.url], len(ports)), 4),
+        "follow_ups_found_over_two": round(await follow_ups([first.url, second.url], len(ports)), 4),
+        "follow_ups_found_without": round(await follow_ups([plain.url], len(ports)), 4),
+        "fullest_by_mean_one_picture": await fullest([first.url], people, ports),
+        "fullest_by_mean_one_picture_over_two": await fullest([first.url, second.url], people, ports),
+        "fullest_by_mean_attack": await fullest([first.url], attack(ports, 5 * len(ports)), ports),
         "cost": await cost(first, first.url),
         "cost_without": await cost(plain, plain.url),
     }

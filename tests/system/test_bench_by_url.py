@@ -28,6 +28,22 @@ def test_a_running_server_is_measured(demo_server, tmp_path):
     assert (tmp_path / "found/curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_several_urls_are_measured_beside_one_of_their_workers(demo_server, tmp_path):
+    """The same server twice, as two would need another: it has all questions of both."""
+    url = demo_server["url"]
+    options = ("--ask", "text:4", "--talks", "2", "--rounds", "1", "--tokens", "4", "--no-chart", "--to", "found")
+    where = ("--url", url, f"{url}/v1", "--worker", url, "--api-key-file", demo_server["api_key_file"])
+    done = lingbi("bench", *where, *options, state_dir=tmp_path / "state")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found/rounds.json").read_text())
+    (together,), (alone,) = (side["rounds"] for side in found["sides"].values())
+    assert found["workers"] == 2 and list(found["sides"]) == ["2 workers", "one worker"]
+    assert (together["people"], together["requests"], alone["people"], alone["requests"]) == (4, 8, 2, 8)
+    assert together["failed"] == alone["failed"] == 0
+    ratio = float(done.stdout.splitlines()[2].split()[-3])
+    assert ratio == round(together["req_s"] / alone["req_s"] / 2, 3)
+
+
 def test_a_wrong_key_and_no_server_stop_it_with_a_sentence(demo_server, tmp_path):
     (tmp_path / "key").write_text("wrong")
     for url, said in (

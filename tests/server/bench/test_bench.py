@@ -13,10 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lingbi.bench import __main__ as bench
+from lingbi.bench import running
 from lingbi.bench.chart import draw
-from lingbi.bench.client import Answer
+from lingbi.bench.client import Answer, Target
 from lingbi.bench.report import medians, table
-from lingbi.bench.rounds import interval, percentiles, summarise
+from lingbi.bench.rounds import interval, percentiles, share_of, summarise
 from lingbi.errors import ConfigurationError
 
 TIMES = ("p50", "p95", "p99")
@@ -72,11 +73,34 @@ def test_a_server_or_a_model_is_named(capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--url", "a", "--worker", "b"], "give their URLs in --url, or a gateway's there and --workers"),
+        (["--url", "a", "--worker", "b", "--workers", "1"], "--worker is compared with several"),
+        (["--url", "a", "b", "--workers", "2"], "--workers says how many of --worker answer at --url"),
+        (["--model", "demo", "--worker", "b"], "--worker is one of the workers behind --url"),
+    ],
+)
+def test_one_worker_is_compared_with_several(capsys, arguments, said):
+    assert bench.parse(["--url", "a", "b", "--worker", "b"]).workers == 2
+    assert bench.parse(["--url", "a", "--worker", "b", "--workers", "3"]).workers == 3
+    with pytest.raises(SystemExit) as ended:
+        bench.parse(arguments)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_people_are_shared_among_the_urls_and_each_stays_at_one():
+    target = Target("a", None, "model", ("b", "c"))
+    assert [target.of(person) for person in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
+    assert [share_of(people, 2) for people in (1, 2, 63, 64)] == [1, 1, 32, 32]
+
+
 def test_of_several_models_the_one_that_is_measured_is_named():
-    assert bench.model_to_ask(["a"], None) == "a" and bench.model_to_ask(["a", "b"], "b") == "b"
+    assert running.model_to_ask(["a"], None) == "a" and running.model_to_ask(["a", "b"], "b") == "b"
     for served, asked, said in ((["a", "b"], None, "several models are served"), (["a"], "c", "'c' is not served")):
         with pytest.raises(ConfigurationError, match=f"{said}; give one of these in --model: {', '.join(served)}"):
-            bench.model_to_ask(served, asked)
+            running.model_to_ask(served, asked)
 
 
 def test_interval_of_a_known_case():
@@ -157,6 +181,16 @@ def test_two_sides_stand_beside_each_other_with_their_ratio():
         memory[1]
         == "lingbi: starts [11.0, 13.0, 12.0] s, without cache [18000] MiB, after a first question [18100] MiB"
     )
+
+
+def test_all_workers_stand_beside_so_many_times_one():
+    sides = {"2 workers": {"rounds": [one_round("chat", 64, 39.2, 62.0)] * 3}}
+    sides["one worker"] = {"rounds": [one_round("chat", 32, 20.0, 40.0)] * 3}
+    head, columns, row = table(measured() | {"sides": sides, "workers": 2}).splitlines()
+    assert head.split() == "2 workers one worker, by its share".split() and columns.endswith("all by 2 x one")
+    assert row.split()[:3] == ["chat", "64", "39.20"] and " 32 " in row and row.endswith("0.980 ttft x1.55")
+    sides["one worker"]["rounds"].clear()
+    assert len(table(measured() | {"sides": sides, "workers": 2}).splitlines()) == 2
 
 
 def test_more_sides_stand_below_each_other_with_their_memory():

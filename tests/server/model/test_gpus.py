@@ -1,10 +1,12 @@
 """The engine is chosen by what the machine has, for a reason that people can read."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 
-from lingbi.errors import ConfigurationError
+from lingbi.errors import ConfigurationError, StartError
 from lingbi.model.gpus import Gpu, admitted, choose_engine, find_gpus, look_at
 
 CARD = Gpu("0", "NVIDIA H200", 143771, 143000)
@@ -45,12 +47,54 @@ def test_a_card_that_turbomind_has_no_code_for_is_refused_by_name(name, capabili
         ("0,7,1", ["0"]),
         ("-1", []),
         ("0,0", []),
-        ("GPU-a,GPU-b,GPU-a", []),
-        ("GPU-a", ["GPU-a"]),
+        ("GPU-a1,GPU-b2,GPU-a1", []),
+        ("GPU-b2,0", ["GPU-b2", "0"]),
+        ("GPU-b,GPU-a", ["GPU-b2", "GPU-a1"]),
+        ("0,GPU-a1", []),
+        ("GPU-,0", []),
+        ("1,GPU-c,0", ["1"]),
+        ("MIG-x,MIG-y", ["MIG-x", "MIG-y"]),
     ],
 )
 def test_visible_devices_are_read_as_cuda_reads_them(visible, devices):
-    assert admitted(["0", "1"], visible) == devices
+    assert admitted(["GPU-a1", "GPU-b2"], visible) == devices
+
+
+@pytest.fixture
+def driver_with_a_lost_card(monkeypatch):
+    """NVIDIA's driver on a machine with two cards, of which the second no longer answers."""
+
+    def handle(index: int) -> int:
+        if index == 1:
+            raise pynvml.NVMLError_GpuIsLost
+        return index
+
+    values = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": handle,
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetName": lambda handle: CARD.name,
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=CARD.total_mib << 20, free=CARD.free_mib << 20),
+        "nvmlDeviceIsMigDeviceHandle": lambda handle: False,
+        "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(pynvml, name, value)
+
+
+@pytest.mark.parametrize(("visible", "found"), [(None, ["0"]), ("1,0", ["0"]), ("1", []), ("0", ["0"])])
+def test_a_card_that_the_driver_lost_takes_no_other_with_it(
+    driver_with_a_lost_card, monkeypatch, caplog, visible, found
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.device for gpu in find_gpus()] == found
+    assert ("GPU 1 is left out" in caplog.text) == (visible != "0")
+    with pytest.raises(StartError, match="cannot reach GPU 1, on which this worker was placed"):
+        look_at("1")
 
 
 @pytest.mark.gpu

@@ -1,45 +1,34 @@
-"""Measure a server, or stock lmdeploy and lingbi side by side: `scripts/bench --help`."""
+"""Measure servers, or stock lmdeploy and lingbi side by side: `scripts/bench --help`."""
 
 import argparse
 import json
-import math
 import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from lingbi.bench.client import Target
 from lingbi.bench.questions import KINDS
 from lingbi.bench.report import MEMORY, machine, medians, table
-from lingbi.bench.rounds import Askers
-from lingbi.bench.sides import Server, gpu_free_mib, gpu_used_mib, serving
-from lingbi.client.addresses import base_url
-from lingbi.errors import CheckError, ConfigurationError, LingbiError
+from lingbi.bench.running import check_workers, measure_urls
+from lingbi.bench.series import LEAST_TALKS, Peak, Sides, each_round, in_turn
+from lingbi.bench.sides import Server, gpu_free_mib, serving
+from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.model.folder import inspect
 from lingbi.model.resolve import find_model
 from lingbi.model.sizing import cache_room_mib
 from lingbi.settings import PREFIX, Settings, load_settings
-from lingbi.smoke.main import served_models
 
 SIDES = ("stock", "lingbi")
-Sides = dict[str, dict[str, Any]]  # by name: the figures of its starts, its memory and its rounds
 # Share of the free memory for stock's KV cache if lingbi gets an equally large cache on the same card.
 SHARED_CARD = 0.3
 OWN_CARD, MOST_CACHE = 0.8, 0.95
 NO_CACHE = {"stock": 0.005, "lingbi": None}  # lingbi reports how much of its memory is cache
-PEAK_LOOK_S = 0.05
 PEOPLE = [1, 8, 32, 64, 128]
 FIRST_PORT = 23733
-WARM_UP_PEOPLE, WARM_UP_SEED = 8, 10**6
 INTERRUPTED = 128 + signal.SIGINT
-LEAST_TALKS = 8  # per round: one question has no median
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     Whatever was measured is written, however the run ends.
     """
     options = parse(arguments)
-    measure = measure_url if options.url else measure_variants if options.variants else measure_sides
+    measure = measure_urls if options.url else measure_variants if options.variants else measure_sides
     sides: Sides = {}
     try:
         options.to.mkdir(parents=True, exist_ok=True)
@@ -61,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         status = error.exit_status
     if any(side["rounds"] for side in sides.values()):
-        report({"machine": machine(), "model": options.model, "tokens": options.tokens, "sides": sides}, options)
+        found = {"machine": machine(), "model": options.model, "tokens": options.tokens, "sides": sides}
+        report(found | ({"workers": options.workers} if options.workers else {}), options)
     return status
 
 
@@ -79,7 +69,18 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(":")[0])
-    parser.add_argument("--url", help="base URL of a running server, without /v1")
+    parser.add_argument(
+        "--url",
+        nargs="+",
+        help="base URL of a running server or gateway, without /v1; of several, each has its share of the people",
+    )
+    parser.add_argument(
+        "--worker",
+        metavar="URL",
+        help="with --url: one of the workers there; it is asked by its share of the people alone, in turns with all, and the "
+        "table says how fast all are beside so many times this one",
+    )
+    parser.add_argument("--workers", type=int, help="with --worker: how many answer at --url (default: a worker a URL)")
     parser.add_argument(
         "--model",
         help="model folder or name: starts stock lmdeploy and lingbi on it (needs a GPU); with --url: the name of the one "
@@ -121,6 +122,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.url and not options.model:
         parser.error("give --url of a running server, or --model to start one")
+    fault = check_workers(options)
+    if fault:
+        parser.error(fault)
     if options.variants and options.url:
         parser.error("--with starts servers with these settings: it goes with --model, not with --url")
     if options.variants and len(options.variants) > len({tuple(sorted(one.items())) for one in options.variants}):
@@ -167,31 +171,12 @@ def measure_variants(options: argparse.Namespace, sides: Sides) -> None:
             serving("lingbi", folder, work / str(number), options.port, gpu, None, **variant) as server,
             Peak(gpu) as peak,
         ):
-            rounds = list(_rounds(server.target, options, fixed_length=True, gpu=gpu))
+            rounds = list(each_round(server.target, options, fixed_length=True, gpu=gpu))
         sides[name] = {figure: [value] for figure, value in server.figures().items()} | {
             "gpu_planned_mib": server.planned_mib,
             "gpu_peak_mib": peak.most_mib - server.before_mib,
             "rounds": rounds,
         }
-
-
-def measure_url(options: argparse.Namespace, sides: Sides) -> None:
-    """Measure a running server, into sides. Answers have no fixed length: not every server accepts ignore_eos."""
-    key = options.api_key_file.read_text().strip() if options.api_key_file else None
-    url = base_url(options.url)
-    with httpx.Client(base_url=url, trust_env=False) as client:
-        options.model = model_to_ask(served_models(client, key), options.model)
-    target = Target(url, key, options.model)
-    sides["server"] = {"rounds": []}
-    sides["server"]["rounds"].extend(_rounds(target, options, fixed_length=False))
-
-
-def model_to_ask(served: list[str], asked: str | None) -> str:
-    """The model that is measured, of those that a server offers. Raises ConfigurationError where that is not said."""
-    if asked in served or (asked is None and len(served) == 1):
-        return asked or served[0]
-    why = "several models are served" if asked is None else f"{asked!r} is not served"
-    raise ConfigurationError(f"{why}; give one of these in --model: {', '.join(served)}")
 
 
 def measure_sides(options: argparse.Namespace, sides: Sides) -> None:
@@ -228,65 +213,15 @@ def measure_sides(options: argparse.Namespace, sides: Sides) -> None:
 
 
 def _in_turn(servers: dict[str, Server], options: argparse.Namespace, sides: Sides, gpus: dict[str, int]) -> None:
-    steps = {side: _rounds(server.target, options, fixed_length=True) for side, server in servers.items()}
-    for figures in zip(*steps.values(), strict=True):
-        for side, one in zip(steps, figures, strict=True):
-            sides[side]["rounds"].append(one)
+    in_turn({side: each_round(server.target, options, fixed_length=True) for side, server in servers.items()}, sides)
 
 
 def _at_once(servers: dict[str, Server], options: argparse.Namespace, sides: Sides, gpus: dict[str, int]) -> None:
     def measure(side: str) -> None:
-        sides[side]["rounds"].extend(_rounds(servers[side].target, options, True, gpus[side]))
+        sides[side]["rounds"].extend(each_round(servers[side].target, options, True, gpus[side]))
 
     with ThreadPoolExecutor(len(servers)) as pool:
         list(pool.map(measure, servers))
-
-
-def _rounds(
-    target: Target, options: argparse.Namespace, fixed_length: bool, gpu: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Figures of every round; a few warm-up questions of each kind are not reported."""
-    with Askers() as askers:
-        for kind, crowds in options.ask:
-            askers.ask_round(
-                target, kind, min(crowds[0], WARM_UP_PEOPLE), 1, options.tokens, WARM_UP_SEED, fixed_length
-            )
-            for people in crowds:
-                talks = max(options.talks, math.ceil(LEAST_TALKS / people))
-                for number in range(options.rounds):
-                    seed = people * options.rounds + number
-                    with Peak(gpu) as peak:
-                        figures = askers.ask_round(target, kind, people, talks, options.tokens, seed, fixed_length)
-                    if figures["failed"] == figures["requests"]:
-                        raise CheckError(f"{target.url} answered none of {kind} x {people}: {figures['first_error']}")
-                    print(kind, people, json.dumps(figures), file=sys.stderr, flush=True)
-                    yield {"kind": kind, "people": people, "gpu_peak_mib": peak.mib} | figures
-
-
-class Peak:
-    """Records the most memory in use on a GPU while it is open: most_mib (0 without a GPU), mib (None without one)."""
-
-    def __init__(self, gpu: int | None):
-        self.gpu, self.most_mib, self._stop = gpu, 0, threading.Event()
-
-    @property
-    def mib(self) -> int | None:
-        return None if self.gpu is None else self.most_mib
-
-    def __enter__(self) -> "Peak":
-        if self.gpu is not None:
-            self._thread = threading.Thread(target=self._look, args=(self.gpu,))
-            self._thread.start()
-        return self
-
-    def _look(self, gpu: int) -> None:
-        while not self._stop.wait(PEAK_LOOK_S):
-            self.most_mib = max(self.most_mib, gpu_used_mib(gpu))
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self.gpu is not None:
-            self._thread.join()
 
 
 if __name__ == "__main__":

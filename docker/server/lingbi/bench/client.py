@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any
@@ -17,11 +18,17 @@ HEAD, END = "data: ", "[DONE]"
 
 @dataclass(frozen=True)
 class Target:
-    """A server: base URL (without /v1), key or None, model id."""
+    """A server: base URL (without /v1), key or None, model id. others: base URLs of more that share the people with it."""
 
     url: str
     key: str | None
     model: str
+    others: tuple[str, ...] = ()
+
+    def of(self, person: int) -> str:
+        """The base URL that the person of this number asks, in all of their conversations."""
+        urls = (self.url, *self.others)
+        return urls[person % len(urls)]
 
 
 @dataclass
@@ -36,15 +43,24 @@ class Answer:
 
 
 def ask_all(
-    target: Target, kind: str, people: int, talks: int, tokens: int, seed: int, fixed_length: bool, begin: Barrier
+    target: Target,
+    kind: str,
+    people: range,
+    talks: int,
+    tokens: int,
+    seed: int,
+    fixed_length: bool,
+    begin: Barrier,
 ) -> tuple[float, float, list[Answer]]:
-    """(start, end, answers) of `people` with `talks` conversations each; runs in a separate process.
+    """(start, end, answers) of the people of these numbers with `talks` conversations each; runs in a separate process.
 
     It waits for `begin` when everything is prepared. Times are of the monotonic clock, which all processes share.
     """
-    questions = [Questions(kind, target.model, tokens, seed * 1000 + person, fixed_length) for person in range(people)]
+    questions = [
+        Questions(kind, target.model, tokens, seed * 1000 + place, fixed_length) for place in range(len(people))
+    ]
     prepared = [[asker.next_talk() for _ in range(talks)] for asker in questions]
-    return asyncio.run(_ask_together(target, questions, prepared, begin))
+    return asyncio.run(_ask_together(target, people, questions, prepared, begin))
 
 
 def ask_once(target: Target) -> Answer:
@@ -52,31 +68,33 @@ def ask_once(target: Target) -> Answer:
     asker = Questions("image", target.model, 1, 0, True)
 
     async def ask_alone() -> Answer:
-        async with _client(target) as client:
+        async with _client(target, target.url) as client:
             return await ask(client, asker.body([user(asker.next_talk()[0])]))
 
     return asyncio.run(ask_alone())
 
 
-def _client(target: Target) -> httpx.AsyncClient:
+def _client(target: Target, url: str) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(base_url=target.url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False)
 
 
 async def _ask_together(
-    target: Target, questions: list[Questions], prepared: list[list[list[Turn]]], begin: Barrier
+    target: Target, people: range, questions: list[Questions], prepared: list[list[list[Turn]]], begin: Barrier
 ) -> tuple[float, float, list[Answer]]:
-    async with _client(target) as client:
+    async with AsyncExitStack() as stack:
+        urls = [target.of(person) for person in people]
+        clients = {url: await stack.enter_async_context(_client(target, url)) for url in dict.fromkeys(urls)}
+        askers = [(clients[url], *person) for url, *person in zip(urls, questions, prepared, strict=True)]
         # Not timed: connections, imports, and the first question about an image that is asked about again.
-        await asyncio.gather(*(client.get("/v1/models") for _ in questions))
+        await asyncio.gather(*(client.get("/v1/models") for client, *_ in askers))
         if questions[0].kind == "repeat":
-            first = [asker.body([user(talks[0][0])]) for asker, talks in zip(questions, prepared, strict=True)]
-            await asyncio.gather(*(ask(client, body) for body in first))
+            await asyncio.gather(*(ask(client, asker.body([user(talks[0][0])])) for client, asker, talks in askers))
         begin.wait()
         start = time.monotonic()
-        people = [_talk(client, asker, talks) for asker, talks in zip(questions, prepared, strict=True)]
-        answers = [answer for answers in await asyncio.gather(*people) for answer in answers]
+        talking = [_talk(client, asker, talks) for client, asker, talks in askers]
+        answers = [answer for answers in await asyncio.gather(*talking) for answer in answers]
         return start, time.monotonic(), answers
 
 

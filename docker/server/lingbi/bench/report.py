@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lingbi.bench.rounds import PERCENTILES, interval
+from lingbi.bench.rounds import PERCENTILES, interval, share_of
 from lingbi.model.gpus import find_gpus
 
 Figures = dict[str, Any]  # the figures of a round or of a side
@@ -64,9 +64,13 @@ def medians(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """A row per kind and number of people: requests/s and times of each side, ratios if there are two; then memory."""
+    """A row per kind and number of people: requests/s and times of each side, ratios if there are two; then memory.
+
+    Of several workers and one of them, which was asked by its share of the people: beside so many times that one.
+    """
     sides = {side: with_intervals(figures) for side, figures in found["sides"].items()}
-    lines = _beside(sides) if len(sides) <= 2 else _below(sides)
+    workers = found.get("workers")
+    lines = _beside_one(sides, workers) if workers else _beside(sides) if len(sides) <= 2 else _below(sides)
     for side, figures in found["sides"].items():
         if figures.get("starts_s"):
             line = f"{side}: starts {figures['starts_s']} s, without cache {figures['gpu_mib_without_cache']} MiB, "
@@ -87,6 +91,23 @@ def _beside(sides: dict[str, Groups]) -> list[str]:
             if first["req_s"]["median"] and first["ttft_p50"]["median"]:
                 line += f"   x{second['req_s']['median'] / first['req_s']['median']:.2f}"
                 line += f" ttft x{second['ttft_p50']['median'] / first['ttft_p50']['median']:.2f}"
+        lines.append(line)
+    return lines
+
+
+def _beside_one(sides: dict[str, Groups], workers: int) -> list[str]:
+    (name, together), (one_name, alone) = sides.items()
+    lines = [f"{'':18}{name:>42}{one_name + ', by its share':>50}"]
+    lines.append(f"{'kind':10}{'people':>8}" + HEAD + f"{'people':>8}" + HEAD + f"{f'all by {workers} x one':>16}")
+    for kind, people in together:
+        share = share_of(people, workers)
+        all_of_them, one = together[kind, people], alone.get((kind, share))
+        if one is None:  # interrupted before its turn
+            continue
+        line = f"{kind:10}{people:>8}{_figures(all_of_them)}{share:>8}{_figures(one)}"
+        if one["req_s"]["median"] and one["ttft_p50"]["median"]:
+            line += f"{all_of_them['req_s']['median'] / one['req_s']['median'] / workers:>11.3f}"
+            line += f" ttft x{all_of_them['ttft_p50']['median'] / one['ttft_p50']['median']:.2f}"
         lines.append(line)
     return lines
 

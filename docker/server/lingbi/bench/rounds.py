@@ -41,7 +41,7 @@ class Askers:
     ) -> dict[str, Any]:
         """One round: requests and tokens per second, times to the first token and between tokens, failures."""
         processes = min(math.ceil(people / PEOPLE_PER_PROCESS), self._size)
-        shares = [people // processes + (index < people % processes) for index in range(processes)]
+        shares = [range(index, people, processes) for index in range(processes)]
         begin = self._manager.Barrier(processes)
         jobs = [
             self._pool.submit(ask_all, target, kind, share, talks, tokens, seed * 100 + index, fixed_length, begin)
@@ -50,6 +50,11 @@ class Askers:
         results = [job.result() for job in jobs]
         seconds = max(end for _, end, _ in results) - min(start for start, _, _ in results)
         return summarise([answer for _, _, answers in results for answer in answers], seconds, tokens, fixed_length)
+
+
+def share_of(people: int, workers: int) -> int:
+    """How many of so many people one of so many workers gets."""
+    return math.ceil(people / workers)
 
 
 def summarise(answers: list[Answer], seconds: float, tokens: int, fixed_length: bool) -> dict[str, Any]:

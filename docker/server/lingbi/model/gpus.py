@@ -1,15 +1,18 @@
 """The GPUs of a machine, and the engine that is chosen for them."""
 
 import contextlib
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
 import pynvml
 
-from lingbi.errors import ConfigurationError
+from lingbi.errors import ConfigurationError, StartError
 
+log = logging.getLogger(__name__)
 # The compute capabilities that TurboMind's kernels are compiled for, from the wheel's own build (Volta to Hopper).
 # Ansible's preflight reads this line (ansible/filter_plugins/hosts.py).
 OLDEST, NEWEST = (7, 0), (9, 0)
@@ -39,37 +42,74 @@ class Choice:
 
 
 def find_gpus() -> list[Gpu]:
-    """The GPUs that NVIDIA's driver reports and CUDA_VISIBLE_DEVICES admits (indices or UUIDs)."""
+    """The GPUs that NVIDIA's driver reports and CUDA_VISIBLE_DEVICES admits (indices or UUIDs).
+
+    One that the driver cannot reach, as after a fault of the card, is left out, with a line in the log.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
     try:
-        every = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [_describe(device) for device in admitted(every, os.environ.get("CUDA_VISIBLE_DEVICES"))]
+        uuids = [_uuid(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        devices = admitted(uuids, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return [gpu for gpu in map(_reached, devices) if gpu]
     finally:
         pynvml.nvmlShutdown()
 
 
-def admitted(every: list[str], visible: str | None = None) -> list[str]:
-    """Devices that CUDA shows for a value of CUDA_VISIBLE_DEVICES (None: not set).
+def _uuid(index: int) -> str:
+    """A card's UUID; of one that the driver cannot reach a name that no other has."""
+    try:
+        return _text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index)))
+    except pynvml.NVMLError:
+        return f"unreachable {index}"
 
-    As with CUDA, the list ends at the first index that does not exist, and is empty if a device is listed twice.
+
+def _reached(device: str) -> Gpu | None:
+    try:
+        return _describe(device)
+    except pynvml.NVMLError as error:
+        log.warning("GPU %s is left out, since the driver cannot reach it: %s", device, error)
+        return None
+
+
+def admitted(uuids: Sequence[str], visible: str | None = None) -> list[str]:
+    """Devices that CUDA shows for a value of CUDA_VISIBLE_DEVICES (None: not set). uuids: those of all cards, by index.
+
+    As with CUDA, a UUID may be shortened while it stays unique, the list ends at the first card that does not exist, and
+    it is empty if a card is listed twice.
     """
     if visible is None:
-        return every
+        return [str(index) for index in range(len(uuids))]
     names = [name.strip() for name in visible.split(",") if name.strip()]
-    shown = list(takewhile(lambda name: name in every or not name.lstrip("-").isdigit(), names))
-    return shown if len(set(shown)) == len(shown) else []
+    found = list(takewhile(lambda name: name is not None, (_find(name, uuids) for name in names)))
+    shown = [device for device in found if device is not None]
+    cards = [uuids[int(device)] if device.isdigit() else device for device in shown]
+    return shown if len(set(cards)) == len(cards) else []
+
+
+def _find(name: str, uuids: Sequence[str]) -> str | None:
+    """The device of one name in CUDA_VISIBLE_DEVICES: an index, a whole UUID, or a slice's name; None if there is none."""
+    if name.startswith("MIG-"):
+        return name
+    if name.isdigit():
+        return name if int(name) < len(uuids) else None
+    cards = [uuid for uuid in uuids if uuid.startswith(name)]
+    return cards[0] if len(cards) == 1 else None
 
 
 def _describe(device: str) -> Gpu:
     find = pynvml.nvmlDeviceGetHandleByIndex if device.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
     handle = find(int(device) if device.isdigit() else device)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
-    name = name.decode() if isinstance(name, bytes) else name
-    return Gpu(device, name, memory.total >> 20, memory.free >> 20, _capability(handle))
+    return Gpu(
+        device, _text(pynvml.nvmlDeviceGetName(handle)), memory.total >> 20, memory.free >> 20, _capability(handle)
+    )
+
+
+def _text(told: str | bytes) -> str:
+    return told.decode() if isinstance(told, bytes) else told
 
 
 def _capability(handle: Any) -> tuple[int, int] | None:
@@ -83,12 +123,17 @@ def _capability(handle: Any) -> tuple[int, int] | None:
 
 
 def look_at(device: str) -> Gpu:
-    """The current state of a device. Raises pynvml.NVMLError if the driver cannot reach it."""
-    pynvml.nvmlInit()
+    """The current state of a device. Raises StartError if the driver cannot reach it."""
     try:
-        return _describe(device)
-    finally:
-        pynvml.nvmlShutdown()
+        pynvml.nvmlInit()
+        try:
+            return _describe(device)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise StartError(
+            f"the driver cannot reach GPU {device}, on which this worker was placed: {error}; see `nvidia-smi`"
+        ) from None
 
 
 def emptied(gpus: list[Gpu]) -> list[Gpu]:
