@@ -84,9 +84,12 @@ async def _ask_together(
     target: Target, people: range, questions: list[Questions], prepared: list[list[list[Turn]]], begin: Barrier
 ) -> tuple[float, float, list[Answer]]:
     async with AsyncExitStack() as stack:
-        urls = [target.of(person) for person in people]
-        clients = {url: await stack.enter_async_context(_client(target, url)) for url in dict.fromkeys(urls)}
-        askers = [(clients[url], *person) for url, *person in zip(urls, questions, prepared, strict=True)]
+        urls = dict.fromkeys(map(target.of, people))
+        clients = {url: await stack.enter_async_context(_client(target, url)) for url in urls}
+        askers = [
+            (clients[target.of(person)], asker, talks)
+            for person, asker, talks in zip(people, questions, prepared, strict=True)
+        ]
         # Not timed: connections, imports, and the first question about an image that is asked about again.
         await asyncio.gather(*(client.get("/v1/models") for client, *_ in askers))
         if questions[0].kind == "repeat":
