@@ -6,8 +6,8 @@ import httpx
 
 from lingbi.bench.client import Target
 from lingbi.bench.series import Sides, each_round, in_turn
-from lingbi.errors import ConfigurationError
 from lingbi.client.addresses import base_url
+from lingbi.errors import ConfigurationError
 from lingbi.smoke.main import served_models
 
 ONE = "one worker"
