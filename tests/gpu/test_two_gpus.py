@@ -232,3 +232,5 @@ def test_cards_that_a_container_is_given_in_any_order_have_a_worker_each(tmp_pat
     with serving(tmp_path, LINGBI_MODEL="demo", NVIDIA_VISIBLE_DEVICES="1,0", **SETTINGS) as server:
         assert wait_until(lambda: bool(users_of(0)) and bool(users_of(1)), AGAIN_S)
         expect_on([0, 1], psutil.Process(server.process.pid))
+        server.process.terminate()
+        assert server.process.wait(90) == 0
