@@ -163,8 +163,3 @@ def test_the_documents_name_every_family_and_no_other(language, tmp_path):
     assert [name for name in short if f"{name}`" not in text and f"{name}_total`" not in text] == []
     named = CELLS.findall(text)
     assert {f"lingbi_{name}" for name in named} - on_demand == families and len(named) == len(set(named))
-
-
-def test_the_watchdogs_questions_are_counted(tmp_path):
-    with running_worker(tmp_path / "state", **SMALL | {"LINGBI_WATCHDOG_INTERVAL_S": "1"}) as server:
-        assert wait_until(lambda: read(server).get(("watchdog_probes_total", (("result", "answered"),)), 0) >= 1, 20)
