@@ -179,7 +179,7 @@ def running_worker(state_dir: Path, *command, **environment):
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 120)
+        assert wait_until(lambda: process.poll() is not None or answers(f"{url}/ready"), 300)
         assert process.poll() is None, log.read_text()
         key = (state_dir / "api-key").read_text().strip()
         model = httpx.get(f"{url}/ready").json()["model"]

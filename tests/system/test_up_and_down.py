@@ -145,7 +145,7 @@ def test_a_killed_worker_comes_back_and_answers(demo_server):
     worker.send_signal(signal.SIGKILL)
     assert not psutil.wait_procs([worker], timeout=10)[1]
 
-    assert wait_until(lambda: answers(demo_server["url"] + "/ready"), 60)
+    assert wait_until(lambda: answers(demo_server["url"] + "/ready"), 120)
     assert lingbi("smoke", state_dir=demo_server["state_dir"]).returncode == 0
     assert (
         f'lingbi_worker_restarts_total{{model="{DEMO_SERVED_NAME}",reason="crashed"}} 1.0'
