@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from filelock import FileLock
 
+from lingbi.launch.supervision import wait_until
 from tests.containers import images, sharing
 from tests.containers.bases import PREFIX
 
 BUILDING = FileLock("/var/lock/lingbi-tests-build.lock")
 KEEP_IMAGES = bool(os.environ.get("KEEP_IMAGES"))  # for those who run a few tests again and again
+GONE_S = 30  # a container that ends is listed until its removal is done
 OURS = "lingbi-test"  # what the names of all begin with that tests make on an engine
 LEFT = {  # how such things are listed, and how they are removed, in this order
     ("ps", "--all", "--format={{.Names}}"): ("rm", "--force", "--volumes"),
@@ -66,8 +68,8 @@ def tidy(before: dict) -> None:
         names = [f"--filter=reference={PREFIX}/{pattern}" for pattern in ("*", "*/*")]
         stand_ins = images.docker("images", "--quiet", *names).stdout.split()
         images.docker("rmi", "--force", *stand_ins, *(replaced() - set(before["replaced"])), check=False)
-    left = things() - set(before["things"])
-    assert left == set(), "the tests left these behind"
+    seen = set(before["things"])
+    assert wait_until(lambda: things() <= seen, GONE_S), f"the tests left these behind: {things() - seen}"
 
 
 def things() -> set:
