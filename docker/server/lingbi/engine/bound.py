@@ -2,8 +2,9 @@
 
 The engine runs ahead as usual, some tokens at a time, and a grammar judges each of them. At the first token that it does
 not allow, the session is stepped back to the token before, the engine is asked for that one token with its likeliest
-candidates, and one of those that are allowed is put into the session as if it had been part of the prompt. Text that the
-grammar forces is put in without asking. Both engines can step back in a session that they keep (sessions.py).
+candidates, and one of those that are allowed is put into the session as if it had been part of the prompt. A greedy answer
+that runs ahead a short way has the candidates of each token with it, so that there is nothing to ask. Text that the grammar
+forces is put in without asking. Both engines can step back in a session that they keep (sessions.py).
 """
 
 import codecs
@@ -18,7 +19,7 @@ from lmdeploy.messages import EngineGenerationConfig
 from lmdeploy.tokenizer import DetokenizeState
 
 from lingbi.engine.generation import Answer
-from lingbi.engine.grammar.choice import FEW, MOST, Candidates, Sampler
+from lingbi.engine.grammar.choice import FEW, GREEDY, MOST, Candidates, Sampler
 from lingbi.engine.grammar.matcher import Matcher
 from lingbi.engine.grammar.vocabulary import Allowed
 from lingbi.engine.progress import PromptProgress
@@ -26,7 +27,14 @@ from lingbi.engine.prompts import Prompt
 
 log = logging.getLogger(__name__)
 FIRST_AHEAD, MOST_AHEAD = 4, 64  # tokens that the engine runs ahead: twice as many each time while all are allowed
+WITH_CANDIDATES = (
+    8  # tokens ahead, at most, for which a greedy answer has candidates: they cost little, and not nothing
+)
+# Where the engine draws the likeliest token although it gives the candidates of a higher top-k. Their probabilities
+# underflow at this temperature, and their order stays.
+COLD = 0.01
 SEED_BITS = 64
+Logprobs = list[dict[int, float]] | None  # of each token's candidates, the likeliest first
 
 
 @dataclass
@@ -34,7 +42,8 @@ class Tally:
     """What binding an answer took, in tokens.
 
     forced: put in without asking; chosen: among candidates; unlisted: of those, chosen where no candidate was allowed;
-    taken_back: made by the engine and dropped; outside: probability beyond the candidates, summed over the chosen.
+    taken_back: made by the engine and dropped; outside: probability beyond the candidates, summed over those chosen for
+    which the engine was asked at temperature 1.
     """
 
     forced: int = 0
@@ -67,6 +76,7 @@ class BoundAnswer(Answer):
         self._held = self.place.step  # tokens of prompt and answer that the session is known to hold
         self._random = random.Random(self.config.random_seed)
         self._sampler = Sampler(self.config.temperature, self.config.top_k, self.config.top_p)
+        self._resumes_with = 0  # tokens ahead after the next that is chosen, if it is not the engine's first
         self._width = self._sampler.width
         # One less than the session has room for: TurboMind never makes the last token.
         room = self.generator.session_len - len(self.prompt.ids) - 1
@@ -93,41 +103,70 @@ class BoundAnswer(Answer):
     async def _run_ahead(self) -> None:
         """Have the engine make some tokens, and accept those up to the first that is not allowed."""
         asked = min(self._ahead, self._limit - len(self._ids))
-        before, is_good, made = len(self._ids), True, 0
+        before, is_good, made, logprobs = len(self._ids), True, 0, None
         prompt = self._whole_prompt()
+        with_candidates = self._sampler.top_k == GREEDY and asked <= WITH_CANDIDATES
         config = self._config(max_new_tokens=asked, random_seed=self._random.getrandbits(SEED_BITS))
-        async for output in self._infer(prompt, self._step(prompt), config, sequence_end=False):
+        if with_candidates:
+            config.top_k, config.logprobs, config.temperature = FEW, FEW, COLD
+        options = {"sequence_end": False, "with_end_logprobs": with_candidates}
+        async for output in self._infer(prompt, self._step(prompt), config, **options):
             self.generator.vitals.model.beat()
             if isinstance(output, PromptProgress):
                 self._tell(output)
                 continue
-            new, made = output.token_ids[made:], len(output.token_ids)
-            is_good = is_good and all(map(self._accept, new))
+            new, made, logprobs = output.token_ids[made:], len(output.token_ids), output.logprobs
+            for token in new:
+                is_good = is_good and self._may_follow(token, logprobs, len(self._ids) - before) and self._accept(token)
             self._publish()
-        self._held = len(prompt.ids) + len(self._ids) - before
-        self.tally.taken_back += made - (len(self._ids) - before)
-        self._judge_end(is_good, has_ended=made < asked)
+        accepted = len(self._ids) - before
+        self._held = len(prompt.ids) + accepted
+        self.tally.taken_back += made - accepted
+        next_candidates = logprobs[accepted] if logprobs and accepted < len(logprobs) else None
+        if is_good and made < asked and not self.is_cancelled:
+            is_good = self._may_end(next_candidates)
+        self._plan_next(is_good, accepted)
+        if not is_good and next_candidates and not self._awaited:
+            self._choose(Candidates.of(next_candidates))
 
-    def _judge_end(self, is_good: bool, has_ended: bool) -> None:
-        """Whether the engine may end the answer where it did, and how far it runs ahead next."""
-        if is_good and has_ended and not self.is_cancelled:
-            self._is_whole = self.matcher.may_end and not self._awaited
-            is_good = self._is_whole
-        self._ahead = min(2 * self._ahead, MOST_AHEAD) if is_good else 0
+    def _may_follow(self, token: int, logprobs: Logprobs, place: int) -> bool:
+        """Whether the engine's token is its likeliest where candidates tell that; at COLD it may draw another."""
+        return bool(self._awaited) or not logprobs or token == next(iter(logprobs[place]))
+
+    def _may_end(self, candidates: dict[int, float] | None) -> bool:
+        """Whether the engine may end the answer where it did; the answer is whole then."""
+        is_likeliest = not candidates or next(iter(candidates)) in self.matcher.vocabulary.stop_ids
+        self._is_whole = is_likeliest and self.matcher.may_end and not self._awaited
+        return self._is_whole
+
+    def _plan_next(self, is_good: bool, accepted: int) -> None:
+        """Decide how far the engine runs ahead next.
+
+        A greedy answer goes as far as it came before the token that was not allowed, and one further for the next such
+        token: what repeats itself, such as a list of objects, is then taken back least.
+        """
+        self._resumes_with = min(accepted + 1, MOST_AHEAD) if self._sampler.top_k == GREEDY else 0
+        if is_good:
+            self._ahead = min(2 * self._ahead, MOST_AHEAD)
+        else:
+            self._ahead = self._resumes_with if self._awaited else 0
 
     async def _ask(self) -> None:
         """Ask the engine for one token with its candidates, and put in one that is allowed."""
         prompt = self._whole_prompt()
         candidates = await self._candidates(prompt)
         self._held = len(prompt.ids)
-        if candidates is None:  # the client left
-            return
+        if candidates is not None:  # else the client left
+            self.tally.outside += self._choose(candidates) * candidates.outside
+
+    def _choose(self, candidates: Candidates) -> bool:
+        """Put in the candidate that the answer goes on with, if these settle it; else more are asked for next."""
         allowed = self._allowed()
         if self._width < MOST and not self._sampler.is_settled(candidates, allowed):
             self._width = MOST  # the next question is the same with more candidates
-            return
+            self._ahead = 0
+            return False
         self.tally.chosen += 1
-        self.tally.outside += candidates.outside
         token = self._sampler.choose(candidates, allowed, self._random)
         if token in candidates.ids[:FEW]:
             self._width = self._sampler.width
@@ -135,7 +174,11 @@ class BoundAnswer(Answer):
             self.tally.unlisted += 1
             token = self.matcher.vocabulary.plainest(allowed)
         self._put_in(token)
-        self._ahead = FIRST_AHEAD if token == candidates.ids[0] else 0
+        if token == candidates.ids[0]:
+            self._ahead = FIRST_AHEAD
+        else:
+            self._ahead = self._resumes_with if self._width < MOST else 0
+        return True
 
     def _allowed(self) -> Allowed:
         """The tokens that may come next; with ignore_eos the end is one only where nothing else is."""

@@ -110,7 +110,7 @@ class Metrics:
         self.outside_mass = make(
             Counter,
             "bound_outside_probability",
-            "Probability beyond the candidates, summed over the tokens chosen among them",
+            "Probability beyond the candidates, summed over the tokens chosen among those that were asked for alone",
         )
         self.ledger_errors = make(
             Counter, "ledger_errors", "Times that usage could not be counted at once, by what failed", ("kind",)

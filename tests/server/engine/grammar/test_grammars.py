@@ -54,6 +54,7 @@ BAD_SCHEMAS = {
     "nowhere": ({"$ref": "#/$defs/none"}, ".$ref", "leads nowhere"),
     "not": (closed(a={"not": {"type": "string"}}), ".properties.a.not", "cannot be held to"),
     "unique": ({"type": "array", "items": {"type": "array", "uniqueItems": True}}, ".items.uniqueItems", "cannot be held to"),
+    "oneOf that overlaps": (closed(a={"oneOf": [{"type": "integer"}, {"minimum": 2}]}), ".properties.a", "use anyOf"),
     "unknown format": (closed(a={"type": "string", "format": "colour"}), ".properties.a.format", "must be one of date"),
     "unknown type": (closed(a={"type": "text"}), ".properties.a", "Invalid type"),
     "look-ahead": (closed(a={"type": "string", "pattern": "(?=a)b"}), ".properties.a.pattern", "look-around"),

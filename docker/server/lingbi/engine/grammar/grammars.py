@@ -27,6 +27,7 @@ TOKENS_TRIED = 6  # of a regular expression
 NODES_TRIED = 256  # schemas of which each is tried alone to find which has no answer
 # Written as Python's json.dumps writes it, so that all between the values is forced and costs no step of the model.
 SEPARATORS: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+OVERLAPPING = "oneOf constraints are not supported"  # by llguidance, but for schemas that exclude each other
 # What a grammar may cost: 50 ms to make, and 10 MB for the states that it comes to in an answer.
 LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 60_000,
@@ -153,5 +154,7 @@ def _schema_grammar(schema: Any, is_strict: bool) -> str:
 
 def _reason(message: str) -> str:
     """What is wrong, in one line: of a regular expression the end, before which it is drawn; else the beginning."""
+    if message.startswith(OVERLAPPING):
+        return "has a oneOf whose schemas may allow the same value, which cannot be held to; use anyOf"
     told = [line for line in message.split("\n") if line.startswith("error: ")]
     return told[0].removeprefix("error: ")[:200] if told else first_line(message)
