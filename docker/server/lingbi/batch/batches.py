@@ -37,9 +37,12 @@ def find(connection: Connection, owner: str | None, batch_id: str) -> RowMapping
     return connection.execute(asked).mappings().first()
 
 
-def listed(connection: Connection, owner: str, page: Page) -> list[RowMapping]:
-    """An owner's batches; one more than the page holds, if there are more."""
-    return paged(connection, batches, sa.select(batches).where(batches.c.owner == owner), owner, page)
+def listed(connection: Connection, owner: str | None, page: Page, status: str | None = None) -> list[RowMapping]:
+    """An owner's batches (None: everybody's), or those of them in a status; one more than the page holds, if there are more."""
+    asked = sa.select(batches)
+    asked = asked if owner is None else asked.where(batches.c.owner == owner)
+    asked = asked if status is None else asked.where(batches.c.status == status)
+    return paged(connection, batches, asked, owner, page)
 
 
 def open_ones(connection: Connection) -> list[RowMapping]:

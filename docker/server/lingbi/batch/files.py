@@ -52,11 +52,15 @@ def listed(connection: Connection, owner: str, page: Page, purpose: str | None =
     return paged(connection, files, asked, owner, page)
 
 
-def paged(connection: Connection, table: sa.Table, asked: sa.Select[Any], owner: str, page: Page) -> list[RowMapping]:
-    """The rows of a page of an owner's list, by the time at which they were made."""
+def paged(
+    connection: Connection, table: sa.Table, asked: sa.Select[Any], owner: str | None, page: Page
+) -> list[RowMapping]:
+    """The rows of a page of an owner's list (None: of everybody's), by the time at which they were made."""
     keys = (table.c.created_at, table.c.id)
     if page.after:
-        after = connection.execute(sa.select(*keys).where(table.c.id == page.after, table.c.owner == owner)).first()
+        place = sa.select(*keys).where(table.c.id == page.after)
+        place = place if owner is None else place.where(table.c.owner == owner)
+        after = connection.execute(place).first()
         if after is None:
             return []
         here, there = sa.tuple_(*keys), sa.tuple_(*map(sa.literal, after))

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from lingbi.accounts.facts import KeyFacts
 from lingbi.api_errors import ClientGone, EngineFault, Refusal
 from lingbi.http.accounts.usage import usage
+from lingbi.http.admin.batches import batch_routes
 from lingbi.http.admin.desk import Desk
 from lingbi.http.admin.groups import group_routes
 from lingbi.http.admin.keys import key_routes
@@ -87,7 +88,8 @@ def _stored(service: Service) -> list[Route]:
     """The routes of files and batches, where there is a store for them."""
     if service.store is None:
         return []
-    return [*Files(service.store).routes(), *Batches(service.store, service.look_at_batches).routes()]
+    batches = Batches(service.store, service.look_at_batches)
+    return [*Files(service.store).routes(), *batches.routes(), *batch_routes(service.store, service.look_at_batches)]
 
 
 def _health(service: Service) -> list[Route]:

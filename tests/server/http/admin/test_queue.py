@@ -21,9 +21,14 @@ def test_an_administrator_sees_who_has_how_many_under_way(keyed, ready, service)
     for name in ("a", "b", "a"):
         service.admission.enter(KeyFacts(name))
     service.admission.leave(KeyFacts("b"))
+    service.running_lines = lambda: 7
     found = ready.get(PATH, headers=ADMIN).json()
     assert (found["phase"], found["running"], found["waiting"]) == (READY, 2, 0)
-    assert found["keys"] == [{"key": "a", "requests": 2}] and found["limit"] == service.admission.limit
+    assert (
+        found["batch_lines"] == 7
+        and found["keys"] == [{"key": "a", "requests": 2}]
+        and found["limit"] == service.admission.limit
+    )
 
 
 def test_nobody_else_does_and_a_worker_that_loads_answers_too(keyed, client, service):

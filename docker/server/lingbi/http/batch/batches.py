@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import RowMapping
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lingbi.api_errors import BadRequest, Conflict, NotFound
-from lingbi.batch import batches, files
+from lingbi.batch import batches, failures, files
 from lingbi.batch.states import batch_object, window_s
 from lingbi.batch.store import Store
 from lingbi.http.batch.files import owner_of, page_object, page_of
@@ -51,6 +51,7 @@ class Batches:
             Route("/v1/batches", self.create, methods=["POST"]),
             Route("/v1/batches", self.list),
             Route("/v1/batches/{batch_id}", self.retrieve),
+            Route("/v1/batches/{batch_id}/errors", self.errors),
             Route("/v1/batches/{batch_id}/cancel", self.cancel, methods=["POST"]),
         ]
 
@@ -101,30 +102,53 @@ class Batches:
         """One batch."""
         return JSONResponse(batch_object(await self._found(request)))
 
+    async def errors(self, request: Request) -> Response:
+        """What lines of a batch failed of, by kind, with an example of each."""
+        return await errors_object(self.store, await self._found(request), has_examples=True)
+
     async def cancel(self, request: Request) -> Response:
         """Let no further line begin; those that run are answered, and kept."""
-        row = await self._found(request)
-
-        def cancel() -> bool:
-            with self.store.database.begin() as connection:
-                return batches.cancel(connection, row["id"])
-
-        if not await run_in_threadpool(cancel) and row["status"] != "cancelling":
-            raise Conflict(f"{row['id']} is {row['status']} and cannot be cancelled any more")
+        await cancel(self.store, await self._found(request))
         self.on_change()
         return await self.retrieve(request)
 
     async def _found(self, request: Request) -> RowMapping:
-        owner, batch_id = owner_of(request), request.path_params["batch_id"]
+        return await found_batch(self.store, owner_of(request), request.path_params["batch_id"])
 
-        def found() -> RowMapping | None:
-            with self.store.database.read() as connection:
-                return batches.find(connection, owner, batch_id)
 
-        row = await run_in_threadpool(found)
-        if row is None:
-            raise NotFound(f"this key has no batch {batch_id[:64]!r}", "batch_id")
-        return row
+async def found_batch(store: Store, owner: str | None, batch_id: str) -> RowMapping:
+    """A batch of an owner (None: of anybody). Raises NotFound."""
+
+    def found() -> RowMapping | None:
+        with store.database.read() as connection:
+            return batches.find(connection, owner, batch_id)
+
+    row = await run_in_threadpool(found)
+    if row is None:
+        whose = "there is no batch" if owner is None else "this key has no batch"
+        raise NotFound(f"{whose} {batch_id[:64]!r}", "batch_id")
+    return row
+
+
+async def cancel(store: Store, row: RowMapping) -> None:
+    """Cancel a batch. Raises Conflict for one that has ended."""
+
+    def cancelled() -> bool:
+        with store.database.begin() as connection:
+            return batches.cancel(connection, row["id"])
+
+    if not await run_in_threadpool(cancelled) and row["status"] != "cancelling":
+        raise Conflict(f"{row['id']} is {row['status']} and cannot be cancelled any more")
+
+
+async def errors_object(store: Store, row: RowMapping, has_examples: bool) -> JSONResponse:
+    """The kinds of errors of a batch as a list."""
+
+    def found() -> list[dict[str, Any]]:
+        with store.database.read() as connection:
+            return failures.kinds(connection, row["id"], has_examples)
+
+    return JSONResponse({"object": "list", "data": await run_in_threadpool(found) if row["failed"] else []})
 
 
 async def _asked(request: Request) -> BatchRequest:

@@ -13,7 +13,8 @@ class KeyUnderWay(BaseModel):
 
 
 class Queue(BaseModel):
-    """One worker. running: read, answered or encoded now; waiting: for an engine instance; limit: the most of both."""
+    """One worker. running: read, answered or encoded now; waiting: for an engine instance; limit: the most of both;
+    batch_lines: lines of batches that run or wait, which are in none of these."""
 
     object: Literal["queue"] = "queue"
     model: str
@@ -21,4 +22,5 @@ class Queue(BaseModel):
     running: int
     waiting: int
     limit: int
+    batch_lines: int
     keys: list[KeyUnderWay]
