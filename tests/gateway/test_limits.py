@@ -20,7 +20,7 @@ from tests.gateway.conftest import running_gateway
 
 KEY = "lb-secret-of-this-test"
 MIB = 1 << 20
-UPLOAD = "/gradio_api/upload"
+UPLOAD, SUBMIT = "/gradio_api/upload", "/batches/submit"
 
 
 @pytest.fixture
@@ -76,7 +76,16 @@ def test_all_images_of_a_question_may_be_uploaded_at_once(upstreams):
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/queue/join", UPLOAD])
+def test_a_batchs_file_may_be_larger_than_a_request_by_every_way(upstreams):
+    (server,) = upstreams(1)
+    with running_gateway([server.address], UI=server.address, MAX_BODY_MIB=1, MAX_FILE_MIB=3) as gateway:
+        for url in (f"{gateway.url}/v1/files", f"{gateway.url}{SUBMIT}", f"{gateway.inner_url}/v1/files"):
+            assert httpx.post(url, content=b"x" * 2 * MIB, timeout=60).json()["bytes"] == 2 * MIB, url
+            assert httpx.post(url, content=b"x" * 4 * MIB, timeout=60).status_code == 413, url
+        assert httpx.post(f"{gateway.url}/batches/cancel", content=b"x" * 2 * MIB, timeout=60).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", UPLOAD, SUBMIT])
 def test_questions_and_uploads_to_the_page_have_the_addresss_rate(upstreams, path):
     (server,) = upstreams(1)
     with running_gateway([server.address], UI=server.address, ADDRESS_RATE=5) as gateway, httpx.Client() as client:

@@ -43,7 +43,9 @@ def test_it_says_where_it_is_published(published, tls, said):
     given = {"LINGBI_GATEWAY_PUBLISHED": published, "LINGBI_GATEWAY_TLS": tls}
     lines = greeting(load_settings(given)).splitlines()
     assert lines[0].startswith(said) and lines[0].endswith("the API key: docker compose exec -T server lingbi key show")
-    assert lines[1].startswith("try it: curl -s" + ("k " if tls != "off" else " "))
+    url = lines[0].removeprefix("lingbi answers at ").partition(" ")[0]
+    assert lines[1].startswith(f"{url}/batches shows") and f"{url}/admin" in lines[1]
+    assert lines[2].startswith("try it: curl -s" + ("k " if tls != "off" else " "))
 
 
 def test_where_nobody_said_so_it_says_nothing():

@@ -34,8 +34,8 @@ FAULTS = (
         413,
         BAD,
         "request_too_large",
-        "The request is larger than {max_body_mib} MiB (an upload to the page: {max_upload_mib} MiB; a file of /v1/files: {max_file_mib} MiB). Send smaller or fewer pictures; base64 adds a third.",
-        "请求超过了 {max_body_mib} MiB（上传到网页时为 {max_upload_mib} MiB，上传到 /v1/files 的文件为 {max_file_mib} MiB）。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
+        "The request is larger than {max_body_mib} MiB (an upload to the page: {max_upload_mib} MiB; a file of /v1/files or /batches: {max_file_mib} MiB). Send smaller or fewer pictures; base64 adds a third.",
+        "请求超过了 {max_body_mib} MiB（上传到网页时为 {max_upload_mib} MiB，上传到 /v1/files 或 /batches 的文件为 {max_file_mib} MiB）。请使用更小或更少的图片；base64 编码会让图片增大三分之一。",
     ),
     Fault(414, 414, BAD, "uri_too_long", "The address is too long.", "请求地址过长。"),
     Fault(

@@ -15,5 +15,6 @@ def greeting(settings: Settings) -> str:
     url = f"{scheme}://{EVERYWHERE.get(host, host)}:{port}"
     return (
         f"lingbi answers at {url} (page) and {url}/v1 (API); the API key: {KEY}\n"
+        f"{url}/batches shows the batches of a key, and {url}/admin keys, quotas and use to an administrator\n"
         f'try it: curl -s{insecure} {url}/v1/models -H "Authorization: Bearer $({KEY})"'
     )
