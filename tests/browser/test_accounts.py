@@ -11,8 +11,8 @@ PAGES = ("", "/keys", "/key?name=default", "/groups", "/group?name=pupils")
 OWNER = "<script>window.isHurt = true</script> '; drop table keys; --"
 
 
-def log_in(visitor, key: str) -> None:
-    visitor.page.goto(f"{visitor.url}/admin")
+def log_in(visitor, key: str, path: str = "/admin") -> None:
+    visitor.page.goto(f"{visitor.url}{path}")
     visitor.page.fill("[name=key]", key)
     visitor.page.press("[name=key]", "Enter")
     expect(visitor.page.locator("nav [aria-current=page]")).to_be_visible()

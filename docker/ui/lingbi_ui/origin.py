@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 OPEN = re.compile(r"/(live|health|page-health)/?")  # they tell nothing of a visitor
-LINKED = ("/", "/usage", "/admin", "/admin/login")  # what another website may link to
+LINKED = ("/", "/usage", "/batches", "/batches/login", "/admin", "/admin/login")  # what another website may link to
 FOREIGN_SITES = ("cross-site", "same-site")  # https://www.w3.org/TR/fetch-metadata/
 Header = tuple[bytes, bytes]
 

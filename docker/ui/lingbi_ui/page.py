@@ -159,11 +159,12 @@ def both(word: str, tag: str) -> str:
 
 
 def header(has_logins: bool) -> str:
-    """The line at the top: the name, the way to one's own use, the choice of a model where there are several, the model and
+    """The line at the top: the name, the ways to batches and to one's own use, the choice of a model where there are several, the model and
     its state (page.js fills it)."""
     own_use = f'<a id="own-use" href="usage">{both("own_use", "span")}</a>' if has_logins else ""
+    batches = f'<a id="own-batches" href="batches">{both("batches", "span")}</a>'
     return (
-        f'<h1>lingbi<span lang="zh-CN"> · 灵笔</span></h1>{own_use}'
+        f'<h1>lingbi<span lang="zh-CN"> · 灵笔</span></h1><div id="ways">{batches}{own_use}</div>'
         f'<div id="picker" hidden><label for="pick">{both("page_model", "span")}</label>'
         '<select id="pick" aria-describedby="facts"></select><span id="facts"></span></div>'
         '<div id="state" role="status" data-phase="starting"><span id="model"></span>'

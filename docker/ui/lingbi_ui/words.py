@@ -146,6 +146,7 @@ WORDS = {
     "left_hours": ("{count} hours", "{count} 小时"),
     "left_minutes": ("{count} minutes", "{count} 分钟"),
     "left_seconds": ("{count} seconds", "{count} 秒"),
+    "batches": ("Batches", "批处理"),
     "own_use": ("Your use", "我的用量"),
     "error_context_length_exceeded": (
         "This conversation has become too long for the model. Start a new one, or use fewer pictures.",

@@ -45,7 +45,8 @@ class Administrator:
             if given.get("type") != "checkbox":
                 fields[html.unescape(given["name"])] = html.unescape(given.get("value", ""))
         for name, options in re.findall(r'<select name="(\w+)">(.*?)</select>', found[0], re.S):
-            chosen = re.search(r"<option[^>]*selected>([^<]*)<", options) or re.search(r'<option value="()"', options)
+            forms = (r"<option[^>]*selected>([^<]*)<", r'<option value="()"', r"<option>([^<]*)<")
+            chosen = next(filter(None, (re.search(form, options) for form in forms)))
             fields[name] = html.unescape(chosen[1])
         return fields
 

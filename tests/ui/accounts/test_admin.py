@@ -221,7 +221,7 @@ def test_the_api_is_away(nobody_url, api):
             answer.status_code == 503 and "cannot be reached" in found.text and found.client.cookies.get(COOKIE) is None
         )
     sessions = Sessions()
-    token = sessions.begin("lb-key")
+    token = sessions.begin("lb-key", True)
     with administrator(nobody_url, sessions) as found:
         found.client.cookies.set(COOKIE, token)
         for path in SHOWN[:5]:

@@ -31,6 +31,16 @@ def _bar(left: int, parts: tuple[int, ...], most: int) -> list[str]:
     return found
 
 
+def progress(good: int, bad: int, total: int) -> Markup:
+    """A bar of `total`, of which so much went well and so much did not."""
+    widths = [100 * part / total if total else 0.0 for part in (good, bad)]
+    return Markup(
+        '<svg class="level progress" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        f'<rect class="all" width="100" height="6"/><rect class="used" width="{widths[0]:.2f}" height="6"/>'
+        f'<rect class="bad" x="{widths[0]:.2f}" width="{widths[1]:.2f}" height="6"/></svg>'
+    )
+
+
 def level(used: float, most: float) -> Markup:
     """A bar that is full when `used` reaches `most`, and says so by its class: `low`, `high` (from 80 %) or `over`."""
     share = used / most if most else 1.0

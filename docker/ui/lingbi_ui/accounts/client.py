@@ -1,4 +1,4 @@
-"""The API as the pages of accounts use it: keys, groups and use, for an administrator's key or for a visitor's login."""
+"""The API as the pages of accounts use it, for the key of a session or for a visitor's login."""
 
 import json
 import logging
@@ -6,12 +6,14 @@ from typing import Any
 
 import httpx
 
+from lingbi_ui.accounts.sessions import Session
 from lingbi_ui.api import visitor_headers
 from lingbi_ui.settings import ConfigurationError, Settings
 
 TIMEOUT = httpx.Timeout(15, connect=5)
 AWAY = (502, 503, 504)  # statuses, by which the gateway, or a server whose database is away, says that it will be back
 Found = dict[str, Any]
+Headers = dict[str, str]
 log = logging.getLogger("uvicorn.error")
 
 
@@ -28,32 +30,35 @@ class Refused(Exception):
 
 
 class Client:
-    """One for all sessions; whose key it asks with is said at each call."""
+    """One for all sessions; for whom it asks is said at each call, by the headers that name them."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=4)
         self.http = httpx.AsyncClient(base_url=settings.api_url, timeout=TIMEOUT, limits=limits, trust_env=False)
 
-    async def get(self, key: str, path: str, **parameters: str | int | None) -> Found:
-        """A GET of the API. Raises Refused and Away."""
-        asked = {name: value for name, value in parameters.items() if value is not None}
-        return read(await self._send("GET", path, _bearer(key), params=asked))
+    def headers_of(self, session: Session) -> Headers:
+        """For whoever has this session. Raises Away."""
+        return self.headers_of_visitor(session.visitor) if session.visitor else bearer(session.key)
 
-    async def send(self, key: str, method: str, path: str, body: Found | None) -> Found:
-        """A change. Raises Refused and Away."""
-        return read(await self._send(method, path, _bearer(key), **({} if body is None else {"json": body})))
-
-    async def own_use(self, visitor: str) -> Found:
-        """A login's own use, asked for with the page's key. Raises Refused and Away."""
+    def headers_of_visitor(self, login: str) -> Headers:
+        """For a login of the page, who is asked for with the page's key. Raises Away."""
         try:
-            key = self.settings.api_key()
+            return bearer(self.settings.api_key()) | visitor_headers(login)
         except ConfigurationError as error:
             log.error("%s", error)
             raise Away from None
-        return read(await self._send("GET", "/v1/usage", _bearer(key) | visitor_headers(visitor)))
 
-    async def _send(self, method: str, path: str, headers: dict[str, str], **more: Any) -> httpx.Response:
+    async def get(self, headers: Headers, path: str, **parameters: str | int | None) -> Found:
+        """A GET of the API. Raises Refused and Away."""
+        asked = {name: value for name, value in parameters.items() if value is not None}
+        return read(await self._send("GET", path, headers, params=asked))
+
+    async def send(self, headers: Headers, method: str, path: str, body: Found | None) -> Found:
+        """A change. Raises Refused and Away."""
+        return read(await self._send(method, path, headers, **({} if body is None else {"json": body})))
+
+    async def _send(self, method: str, path: str, headers: Headers, **more: Any) -> httpx.Response:
         try:
             return await self.http.request(method, path, headers=headers, **more)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -61,7 +66,8 @@ class Client:
             raise Away from None
 
 
-def _bearer(key: str) -> dict[str, str]:
+def bearer(key: str) -> Headers:
+    """The header that names a key."""
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

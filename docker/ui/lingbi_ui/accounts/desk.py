@@ -1,4 +1,4 @@
-"""What the pages for administrators share: the API with the session's key, and the session's own parts of a page."""
+"""What the pages behind a login share: the API as the session may ask it, and the session's own parts of a page."""
 
 import asyncio
 import datetime
@@ -9,13 +9,24 @@ from starlette.responses import Response
 
 from lingbi_ui.accounts import quota
 from lingbi_ui.accounts.client import Client, Found
-from lingbi_ui.accounts.entry import Asked
+from lingbi_ui.accounts.entry import ADMIN, BATCHES, Asked
 from lingbi_ui.accounts.figures import zone_of
 from lingbi_ui.accounts.rows import Limit, Row, limits_of, row_of
+from lingbi_ui.accounts.sessions import Session
 from lingbi_ui.accounts.site import Site, go_on
 from lingbi_ui.accounts.use import by
 
 KEYS, GROUPS, USAGE, QUEUE = (f"/v1/admin/{name}" for name in ("keys", "groups", "usage", "queue"))
+Menu = tuple[tuple[str, str], ...]  # path and word of each entry
+CHAT = ("/", "to_chat")
+OF_BATCHES = (BATCHES.root, "batches")
+OF_ADMINISTRATORS: Menu = (
+    ("/admin", "overview"),
+    ("/admin/keys", "keys"),
+    ("/admin/groups", "groups"),
+    OF_BATCHES,
+    CHAT,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Known:
 
 
 class Desk:
-    """Shows pages with the administrator's menu, and asks the API."""
+    """Shows pages with the menu of whoever is logged in, and asks the API."""
 
     def __init__(self, site: Site, client: Client):
         self.site, self.client = site, client
@@ -53,7 +64,13 @@ class Desk:
     def show(self, asked: Asked, template: str, here: str, /, **values: Any) -> Response:
         """A page; what the session has to say once stands at its top."""
         session = asked.session
-        own = {"here": here, "form": session.form, "said": session.take_said(), "shown": session.take_shown()}
+        own: dict[str, Any] = {"here": here, "form": session.form, "menu": menu_of(session)}
+        own |= {"said": session.take_said(), "shown": session.take_shown()}
+        own |= {
+            "visitor": session.visitor,
+            "is_admin": session.is_admin,
+            "area": ADMIN if session.is_admin else BATCHES,
+        }
         return self.site.show(asked.request, template, 200, **values, **own)
 
     def done(self, asked: Asked, word: str, name: str, path: str, /, **query: str) -> Response:
@@ -63,11 +80,11 @@ class Desk:
 
     async def get(self, asked: Asked, path: str, /, **parameters: str | int | None) -> Found:
         """A GET of the API. Raises Refused and Away, as all that follow."""
-        return await self.client.get(asked.session.key, path, **parameters)
+        return await self.client.get(self.client.headers_of(asked.session), path, **parameters)
 
     async def change(self, asked: Asked, method: str, path: str, body: Found | None = None) -> Found:
         """A change through the API."""
-        return await self.client.send(asked.session.key, method, path, body)
+        return await self.client.send(self.client.headers_of(asked.session), method, path, body)
 
     async def report(self, asked: Asked, names: str, since: str, last: str, most: int | None = None) -> Found:
         """The API's rows of use by these names, from a day to another, both included; at most so many."""
@@ -94,6 +111,13 @@ class Desk:
         """Use by key and status; of more keys than fit one answer by key alone, refused requests included."""
         found = await self.report(asked, "key,status", since, last)
         return await self.report(asked, "key", since, last) if found["has_more"] else found
+
+
+def menu_of(session: Session) -> Menu:
+    """The pages that a session may see."""
+    if session.is_admin:
+        return OF_ADMINISTRATORS
+    return (OF_BATCHES, ("/usage", "own_title"), CHAT) if session.visitor else (OF_BATCHES, CHAT)
 
 
 def _known(keys: list[Found], told: list[Found], reports: dict[str, list[Found]], zone: datetime.tzinfo) -> Known:

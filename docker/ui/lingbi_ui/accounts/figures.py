@@ -1,6 +1,7 @@
 """Numbers and times as people read them."""
 
 import datetime
+import math
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 DAY = "%Y-%m-%d"
@@ -24,6 +25,25 @@ def compact(value: int | None) -> str:
 def hours(seconds: float) -> str:
     """GPU time in hours."""
     return f"{seconds / 3600:,.1f}" if seconds >= 360 or not seconds else f"{seconds / 3600:.3f}"
+
+
+def a_minute(per_s: float) -> str:
+    """A rate by the minute: 0.5 a second as 30, and slow ones with one decimal."""
+    value = 60 * per_s
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def span(seconds: float) -> tuple[str, dict[str, int]]:
+    """A time as the name of a sentence, and what stands in it: 3700 as 1 h 2 min."""
+    minutes = math.ceil(seconds / 60)
+    if seconds < 60:
+        return "span_moment", {}
+    if minutes < 60:
+        return "span_minutes", {"minutes": minutes}
+    if minutes < 48 * 60:
+        return "span_hours", {"hours": minutes // 60, "minutes": minutes % 60}
+    hours = math.ceil(minutes / 60)
+    return "span_days", {"days": hours // 24, "hours": hours % 24}
 
 
 def percent(used: float, most: float) -> str:

@@ -28,7 +28,7 @@ class OwnUse:
         if name is None:
             return go_on(request, "/")
         try:
-            found = await self.client.own_use(name)
+            found = await self.client.get(self.client.headers_of_visitor(name), "/v1/usage")
         except (Away, Refused):
             return self.site.tell(request, 503, "away", "/usage")
         return self.site.show(request, "usage.html", 200, name=name, **shown(found))

@@ -3,9 +3,13 @@
 from starlette.routing import Route
 
 from lingbi_ui.accounts import site
+from lingbi_ui.accounts.batches.entry import BatchEntry
+from lingbi_ui.accounts.batches.pages import Batches
+from lingbi_ui.accounts.batches.submission import Submission
+from lingbi_ui.accounts.batches.transfers import Transfers
 from lingbi_ui.accounts.client import Client
 from lingbi_ui.accounts.desk import Desk
-from lingbi_ui.accounts.entry import Entry
+from lingbi_ui.accounts.entry import ADMIN, Checks, Entry
 from lingbi_ui.accounts.groups import Groups
 from lingbi_ui.accounts.keys import Keys
 from lingbi_ui.accounts.overview import Overview
@@ -19,8 +23,8 @@ from lingbi_ui.settings import Settings
 def routes(settings: Settings, logins: Logins | None, sessions: Sessions | None = None) -> list[Route]:
     """All of them. logins: the page's own; guard/routes.py has to know each."""
     pages, client = site.Site(), Client(settings)
-    entry = Entry(pages, client, Sessions() if sessions is None else sessions, Rates())
-    desk = Desk(pages, client)
+    known, checks, desk = Sessions() if sessions is None else sessions, Checks(Rates()), Desk(pages, client)
+    entry = Entry(ADMIN, pages, client, known, checks)
     overview, keys, groups = Overview(desk), Keys(desk), Groups(desk)
     shown = {
         "/admin": overview.page,
@@ -49,4 +53,21 @@ def routes(settings: Settings, logins: Logins | None, sessions: Sessions | None 
         Route("/admin/login", entry.log_in, methods=["POST"]),
         *(Route(path, entry.page(page)) for path, page in shown.items()),
         *(Route(path, entry.act(page), methods=["POST"]) for path, page in sent.items()),
+        *_of_batches(settings, desk, BatchEntry(pages, client, known, checks, logins)),
+    ]
+
+
+def _of_batches(settings: Settings, desk: Desk, entry: BatchEntry) -> list[Route]:
+    transfers = Transfers(settings)
+    batches = Batches(desk, transfers)
+    return [
+        Route("/batches/", entry.home),
+        Route("/batches/login", entry.form),
+        Route("/batches/login", entry.log_in, methods=["POST"]),
+        Route("/batches/logout", entry.act(entry.log_out), methods=["POST"]),
+        Route("/batches", entry.page(batches.table)),
+        Route("/batches/batch", entry.page(batches.one)),
+        Route("/batches/file", entry.page(batches.file)),
+        Route("/batches/cancel", entry.act(batches.cancel), methods=["POST"]),
+        Route("/batches/submit", Submission(entry, desk, transfers).submit, methods=["POST"]),
     ]

@@ -1,4 +1,4 @@
-"""Administrators who are logged in. Their keys are held here, in memory only; a browser has a random name for a session."""
+"""Who is logged in with a key. Keys are held here, in memory only; a browser has a random name for a session."""
 
 import hashlib
 import secrets
@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 
 IDLE_S = 30 * 60
 LASTS_S = 8 * 3600
-MAX_SESSIONS = 64  # of all administrators together; the one that was idle longest ends
+MAX_SESSIONS, MAX_OF_ONE = 1024, 16  # of all together, and of one key; the one that was idle longest ends
 Said = tuple[str, dict[str, str]]  # the name of a sentence, and what stands in it
 
 
 @dataclass
 class Session:
-    """An administrator's. key: the API key; form: what each of the session's forms has to bring back;
-    said: a sentence that the next page shows once; shown: (name, key) of a new key that it shows once."""
+    """A session. key: the API key; visitor: a login of the page, which has no key; form: what each of the session's forms
+    has to bring back; said: a sentence that the next page shows once; shown: (name, key) of a new key that it shows once."""
 
     key: str = field(repr=False)
     began_at: float
     seen_at: float
+    is_admin: bool = False
+    visitor: str = ""
     form: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     said: Said | None = None
     shown: tuple[str, str] | None = field(default=None, repr=False)
@@ -40,13 +42,15 @@ class Sessions:
         self.clock = clock
         self._sessions: dict[str, Session] = {}
 
-    def begin(self, key: str) -> str:
+    def begin(self, key: str, is_admin: bool) -> str:
         """A new session; returns its token, for the browser alone."""
         self._drop_ended()
-        for oldest in list(self._sessions)[: max(0, len(self._sessions) + 1 - MAX_SESSIONS)]:
-            del self._sessions[oldest]
+        own = [name for name, one in self._sessions.items() if one.key == key]
+        for names, most in ((own, MAX_OF_ONE), (list(self._sessions), MAX_SESSIONS)):
+            for oldest in names[: max(0, len(names) + 1 - most)]:
+                self._sessions.pop(oldest, None)
         token, now = secrets.token_urlsafe(32), self.clock()
-        self._sessions[_digest(token)] = Session(key, now, now)
+        self._sessions[_digest(token)] = Session(key, now, now, is_admin)
         return token
 
     def find(self, token: str) -> Session | None:

@@ -35,7 +35,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals |= {"figures": figures, "bars": charts.bars, "level": charts.level}
+    found.globals |= {"figures": figures, "bars": charts.bars, "level": charts.level, "progress": charts.progress}
     return found
 
 

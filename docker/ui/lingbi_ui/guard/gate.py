@@ -79,6 +79,8 @@ class Gate:
             await JSONResponse({"success": True})(scope, receive, send)
         elif route.work is Work.PROGRESS:
             await self.streams.run(scope, receive, send, lambda: self._is_in(scope))
+        elif route.work is Work.BATCH:
+            await self.app(scope, receive, send)
         elif route.work is Work.UPLOAD:
             await self.app(scope, self._while_in(scope, receive), send)
         else:

@@ -1,4 +1,4 @@
-"""The files in a multipart body, as it comes in: names and bytes, never a whole file in memory."""
+"""The files in a multipart body, as it comes in: names and bytes, never a whole file in memory; and its short texts."""
 
 from dataclasses import dataclass, field
 
@@ -9,6 +9,7 @@ from lingbi_ui.guard.questions import Unfit
 
 MAX_NAME_BYTES = 120
 BOUNDARY_BYTES = 200
+MAX_FIELDS, MAX_FIELD_BYTES = 20, 1000
 HEADER_EVENTS = ("header_field", "header_value", "header_end", "headers_finished")
 
 
@@ -26,16 +27,22 @@ class _Head:
     field: bytes = b""
     value: bytes = b""
     disposition: bytes = b""
+    name: str = ""
     is_file: bool = False
 
 
 @dataclass
 class Parts:
-    """Turns chunks of a body into pieces of files; other fields are left out. Raises Unfit at what is no such body."""
+    """Turns chunks of a body into pieces of files. Raises Unfit at what is no such body.
+
+    fields: the texts that have come so far.
+    """
 
     content_type: str
     max_files: int
     is_whole: bool = False
+    fields: dict[str, str] = field(default_factory=dict)
+    _text: bytearray = field(default_factory=bytearray)
     _head: _Head = field(default_factory=_Head)
     _found: list[Piece] = field(default_factory=list)
     _files: int = 0
@@ -74,6 +81,7 @@ class Parts:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._head.disposition)
         self._head.is_file = b"filename" in options
+        self._head.name, self._text = options.get(b"name", b"").decode("utf-8", "replace"), bytearray()
         if self._head.is_file:
             self._files += 1
             if self._files > self.max_files:
@@ -83,10 +91,16 @@ class Parts:
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._head.is_file:
             self._found.append(Piece(data=data[start:end]))
+            return
+        self._text += data[start:end]
+        if len(self._text) > MAX_FIELD_BYTES or len(self.fields) >= MAX_FIELDS:
+            raise Unfit
 
     def _part_end(self) -> None:
         if self._head.is_file:
             self._found.append(Piece(is_end=True))
+        else:
+            self.fields[self._head.name] = self._text.decode("utf-8", "replace")
 
     def _end(self) -> None:
         self.is_whole = True

@@ -19,6 +19,7 @@ class Work(Enum):
     BUTTON = auto()  # runs a function that takes nothing, without the queue
     CANCEL = auto()
     FORM = auto()  # of the pages of accounts, which have logins of their own
+    BATCH = auto()  # a batch's file, which goes on to the API as it comes
     RESET = auto()  # follows a cancellation, and means nothing
     UPLOAD = auto()
     ANSWERS = auto()  # streams a session's messages
@@ -56,7 +57,11 @@ ROUTES = (
     _get("/gradio_api/upload_progress", Work.PROGRESS),
     _post("/login", Work.LOGIN, 4 * KIB, needs_login=False),
     _get("/usage|/admin/(key|group|look.css|usage.csv)|/admin", needs_login=False),
-    _form("/admin/(login|keys|groups)", ("GET", "HEAD", "POST")),
+    _get("/batches/batch|/batches", needs_login=False),
+    Route(re.compile("/batches/file"), ("GET",), needs_login=False),
+    _form("/admin/(login|keys|groups)|/batches/login", ("GET", "HEAD", "POST")),
+    _form("/batches/(logout|cancel)", ("POST",)),
+    Route(re.compile("/batches/submit"), ("POST",), Work.BATCH, needs_login=False),  # the API counts its bytes
     _form("/admin/(logout|key/(change|limits|rotate|end)|group/(change|remove))", ("POST",)),
     _post("/gradio_api/queue/join", Work.QUESTION, MAX_QUESTION_BYTES),
     _post("/gradio_api/run/predict", Work.BUTTON, MAX_QUESTION_BYTES),

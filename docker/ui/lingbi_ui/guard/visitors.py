@@ -75,6 +75,12 @@ def visitor_of(scope: Scope, login: str | None) -> Visitor:
     return Visitor(_network((scope.get("client") or ("unknown", 0))[0]))
 
 
+def visitor_in(scope: Scope) -> Visitor:
+    """The visitor of a request that has passed the gate; where there is no gate, its address."""
+    found: Visitor | None = scope.get(VISITOR)
+    return found or visitor_of(scope, None)
+
+
 def _network(address: str) -> str:
     """The address, or for IPv6 its network of 64 bits, all of which one machine may have."""
     try:
