@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace, state_dir: Path, folders: list[Path]) -
     is_on_gpu = options.engine == "turbomind"
     before_mib = card_used_mib() if is_on_gpu else 0
     settings = {"LINGBI_ENGINE": options.engine, "LINGBI_CACHE_FRACTION": str(options.cache_fraction)}
-    settings |= {"LINGBI_GPU_MEMORY_MIB": str(options.card_mib)} if is_on_gpu else {}
+    settings |= {"LINGBI_GPU_MEMORY_MIB": str(options.card_mib), "CUDA_VISIBLE_DEVICES": "0"} if is_on_gpu else {}
     asleep_mib = used_mib = None
     with running_on_demand(state_dir, folders, **settings) as host:
         if is_on_gpu:

@@ -58,6 +58,18 @@ def test_a_swap_goes_step_by_step_and_tells_what_it_took(host):
     assert order["do"] == "wake" and order["after"] == "model-0" and order["drain_s"] >= 0 and order["exit_s"] >= 0
 
 
+def test_what_was_put_away_because_nobody_asked_was_not_put_away_for_the_next_one():
+    arbiter, loaded, asleep = Arbiter(Bounds(slots=1, stay_s=30, idle_s=2), 2), Writer(), Writer()
+    arbiter.hear(0, told(0, READY, idle_s=5, ready_s=60), loaded)
+    arbiter.hear(1, told(1, ASLEEP), asleep)
+    assert [(order["do"], order["why"]) for order in loaded.orders] == [("put away", "idle")]
+    arbiter.hear(0, told(0, DRAINING, heard=1, pid=ended_process()), loaded)
+    arbiter._gone(0)
+    arbiter.hear(1, told(1, ASLEEP, waiting=1), asleep)
+    arbiter.hear(1, told(1, CHECKED, heard=1, waiting=1), asleep)
+    assert asleep.orders[-1] == {"number": 2, "do": "wake", "why": ""} and arbiter.former == {}
+
+
 def test_memory_is_free_only_when_the_process_has_ended(host):
     arbiter, (loaded, asleep) = host
     arbiter.hear(1, told(1, CHECKED, waiting=1), asleep)

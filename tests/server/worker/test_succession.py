@@ -58,10 +58,12 @@ def succession(tmp_path, request):
     def lives() -> list[list[str]]:
         return [line.split() for line in noted.read_text().splitlines()] if noted.exists() else []
 
-    assert wait_until(lambda: lives(), 240), (tmp_path / "log").read_text()
-    yield {"process": process, "port": port, "lives": lives, "leave": tmp_path / "leave", "folder": tmp_path}
-    process.kill()
-    process.wait()
+    try:
+        assert wait_until(lambda: lives(), 240), (tmp_path / "log").read_text()
+        yield {"process": process, "port": port, "lives": lives, "leave": tmp_path / "leave", "folder": tmp_path}
+    finally:
+        process.kill()
+        process.wait()
 
 
 def reaches(port: int) -> None:

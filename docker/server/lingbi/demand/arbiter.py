@@ -25,6 +25,7 @@ from lingbi.demand.decision import (
     PUT_AWAY,
     READY,
     RESTORE,
+    ROOM,
     WAKE,
     WAKING,
     Bounds,
@@ -210,7 +211,7 @@ class Arbiter:
         if order.do == CHECK and self.owed.get(told.place) == told.model:
             message["why"] = RESTORE
             del self.owed[told.place]
-        if order.do == PUT_AWAY:
+        if order.do == PUT_AWAY and order.why == ROOM:
             self.swaps[told.place] = Swap(told.model)
         if order.do == WAKE and (swap := self.swaps.pop(told.place, None)):
             message |= {"after": swap.model, "drain_s": swap.drain_s, "exit_s": swap.exit_s}
