@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "monitoring"
 WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "count", "or", "le", "instance", "status", "reason"}
 WORDS |= {"group", "kind", "result", "max", "avg", "vector"}
-WORDS |= {"unless", "last_over_time", "model"}
+WORDS |= {"unless", "last_over_time", "model", "outcome"}
 
 
 # Only where models are loaded on demand; tests/system/test_on_demand.py reads it there.

@@ -66,6 +66,7 @@ def test_alerts_fire_and_keep_quiet(promtool, tmp_path):
             "0+30x2 90x20",
             "15m",
         ),
+        ("BatchesStand", "lingbi_batch_lines_left", "5x100", "0x100", "80m"),
         ("GatewayGone", 'nginx_up{job="gateway"}', "0x10", "1x10", "5m"),
         ("GpuFault", f"DCGM_FI_DEV_XID_ERRORS{{{gpu}}}", "79x10", "0x10", "5m"),
         ("GpuHot", f"DCGM_FI_DEV_GPU_TEMP{{{gpu}}}", "90x20", "60x20", "15m"),
@@ -76,10 +77,12 @@ def test_alerts_fire_and_keep_quiet(promtool, tmp_path):
     buckets = f'lingbi_time_to_first_token_seconds_bucket{{{server},le="%s"}}'
     slow = [(buckets % le, f"0+{step}x40") for le, step in (("5.0", 1), ("30.0", 10), ("+Inf", 10))]
     quick = [(buckets % le, "0+10x40") for le in ("5.0", "30.0", "+Inf")]
+    going = [("lingbi_batch_lines_left", "5x100"), (f"lingbi_batch_lines_total{{{server}}}", "0+1x100")]
     tests = [fires_or_not("SlowFirstToken", slow, True, "30m"), fires_or_not("SlowFirstToken", quick, False, "30m")]
     tests += [
         fires_or_not("ModelAway", known + ready, True, "15m"),
         fires_or_not("ModelAway", known + ready, False, "5m"),
+        fires_or_not("BatchesStand", going, False, "80m"),
     ]
     for alert, series, bad, good, at in cases:
         tests.append(fires_or_not(alert, [(series, bad)], True, at))

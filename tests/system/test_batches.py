@@ -1,8 +1,10 @@
 """Batches on a running stack, by the official client: every line is answered once, whatever happens meanwhile."""
 
+import contextlib
 import io
 import json
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -11,9 +13,13 @@ from openai import OpenAI
 from lingbi.images.messages import data_url
 from lingbi.images.scenes import Scene, Thing, draw
 from lingbi.launch.supervision import Supervisor
-from tests.conftest import lingbi, running_server
+from tests.client import metric
+from tests.conftest import lingbi, running_server, running_worker
+from tests.server.images.image_hosts import host, silent
 
 COLOURS = {"red": "红", "blue": "蓝", "green": "绿"}
+FORM = {"type": "object", "properties": {"红": {"type": "boolean"}}, "required": ["红"], "additionalProperties": False}
+SCHEMA = {"name": "answer", "strict": True, "schema": FORM}
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -72,21 +78,51 @@ def test_each_line_is_answered_by_content_or_has_an_error_of_its_own(client):
         line("no picture", "data:image/png;base64,AAAA"),
         line("no file", "file-none"),
         line("another model", url, model="gpt-4o"),
-        line("too long", url, max_tokens=-1),
+        line("no length", url, max_tokens=-1),
+        line("too long", url, "hello " * 5000),
+        line("as JSON", url, response_format={"type": "json_schema", "json_schema": SCHEMA}),
     ]
     batch = ended(client, submit(client, lines).id)
     bad = {one["custom_id"]: one for one in told(client, batch.error_file_id)}
-    assert bad.keys() == {"no picture", "no file", "another model", "too long"}, bad
-    assert batch.status == "completed" and vars(batch.request_counts) == {"total": 7, "completed": 3, "failed": 4}
+    assert bad.keys() == {"no picture", "no file", "another model", "no length", "too long"}, bad
+    assert batch.status == "completed" and vars(batch.request_counts) == {"total": 9, "completed": 4, "failed": 5}
     good = {one["custom_id"]: one for one in told(client, batch.output_file_id)}
-    assert {name: text_of(one) for name, one in good.items()}.keys() == {"red", "named", "green"}
+    assert good.keys() == {"red", "named", "green", "as JSON"}
+    assert json.loads(text_of(good["as JSON"])).keys() == {"红"}
     for name, colour in (("red", "红"), ("named", "蓝"), ("green", "绿")):
         assert colour in text_of(good[name]) and good[name]["response"]["status_code"] == 200, good[name]
         assert good[name]["response"]["body"]["usage"]["completion_tokens"] > 0
     assert bad["no picture"]["response"]["status_code"] == 400
     assert bad["no file"]["error"]["code"] == "file_not_found"
     assert bad["another model"]["error"]["code"] == "model_not_found"
-    assert bad["too long"]["response"]["body"]["error"]["param"] == "max_tokens"
+    assert bad["no length"]["response"]["body"]["error"]["param"] == "max_tokens"
+    assert bad["too long"]["response"]["body"]["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_picture_that_hangs_and_an_expiry_end_their_own_lines_only(tmp_path):
+    options = {"LINGBI_PICTURE_NETWORKS": "127.0.0.0/8", "LINGBI_PICTURE_FETCH_TIMEOUT_S": "2"}
+    with running_worker(tmp_path / "s", **options) as server, host(silent) as hangs:
+        client = OpenAI(api_key=server["key"], base_url=f"{server['url']}/v1", max_retries=0)
+        batch = ended(client, submit(client, [line("hangs", hangs), line("red", data_url(picture("red")))]).id)
+        (bad,), (good,) = told(client, batch.error_file_id), told(client, batch.output_file_id)
+        assert (bad["custom_id"], bad["response"]["status_code"]) == ("hangs", 400), bad
+        assert good["custom_id"] == "red" and "红" in text_of(good)
+        url = data_url(picture("red"))
+        late = submit(client, [line(str(number), url, max_tokens=60) for number in range(300)])
+        until = time.monotonic() + 60
+        while client.batches.retrieve(late.id).request_counts.completed < 2:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        with contextlib.closing(sqlite3.connect(tmp_path / "s/accounts/accounts.db", timeout=30)) as database:
+            database.execute("UPDATE batches SET expires_at = 0 WHERE id = ?", (late.id,))
+            database.commit()
+        late = ended(client, late.id)
+        counts = late.request_counts
+        assert late.status == "expired" and counts.completed >= 2 and counts.completed + counts.failed == 300
+        assert {one["error"]["code"] for one in told(client, late.error_file_id)} == {"batch_expired"}
+        assert len(told(client, late.output_file_id)) == counts.completed
+        assert metric(server, "lingbi_batch_lines_total") >= counts.completed + 2
+        assert metric(server, "lingbi_batches") == 2 and metric(server, "lingbi_batch_lines_left") == 0
 
 
 def png(image) -> bytes:
@@ -145,7 +181,7 @@ def test_every_line_is_answered_once_though_the_worker_ends_meanwhile(tmp_path, 
 
 def ended_again(client: OpenAI, batch_id: str):
     """Like ended, though the server is away for a while."""
-    until = time.monotonic() + 150
+    until = time.monotonic() + 400  # a worker starts meanwhile, and a busy machine needs minutes for that
     while True:
         try:
             return ended(client, batch_id, until - time.monotonic())
@@ -197,5 +233,11 @@ def test_the_pipeline_goes_through_a_server_that_runs(demo_server, tmp_path):
     assert done.returncode == 1 and "3 answered, 1 failed" in done.stderr, done.stderr
     assert all(COLOURS[name] in rows[f"{name}.png"]["text"] for name in COLOURS)
     assert "cannot be decoded" in rows["bad.png"]["error"]
+    form = tmp_path / "schema.json"
+    form.write_text(json.dumps(FORM))
+    bound = ("--schema", form, "--to", tmp_path / "bound.jsonl")
+    assert lingbi("pipeline", folder, *where, *bound, state_dir=tmp_path / "s").returncode == 1
+    texts = [row.get("text") for row in map(json.loads, (tmp_path / "bound.jsonl").read_text().splitlines())]
+    assert sorted(json.loads(text).keys() == {"红"} for text in texts if text) == [True] * 3, texts
     again = lingbi("pipeline", folder, *where, state_dir=tmp_path / "s")
     assert "3 of 4 are answered" in again.stderr and len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4

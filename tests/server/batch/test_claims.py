@@ -144,6 +144,18 @@ def test_what_was_not_asked_in_time_is_told_as_expired(database):
     assert len(told) == 1199 and told[0]["error"] == {"code": "batch_expired", "message": "too late"}
 
 
+def test_batches_and_what_is_left_of_them_are_counted(database):
+    first, _ = make(database, count=3), make(database, count=5)
+    sign_on(database, "w")
+    assert finish(database, "w", claim(database, count=1)[0])
+    with database.begin() as connection:
+        assert batches.cancel(connection, first)
+    with database.read() as connection:
+        counted, left = batches.by_status(connection), batches.lines_left(batches.open_ones(connection))
+    assert (counted["in_progress"], counted["cancelling"], counted["completed"], sum(counted.values())) == (1, 1, 0, 2)
+    assert left == 5
+
+
 def test_lines_of_models_that_nobody_serves_have_errors_of_their_own(database):
     batch = make(database, count=4, models=("demo", "gpt-4o"))
     with database.begin() as connection:
@@ -167,6 +179,25 @@ def test_a_cancelled_batch_gives_no_further_line(database):
     with database.begin() as connection:
         row = batches.find(connection, None, batch)
         assert next_status(row, False, claims.running(connection, batch) > 0) == "cancelled"
+
+
+def test_a_batch_that_is_cancelled_while_it_finishes_ends_once(database):
+    batch = make(database, count=1)
+    sign_on(database, "w")
+    assert finish(database, "w", claim(database)[0])
+    with database.begin() as connection:
+        seen = batches.find(connection, None, batch)  # by a worker that is about to end it
+        assert next_status(seen, is_expired=False, is_any_running=False) == "completed"
+        assert batches.cancel(connection, batch)
+    with database.begin() as connection:
+        assert not batches.end(connection, seen, "completed", life_s=60)
+        row = batches.find(connection, None, batch)
+        assert next_status(row, is_expired=False, is_any_running=False) == "cancelled"
+        assert batches.end(connection, row, "cancelled", life_s=60) and not batches.cancel(connection, batch)
+    with database.read() as connection:
+        row = batches.find(connection, None, batch)
+        made = files.listed(connection, "one", Page())
+    assert row["status"] == "cancelled" and [one["id"] for one in made] == [row["output_file_id"]]
 
 
 def test_pages_of_a_list_hold_each_batch_once(database):

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from lingbi.batch import files as file_rows
 from lingbi.batch.files import Page, new_id, paged
 from lingbi.batch.lines import Fault, Line, errors_of
-from lingbi.batch.states import OPEN
+from lingbi.batch.states import ENDED, OPEN
 from lingbi.batch.tables import batch_lines, batches
 
 PREFIX = "batch_"
@@ -49,6 +49,18 @@ def open_ones(connection: Connection) -> list[RowMapping]:
     """All batches that have not ended, the oldest first."""
     asked = sa.select(batches).where(batches.c.status.in_(OPEN)).order_by(batches.c.created_at)
     return list(connection.execute(asked).mappings())
+
+
+def by_status(connection: Connection) -> dict[str, int]:
+    """How many batches there are of each status."""
+    asked = sa.select(batches.c.status, sa.func.count()).group_by(batches.c.status)
+    return dict.fromkeys((*OPEN, *ENDED), 0) | {status: count for status, count in connection.execute(asked)}
+
+
+def lines_left(open_ones: Iterable[RowMapping]) -> int:
+    """Lines of batches in progress that have no result yet."""
+    going = [batch for batch in open_ones if batch["status"] == "in_progress"]
+    return sum(batch["total"] - batch["completed"] - batch["failed"] for batch in going)
 
 
 def cancel(connection: Connection, batch_id: str) -> bool:

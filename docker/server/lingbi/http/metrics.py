@@ -33,6 +33,7 @@ Metric = TypeVar("Metric", Counter, Gauge, Histogram, Info)
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+LINE_OUTCOMES = ANSWERED, FAILED = ("answered", "failed")
 LEDGER_ERRORS = ("database", "disk", "entry", "fault")
 PREFIX = "lingbi_"
 BUILD_PACKAGES = ("lmdeploy", "torch", "transformers")
@@ -157,6 +158,14 @@ class Metrics:
         self.seen_images = make(Gauge, "picture_cache_hits", "Pictures whose features were remembered, since the start")
         self.new_images = make(Gauge, "picture_cache_misses", "Pictures that were encoded, since the start")
         self.image_cache_bytes = make(Gauge, "picture_cache_bytes", "Host memory of remembered features")
+        self.batches = make(Gauge, "batches", "Batches of all hosts that share the database, by status", ("status",))
+        self.batch_lines = make(
+            Counter, "batch_lines", "Lines of batches that this worker has ended, by outcome", ("outcome",)
+        )
+        for outcome in LINE_OUTCOMES:
+            self.batch_lines.labels(outcome)
+        self.batch_lines_left = make(Gauge, "batch_lines_left", "Lines of batches in progress that have no result yet")
+        self.batch_lines_running = make(Gauge, "batch_lines_running", "Lines of batches that this worker has taken")
         self.ready = make(Gauge, "ready", "1 when requests are answered")
         self.model = make(Info, "model", "The model served, and by what")
         self.build = make(Info, "build", "Versions")
@@ -171,6 +180,12 @@ class Metrics:
         for kind in ("forced", "chosen", "unlisted", "taken_back"):
             self.bound_tokens.labels(kind).inc(getattr(tally, kind))
         self.outside_mass.inc(tally.outside)
+
+    def tell_batches(self, by_status: dict[str, int], lines_left: int) -> None:
+        """Take how many batches there are of each status, and the lines of those in progress that have no result yet."""
+        for status, count in by_status.items():
+            self.batches.labels(status).set(count)
+        self.batch_lines_left.set(lines_left)
 
     def count_group(self, group: str, used: Counts) -> None:
         """Count what a request used for its key's group; "" where the key is in none."""

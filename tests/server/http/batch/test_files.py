@@ -1,6 +1,7 @@
 """/v1/files and /v1/batches as the official client sees them, and what each refuses; no model answers here."""
 
 import json
+import resource
 import time
 
 import pytest
@@ -130,6 +131,19 @@ def test_a_key_stores_as_much_as_it_may(client):
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "storage_quota_exceeded")
     assert "1 MiB" in answer.json()["error"]["message"] and "2 MiB" in answer.json()["error"]["message"]
     assert upload(client, b"x" * 900_000, headers=OTHER).status_code == 200
+
+
+def test_a_disk_that_fills_keeps_nothing_of_a_file(client, store):
+    """The system ends a write at a limit as it does at a disk's end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
+    try:
+        answer = upload(client, b"x" * 900_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage"), answer.text
+    assert list(store.storage.path.iterdir()) == [] and client.get("/v1/files", headers=KEY).json()["data"] == []
+    assert upload(client, b"x" * 900_000).status_code == 200
 
 
 def test_a_file_goes_when_its_time_is_over(client, store, monkeypatch):

@@ -18,6 +18,7 @@ from sqlalchemy.engine import RowMapping
 from starlette.types import ASGIApp
 
 from lingbi.accounts.database import DatabaseAway
+from lingbi.accounts.entries import GOOD
 from lingbi.accounts.facts import KeyFacts
 from lingbi.batch import batches, claims, files
 from lingbi.batch.claims import Claimed, Result
@@ -27,6 +28,7 @@ from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
 from lingbi.http.batch.asking import ask, body_of
 from lingbi.http.batch.files import remove
+from lingbi.http.metrics import ANSWERED, FAILED
 from lingbi.http.service import Service
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Runner:
         self.tasks: set[asyncio.Task[None]] = set()
         self.changed = asyncio.Event()
         service.look_at_batches, service.running_lines = self.changed.set, lambda: len(self.tasks)
+        service.metrics.batch_lines_running.set_function(lambda: len(self.tasks))
         self.not_before: dict[str, float] = {}  # of owners whose lines must wait: time.monotonic()
         self.signed = 0.0
         self.has_work = self.is_ending = False
@@ -97,7 +100,8 @@ class Runner:
                 remove(self.store, row)
             self.signed = time.monotonic()
         with database.read() as connection:
-            open_ones = batches.open_ones(connection)
+            open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
+        self.service.metrics.tell_batches(by_status, batches.lines_left(open_ones))
         self.has_work = any(batch["status"] == "in_progress" for batch in open_ones)
         for batch in open_ones:
             self._move_on(batch)
@@ -210,14 +214,22 @@ class Runner:
                 with self.store.database.begin() as connection:
                     if result is None:
                         claims.give_back(connection, self.worker, claimed)
-                    elif not claims.finish(connection, self.worker, claimed, result):
-                        log.warning("line %s of %s was answered by another worker", claimed.line, claimed.batch_id)
+                        is_written = False
+                    else:
+                        is_written = claims.finish(connection, self.worker, claimed, result)
+                self._tell(claimed, result, is_written)
                 return
             except DatabaseAway as error:
                 log.warning("the result of a batch's line waits: %s", error)
                 if self.is_ending:
                     return  # the line waits again when this worker is taken for dead
                 time.sleep(AGAIN_S)
+
+    def _tell(self, claimed: Claimed, result: Result | None, is_written: bool) -> None:
+        if result and is_written:
+            self.service.metrics.batch_lines.labels(ANSWERED if result.status_code == GOOD else FAILED).inc()
+        elif result:
+            log.warning("line %s of %s was answered by another worker", claimed.line, claimed.batch_id)
 
     def _sign_off(self) -> None:
         try:
