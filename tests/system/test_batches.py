@@ -13,8 +13,9 @@ from openai import OpenAI
 from lingbi.images.messages import data_url
 from lingbi.images.scenes import Scene, Thing, draw
 from lingbi.launch.supervision import Supervisor
-from tests.client import metric
-from tests.conftest import lingbi, running_server, running_worker
+from tests.client import CHAT, SCENES, fault, http, metric, question
+from tests.conftest import DEMO, lingbi, running_server, running_worker
+from tests.on_demand import renamed_demo, running_on_demand
 from tests.server.images.image_hosts import host, silent
 
 COLOURS = {"red": "红", "blue": "蓝", "green": "绿"}
@@ -188,6 +189,24 @@ def ended_again(client: OpenAI, batch_id: str):
         except Exception as error:
             assert time.monotonic() < until, error
             time.sleep(0.5)
+
+
+def test_lines_wake_a_sleeping_model_and_give_way_to_who_asks_for_another(tmp_path):
+    models = [DEMO, renamed_demo(tmp_path / "shapes")]
+    with running_on_demand(tmp_path / "s", models) as demand:
+        demo, shapes = demand.servers
+        client = OpenAI(api_key=demo["key"], base_url=f"{demo['url']}/v1", max_retries=0)
+        url = data_url(picture("red"))
+        batch = submit(client, [line(str(number), url, model=shapes["model"], max_tokens=60) for number in range(40)])
+        until = time.monotonic() + 400
+        while client.batches.retrieve(batch.id).request_counts.completed < 2:
+            assert time.monotonic() < until, [demand.state(number) for number in range(2)]
+            time.sleep(0.3)
+        assert demand.state(0) == "asleep"
+        with http(demo, timeout=400) as asking:
+            assert fault(SCENES[0], asking.post(CHAT, json=question(demo, SCENES[0]))) is None
+        counts = client.batches.retrieve(batch.id).request_counts
+        assert counts.total == 40 and counts.failed == 0
 
 
 def test_the_commands_submit_wait_and_fetch(demo_server, tmp_path):

@@ -1,11 +1,13 @@
 """Who is loaded on a card: the rules one by one, and their bounds under many clients, in simulated time."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from lingbi.demand.decision import (
     ASLEEP,
+    BACKGROUND_S,
     CHECK,
     CHECKED,
     CHECKING,
@@ -51,6 +53,28 @@ def test_a_model_with_work_stays_for_its_time_and_then_goes():
 def test_a_model_between_two_questions_of_one_client_stays():
     between = Member(1, "a", "0", READY, idle_s=0.3, ready_s=5)
     assert decide([between, WANTED], ONE) == []
+
+
+def test_lines_wake_a_model_only_where_nobody_needs_the_card():
+    lines, checked = Member(2, "b", "0", ASLEEP, lines=True), Member(2, "b", "0", CHECKED, lines=True)
+    unused = Member(1, "a", "0", READY, idle_s=BACKGROUND_S, ready_s=99)
+    assert decide([lines], ONE) == [Order(2, CHECK)] and decide([checked], ONE) == [Order(2, WAKE)]
+    assert decide([unused, lines], ONE) == [Order(2, CHECK)]
+    assert decide([unused, checked], ONE) == [Order(1, PUT_AWAY, ROOM)]
+    for needed in (IDLE_MODEL, BUSY_MODEL, replace(unused, lines=True), replace(unused, inside=1)):
+        assert decide([needed, lines], ONE) == decide([needed, checked], ONE) == []
+    third = Member(3, "c", "0", CHECKED, waiting=1, waited_s=1)
+    assert decide([unused, checked, third], ONE) == [Order(1, PUT_AWAY, ROOM)] and decide([checked, third], ONE) == [
+        Order(3, WAKE)
+    ]
+
+
+def test_a_model_with_lines_is_not_idle_and_goes_for_whoever_waits():
+    bounds = Bounds(slots=1, stay_s=30, idle_s=60)
+    lines = Member(1, "a", "0", READY, idle_s=90, ready_s=90, lines=True)
+    assert decide([lines], bounds) == []
+    assert decide([replace(lines, lines=False)], bounds) == [Order(1, PUT_AWAY, IDLE)]
+    assert decide([lines, WANTED], bounds) == [Order(1, PUT_AWAY, ROOM)]
 
 
 @pytest.mark.parametrize("phase", [CHECKING, WAKING, DRAINING])

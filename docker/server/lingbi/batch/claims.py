@@ -191,6 +191,16 @@ def running(connection: Connection, batch_id: str) -> int:
     return int(connection.execute(asked).scalar_one())
 
 
+def any_left(connection: Connection, model: str) -> bool:
+    """Whether lines of a model wait or run, in batches that are in progress."""
+    columns = batch_lines.c
+    for batch in _in_turn(connection):
+        left = sa.and_(columns.batch_id == batch["id"], columns.state.in_((WAITS, RUNS)), columns.model == model)
+        if connection.execute(sa.select(columns.line).where(left).limit(1)).first():
+            return True
+    return False
+
+
 def results(database: Database, batch_id: str, kind: str) -> Iterator[str]:
     """The lines of a batch's output or errors file, in the order of its input, a few at a time."""
     last = 0

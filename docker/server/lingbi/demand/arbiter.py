@@ -63,6 +63,7 @@ class Told:
     inside: int = 0
     idle_s: float = 0.0
     ready_s: float = 0.0
+    lines: bool = False
 
     def member(self, number: int, later_s: float) -> Member:
         """As the decision sees it, so many seconds after it was told."""
@@ -76,6 +77,7 @@ class Told:
             inside=self.inside,
             idle_s=0.0 if self.inside else self.idle_s + later_s,
             ready_s=self.ready_s + later_s,
+            lines=self.lines,
         )
 
 

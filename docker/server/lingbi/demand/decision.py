@@ -7,6 +7,8 @@ QUIET_S or, while it has work and another one is waited for, for `stay_s`; then 
 - Every request that waits when its model becomes ready is answered before the model goes.
 - With m models for one slot a request waits for at most m - 1 other models' loads, stays and drains, and its own model's
   load, because the model that has been waited for longest is next.
+- Lines of batches wake a model only while nobody waits, on a slot that is free or from which nothing was asked of for
+  BACKGROUND_S. A model that has lines left is not idle, and goes for whoever waits as if it had none.
 - So clients that change between m models with every question, n questions each, cause at most m n + 1 loads, however many
   they are.
 """
@@ -21,6 +23,7 @@ HOLDING = frozenset({WAKING, READY, DRAINING})
 CHECK, WAKE, PUT_AWAY = "check", "wake", "put away"
 ROOM, IDLE, RESTORE = "room", "idle", "restore"
 QUIET_S = 1.0
+BACKGROUND_S = 30.0  # without a request, before a model without lines goes for one with some
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Member:
     """One process of a worker, as it describes itself.
 
     place: the card, or "cpu"; waiting: requests that wait for the model; waited_s: how long the first of them has; inside:
-    requests that run; idle_s: seconds without a request; ready_s: seconds since the model became ready.
+    requests that run; idle_s: seconds without a request; ready_s: seconds since the model became ready; lines: whether lines
+    of batches wait for the model, or run.
     """
 
     id: int
@@ -40,6 +44,7 @@ class Member:
     inside: int = 0
     idle_s: float = 0.0
     ready_s: float = 0.0
+    lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def _on_place(members: list[Member], bounds: Bounds) -> Order | None:
     ready = [member for member in members if member.phase == READY]
     following = _next(members)
     if following is None:
-        return _idle(ready, bounds)
+        return _for_lines(members, ready, bounds) or _idle(ready, bounds)
     if following.phase == ASLEEP:
         return Order(following.id, CHECK)
     if len(ready) < bounds.slots:
@@ -91,8 +96,28 @@ def _next(members: list[Member]) -> Member | None:
     return max(wanted, key=lambda member: (member.phase == CHECKED, member.waited_s), default=None)
 
 
+def _for_lines(members: list[Member], ready: list[Member], bounds: Bounds) -> Order | None:
+    """What wakes a model whose lines wait, while nobody waits for any."""
+    wanted = [member for member in members if member.lines and member.phase in (ASLEEP, CHECKED)]
+    if not wanted:
+        return None
+    following = max(wanted, key=lambda member: member.phase == CHECKED)
+    unused = [item for item in ready if not item.lines and not item.inside and item.idle_s >= BACKGROUND_S]
+    if len(ready) >= bounds.slots and not unused:
+        return None
+    if following.phase == ASLEEP:
+        return Order(following.id, CHECK)
+    if len(ready) < bounds.slots:
+        return Order(following.id, WAKE)
+    return Order(max(unused, key=_unused).id, PUT_AWAY, ROOM)
+
+
 def _idle(ready: list[Member], bounds: Bounds) -> Order | None:
-    over = [member for member in ready if bounds.idle_s and not member.inside and member.idle_s >= bounds.idle_s]
+    over = [
+        member
+        for member in ready
+        if bounds.idle_s and not member.inside and not member.lines and member.idle_s >= bounds.idle_s
+    ]
     return Order(max(over, key=_unused).id, PUT_AWAY, IDLE) if over else None
 
 

@@ -74,6 +74,7 @@ class Service:
         self.store: Store | None = None  # of files and batches; a worker has one
         self.takes_lines = True  # of batches, until the worker drains
         self.look_at_batches: Callable[[], None] = lambda: None  # at once, not only when their runner next would
+        self.has_lines = False  # of batches for this model, where it is loaded on demand; as its runner last saw
         self.running_lines: Callable[[], int] = lambda: 0  # of batches, in this worker
         self.background = Background()  # what may begin beside those who wait
         metrics.ready.set_function(lambda: readiness.is_ready)

@@ -26,6 +26,7 @@ from lingbi.model.sizing import Fit, fit_on
 from lingbi.settings import Settings
 from lingbi.vision.tower_ahead import TowerAhead
 from lingbi.worker.arbiter_line import ArbiterLine
+from lingbi.worker.batches import start_runner
 from lingbi.worker.main import Fitted, Worker
 from lingbi.worker.phases import bring_up
 from lingbi.worker.takeover import SUCCEED, Life
@@ -71,7 +72,8 @@ class OnDemandWorker(Worker):
 
     def _tell(self, heard: int) -> Told:
         """How this worker is."""
-        if self.stage == CHECKED and not self.waking.waiting:
+        lines = self.service.has_lines and self.service.takes_lines
+        if self.stage == CHECKED and not self.waking.waiting and not lines:
             self.stage = STANDS_BY
         admission, now = self.service.admission, time.monotonic()
         is_ready = self.stage == READY
@@ -87,6 +89,7 @@ class OnDemandWorker(Worker):
             inside=admission.inside if self.stage in HOLDING else 0,
             idle_s=now - max(admission.ended, self.ready) if is_ready else 0.0,
             ready_s=now - self.ready if is_ready else 0.0,
+            lines=lines,
         )
 
     def _obey(self, order: dict[str, Any]) -> None:
@@ -155,6 +158,7 @@ class OnDemandWorker(Worker):
 
     def _begin_line(self) -> None:
         self.line_task = asyncio.ensure_future(self.line.keep())
+        self.batches = start_runner(self.service, self.app, self.loop)  # asks lines once the model is loaded
 
     def _check(self) -> None:
         """Check the weights, and that the model fits, before another model goes for it."""

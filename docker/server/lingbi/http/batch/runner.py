@@ -58,7 +58,6 @@ class Runner:
 
     async def run(self) -> None:
         """Look again and again, until the worker drains; then what runs is given back."""
-        assert self.service.generator
         self.service.background.on_begin = self.changed.set
         try:
             while self.service.takes_lines:
@@ -77,7 +76,7 @@ class Runner:
     async def _look_once(self) -> None:
         try:
             await self._in_thread(self._keep_house)
-            if self.has_work:
+            if self.has_work and self.service.generator and self.service.readiness.is_ready:
                 await self._take_lines()
         except DatabaseAway as error:
             log.warning("batches wait: %s", error)
@@ -103,8 +102,14 @@ class Runner:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
         self.service.metrics.tell_batches(by_status, batches.lines_left(open_ones))
         self.has_work = any(batch["status"] == "in_progress" for batch in open_ones)
+        if self.service.waking:
+            self.service.has_lines = self.has_work and self._has_lines()
         for batch in open_ones:
             self._move_on(batch)
+
+    def _has_lines(self) -> bool:
+        with self.store.database.read() as connection:
+            return claims.any_left(connection, self.model)
 
     def _ended_files(self) -> list[RowMapping]:
         with self.store.database.read() as connection:
