@@ -98,7 +98,7 @@ class Served:
             "service_tier": "flex",
         }
         if self.options.form:
-            schema = {"name": "answer", "strict": True, "schema": self.options.form.content}
+            schema = {"name": "answer", "strict": True, "schema": self.options.form.source}
             asked["response_format"] = {"type": "json_schema", "json_schema": schema}
         return json.dumps(asked, ensure_ascii=False).encode()
 
