@@ -88,6 +88,10 @@ def check_together(values: dict[str, str]) -> None:
     drain, grace = whole(values, "LINGBI_DRAIN_TIMEOUT_S"), values.get("LINGBI_STOP_GRACE", "")
     if not re.fullmatch(r"[0-9]+s", grace) or int(grace[:-1]) <= drain + 15:
         raise Refusal(f"LINGBI_STOP_GRACE={grace!r} in .env: give more than {drain + 15}s, or answers are cut off")
+    if values.get("LINGBI_TP") == "auto" and not whole(values, "LINGBI_WORKERS"):
+        raise Refusal(
+            "LINGBI_TP=auto in .env: the gateway must know the workers beforehand; give LINGBI_WORKERS too, or LINGBI_TP=2"
+        )
 
 
 def overrides_of(values: dict[str, str]) -> dict[str, str]:

@@ -12,11 +12,12 @@ def endpoints(host):
     return [f"{host['lingbi_run_address']}:{first + worker}" for worker in range(int(host["lingbi_run_workers"]))]
 
 
-def worker_count(workers, gpus, found):
-    """Number of workers of a host: as asked for, else one for each GPU, or one on the CPU."""
+def worker_count(workers, gpus, found, together=1):
+    """Number of workers of a host: as asked for, else one for each GPU, or one on the CPU; together: LINGBI_TP."""
     if int(workers):
         return int(workers)
-    return max(1, len(found) if gpus == "all" else len(gpus))
+    each = 2 if str(together) == "2" else 1
+    return max(1, (len(found) if gpus == "all" else len(gpus)) // each)
 
 
 def gpu_capabilities(module):

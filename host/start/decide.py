@@ -101,6 +101,7 @@ def servers(values: dict[str, str], machine: Machine) -> str:
     count = values.get("LINGBI_GPU_COUNT", "all")
     cards = len([line for line in machine.gpus if line.startswith("GPU ")])
     workers = len(asked.split(",")) if asked else (int(count) if count.isdigit() else cards)
+    workers //= 2 if values.get("LINGBI_TP") == "2" else 1  # two GPUs a worker
     said = env_file.whole(values, "LINGBI_WORKERS") or workers_of(values.get("LINGBI_MODEL", ""))
     workers = said or (workers if is_on_gpus(values) else 1)
     host = f"{values['LINGBI_SUBNET']}.200"

@@ -163,6 +163,13 @@ def test_the_ports_of_all_workers_are_looked_at(wanted, found, ports):
     assert report.worker_ports(wanted | {"first_port": 0}, []) == []
 
 
+@pytest.mark.parametrize(("together", "workers"), [(1, 4), ("2", 2), (2, 2), ("auto", 4)])
+def test_two_gpus_that_hold_one_copy_are_one_worker(together, workers):
+    assert hosts.worker_count(0, "all", [{}] * 4, together) == workers
+    assert hosts.worker_count(0, [0, 1], [{}] * 4, 2) == 1
+    assert hosts.worker_count(3, "all", [{}] * 4, together) == 3
+
+
 def test_only_an_ip_address_of_the_host_can_be_published_on():
     assert report.has_address("127.0.0.1")
     assert not report.has_address("192.0.2.1") and not report.has_address("localhost")

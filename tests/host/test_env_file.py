@@ -50,6 +50,7 @@ def test_every_declared_setting_is_known_and_the_fixed_ones_are_not():
         ({"LINGBI_HUB_TOKEN": "abc"}, "looks like a secret"),
         ({"LINGBI_MODEL": "lb-0123456789abcdef0123"}, "LINGBI_MODEL in .env looks like a secret"),
         ({"LINGBI_DRAIN_TIMEOUT_S": "300"}, "LINGBI_STOP_GRACE='90s' in .env: give more than 315s"),
+        ({"LINGBI_TP": "auto"}, "LINGBI_TP=auto in .env: the gateway must know the workers beforehand"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(values, said):
@@ -196,6 +197,7 @@ OLD_SERVERS = {"LINGBI_GATEWAY_SERVERS": f"{SERVER}:23333,{SERVER}:23334"}  # as
         ({"LINGBI_SUBNET": "10.9.8"}, "10.9.8.200:23333,10.9.8.200:23334"),
         ({"LINGBI_WORKERS": "1"}, "172.30.76.200:23333"),
         ({"LINGBI_GPU_COUNT": "1"}, "172.30.76.200:23333"),
+        ({"LINGBI_TP": "2"}, "172.30.76.200:23333"),
         ({"LINGBI_GATEWAY_SERVERS": "10.0.0.5:23333,172.30.76.200:23333"}, None),
         ({"LINGBI_GATEWAY_SERVERS": ""}, None),
     ],

@@ -4,14 +4,16 @@ The steps run in the order in which they can refuse: choose the engine, choose t
 inspect them, check that they fit. Nothing here queries GPUs or memory: callers pass what they found or want to assume.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue, wanted
+from lingbi.model.catalogue import ModelFacts
 from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import CPU, TURBOMIND, Choice, Gpu, choose_engine, emptied
+from lingbi.model.gpus import CPU, TURBOMIND, Choice, Gpu, choose_engine, emptied, together
 from lingbi.model.host_memory import CpuFit, check_memory
 from lingbi.model.resolve import FaultOf, Found, find_model, takes_any
 from lingbi.model.resources import Resources
@@ -21,6 +23,7 @@ from lingbi.placement import record
 from lingbi.placement.in_turn import seats_in_turn
 from lingbi.placement.seats import Assignment, Placement, Seat, source_of
 from lingbi.placement.several import check_names, identified, seats_of_several
+from lingbi.placement.together import AUTO, PAIR, check_alone, check_together, may_share
 from lingbi.settings import Settings
 from lingbi.weights.start import check_locks, check_may_fetch
 
@@ -29,7 +32,9 @@ def plan(settings: Settings, resources: Resources) -> Placement:
     """The whole decision. Raises ConfigurationError at the first step that refuses."""
     models = wanted_models(settings)
     if len(models) == 1:
-        return place(*choose(settings, resources.gpus), settings, resources)
+        choice, only, gpus = choose_places(settings, resources.gpus)
+        return place(choice, only, settings, Resources(gpus, resources.host_mib))
+    check_alone(settings)
     choice = choose_engine(settings.engine, resources.gpus)
     found = [(model, _find(settings, model.name, choice.engine)) for model in models]
     return Placement(choice, place_several(found, choice.engine, settings, resources))
@@ -54,9 +59,31 @@ def choose(settings: Settings, gpus: list[Gpu]) -> tuple[Choice, Found]:
     Only auto reads folders: it takes the first model that fits, on a GPU also one that is to be fetched. Raises
     ConfigurationError.
     """
+    choice, found, _ = choose_places(settings, gpus)
+    return choice, found
+
+
+def choose_places(settings: Settings, gpus: list[Gpu]) -> tuple[Choice, Found, list[Gpu]]:
+    """Like choose, with the GPUs for its workers: those that hold one copy together (LINGBI_TP) count as one."""
     choice = choose_engine(settings.engine, gpus)
-    fault_of = partial(fault_on, settings=settings, engine=choice.engine, gpus=gpus)
-    return choice, _find(settings, wanted.only(settings.model, "this"), choice.engine, fault_of)
+    judged = together(gpus, PAIR) if settings.tp == str(PAIR) else gpus
+    fault_of = partial(fault_on, settings=settings, engine=choice.engine, gpus=judged)
+    check_together(settings, choice.engine, gpus)
+    found = _find(settings, wanted.only(settings.model, "this"), choice.engine, fault_of)
+    places = in_places(gpus, settings, choice.engine, partial(fault_on, found, settings, choice.engine))
+    return choice, found, places
+
+
+def in_places(
+    gpus: list[Gpu], settings: Settings, engine: str, fault_of: Callable[[list[Gpu]], str | None]
+) -> list[Gpu]:
+    """The GPUs, those that hold one copy together as one. fault_of: why a model cannot be on these. Raises ConfigurationError."""
+    check_together(settings, engine, gpus)
+    pairs = together(gpus, PAIR)
+    if settings.tp == str(PAIR):
+        return pairs
+    is_better = settings.tp == AUTO and engine == TURBOMIND and may_share(settings, gpus)
+    return pairs if is_better and fault_of(gpus) and not fault_of(pairs) else gpus
 
 
 def assigned(settings: Settings, gpus: list[Gpu]) -> tuple[Choice, Found, Assignment]:
@@ -70,8 +97,8 @@ def assigned(settings: Settings, gpus: list[Gpu]) -> tuple[Choice, Found, Assign
         told = record.assignment(settings.placement_file, settings.worker)
         choice = choose_engine(settings.engine, whole)
         return choice, _find(settings, told.source, choice.engine), told
-    choice, found = choose(settings, whole)
-    device = gpus[settings.worker % len(gpus)].device if choice.engine == TURBOMIND else None
+    choice, found, places = choose_places(settings, whole)
+    device = places[settings.worker % len(places)].device if choice.engine == TURBOMIND else None
     return choice, found, Assignment(found.served_name, source_of(found), device, None)
 
 
@@ -82,6 +109,7 @@ def find_weights(settings: Settings, gpus: list[Gpu]) -> list[Found]:
     weighed. Raises ConfigurationError.
     """
     engine = choose_engine(settings.engine, gpus).engine
+    gpus = together(gpus, PAIR) if settings.tp == str(PAIR) else gpus
 
     def fault_of(found: Found) -> str | None:
         return fault_on(found, settings, engine, emptied(gpus) if found.is_present else gpus)
@@ -103,8 +131,13 @@ def fault_on(found: Found, settings: Settings, engine: str, gpus: list[Gpu]) -> 
     model = identify(found)
     if model is None:
         return "is no published model"
+    return fault_in(model, settings, gpus[: count_workers(settings, engine, gpus)])
+
+
+def fault_in(model: ModelFacts, settings: Settings, gpus: list[Gpu]) -> str | None:
+    """Why a model does not fit on each of these, or None."""
     try:
-        for gpu in gpus[: count_workers(settings, engine, gpus)]:
+        for gpu in gpus:
             fit_on(model, gpu, settings)
     except ConfigurationError as error:
         return f"does not fit ({error})"
@@ -154,7 +187,8 @@ def place_folder(path: str | Path, settings: Settings, resources: Resources) -> 
     """
     folder = inspect(path)
     choice = choose_engine(settings.engine, resources.gpus)
-    (fit,) = check_memory(folder, choice.engine, resources.gpus, 1, resources.host_mib, settings)
+    places = in_places(resources.gpus, settings, choice.engine, partial(fault_in, folder, settings))
+    (fit,) = check_memory(folder, choice.engine, places, 1, resources.host_mib, settings)
     return FolderPlacement(choice, folder, fit)
 
 
@@ -175,4 +209,6 @@ def count_workers(settings: Settings, engine: str, gpus: list[Gpu]) -> int:
 def check_workers(workers: int, engine: str, gpus: list[Gpu]) -> None:
     """Raise ConfigurationError if there are more workers than GPUs."""
     if engine == TURBOMIND and workers > len(gpus):
-        raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {len(gpus)} GPU(s) are here; one worker takes one GPU")
+        each = gpus[0].cards
+        here = f"{len(gpus) * each} GPU(s) are here; one worker takes {each if each > 1 else 'one GPU'}"
+        raise ConfigurationError(f"LINGBI_WORKERS={workers}, and {here}")

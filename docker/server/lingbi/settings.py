@@ -63,6 +63,10 @@ class Settings(BaseSettings):
         "lmdeploy",
         description="how a conversation becomes a prompt: as lmdeploy writes it, or as the published models' own chat()",
     )
+    tp: Literal["1", "2", "auto"] = Field(
+        "1",
+        description="GPUs that hold one copy of a model together (tensor parallel); auto: two where one is too small",
+    )
     hd_num: int = Field(
         25,
         ge=1,

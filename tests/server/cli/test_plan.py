@@ -9,6 +9,7 @@ from lingbi.model import catalogue
 from lingbi.model.gpus import Gpu
 from lingbi.model.host_memory import needed_mib
 from lingbi.model.resources import Resources
+from lingbi.model.share import share_of
 from lingbi.model.sizing import ANYTHING, BITS, Wanted, fit, least_mib
 from lingbi.settings import load_settings
 
@@ -53,6 +54,15 @@ def test_every_card_asked_about_has_a_table_of_every_model(capsys):
         f"a GPU with {mib} MiB free": {model.name: cells(model, mib) for model in catalogue.MODELS} for mib in asked
     }
     assert {"needs" in row for row in found[f"a GPU with {BETWEEN_MIB} MiB free"].values()} == {True, False}
+
+
+@pytest.mark.parametrize("tp", ["2", "auto"])
+def test_two_cards_that_may_hold_one_copy_have_a_table_of_their_own(capsys, monkeypatch, tp):
+    monkeypatch.setenv("LINGBI_TP", tp)
+    assert plan.main(["--gpu-mib", "12000", "16000"]) == 0
+    rows = tables(capsys)[0]["GPUs 0,1 together, MiB of the first"]
+    assert rows.pop("4khd-7b") == ["one", "card", "only"]
+    assert rows == {name: cells(share_of(catalogue.find(name), 2), 12_000) for name in rows} and len(rows) == 3
 
 
 def test_a_card_for_no_model_is_refused_with_both_numbers_after_all_have_been_shown(capsys):

@@ -124,9 +124,9 @@ def prepare(settings: Settings) -> "EngineNeeds":
     from lingbi.engine.local import EngineNeeds
 
     gpus = find_gpus()
-    choice, found = planner.choose(settings, gpus)
+    choice, found, places = planner.choose_places(settings, gpus)
     ensure(found, settings, Progress())
-    placement = planner.place(choice, found, settings, Resources(gpus, available_mib()))
+    placement = planner.place(choice, found, settings, Resources(places, available_mib()))
     (fit,) = placement.fits
     return EngineNeeds(fetched(placement), settings, fit)
 

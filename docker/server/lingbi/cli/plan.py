@@ -9,12 +9,14 @@ from lingbi import planner
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.model import catalogue, wanted
 from lingbi.model.folder import inspect
-from lingbi.model.gpus import TURBOMIND, Gpu, choose_engine
+from lingbi.model.gpus import TURBOMIND, Gpu, choose_engine, together
 from lingbi.model.host_memory import needed_mib
 from lingbi.model.resolve import DEMO_FOLDER, find_model
 from lingbi.model.resources import Resources, find_resources
+from lingbi.model.share import can_share, share_of
 from lingbi.model.sizing import BITS, Wanted, fit, least_mib
 from lingbi.placement.seats import Placement, Seat
+from lingbi.placement.together import PAIR
 from lingbi.settings import Settings, load_settings
 
 HEAD = ("name", "ModelScope id", "weights", "geometry", "KV cache", "picture", "session", "template", "card", "here")
@@ -118,7 +120,11 @@ def show(settings: Settings, here: Resources, asked_mib: list[int]) -> None:
     print("\nA picture and the session length are in tokens, KV cache in bytes a token at 16 bits. Good for:")
     for model in catalogue.MODELS:
         print(f"  {model.name:<8} {model.purpose}")
-    show_cards(cards(asked_mib, here.gpus if engine == TURBOMIND else []), Wanted.of(settings))
+    gpus = here.gpus if engine == TURBOMIND else []
+    show_cards(cards(asked_mib, gpus), Wanted.of(settings))
+    if settings.tp != "1":
+        pairs = together([Gpu(str(number), "", mib, mib) for number, mib in enumerate(asked_mib)] or gpus, PAIR)
+        show_pairs({f"GPUs {pair.device} together": pair.free_mib for pair in pairs}, Wanted.of(settings))
 
 
 def cards(asked_mib: list[int], gpus: list[Gpu]) -> dict[str, int]:
@@ -146,6 +152,13 @@ def show_cards(cards: dict[str, int], wanted: Wanted) -> None:
         raise ConfigurationError(f"no model fits {'; '.join(too_small)}: {needs}")
 
 
+def show_pairs(pairs: dict[str, int], wanted: Wanted) -> None:
+    """A table for each two cards that may hold one copy together; what the first one holds, which is the fuller one."""
+    for pair, free_mib in pairs.items():
+        print(f"\n{pair}, MiB of the first:")
+        print(table([FIT_HEAD, *(fit_row(model, free_mib, wanted, PAIR) for model in catalogue.MODELS)]))
+
+
 def row(model: catalogue.Model, hd_num: int, state: str) -> tuple[str, ...]:
     """One model's facts, and whether it is here and fits; hd_num: most tiles of a picture."""
     geometry = model.geometry
@@ -163,12 +176,15 @@ def row(model: catalogue.Model, hd_num: int, state: str) -> tuple[str, ...]:
     )
 
 
-def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted) -> tuple[str, ...]:
-    """A model's settings on a card, in MiB and tokens, or what it needs."""
+def fit_row(model: catalogue.Model, free_mib: int, wanted: Wanted, each: int = 1) -> tuple[str, ...]:
+    """A model's settings on a card, or on so many together, in MiB and tokens, or what it needs."""
+    if not can_share(model, each):
+        return (model.name, "one card only", *[""] * (len(FIT_HEAD) - 2))
+    share = share_of(model, each)
     try:
-        found = fit(model, free_mib, wanted)
+        found = fit(share, free_mib, wanted)
     except ConfigurationError:
-        return (model.name, f"needs {least_mib(model, wanted)} MiB", *[""] * (len(FIT_HEAD) - 2))
+        return (model.name, f"needs {least_mib(share, wanted)} MiB", *[""] * (len(FIT_HEAD) - 2))
     cache = f"{found.cache_mib}, {BITS[found.quant_policy]} bits"
     sizes = (found.total_mib, found.weights_mib, found.runtime_mib, cache)
     limits = (found.cache_tokens, found.session_len, found.max_batch_size, found.prefill_tokens)

@@ -34,7 +34,7 @@ def build_engine(needs: EngineNeeds) -> LocalEngine:
     if needs.engine == TURBOMIND:
         from lingbi.engine.turbomind.workspaces import shrink_reserves
 
-        shrink_reserves()
+        shrink_reserves(needs.cards)
         sys.setswitchinterval(THREAD_TURN_S)
     with remote_code_logged(logging.getLogger("lingbi.remote_code")):
         return LocalEngine(needs)

@@ -16,6 +16,7 @@ from lingbi.engine.prompt_forms import form_of
 from lingbi.model.folder import ModelFolder
 from lingbi.model.gpus import CPU, TURBOMIND
 from lingbi.model.host_memory import CpuFit
+from lingbi.model.share import share_of
 from lingbi.model.sizing import Fit
 from lingbi.settings import Settings
 from lingbi.turns import reserve_of
@@ -58,6 +59,11 @@ class EngineNeeds:
     def engine(self) -> str:
         return CPU if isinstance(self.fit, CpuFit) else TURBOMIND
 
+    @property
+    def cards(self) -> int:
+        """GPUs that hold this copy of the model together; 1 on a CPU."""
+        return 1 if isinstance(self.fit, CpuFit) else self.fit.cards
+
     def backend_config(self) -> TurbomindEngineConfig:
         """The fit as lmdeploy's configuration."""
         fit = self.fit
@@ -68,6 +74,7 @@ class EngineNeeds:
             max_batch_size=fit.max_batch_size + reserve_of(fit.max_batch_size),
             quant_policy=int(fit.quant_policy),
             max_prefill_token_num=fit.prefill_tokens,
+            tp=fit.cards,
         )
         # TurboMind reads values from 1 up as a number of blocks; the config's own validation only allows fractions.
         config.cache_max_entry_count = float(fit.blocks)
@@ -90,6 +97,7 @@ class LocalEngine(VLAsyncEngine):  # type: ignore[misc]  # lmdeploy has no types
         template.model_name = template.model_name or folder.template
         options["model_name"] = options.get("model_name") or folder.served_name
         config = config or needs.backend_config()
+        share_of(folder, config.tp)  # raises where so many cards cannot hold it together
         config.session_len = config.session_len or folder.session_len
         AsyncEngine.__init__(self, path, backend_config=config, chat_template_config=template, **options)
         self.vl_prompt_template = get_vl_prompt_template(path, self.chat_template, self.model_name)
@@ -110,7 +118,7 @@ class LocalEngine(VLAsyncEngine):  # type: ignore[misc]  # lmdeploy has no types
         from lingbi.engine.turbomind.streams import feature_dtype
         from lingbi.engine.turbomind.uploads import watched
 
-        with watched(self.needs.on_weights):
+        with watched(self.needs.on_weights, self.needs.cards):
             super()._build_turbomind(model_path, backend_config, chat_template_config, tp, **options)
         cast("GpuVisionModel", self.vl_encoder.model).feature_dtype = feature_dtype(self.engine)
 

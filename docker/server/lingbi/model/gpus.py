@@ -23,7 +23,8 @@ TURBOMIND, CPU = "turbomind", "cpu"
 class Gpu:
     """A CUDA device: its name for CUDA_VISIBLE_DEVICES, its product name, and memory in MiB.
 
-    capability: its compute capability, None where the driver does not tell.
+    capability: its compute capability, None where the driver does not tell. Cards that hold one copy of a model together
+    count as one: their names with commas, and the memory of the one that has least.
     """
 
     device: str
@@ -31,6 +32,11 @@ class Gpu:
     total_mib: int
     free_mib: int
     capability: tuple[int, int] | None = None
+
+    @property
+    def cards(self) -> int:
+        """How many cards this is."""
+        return len(self.device.split(","))
 
 
 @dataclass(frozen=True)
@@ -123,17 +129,31 @@ def _capability(handle: Any) -> tuple[int, int] | None:
 
 
 def look_at(device: str) -> Gpu:
-    """The current state of a device. Raises StartError if the driver cannot reach it."""
+    """The current state of a device, or of cards that are one together. Raises StartError if the driver cannot reach it."""
     try:
         pynvml.nvmlInit()
         try:
-            return _describe(device)
+            return as_one([_describe(card) for card in device.split(",")])
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         raise StartError(
             f"the driver cannot reach GPU {device}, on which this worker was placed: {error}; see `nvidia-smi`"
         ) from None
+
+
+def together(gpus: list[Gpu], cards: int) -> list[Gpu]:
+    """The GPUs in groups of so many cards, in their order; those that are left over are in none."""
+    return [as_one(gpus[first : first + cards]) for first in range(0, len(gpus) - cards + 1, cards)]
+
+
+def as_one(gpus: list[Gpu]) -> Gpu:
+    """Cards that hold one copy of a model together, as one GPU."""
+    if len(gpus) == 1:
+        return gpus[0]
+    least = min(gpus, key=lambda gpu: gpu.free_mib)
+    device = ",".join(gpu.device for gpu in gpus)
+    return replace(least, device=device, total_mib=min(gpu.total_mib for gpu in gpus))
 
 
 def emptied(gpus: list[Gpu]) -> list[Gpu]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue
 from lingbi.model.catalogue import ModelFacts
+from lingbi.model.share import cards_of, share_of, tower_weights
 from lingbi.turns import reserve_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ BITS = {"0": 16, "8": 8, "4": 4}
 QUANTISED_EXTRA = 4  # bytes of scale and zero point per token, for each head's key or value
 # The CUDA context, and the kernels of torch and TurboMind.
 RUNTIME_MIB = 560
+# What a card takes more beside another: NCCL's buffers, and CUDA's stacks, which are not shrunk there (workspaces.py).
+TOGETHER_MIB = 560
 # The tower's activations: per token of an image in CUDA graphs, or for an overview and up to 25 tiles in one batch.
 TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB, MEASURED_TILES = 150 << 10, 700, 25
 # What a prompt token takes in a step, in widths of the model at 16 bits: states, keys and values, and those of the
@@ -75,7 +78,8 @@ class Fit:
     """Settings of one worker's engine, and the memory that they take, in MiB.
 
     session_len, prefill_tokens: tokens; max_batch_size: answers at once, beside which the engine has a reserve (turns.py);
-    quant_policy: as in lmdeploy; blocks: KV cache blocks of 64 tokens each.
+    quant_policy: as in lmdeploy; blocks: KV cache blocks of 64 tokens each. cards: those that hold this copy together; the
+    memory is the first one's, and tower_mib of it are on no other.
     """
 
     session_len: int
@@ -86,6 +90,8 @@ class Fit:
     weights_mib: int
     runtime_mib: int
     cache_mib: int
+    cards: int = 1
+    tower_mib: int = 0
 
     device = "gpu"
 
@@ -99,8 +105,9 @@ class Fit:
         return self.weights_mib + self.runtime_mib + self.cache_mib
 
     def __str__(self) -> str:
+        each = f" on each of {self.cards} cards" if self.cards > 1 else ""
         return (
-            f"{self.total_mib} MiB at most: {self.weights_mib} of weights, {self.runtime_mib} beside them, "
+            f"{self.total_mib} MiB at most{each}: {self.weights_mib} of weights, {self.runtime_mib} beside them, "
             f"{self.cache_mib} of KV cache for {self.cache_tokens} tokens of {BITS[self.quant_policy]} bits; "
             f"sessions of {self.session_len}, {self.max_batch_size} answers at once, {self.prefill_tokens} tokens a step"
         )
@@ -162,7 +169,7 @@ def least_mib(model: ModelFacts, wanted: Wanted = ANYTHING) -> int:
 
 def fit_on(model: ModelFacts, gpu: "Gpu", settings: "Settings") -> Fit:
     """Like `fit`, for a card in its current state (gpus.Gpu) and the server's settings."""
-    return fit(model, gpu.free_mib, Wanted.of(settings), f"GPU {gpu.device} ({gpu.name})")
+    return fit(share_of(model, gpu.cards), gpu.free_mib, Wanted.of(settings), f"GPU {gpu.device} ({gpu.name})")
 
 
 def fit_when_free(model: ModelFacts, look: Callable[[], "Gpu"], settings: "Settings") -> Fit:
@@ -228,6 +235,8 @@ def _candidates(model: ModelFacts, wanted: Wanted) -> Iterator[Fit]:
                 weights_mib=model.weight_bytes // MIB,
                 runtime_mib=runtime_mib(model, batch + reserve_of(batch), tokens, session_len, wanted.hd_num),
                 cache_mib=0,
+                cards=cards_of(model),
+                tower_mib=(tower_weights(model) + tower_bytes(model.image_side, wanted.hd_num)) // MIB,
             )
 
 
@@ -269,7 +278,8 @@ def runtime_mib(model: ModelFacts, batch: int, prefill_tokens: int, session_len:
     step = 2 * (prefill_tokens + FULL_STEP) // 2 * width
     session = 2 * SESSION_WIDTHS * session_len * shape.hidden_size
     logits = LOGITS_COPIES * 4 * batch * shape.vocabulary
-    return RUNTIME_MIB + (step + session + logits + tower_bytes(model.image_side, hd_num)) // MIB
+    together_mib = TOGETHER_MIB if cards_of(model) > 1 else 0
+    return RUNTIME_MIB + together_mib + (step + session + logits + tower_bytes(model.image_side, hd_num)) // MIB
 
 
 def tower_bytes(side: int | None, hd_num: int) -> int:

@@ -30,7 +30,7 @@ from lingbi.http.readiness import (
 )
 from lingbi.logs import configure
 from lingbi.model.folder import ModelFolder, inspect
-from lingbi.model.gpus import TURBOMIND, find_gpus, look_at
+from lingbi.model.gpus import find_gpus, look_at
 from lingbi.model.host_memory import CpuFit, available_mib, fit_on_cpu, workers_share_mib
 from lingbi.model.sizing import Fit, fit_when_free
 from lingbi.settings import Settings, load_settings
@@ -104,7 +104,7 @@ class Worker:
         ensure_keys(settings.hashed_key_file(), settings.key_file())
         self.exit_status = 0
         if self.assigned.device is not None:
-            # lmdeploy puts its encoder on cuda:0, so a worker may see no GPU but its own.
+            # lmdeploy puts its encoder on cuda:0, so a worker may see no GPU but its own, or its own two.
             os.environ["CUDA_VISIBLE_DEVICES"] = self.assigned.device
             share_one_heap()
         self.database = database_at_start(settings)
@@ -228,7 +228,8 @@ class Worker:
         # A CPU keeps few sessions, and computing the template's text takes it as long as some answers.
         if not isinstance(fit, CpuFit) and not self.is_awaited:
             await generator.prime()
-            touch_ahead(kept_sessions, cast("GpuVisionModel", engine.vl_encoder.model).feature_bytes)
+            # Each of several cards copies the features for itself.
+            touch_ahead(kept_sessions * fit.cards, cast("GpuVisionModel", engine.vl_encoder.model).feature_bytes)
         return probe
 
     def _watch(self, is_demo: bool) -> None:
@@ -241,7 +242,7 @@ class Worker:
             self.settings.watchdog_interval_s,
             self.settings.watchdog_timeout_s,
             is_demo=is_demo,
-            uses_gpu=self.choice.engine == TURBOMIND,
+            cards=fit.cards if isinstance(fit := self.readiness.fit, Fit) else 0,
         )
         self.watchdog.start()
 

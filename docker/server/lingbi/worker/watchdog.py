@@ -41,10 +41,11 @@ class Watchdog:
         interval_s: float,
         timeout_s: float,
         is_demo: bool,
-        uses_gpu: bool,
+        cards: int,
     ) -> None:
+        """cards: the GPUs of this worker; 0 on a CPU."""
         self.service, self.loop, self.give_up = service, loop, give_up
-        self.interval_s, self.timeout_s, self.is_demo, self.uses_gpu = interval_s, timeout_s, is_demo, uses_gpu
+        self.interval_s, self.timeout_s, self.is_demo, self.cards = interval_s, timeout_s, is_demo, cards
         self.loop_beat = self.looked_at_gpu = time.monotonic()
         self.probe: concurrent.futures.Future[dict[str, Any]] | None = None
         self.failures = 0
@@ -80,9 +81,9 @@ class Watchdog:
         silent_s = time.monotonic() - self.loop_beat
         if silent_s > self.timeout_s:
             return f"the event loop has not run for {silent_s:.0f} s"
-        if self.uses_gpu and time.monotonic() - self.looked_at_gpu >= LOOK_AT_GPU_S:
+        if self.cards and time.monotonic() - self.looked_at_gpu >= LOOK_AT_GPU_S:
             self.looked_at_gpu = time.monotonic()
-            self.note_gpu(gpu_fault())
+            self.note_gpu(gpu_fault(cards=self.cards))
         return self.service.vitals.stalled(self.timeout_s) or self._ask()
 
     def _beat(self) -> None:
@@ -122,10 +123,14 @@ class Watchdog:
             readiness.enter(READY)
 
 
-def gpu_fault(find: Callable[[], Sequence[Gpu]] = find_gpus) -> str | None:
-    """Why the GPU of this worker cannot be reached; None when it can. find: asks the driver afresh each time."""
+def gpu_fault(find: Callable[[], Sequence[Gpu]] = find_gpus, cards: int = 1) -> str | None:
+    """Why the GPU of this worker, or one of so many, cannot be reached; None when it can. find: asks the driver afresh
+    each time."""
     try:
         gpus = find()
     except pynvml.NVMLError as error:
         return f"the driver cannot reach this worker's GPU: {error}"
-    return None if gpus else "the driver shows no GPU to this worker; restart the container, then see `nvidia-smi`"
+    if len(gpus) >= cards:
+        return None
+    shown = "no GPU" if cards == 1 else f"{len(gpus)} of {cards} GPUs"
+    return f"the driver shows {shown} to this worker; restart the container, then see `nvidia-smi`"

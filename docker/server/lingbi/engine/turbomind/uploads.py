@@ -24,25 +24,29 @@ from lingbi.model.checkpoint import read_mapped
 log = logging.getLogger(__name__)
 UPLOADERS = 8
 AHEAD_BYTES = 1 << 30  # GPU memory that tensors copied ahead of their turn may take beside the model
+AHEAD_OF_SEVERAL_BYTES = AHEAD_BYTES // 4  # the same on the first of several small cards that hold it together
 STAGING_BYTES = 32 << 20  # pinned host memory of each uploader
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 _listener: ContextVar[Callable[[int, int], None]] = ContextVar("listener", default=lambda done, all_bytes: None)
+_ahead_bytes: ContextVar[int] = ContextVar("ahead_bytes", default=AHEAD_BYTES)
 
 
 @contextlib.contextmanager
-def watched(listener: Callable[[int, int], None]) -> Iterator[None]:
-    """Within the block, call listener with (bytes done, bytes in all) while a language model is copied to the GPU.
+def watched(listener: Callable[[int, int], None], cards: int = 1) -> Iterator[None]:
+    """Within the block, call listener with (bytes done, bytes in all) while a language model is copied to the GPU, or to so
+    many cards that hold it together.
 
-    It is a context variable because lmdeploy creates its readers far below the call that starts a load, and passes them
-    no arguments.
+    These are context variables because lmdeploy creates its readers far below the call that starts a load, and passes
+    them no arguments.
     """
-    token = _listener.set(listener)
+    tokens = _listener.set(listener), _ahead_bytes.set(AHEAD_BYTES if cards == 1 else AHEAD_OF_SEVERAL_BYTES)
     try:
         yield
     finally:
-        _listener.reset(token)
+        _listener.reset(tokens[0])
+        _ahead_bytes.reset(tokens[1])
 
 
 def mapped_readers(module: Any) -> None:
@@ -53,7 +57,7 @@ def mapped_readers(module: Any) -> None:
         for name in self.ckpt_files:
             tensors |= read_mapped(Path(self.ckpt_path) / name)
         if getattr(self, "is_exporting", False):
-            tensors = Uploads(tensors, _listener.get(), GpuCopies())
+            tensors = Uploads(tensors, _listener.get(), GpuCopies(), _ahead_bytes.get())
         yield self.Reader(tensors, {}, True, self.model_info())
 
     module.Xcomposer2Model.get_mgrs = get_mgrs
@@ -109,9 +113,11 @@ class Uploads(dict[str, torch.Tensor]):
         tensors: dict[str, torch.Tensor],
         on_weights: Callable[[int, int], None],
         copy: Callable[[torch.Tensor], torch.Tensor],
+        most_ahead_bytes: int = AHEAD_BYTES,
     ):
-        """on_weights: called with (bytes done, bytes in all); copy: as GpuCopies, called from several threads."""
-        self._on_weights, self._copy = on_weights, copy
+        """on_weights: called with (bytes done, bytes in all); copy: as GpuCopies, called from several threads;
+        most_ahead_bytes: GPU memory for tensors copied ahead of their turn."""
+        self._on_weights, self._copy, self._most_ahead_bytes = on_weights, copy, most_ahead_bytes
         super().__init__(sorted(tensors.items(), key=lambda item: _turn(item[0])))
         self._names = deque(name for name in self if not name.startswith(("vit.", "vision_proj.", "plora_")))
         self._all_bytes = sum(dict.__getitem__(self, name).nbytes for name in self._names)
@@ -143,7 +149,7 @@ class Uploads(dict[str, torch.Tensor]):
         super().clear()
 
     def _go_ahead(self) -> None:
-        while self._names and self._ahead_bytes < AHEAD_BYTES:
+        while self._names and self._ahead_bytes < self._most_ahead_bytes:
             name = self._names.popleft()
             tensor = super().__getitem__(name)
             self._ahead[name] = self._pool.submit(self._copy, tensor)

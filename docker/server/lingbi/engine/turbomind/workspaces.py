@@ -17,12 +17,16 @@ STACK_BYTES = 128
 WORKSPACES, SMALL_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", ":16:8"
 
 
-def shrink_reserves() -> None:
+def shrink_reserves(cards: int = 1) -> None:
     """Shrink the reserves on the first GPU that this process sees; call it before anything is computed there.
 
-    It keeps the operator's own setting for cuBLAS. If CUDA refuses, it has no effect and logs a warning.
+    It keeps the operator's own setting for cuBLAS. If CUDA refuses, it has no effect and logs a warning. cards: those that
+    hold the model together. On several the stacks stay as they are: where a kernel needs more, CUDA waits for its card to be
+    idle, which it never is while one of NCCL's kernels waits there for the other card.
     """
     os.environ.setdefault(WORKSPACES, SMALL_WORKSPACES)
+    if cards > 1:
+        return
     torch.zeros(1, device="cuda")  # creates the context, to which the limit applies
     status = ctypes.CDLL(DRIVER).cuCtxSetLimit(STACK_LIMIT, ctypes.c_size_t(STACK_BYTES))
     if status:

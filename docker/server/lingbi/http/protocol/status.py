@@ -35,10 +35,13 @@ class Planned(BaseModel):
 
 
 class OnGpu(Planned):
-    """The engine's settings on a GPU and the memory that it takes there, in MiB; `blocks` of KV cache."""
+    """The engine's settings on a GPU and the memory that it takes there, in MiB; `blocks` of KV cache; `cards` that hold
+    this copy together, and what of the memory only the first one holds, the vision tower's."""
 
     quant_policy: str
     blocks: int
+    cards: int
+    tower_mib: int
 
 
 class OnCpu(Planned):
