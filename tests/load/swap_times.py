@@ -19,6 +19,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lingbi.demand.record import Record
+from lingbi.launch.supervision import wait_until
 from lingbi.model import catalogue
 from tests.geometries import random_weights
 from tests.gpu.card import card_used_mib, first_token_s, has_driver
@@ -29,11 +31,13 @@ MOST_S = {"vl-1_8b": 5.0}
 MOST_OF_OTHERS_S = 8.0
 PARTS = ("check", "turn", "drain", "exit", "fit", "tower", "weights", "engine", "probe", "other", "first token")
 READ_BYTES = 64 << 20
+RECORDED_S = 10  # for a worker to write what a wake took, which it does after the first token
 
 
 @dataclass(frozen=True)
 class Swap:
-    """One question: its model, the seconds to its first token, in all and by part, and MiB of the card after it."""
+    """One question: its model, the seconds to its first token, in all and by part, and MiB of the card after it. parts: of a
+    question for which nothing was loaded only the first token."""
 
     model: str
     seconds: float
@@ -50,10 +54,11 @@ def read_all(folder: Path) -> None:
 
 
 def ask(host: Host, number: int, swap: int, is_on_gpu: bool) -> Swap:
-    server = host.servers[number]
+    server, record = host.servers[number], Record(host.state_dir / f"run/worker-{number}.wakes")
+    before = record.read().wakes
     seconds = first_token_s(server, swap)
-    wakes = json.loads((host.state_dir / f"run/worker-{number}.wakes").read_text())
-    parts = wakes["last"] | {"first token": round(seconds - sum(wakes["last"].values()), 3)}
+    last = record.read().last if wait_until(lambda: record.read().wakes > before, RECORDED_S) else {}
+    parts = last | {"first token": round(seconds - sum(last.values()), 3)}
     return Swap(server["model"], round(seconds, 3), parts, card_used_mib() if is_on_gpu else None)
 
 

@@ -51,8 +51,15 @@ def test_a_model_with_work_stays_for_its_time_and_then_goes():
 
 
 def test_a_model_between_two_questions_of_one_client_stays():
-    between = Member(1, "a", "0", READY, idle_s=0.3, ready_s=5)
+    between = Member(1, "a", "0", READY, idle_s=0.9, ready_s=5)
     assert decide([between, WANTED], ONE) == []
+
+
+def test_a_model_that_was_unused_when_another_was_asked_for_goes_sooner():
+    unused, just_wanted = Member(1, "a", "0", READY, idle_s=0.4, ready_s=5), replace(WANTED, waited_s=0.35)
+    assert decide([unused, just_wanted], ONE) == [Order(1, PUT_AWAY, ROOM)]
+    assert decide([unused, replace(just_wanted, waited_s=0.45)], ONE) == []
+    assert decide([replace(unused, idle_s=0.2), replace(just_wanted, waited_s=0.15)], ONE) == []
 
 
 def test_lines_wake_a_model_only_where_nobody_needs_the_card():
@@ -186,3 +193,20 @@ def test_a_stay_bounds_the_share_of_time_that_loads_take():
         card.answered.clear()
     loads = sum(model.loads for model in card.models)
     assert loads * (LOAD_S + EXIT_S) / card.now <= 2 * (LOAD_S + EXIT_S) / (ONE.stay_s + 2 * (LOAD_S + EXIT_S))
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.5, 0.8])
+def test_two_clients_with_short_pauses_at_two_models_do_not_swap_with_every_question(pause_s):
+    """Each keeps to its model, and thinks for a while between its questions."""
+    card, due = Card(2, ONE), {0: 0.0, 1: 0.0}
+    while len(card.waits) < 80:
+        for client in [client for client, then in due.items() if then <= card.now]:
+            card.ask(client, client)
+            del due[client]
+        card.step()
+        due |= dict.fromkeys(card.answered, card.now + pause_s)
+        card.answered.clear()
+        assert card.now < 1000, "each question waits for a load"
+    loads = sum(model.loads for model in card.models)
+    print(f"pauses of {pause_s} s: {loads} loads for {len(card.waits)} questions in {card.now:.0f} s")
+    assert loads <= card.now / ONE.stay_s + 2

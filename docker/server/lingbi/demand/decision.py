@@ -2,7 +2,9 @@
 
 A card has `slots` for models that are loaded. At most one of its models comes or goes at a time, and a model is put away
 only once the weights of the next one have been checked. A model that is loaded stays until it has had no request for
-QUIET_S or, while it has work and another one is waited for, for `stay_s`; then it finishes what runs. So:
+QUIET_S or, while it has work and another one is waited for, for `stay_s`; then it finishes what runs. UNUSED_QUIET_S is
+enough where the next model was first waited for after the last answer of this one: it may be the same client that asks.
+Whoever asks again and again with short pauses has work all the same, since the next model waits through its answers. So:
 
 - Every request that waits when its model becomes ready is answered before the model goes.
 - With m models for one slot a request waits for at most m - 1 other models' loads, stays and drains, and its own model's
@@ -23,6 +25,7 @@ HOLDING = frozenset({WAKING, READY, DRAINING})
 CHECK, WAKE, PUT_AWAY = "check", "wake", "put away"
 ROOM, IDLE, RESTORE = "room", "idle", "restore"
 QUIET_S = 1.0
+UNUSED_QUIET_S = 0.3
 BACKGROUND_S = 30.0  # without a request, before a model without lines goes for one with some
 
 
@@ -86,7 +89,7 @@ def _on_place(members: list[Member], bounds: Bounds) -> Order | None:
         return Order(following.id, CHECK)
     if len(ready) < bounds.slots:
         return Order(following.id, WAKE)
-    leaving = [member for member in ready if _may_go(member, bounds)]
+    leaving = [member for member in ready if _may_go(member, following, bounds)]
     return Order(max(leaving, key=_unused).id, PUT_AWAY, ROOM) if leaving else None
 
 
@@ -121,8 +124,9 @@ def _idle(ready: list[Member], bounds: Bounds) -> Order | None:
     return Order(max(over, key=_unused).id, PUT_AWAY, IDLE) if over else None
 
 
-def _may_go(member: Member, bounds: Bounds) -> bool:
-    return member.ready_s >= bounds.stay_s or (not member.inside and member.idle_s >= QUIET_S)
+def _may_go(member: Member, following: Member, bounds: Bounds) -> bool:
+    quiet_s = UNUSED_QUIET_S if following.waited_s <= member.idle_s else QUIET_S
+    return member.ready_s >= bounds.stay_s or (not member.inside and member.idle_s >= quiet_s)
 
 
 def _unused(member: Member) -> tuple[bool, float]:

@@ -202,12 +202,13 @@ class OnDemandWorker(Worker):
         asyncio.run_coroutine_threadsafe(self._make_vocabulary(), self.loop)
 
     async def _make_vocabulary(self) -> None:
-        """Make the vocabulary of grammars once no request is here, since that holds the interpreter for a second; a request
-        that needs it first makes it itself."""
+        """Make the vocabulary of grammars once no request is here, since that holds the interpreter for a second, unless the
+        model is put away by then; a request that needs it first makes it itself."""
         assert self.service.generator is not None
         while self.service.admission.inside:
             await asyncio.sleep(LOOK_S)
-        await self.service.generator.grammars.warm_up()
+        if self.stage == READY:
+            await self.service.generator.grammars.warm_up()
 
     def _fit(self, folder: ModelFolder) -> Fit | CpuFit:
         """On the memory as it is when the model is loaded; before that, as it will be when the others have gone."""
