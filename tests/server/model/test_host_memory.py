@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from lingbi.errors import ConfigurationError
-from lingbi.model import catalogue
+from lingbi.model import catalogue, host_memory
 from lingbi.model.folder import inspect
 from lingbi.model.host_memory import (
     MIB,
@@ -74,20 +74,42 @@ def rank(found: CpuFit) -> tuple:
     return (found.session_len, found.max_batch_size, found.kept_sessions, found.prefill_tokens)
 
 
-def test_less_memory_never_offers_more_and_is_never_overstepped():
+@pytest.fixture(params=[True, False], ids=["fast bfloat16", "float32"])
+def much_mib(request, tmp_path, monkeypatch):
+    """Memory in which SMALL has all that it wants, on a processor of either kind."""
+    described = tmp_path / "cpuinfo"
+    flags = "fpu avx2 avx512f avx512dq avx512bw avx512vl" if request.param else "fpu avx2"
+    described.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n")
+    monkeypatch.setattr(host_memory, "PROCESSOR", described)
+    return 12_000 if request.param else 22_000
+
+
+def test_less_memory_never_offers_more_and_is_never_overstepped(much_mib):
     least = needed_mib(SMALL, Settings().hd_num)
-    found = [fit_on_cpu(SMALL, mib, Settings()) for mib in range(least, 12_000, 97)]
+    found = [fit_on_cpu(SMALL, mib, Settings()) for mib in range(least, much_mib, 97)]
     assert [rank(item) for item in found] == sorted(rank(item) for item in found)
-    assert all(item.total_mib <= mib for item, mib in zip(found, range(least, 12_000, 97), strict=True))
+    assert all(item.total_mib <= mib for item, mib in zip(found, range(least, much_mib, 97), strict=True))
     usual = Settings()
     assert rank(found[-1]) == (4096, usual.cpu_sequences, usual.cpu_kept_sessions, usual.cpu_prefill_tokens)
     assert found[0].session_len == image_session(SMALL, Settings().hd_num) and found[0].max_batch_size == 1
 
 
-def test_a_step_that_takes_too_much_gets_smaller_before_sessions_go():
+def test_a_step_that_takes_too_much_gets_smaller_before_sessions_go(much_mib):
     settings = Settings(cpu_prefill_tokens=16384)
-    found = fit_on_cpu(SMALL, 12_000, settings)
+    found = fit_on_cpu(SMALL, much_mib, settings)
     assert 256 <= found.prefill_tokens < 4096 and found.max_batch_size == settings.cpu_sequences
+
+
+def test_without_fast_bfloat16_the_weights_take_twice_the_memory(much_mib):
+    found = fit_on_cpu(SMALL, much_mib, Settings())
+    bytes_a_number = 2 if much_mib == 12_000 else 4
+    assert found.weights_mib == SMALL.weight_bytes // MIB * bytes_a_number // 2
+
+
+def test_a_processor_unlike_x86_has_no_such_flags(tmp_path):
+    described = tmp_path / "cpuinfo"
+    described.write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    assert host_memory.has_fast_bfloat16(described)
 
 
 def test_a_session_that_is_asked_for_is_not_shortened():

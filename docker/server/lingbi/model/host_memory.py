@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from lingbi.settings import Settings
 
 MIB = 1 << 20
-# float32 is faster and exact but takes twice the memory, so only checkpoints up to this many bytes use it.
+# float32 is faster and exact but takes twice the memory, so where bfloat16 is fast only checkpoints up to this many bytes use it.
 FLOAT32_LIMIT_BYTES = 1 << 30
+PROCESSOR = Path("/proc/cpuinfo")
+# Without these torch has no fast product of bfloat16 matrices on x86: its own takes a picture minutes.
+BFLOAT16_FLAGS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 CPU_RUNTIME_MIB = 1024  # libraries, and the vision tower's activations for an image
 TILED_TOWER_MIB = 1024  # further activations for up to 26 tiles of 4khd-7b
 # Tokens per step: larger steps are hardly faster, and smaller ones are used only if memory is short.
@@ -135,7 +138,14 @@ def _fit(model: ModelFacts, hd_num: int, session_len: int, at_once: int, kept: i
 
 def uses_float32(model: ModelFacts) -> bool:
     """Whether the CPU engine computes in float32 rather than bfloat16."""
-    return model.weight_bytes <= FLOAT32_LIMIT_BYTES
+    return model.weight_bytes <= FLOAT32_LIMIT_BYTES or not has_fast_bfloat16(PROCESSOR)
+
+
+@lru_cache
+def has_fast_bfloat16(processor: Path) -> bool:
+    """Whether the processor that this file of the kernel describes multiplies bfloat16 matrices fast; so does one unlike x86."""
+    found = [line for line in processor.read_text().splitlines() if line.startswith("flags")]
+    return not found or set(found[0].split()) >= BFLOAT16_FLAGS
 
 
 def available_mib(cgroup: Path = CGROUP) -> int:
