@@ -20,6 +20,7 @@ from lingbi.errors import ConfigurationError
 from lingbi.model import catalogue, sizing
 from lingbi.model.folder import inspect
 from lingbi.model.gpus import Gpu
+from lingbi.model.share import share_of
 from lingbi.model.sizing import (
     ANYTHING,
     BATCHES,
@@ -311,10 +312,12 @@ def test_the_wait_has_an_end_and_the_refusal_tells_what_is_free_then(clock):
 
 
 @pytest.mark.parametrize(
-    "row", MEASURED, ids=lambda row: f"{row['model']}-{row['prefill_tokens']}-{row['max_batch_size']}"
+    "row",
+    MEASURED,
+    ids=lambda row: f"{row['model']}-{row['prefill_tokens']}-{row['max_batch_size']}-{row.get('cards', 1)}",
 )
 def test_what_is_counted_is_what_was_measured(row):
-    model = catalogue.find(row["model"])
+    model = share_of(catalogue.find(row["model"]), row.get("cards", 1))
     settings = row["max_batch_size"], row["prefill_tokens"], model.session_len, catalogue.HD_NUM
     counted_mib = model.weight_bytes // sizing.MIB + sizing.runtime_mib(model, *settings) + row["cache_mib"]
     assert abs(counted_mib / row["peak_mib"] - 1) <= 0.02

@@ -30,8 +30,9 @@ BITS = {"0": 16, "8": 8, "4": 4}
 QUANTISED_EXTRA = 4  # bytes of scale and zero point per token, for each head's key or value
 # The CUDA context, and the kernels of torch and TurboMind.
 RUNTIME_MIB = 560
-# What a card takes more beside another: NCCL's buffers, and CUDA's stacks, which are not shrunk there (workspaces.py).
-TOGETHER_MIB = 560
+# What a card takes more beside another: NCCL's buffers, and CUDA's stacks, which are not shrunk there (workspaces.py). Two
+# H200s under load, of which the fuller one was measured, took 891 (docs/tensor-parallel); rounded up.
+TOGETHER_MIB = 900
 # The tower's activations: per token of an image in CUDA graphs, or for an overview and up to 25 tiles in one batch.
 TOWER_BYTES_A_TOKEN, TILED_TOWER_MIB, MEASURED_TILES = 150 << 10, 700, 25
 # What a prompt token takes in a step, in widths of the model at 16 bits: states, keys and values, and those of the
