@@ -23,6 +23,7 @@ DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
 BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle", "tests/host/images/test_digests")
+UP_S = 540  # a published tower takes minutes on a busy machine
 not_run = set()
 
 
@@ -154,7 +155,8 @@ def clean_environment(state_dir: Path) -> dict:
 def running_server(state_dir: Path, *arguments, **environment):
     """A server alone, started by lingbi.launch.up; yields its report, with the key as "key" and "port"."""
     port = free_port()
-    up = lingbi("up", "--json", "--server-only", "--port", port, *arguments, state_dir=state_dir, **environment)
+    command = ("up", "--json", "--server-only", "--port", port, *arguments)
+    up = lingbi(*command, state_dir=state_dir, timeout_s=UP_S, **environment)
     assert up.returncode == 0, up.stderr
     report = json.loads(up.stdout.splitlines()[-1])
     try:

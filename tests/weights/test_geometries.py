@@ -6,6 +6,7 @@ from lingbi.model import catalogue
 from tests.geometries import PUBLISHED, expect_fetched_loaded_and_right
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published tensor lists are not beside this repository")
 def test_a_geometry_is_fetched_loaded_and_answers_on_a_cpu(tmp_path):
     model = next(model for model in catalogue.MODELS if model.name == "vl-1_8b")
