@@ -108,6 +108,16 @@ def test_owners_take_turns_and_models_are_kept_apart(database):
     assert [one.line for one in claim(database, count=3, model="other")] == [1, 3, 5]
 
 
+def test_a_batch_whose_last_lines_were_ended_by_its_expiry_has_expired(database):
+    batch = make(database, count=2)
+    sign_on(database, "w")
+    assert finish(database, "w", claim(database, count=1)[0])
+    with database.begin() as connection:
+        assert claims.end_waiting(connection, batch, "batch_expired", "it expired") == 1
+        batches.note_expiry(connection, batch)
+        assert next_status(batches.find(connection, None, batch), True, is_any_running=False) == "expired"
+
+
 def test_a_line_that_fails_goes_to_the_errors_file(database):
     batch = make(database, count=2)
     sign_on(database, "w")
@@ -184,7 +194,7 @@ def test_a_cancelled_batch_gives_no_further_line(database):
 def test_a_batch_that_is_cancelled_while_it_finishes_ends_once(database):
     batch = make(database, count=1)
     sign_on(database, "w")
-    assert finish(database, "w", claim(database)[0])
+    assert finish(database, "w", claim(database, count=1)[0])
     with database.begin() as connection:
         seen = batches.find(connection, None, batch)  # by a worker that is about to end it
         assert next_status(seen, is_expired=False, is_any_running=False) == "completed"

@@ -127,6 +127,11 @@ def fail(connection: Connection, batch_id: str, worker: str, faults: Iterable[Fa
         connection.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
 
 
+def note_expiry(connection: Connection, batch_id: str) -> None:
+    """Say that lines are ended because their batch has expired: then so does it, though all have a result."""
+    connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(expired_at=time.time()))
+
+
 def end(connection: Connection, batch: RowMapping, status: str, life_s: float) -> bool:
     """End a batch: its results become files, which live for so long. Whether it was this call that ended it."""
     if not move(connection, batch, status):

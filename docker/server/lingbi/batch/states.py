@@ -30,7 +30,7 @@ def next_status(batch: Row, is_expired: bool, is_any_running: bool) -> str | Non
     status = batch["status"]
     if status == "in_progress":
         if batch["completed"] + batch["failed"] >= batch["total"]:
-            return "completed"
+            return "expired" if batch["expired_at"] else "completed"  # its last lines were ended because it expired
         return "expired" if is_expired and not is_any_running else None
     if status == "cancelling":
         return None if is_any_running else "cancelled"

@@ -123,6 +123,7 @@ class Runner:
         with self.store.database.begin() as connection:
             status = next_status(batch, is_expired, claims.running(connection, batch["id"]) > 0)
             if status == "expired" and claims.end_waiting(connection, batch["id"], *EXPIRED):
+                batches.note_expiry(connection, batch["id"])
                 return  # the next look ends some more
             if status and batches.end(connection, batch, status, self.store.rules.life_s):
                 log.info("batch %s is %s", batch["id"], status)
