@@ -17,7 +17,7 @@ import pytest
 
 from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS, faulty
-from tests.ansible.lab import accounts, images, signing
+from tests.ansible.lab import images, signing
 from tests.ansible.lab.lab import MODEL, OTHER, OTHER_NAME, ROOT
 from tests.ansible.lab.load import HURRY_S, Load
 from tests.ansible.lab.load import MODEL as DEMO
@@ -26,12 +26,10 @@ from tests.host.archives import DIGESTS
 
 OLD, NEW = VERSIONS
 CARRIED = "1.2.0"  # in an archive only
-TWO_GATEWAYS, DATABASE = ("gate1", "gpu2"), "gate1"
+TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
 LOOK_S = 1  # each look is a process within a host
-ANSWERS = 16  # about other pictures each, which the gateway gives to both servers
-AWAY_S = 120  # what a server that was killed may take to come back
 PAUSE_S = 2.5  # else the askers take both cores, and every rollout waits for them
 
 
@@ -419,14 +417,10 @@ def test_a_second_gateway_and_a_second_model_join(lab):
 
 @pytest.mark.steady_network
 def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_another_host(lab):
-    """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now.
-
-    The lab has one database for its accounts from here on, on a host that is no server.
-    """
+    """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now."""
     images.build_product(images.PREFIX, CARRIED)
-    carried = {"lingbi_image_archive": str(signing.bundle(lab, CARRIED)), **signing.trusting(lab)}
-    shared = {"database": DATABASE, "lingbi_database_image": accounts.database_image(lab)}
-    inventory = with_both_models(lab, "gpu2", **carried, **shared)
+    archive = str(signing.bundle(lab, CARRIED))
+    inventory = with_both_models(lab, "gpu2", lingbi_image_archive=archive, **signing.trusting(lab))
     loads = [asking(lab), *(Load(lab.url("gpu2"), lab.key, 1, PAUSE_S, model=model) for model in (DEMO, OTHER_NAME))]
     with contextlib.ExitStack() as asked:
         for load in loads:
@@ -449,41 +443,6 @@ def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_anot
     assert lab.upstreams("gpu2") == lab.upstreams("gate1") and lab.upstreams().count(":23333") == 2
 
 
-@pytest.mark.steady_network
-def test_a_change_of_a_key_on_one_host_reaches_all_and_nothing_is_started_anew(lab):
-    before = [lab.container(host, "server") for host in lab.servers]
-    bob = accounts.Person.with_key(lab, "gpu1", "bob")
-    accounts.lingbi(lab, "gpu2", "key", "limit", "bob", "--requests", "2/day")
-    assert wait_until(lambda: all(bob.limits_at(host) == [2] for host in lab.servers), accounts.REACHES_ALL_S)
-    asked = [bob.ask(lab.server_url(host), number) for number, host in enumerate(lab.servers * 2)]
-    assert asked == [200, 200, 429, 429]  # each host knows what the other has let in
-    accounts.lingbi(lab, "gpu1", "key", "revoke", "bob")
-    bob.expect_everywhere(401)
-    assert before == [lab.container(host, "server") for host in lab.servers]
-
-
-def test_what_both_hosts_counted_is_what_clients_saw_though_one_was_cut_off_and_killed(lab):
-    """To the token, with an answer that the host gave while it could reach no database, and never counted itself."""
-    carol, dan = (accounts.Person.with_key(lab, "gpu1", name) for name in ("carol", "dan"))
-    before = accounts.tokens_out(lab)
-    for number in range(ANSWERS):
-        assert carol.ask(lab.url(), number) == 200
-    assert all(made > before[host] for host, made in accounts.tokens_out(lab).items())
-    lab.cut("gpu2")
-    try:
-        carol.ask_within("gpu2", ANSWERS)
-        accounts.lingbi(lab, "gpu1", "key", "revoke", "dan")
-        lab.root("gpu2", "docker", "kill", accounts.SERVER)
-    finally:
-        lab.mend("gpu2")
-    assert carol.told["requests"] == carol.used("gpu1")["requests"] + 1
-    lab.root("gpu2", "docker", "start", accounts.SERVER)
-    assert wait_until(lambda: carol.used("gpu1") == carol.told, AWAY_S), (carol.used("gpu1"), carol.told)
-    assert carol.reported("gpu1") == carol.told
-    assert wait_until(lambda: httpx.get(f"{lab.server_url('gpu2')}/ready").is_success, AWAY_S)
-    dan.expect_everywhere(401)
-
-
 def test_a_rolled_host_was_away_for_little_longer_than_its_stop_and_start_took(lab):
     """In the rollouts above that nothing held up."""
     expect_quick(lab.turns)
@@ -491,8 +450,7 @@ def test_a_rolled_host_was_away_for_little_longer_than_its_stop_and_start_took(l
 
 def test_uninstall_takes_everything_but_the_weights(lab):
     lab.root("gpu1", "sh", "-c", "printf something >/opt/lingbi/somebody")  # it is not lingbi's
-    shared = {"gateways": TWO_GATEWAYS, "database": DATABASE}
-    gone = lab.play("uninstall", lab.inventory(lingbi_version=OLD, **shared))
+    gone = lab.play("uninstall", lab.inventory(lingbi_version=OLD, gateways=TWO_GATEWAYS))
     assert gone.status == 0, gone.output
     assert lab.root("gpu1", "cat", "/opt/lingbi/somebody") == "something"
     lab.root("gpu1", "rm", "-r", "/opt/lingbi")
@@ -506,8 +464,6 @@ def test_uninstall_takes_everything_but_the_weights(lab):
         "lingbi-server_state",
         "lingbi-server_weights",
     ]
-    assert "lingbi-database_database" in lab.root(DATABASE, "docker", "volume", "ls", "--quiet").split()
-    later = lab.play("uninstall", lab.inventory(lingbi_version=OLD, **shared), "-e", "lingbi_remove_weights=true")
+    later = lab.play("uninstall", lab.inventory(lingbi_version=OLD), "-e", "lingbi_remove_weights=true")
     assert later.status == 0, later.output
     assert lab.root("gpu1", "docker", "volume", "ls", "--quiet") == ""
-    assert "lingbi-database_database" not in lab.root(DATABASE, "docker", "volume", "ls", "--quiet").split()
