@@ -99,7 +99,7 @@ def test_records_of_our_builds_are_found_and_removed(versions):
     def of_these() -> list:
         return [record for record in leftovers.cache() if "/lingbi-1.0.0" in record["Description"]]
 
-    assert len(of_these()) == 1
+    assert of_these()  # one of each time that the images were made
     leftovers.remove_images(leftovers.images(PREFIX, ["server"]))
     leftovers.remove_cache(of_these())
     assert of_these() == [] and any("/lingbi-other" in record["Description"] for record in leftovers.cache())
