@@ -34,10 +34,9 @@ SERVER_ENVIRONMENT = ROOT / ".venv-test/lib/python3.10/site-packages"
 UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.13/site-packages"
 
 
-def docker(*arguments, check: bool = True, timeout_s: float = 300, given: str | None = None) -> str:
-    """What docker says; fails with what it says wrong. given: its standard input."""
-    command = ["docker", *map(str, arguments)]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=timeout_s)
+def docker(*arguments, check: bool = True, timeout_s: float = 300) -> str:
+    """What docker says; fails with what it says wrong."""
+    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s)
     assert not check or done.returncode == 0, f"docker {' '.join(map(str, arguments))}: {done.stderr[-2000:]}"
     return done.stdout.strip()
 
@@ -150,10 +149,9 @@ class Lab:
         options = ("-i", str(self.folder / "operator"), "-o", "ConnectTimeout=3", *known)
         return subprocess.run(["ssh", *options, f"{user}@{host.address}", command], capture_output=True, text=True)
 
-    def root(self, name: str, *command, check: bool = True, given: str | None = None) -> str:
-        """A command as root inside a host, beside SSH. given: its standard input."""
-        options = ("--interactive",) if given is not None else ()
-        return docker("exec", *options, self.hosts[name].container, *command, check=check, given=given)
+    def root(self, name: str, *command, check: bool = True) -> str:
+        """A command as root inside a host, beside SSH."""
+        return docker("exec", self.hosts[name].container, *command, check=check)
 
     @contextlib.contextmanager
     def driver(self, name: str, version: str, capability: str = "9.0"):
