@@ -33,11 +33,12 @@ OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
 
 
 def bounded(body):
-    """Answers of a test are short; everything else stays as it was made."""
-    limit = "max_output_tokens" if isinstance(body, dict) and "input" in body else "max_tokens"
-    if isinstance(body, dict) and isinstance(body.get(limit, 0) or 0, int):
-        return body | {limit: min(body.get(limit) or 4, 4)}
-    return body
+    """Answers of a test are short, those to bodies that are wrong in what nobody reads too; everything else stays as it was made."""
+    if not isinstance(body, dict):
+        return body
+    limit = "max_output_tokens" if "input" in body else "max_tokens"
+    asked = body.get(limit)
+    return body | {limit: 4} if asked is None or (isinstance(asked, int) and asked > 4) else body
 
 
 # What has neither body nor parameters cannot be asked wrongly, nor can a path that is one word of text.
@@ -56,7 +57,7 @@ def test_no_breach_and_no_5xx(demo_server, operation, mode):
     def ask(case):
         of_body = case.meta.components.get(ParameterLocation.BODY)
         assume(of_body is None or of_body.mode is mode)  # wrong headers have tests of their own
-        case.body = bounded(case.body) if mode is GenerationMode.POSITIVE else case.body
+        case.body = bounded(case.body)
         case.headers = {**(case.headers or {}), **headers}
         response = case.call(base_url=demo_server["url"])
         is_stream = EVENTS in response.headers.get("content-type", [""])[0]

@@ -80,6 +80,10 @@ def test_one_owner_is_exported_and_erased(ask):
     ("arguments", "fault"),
     [
         (("--by", "colour"), "by 'colour'"),
+        (("--status", ""), "status '' is no status"),
+        (("--status", "9" * 30), "is no status of an answer"),
+        (("--model", "a\0b"), "has a control character"),
+        (("--since", "0001-01-01", "--until", "0001-01-01"), "is no time"),
         (("--since", "yesterday"), "since 'yesterday' is no time"),
         (("--month", "2026-02", "--since", "2026-01"), "--month says both ends"),
         (("erase",), "Give --owner NAME"),

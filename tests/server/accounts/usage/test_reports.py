@@ -115,7 +115,7 @@ def test_of_nothing_the_sum_is_nothing(database):
         ("key,colour", None, {}, "by 'colour': usage is known by hour, day"),
         ("day,hour", None, {}, "take one of them"),
         ("day", "24h", {}, "may have no hour then"),
-        ("key", None, {"status": "good"}, "is no number"),
+        ("key", None, {"status": "good"}, "is no status of an answer"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(by, since, only, fault):

@@ -68,7 +68,9 @@ def test_the_last_hours_include_this_one():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "2026", "2026-13", "2026-02-30", "2026-05-01T24", "-1d", "'; drop table", "２d"]
+    "text",
+    ["", "yesterday", "2026", "2026-13", "2026-02-30", "2026-05-01T24", "-1d", "'; drop table", "２d"]
+    + ["0001-01-01", "0001-01", "0001-12-31T23", "9999-01-01", "9999-12-31T23"],
 )
 def test_what_is_no_time_is_refused_with_the_forms(text):
     with pytest.raises(ConfigurationError, match="since .* is no time; give a day"):

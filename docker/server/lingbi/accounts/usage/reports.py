@@ -6,6 +6,8 @@ together; so every report takes well under a second over ten million rows.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,12 +76,21 @@ def question(by: str, span: Span, only: Mapping[str, str | None], top: int | Non
         raise ConfigurationError(f"by {' and '.join(times)}: take one of them")
     if span.is_of_hours and times not in ([], ["hour"]):
         raise ConfigurationError(f"by {times[0]}: since and until may have no hour then; give days, or ask by hour")
-    status = only.get("status")
-    if status and not status.isdecimal():
-        raise ConfigurationError(f"status {status!r} is no number, as in 200")
+    for name, value in only.items():
+        _check_filter(name, value)
     if top is not None and top < 1:
         raise ConfigurationError(f"top {top}: give a number above 0")
     return Question(names, span, {name: value for name, value in only.items() if value is not None}, top)
+
+
+def _check_filter(name: str, value: str | None) -> None:
+    """Raises ConfigurationError for a value that no row can have, and that a database may not even take."""
+    if value is None:
+        return
+    if name == "status" and not re.fullmatch("[0-9]{3}", value):
+        raise ConfigurationError(f"status {value[:80]!r} is no status of an answer; give one as in 200")
+    if name != "status" and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise ConfigurationError(f"{name} {value[:80]!r} has a control character, which no name has")
 
 
 def answer(database: Database, asked: Question, zone: ZoneInfo) -> Report:

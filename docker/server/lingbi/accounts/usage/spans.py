@@ -12,6 +12,7 @@ from lingbi.errors import ConfigurationError
 
 HOUR_S = 3600
 ONE_DAY = timedelta(days=1)
+FIRST_YEAR, LAST_YEAR = 2, 9998  # a day before and after them is still a date, in any time zone
 FORMS = "a day (2026-05-01), a month (2026-05), an hour (2026-05-01T14), today, or so long ago (7d, 24h)"
 AGO = re.compile(r"([0-9]{1,5})([dh])")
 HOUR = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2})")
@@ -64,21 +65,28 @@ def span_of(since: str | None, until: str | None, now: float, zone: ZoneInfo) ->
 
 
 def _bound(name: str, text: str, now: float, zone: ZoneInfo) -> Bound:
-    today = datetime.fromtimestamp(now, zone)
     try:
-        if text == "today":
-            return _of_days(today.date(), today.date(), zone)
-        if ago := AGO.fullmatch(text):
-            return _ago(int(ago[1]), ago[2], today, zone)
-        if hour := HOUR.fullmatch(text):
-            return _of_hour(datetime.combine(date.fromisoformat(hour[1]), time(int(hour[2])), zone))
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
-            first = date.fromisoformat(f"{text}-01")
-            return _of_days(first, month_end(first), zone)
-        day = date.fromisoformat(text)
-        return _of_days(day, day, zone)
+        bound = _bound_of(text, now, zone)
+        if not FIRST_YEAR <= bound.first_day.year <= bound.last_day.year <= LAST_YEAR:
+            raise ValueError(bound)
+        return bound
     except (ValueError, OverflowError):
-        raise ConfigurationError(f"{name} {text!r} is no time; give {FORMS}") from None
+        raise ConfigurationError(f"{name} {text[:80]!r} is no time; give {FORMS}") from None
+
+
+def _bound_of(text: str, now: float, zone: ZoneInfo) -> Bound:
+    today = datetime.fromtimestamp(now, zone)
+    if text == "today":
+        return _of_days(today.date(), today.date(), zone)
+    if ago := AGO.fullmatch(text):
+        return _ago(int(ago[1]), ago[2], today, zone)
+    if hour := HOUR.fullmatch(text):
+        return _of_hour(datetime.combine(date.fromisoformat(hour[1]), time(int(hour[2])), zone))
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
+        first = date.fromisoformat(f"{text}-01")
+        return _of_days(first, month_end(first), zone)
+    day = date.fromisoformat(text)
+    return _of_days(day, day, zone)
 
 
 def _ago(number: int, unit: str, now: datetime, zone: ZoneInfo) -> Bound:
