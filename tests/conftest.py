@@ -23,6 +23,7 @@ DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
 LONGEST = ("lab", "tests/system/test_wedged.py", "tests/weights/test_geometries.py")  # minutes, of few tests
 BESIDE_NO_LAB = ("tests/compose/", "tests/images/", "tests/host/test_bundle", "tests/host/images/test_digests")
+MOST_WORKERS = 3  # that a test starts without choosing their ports
 UP_S = 540  # a published tower takes minutes on a busy machine
 not_run = set()
 
@@ -138,7 +139,8 @@ def lingbi(module: str, *arguments, state_dir: Path, timeout_s: float = 300, **e
 def clean_environment(state_dir: Path) -> dict:
     """This process's environment without settings, and with a state folder."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("LINGBI_")}
-    ports = {f"LINGBI_{name}PORT": str(free_port()) for name in ("", "UI_", "GATEWAY_", "GATEWAY_INNER_")}
+    ports = {f"LINGBI_{name}PORT": str(free_port()) for name in ("UI_", "GATEWAY_", "GATEWAY_INNER_")}
+    ports["LINGBI_PORT"] = str(free_ports(MOST_WORKERS))
     return (
         inherited
         | ports

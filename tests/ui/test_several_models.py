@@ -67,7 +67,7 @@ def test_a_model_that_the_gateway_no_longer_knows_is_the_same_sentence(several, 
 def test_a_model_that_is_loaded_first_tells_how_far_it_is(several, fake_api):
     fake_api.comments = ["waiting for the model's turn", "loading the model, 40%", "prompt 1/2", "anything else"]
     told = shown(ask(several, VL))
-    for words in ("this one is loaded next", "The model is being loaded: 40 %", "Looking at the question: 50 %"):
+    for words in ("it is its turn next", "The model is being loaded: 40 %", "Looking at the question: 50 %"):
         assert words in told
     assert "anything else" not in told
 

@@ -1,8 +1,9 @@
 // The page's own part: the language, the state line, what Gradio says in English only, and the download.
 // Nothing here leaves this server.
 (() => {
-    const POLL_MS = { ready: 10000, lost: 2000, other: 1500, unbuilt: 200 };
+    const POLL_MS = { ready: 10000, lost: 2000, other: 1500, awaited: 1000, unbuilt: 200 };
     const NOTE_MS = 12000;
+    const AWAITED_MS = 300000; // a question waits for its model for as long, where LINGBI_WAKE_WAIT_S is not set
     const isChinese = (navigator.languages || [navigator.language]).map((tag) => tag.toLowerCase())
         .find((tag) => tag.startsWith("zh") || tag.startsWith("en"))?.startsWith("zh") ?? false;
     document.documentElement.lang = isChinese ? "zh-CN" : "en";
@@ -69,8 +70,22 @@
         return offer;
     }
 
+    // A question has a sleeping model loaded, and another one put away: whoever asked sees both as they happen.
+    let [timer, awaitedUntil] = [null, 0];
+
+    function lookSoon() {
+        awaitedUntil = Date.now() + AWAITED_MS;
+        if (timer) lookAfter(POLL_MS.awaited);
+    }
+
+    function lookAfter(wait) {
+        clearTimeout(timer);
+        timer = setTimeout(look, wait);
+    }
+
     async function look() {
-        if (!document.getElementById("state")) return setTimeout(look, POLL_MS.unbuilt);
+        timer = null;
+        if (!document.getElementById("state")) return lookAfter(POLL_MS.unbuilt);
         let wait = POLL_MS.other;
         try {
             const answer = await fetch("state", { cache: "no-store", signal: AbortSignal.timeout(5000) });
@@ -81,12 +96,15 @@
             instance = state.instance;
             const offer = showOffers(state.models, state.model);
             if (!offer) show(state.phase, state.model || "", state.part);
-            if (["ready", "asleep"].includes((offer || state).phase)) wait = POLL_MS.ready;
+            const phase = (offer || state).phase;
+            if (phase === "ready") awaitedUntil = 0;
+            if (Date.now() < awaitedUntil) wait = POLL_MS.awaited;
+            else if (["ready", "asleep"].includes(phase)) wait = POLL_MS.ready;
         } catch {
             show("lost");
             wait = POLL_MS.lost;
         }
-        setTimeout(look, wait);
+        lookAfter(wait);
     }
 
     async function embedded(url) {
@@ -176,6 +194,6 @@
     new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
     window.lingbi.download = download;
-    window.lingbi.picked = picked;
+    window.lingbi.picked = () => { lookSoon(); return picked(); }; // every question asks for it
     look();
 })();
