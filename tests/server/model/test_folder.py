@@ -145,8 +145,10 @@ def test_tiled_image_tokens(size, tokens):
     assert catalogue.tiled_image_tokens(*size, catalogue.HD_NUM) == tokens
 
 
-def test_the_tokens_of_a_picture_are_those_of_the_folders_own_tower(tmp_path):
+def test_the_tokens_of_a_picture_are_those_of_the_folders_own_tower(folder, tmp_path):
     assert inspect(DEMO).image_token_range(25) == (36, 36)
+    edit_config(folder, lingbi_demo=None)  # the same tower, and no name of lingbi's
+    assert inspect(folder).image_token_range(25) == (36, 36)
     for name, tokens in (("vl-7b", (1225, 1225)), ("7b", (256, 256)), ("4khd-7b", (1897, 4057))):
         found = inspect(published(tmp_path / name, name, 20 << 20)).image_token_range(25)
         assert found == tokens

@@ -52,9 +52,9 @@ class ModelFolder:
         return catalogue.image_side(self.config)
 
     def image_token_range(self, hd_num: int) -> tuple[int, int]:
-        """The fewest and the most prompt tokens of an image. The demo's tower has patches and images of its own."""
-        if self.is_demo:
-            tower = self.config["vision_config"]
+        """The fewest and the most prompt tokens of an image. A tower may have patches and images of its own, as the demo's has."""
+        tower = self.config.get("vision_config")
+        if tower and catalogue.recognise(self.config) is None:
             tokens = (tower["image_size"] // tower["patch_size"]) ** 2
             return tokens, tokens
         return catalogue.image_token_range(self.image_side, hd_num)
