@@ -128,6 +128,14 @@ async def first_tokens(targets: list[Target], talks: int) -> list[list[float]]:
     return found
 
 
+def found_share(placed: dict[str, int]) -> float:
+    """The share of follow-ups that went to the server of the turn before. placed: requests by result.
+
+    Each conversation here is about a picture of its own, so what is new to the gateway is a first question, and all else is not.
+    """
+    return placed["kept"] / (sum(placed.values()) - placed["new"])
+
+
 def measure(pair: Pair) -> dict:
     """Everything; the result that is written."""
     options = pair.options
@@ -142,7 +150,6 @@ def measure(pair: Pair) -> dict:
         pictures.measure(directly=False)
         placed = {result: count - begun[result] for result, count in pair.placed().items()}
     through, directly = asyncio.run(first_tokens([pair.gateway, pair.worker], options.alone))
-    again = sum(placed.values()) - placed["new"]
     every = [*chats, pictures]
     return {
         "machine": machine(),
@@ -153,7 +160,7 @@ def measure(pair: Pair) -> dict:
         "first_token_ms": {"gateway": through, "directly": directly},
         "gateway_processor_ms": {f"{one.kind} {one.people}": one.gateway_ms for one in every},
         "placed": placed,
-        "follow_ups_found": placed["kept"] / again,
+        "follow_ups_found": found_share(placed),
         "rounds": {f"{one.kind} {one.people}": one.rounds for one in every},
     }
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.load.pair import rows
+from lingbi_gateway.router.affinity import Beginning, ranked
+from lingbi_gateway.router.running import MARK, Running
+from tests.load.pair import WORKERS, found_share, rows
 
 
 def found(gateway_req_s: float, through_ms: float, kept: float) -> dict:
@@ -31,3 +33,23 @@ def found(gateway_req_s: float, through_ms: float, kept: float) -> dict:
 )
 def test_each_goal_is_judged_by_its_own_figure(measured, reached):
     assert [is_reached for *_, is_reached in rows(found(*measured))] == reached
+
+
+def test_first_questions_are_no_follow_ups_even_where_their_first_server_had_more_than_the_mean():
+    """64 people at once, each with a picture of their own; then everybody asks again, and then one server is full."""
+    gateway, servers = Running(), [f"127.0.0.1:{number}" for number in range(WORKERS)]
+    pictures = [bytes([number]) * 16 for number in range(64)]
+
+    def ask_all(is_new: bool) -> list:
+        return [gateway.begin(servers, Beginning(picture, is_new)) for picture in pictures]
+
+    first = ask_all(is_new=True)
+    passed = sum(placed.server != ranked(servers, picture)[0] for (placed, _), picture in zip(first, pictures))
+    assert passed > 5 and gateway.results["new"] == 64  # what would have been counted with the follow-ups
+    for placed, token in first:
+        gateway.end(f"{MARK}{token} {placed.server}|200")
+    ask_all(is_new=False)
+    assert found_share(gateway.results) == 1.0
+    gateway.loads[servers[0]] += 1000
+    ask_all(is_new=False)
+    assert 0.5 < found_share(gateway.results) < 0.9  # what does not find its server is still seen

@@ -119,11 +119,12 @@ def mean(running: int, servers: int) -> int:
 
 
 def result(placed: Placed, home: str | None) -> str:
-    """One of RESULTS. home: the server that had the last request with this beginning, if it is known."""
-    if placed.is_spilled:
-        return "spilled"
+    """One of RESULTS. home: the server that had the last request with this beginning, if it is known; where it is not,
+    there was nothing to keep, whichever server of its rank the request went to."""
     if home is None:
         return "new"
+    if placed.is_spilled:
+        return "spilled"
     return "kept" if placed.server == home else "moved"
 
 
