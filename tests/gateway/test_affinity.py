@@ -7,7 +7,19 @@ from collections import Counter
 import pytest
 
 from lingbi_gateway.router import running as running_module
-from lingbi_gateway.router.affinity import FEW, SHARE, Beginning, beginning, bound, mean, opening, place, ranked
+from lingbi_gateway.router.affinity import (
+    FEW,
+    FEW_FIRST,
+    SHARE,
+    Beginning,
+    beginning,
+    bound,
+    mean,
+    most,
+    opening,
+    place,
+    ranked,
+)
 from lingbi_gateway.router.outlines import LONG_BYTES, outline
 from lingbi_gateway.router.running import AWAY_S, HOMES, LOST_S, MARK, Running
 from lingbi_gateway.router.told import PLACED, RUNNING, told
@@ -105,6 +117,8 @@ def test_the_bound_always_leaves_room_and_always_holds(count):
     for running in range(10 * count):
         assert count * bound(running + 1, count) > running and count * mean(running + 1, count) > running
         assert mean(running + 1, count) <= bound(running + 1, count) <= max(FEW, SHARE * (running + 1) / count)
+        first = most(begins(0), True, running + 1, count)
+        assert mean(running + 1, count) <= first <= max(FEW_FIRST, mean(running + 1, count))
     chance, servers = random.Random(count), [f"s{number}:1" for number in range(count)]
     loads = Counter()
     same = begins(0, is_new=False)
@@ -114,11 +128,54 @@ def test_the_bound_always_leaves_room_and_always_holds(count):
         assert loads[placed.server] <= max(FEW, SHARE * sum(loads.values()) / count)
 
 
-def test_forty_people_ask_about_one_picture():
-    loads, one = Counter(), begins(1, is_new=False)
+@pytest.mark.parametrize(("is_new", "fullest"), [(True, 5), (False, 7)])
+def test_forty_people_ask_about_one_picture(is_new, fullest):
+    loads, home = Counter(), None
     for _ in range(40):
-        loads[place(SERVERS, loads, one).server] += 1
-    assert max(loads.values()) / (40 / 8) <= 1.5
+        home = place(SERVERS, loads, begins(1, is_new), home).server
+        loads[home] += 1
+    assert max(loads.values()) == fullest <= 1.5 * 40 / 8
+
+
+def test_a_few_first_questions_about_one_picture_share_what_its_server_holds():
+    running, found = Running(), []
+    for _ in range(FEW_FIRST + 1):
+        found.append(running.begin(SERVERS, begins(1))[0])
+    home, *others = ranked(SERVERS, begins(1).digest)
+    assert [placed.server for placed in found] == [home] * FEW_FIRST + [others[0]]
+    assert [placed.is_spilled for placed in found] == [False] * FEW_FIRST + [True]
+    assert running.results == {"kept": FEW_FIRST - 1, "spilled": 1, "moved": 0, "new": 1}
+    assert running.begin(SERVERS, begins(1, is_new=False))[0].server == others[0]  # a follow-up may join more
+
+
+def test_each_conversation_about_one_picture_has_its_own_server():
+    """Seven begin at once, some of them on a server that is not the picture's last, and go on one after the other."""
+    running, talks = Running(), {name: asked(PICTURE, {"type": "text", "text": name}) for name in "abcdefg"}
+    first = {name: running.begin(SERVERS, beginning(talk)) for name, talk in talks.items()}
+    for placed, token in first.values():
+        running.end(f"{MARK}{token} {placed.server}|200")
+    assert len({placed.server for placed, _ in first.values()}) > 1
+    for turn in range(3):
+        for name, talk in talks.items():
+            talk["messages"] += [{"role": "assistant", "content": f"{turn}"}, {"role": "user", "content": "and?"}]
+            placed, token = running.begin(SERVERS, beginning(talk))
+            running.end(f"{MARK}{token} {placed.server}|200")
+            assert placed.server == first[name][0].server
+    cut = {"messages": [talks["a"]["messages"][0], *talks["a"]["messages"][-2:]]}  # its history is not what it was
+    assert running.begin(SERVERS, beginning(cut))[0].server == first["g"][0].server
+
+
+def test_a_turn_says_what_the_next_one_had_before():
+    talk, last = said("a"), beginning(said("a"))
+    assert last.is_new and last.before is None
+    for answer in ("b", "c"):
+        talk["messages"] += [{"role": "assistant", "content": answer}, {"role": "user", "content": answer * 2}]
+        following = beginning(talk)
+        assert not following.is_new and following.before == last.now != following.now
+        last = following
+    parts = [{"type": "text", "text": "a"}]
+    assert beginning({"messages": [{"role": "user", "content": parts}]}).now == beginning(said("a")).now
+    assert beginning({"prompt": "p"}).now is None
 
 
 def test_an_attacker_who_knows_the_hash_fills_no_server():
@@ -132,7 +189,7 @@ def test_an_attacker_who_knows_the_hash_fills_no_server():
 
 def test_a_conversation_stays_where_it_was_sent_when_its_first_server_was_full():
     running = Running()
-    tokens = [running.begin(SERVERS, begins(1))[1] for _ in range(FEW)]
+    tokens = [running.begin(SERVERS, begins(1, is_new=False))[1] for _ in range(FEW)]
     home = ranked(SERVERS, begins(1).digest)[0]
     assert running.loads == {home: FEW}
     spilled, token = running.begin(SERVERS, begins(1, is_new=False))

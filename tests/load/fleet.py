@@ -1,9 +1,9 @@
 """What affinity does in a fleet: the real gateway before many cheap servers, whose answers are made up and whose routing is real.
 
 `python -m tests.load.fleet` does it for 2, 8, 64 and 200 servers; `python -m tests.load.fleet 8` for some. Each line of JSON tells:
-how many follow-ups went to the server of the turn before, also where the turns come through two gateways; how full the fullest
-server was beside the mean while 5 people a server asked about one picture, also through two gateways, and while an attacker
-chose what hashes to one server; how many conversations moved when one server
+how many follow-ups went to the server of the turn before, also where the turns come through two gateways, and where all
+conversations are about one picture; how full the fullest server was beside the mean while 5 people a server asked about one
+picture, also through two gateways, and while an attacker chose what hashes to one server; how many conversations moved when one server
 left, was away, or came back under another port; whether two gateways choose alike; how long a reload takes; and the
 processor time of a request and of a streamed piece in nginx and in the router, beside a gateway without affinity.
 """
@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -32,34 +33,38 @@ PLENTY = {"KEY_RATE": 100000, "ADDRESS_RATE": 100000, "ADDRESS_CONNECTIONS": 100
 RATE = 120  # requests/s of all: what this machine's load generator does without being late itself
 TURNS, OPENINGS, CHUNKS = 6, 3000, 128
 SAMPLES, LONGEST_S = 50, 120
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1000}}
 
 
 def text(said: str) -> dict:
     return {"role": "user", "content": said}
 
 
-async def conversation(urls: list, name: str, pause_s: float) -> list:
-    """The ports that answered the turns of a conversation, which come through these gateways in turns."""
+async def conversation(urls: list, name: str, pause_s: float, subject: list) -> list:
+    """The ports that answered the turns of a conversation, which come through these gateways in turns. subject: what its
+    first question shows besides its text."""
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(url)) for url in urls]
         messages, ports = [], []
         for turn in range(TURNS):
-            messages.append(text(f"{name} {turn}"))
+            shown = [] if turn else subject
+            messages.append({"role": "user", "content": [*shown, {"type": "text", "text": f"{name} {turn}"}]})
             ports.append(await clients[turn % len(clients)].ask(messages))
             messages.append({"role": "assistant", "content": "yes"})
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
         return ports
 
 
-async def follow_ups(urls: list, servers: int) -> float:
-    """The share of follow-ups that the server of the turn before answers: an even load of 4 conversations a server."""
+async def follow_ups(urls: list, servers: int, subject: Sequence[dict] = ()) -> float:
+    """The share of follow-ups that the server of the turn before answers: an even load of 4 conversations a server.
+    subject: what all of them are about."""
     count = max(32, 4 * servers)
     Server.seconds = pause_s = count / RATE / 2
     starts = (asyncio.sleep(random.uniform(0, 2 * pause_s)) for _ in range(count))
 
     async def begin(number: int, start) -> list:
         await start
-        return await conversation(urls, f"{time.time_ns()} {number}", pause_s)
+        return await conversation(urls, f"{time.time_ns()} {number}", pause_s, [*subject])
 
     found = await asyncio.gather(*(begin(number, start) for number, start in enumerate(starts)))
     pairs = [pair for ports in found for pair in zip(ports, ports[1:], strict=False)]
@@ -190,11 +195,13 @@ async def measure(count: int) -> dict:
 
 
 async def _measure(first, second, plain, folder: Path, ports: list, other: int) -> dict:
-    people = [text(f"one picture {number}") | {"content": picture(number)} for number in range(5 * len(ports))]
+    words = ({"type": "text", "text": f"what is {number}?"} for number in range(5 * len(ports)))
+    people = [{"role": "user", "content": [PICTURE, said]} for said in words]
     report = {
         "follow_ups_found": round(await follow_ups([first.url], len(ports)), 4),
         "follow_ups_found_over_two": round(await follow_ups([first.url, second.url], len(ports)), 4),
         "follow_ups_found_without": round(await follow_ups([plain.url], len(ports)), 4),
+        "follow_ups_found_one_picture": round(await follow_ups([first.url], len(ports), [PICTURE]), 4),
         "fullest_by_mean_one_picture": await fullest([first.url], people, ports),
         "fullest_by_mean_one_picture_over_two": await fullest([first.url, second.url], people, ports),
         "fullest_by_mean_attack": await fullest([first.url], attack(ports, 5 * len(ports)), ports),
@@ -219,18 +226,14 @@ async def _measure(first, second, plain, folder: Path, ports: list, other: int) 
     return report
 
 
-def picture(number: int) -> list:
-    """A question about the one picture, in everybody's own words."""
-    url = "data:image/png;base64," + "A" * 1000
-    return [{"type": "text", "text": f"what is {number}?"}, {"type": "image_url", "image_url": {"url": url}}]
-
-
 def is_good(report: dict) -> bool:
     """Whether it is within the bounds that were set for 8 servers, and for as many as this run has."""
-    crowded = max(report["fullest_by_mean_one_picture"]["median"], report["fullest_by_mean_attack"]["median"])
+    crowded = max(report[f"fullest_by_mean_{what}"]["median"] for what in ("one_picture", "attack"))
+    found = min(report["follow_ups_found"], report["follow_ups_found_one_picture"])
     moves = report["moved_when_one_leaves_times_servers"]
+    most_moved = 1.2 if report["servers"] <= 8 else 2  # of more servers, each has only few of the openings
     is_apart = report["not_its_share"] == 0 and report["second_gateway_differs"] <= 0.01
-    return report["follow_ups_found"] >= 0.95 and crowded <= SHARE and is_apart and moves <= 2
+    return found >= 0.95 and crowded <= SHARE and is_apart and moves <= most_moved
 
 
 def main(arguments: list) -> int:

@@ -5,10 +5,12 @@ Everything here is pure. The servers are ranked by a hash of what a request begi
 leaves, only the conversations that it has first place for move. A request takes the first server of its rank that is not
 full (after consistent hashing with bounded loads, Mirrokni, Thorup and Zadimoghaddam 2018).
 
-A server is full when it has `bound` running requests of this gateway. The bound times the servers is always more than all
-requests that run, so one of them is not full; and right after a request is placed, its server has at most SHARE times the mean,
-or FEW. A new conversation also passes over servers that have more than the mean, so that fewer of its later requests find
-their server full; a gateway remembers where it went for as long as it has room, and others try the rank.
+A server is full for a follow-up when it has `bound` running requests of this gateway: right after it is placed, its server has
+at most SHARE times the mean, or FEW. A first question has no session to find, and makes one: it already passes over servers that
+have more than the mean, so that fewer follow-ups find their server full, and so that many people who ask about one picture are
+shared out. Either number times the servers is always more than all requests that run, so there is a server that takes it.
+
+A gateway remembers where conversations went for as long as it has room, also those that begin alike; others try the rank.
 """
 
 import hashlib
@@ -18,8 +20,10 @@ from typing import Any
 
 SHARE = 1.5
 FEW = 7  # so many run beside each other at hardly any cost, and the mean of a quiet fleet is below one
+FEW_FIRST = 3  # first questions about one picture: beyond these, another server's computing the picture once more costs less
 RESULTS = ("kept", "spilled", "moved", "new")  # how a request was placed
 COMPLETION_CHARACTERS = 256  # of a prompt without messages, which its next request repeats and goes on with
+END = 256  # characters of a picture
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,36 @@ class Placed:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a request begins with. is_new: it answers nothing yet, so that only another request could have left it there."""
+    """What a request begins with, the same in every gateway. is_new: it answers nothing yet, so that only another request
+    could have left it there.
+
+    before, now: what the conversation was at its last turn and is at this one, of this process; None where there is no such turn.
+    """
 
     digest: bytes
     is_new: bool
+    before: int | None = None
+    now: int | None = None
 
 
 def beginning(asked: Mapping[str, Any]) -> Beginning | None:
     """Of a request's JSON; None where there is nothing to tell it by."""
     found = opening(asked)
-    messages = asked.get("messages", asked.get("input"))
-    roles = [message.get("role") for message in _dicts(messages)]
-    return Beginning(found, "assistant" not in roles) if found else None
+    if not found:
+        return None
+    messages = _dicts(asked.get("messages", asked.get("input")))
+    answers = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
+    turns = tuple(map(_turn, messages))
+    before = hash((found, turns[: answers[-1]])) if answers else None
+    return Beginning(found, not answers, before, hash((found, turns)) if turns else None)
+
+
+def _turn(message: Mapping[str, Any]) -> int:
+    """A number of what a message says. Pictures count by their ends: the first one has been read whole for the opening."""
+    parts = _parts(message.get("content"))
+    texts = (text for part in parts if isinstance(text := part.get("text"), str))
+    pictures = (item for part in parts if isinstance(url := _picture(part), str) for item in (len(url), url[-END:]))
+    return hash((str(message.get("role")), *texts, *pictures))
 
 
 def opening(asked: Mapping[str, Any]) -> bytes | None:
@@ -114,7 +136,7 @@ def bound(running: int, servers: int) -> int:
 
 
 def mean(running: int, servers: int) -> int:
-    """The same for a request whose beginning no server can hold yet: at most the mean, rounded up."""
+    """The same for a first question whose beginning no server is known to hold: at most the mean, rounded up."""
     return -(-running // servers)
 
 
@@ -128,12 +150,21 @@ def result(placed: Placed, home: str | None) -> str:
     return "kept" if placed.server == home else "moved"
 
 
+def most(begins: Beginning, is_known: bool, running: int, servers: int) -> int:
+    """How many requests one server may have for this one to go there. is_known: a server had one with this beginning."""
+    if not begins.is_new:
+        return bound(running, servers)
+    return max(FEW_FIRST if is_known else 0, mean(running, servers))
+
+
 def place(servers: Sequence[str], loads: Mapping[str, int], begins: Beginning, home: str | None = None) -> Placed:
     """The server for a request. servers: at least one; loads: the requests that run on each of them now; home: the server
     that had the last request with this beginning, if it is known."""
-    first = [home] if home is not None and home in servers else []
-    order = [*first, *(server for server in ranked(servers, begins.digest) if server != home)]
-    running = sum(loads.get(server, 0) for server in servers) + 1
-    most = mean(running, len(servers)) if begins.is_new and not first else bound(running, len(servers))
-    chosen = next(server for server in order if loads.get(server, 0) < most)
-    return Placed(chosen, chosen != order[0])
+    is_known = home is not None and home in servers
+    running = sum([loads.get(server, 0) for server in servers]) + 1
+    room = most(begins, is_known, running, len(servers))
+    if home is not None and is_known and loads.get(home, 0) < room:
+        return Placed(home, False)
+    order = ranked(servers, begins.digest)
+    chosen = next(server for server in order if loads.get(server, 0) < room)
+    return Placed(chosen, is_known or chosen != order[0])

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +247,7 @@ def written(decision: Routed | Answer) -> bytes:
     body = b""
     if isinstance(decision, Routed):
         lines = ["200 OK", "X-Accel-Redirect: @routed"]
-        for name, value in asdict(decision).items():
-            lines += [f"X-Lingbi-{name}: {value}"] if value else []
+        lines += [f"X-Lingbi-{name}: {value}" for name, value in vars(decision).items() if value]
     else:
         body = decision.body
         lines = [f"{decision.status} {REASONS.get(decision.status, 'Error')}", f"Content-Type: {decision.type}"]

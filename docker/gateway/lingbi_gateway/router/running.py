@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from lingbi_gateway.router.affinity import RESULTS, Beginning, Placed, place, result
 
 AWAY_S = 10.0  # as long as nginx leaves a server out after a failure
-HOMES = 16384  # beginnings whose last server is remembered; the servers keep far fewer sessions
+HOMES = 32768  # beginnings and turns whose last server is remembered; the servers keep far fewer sessions
 LOST_S = 3600.0  # an end that nginx could not tell, because it was killed
 MARK = " token="
 LOGGED = (
@@ -26,21 +26,18 @@ class Running:
         self._clock = clock
         self._began: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by token, the oldest first
         self._failed: dict[str, float] = {}
-        self._homes: OrderedDict[bytes, str] = (
-            OrderedDict()
-        )  # by what requests begin with, the least recently used first
+        # By what requests begin with and by the last turns of conversations, the least recently used first.
+        self._homes: OrderedDict[bytes | int, str] = OrderedDict()
 
     def begin(self, servers: Sequence[str], begins: Beginning) -> tuple[Placed, str]:
         """Place a request; also a token that nobody can guess, with which its end is told. servers: at least one."""
         now = self._clock()
         self._forget(now)
-        here = [server for server in servers if now - self._failed.get(server, now - AWAY_S) >= AWAY_S]
-        home = self._homes.pop(begins.digest, None)
+        here = [server for server in servers if self._is_here(server, now)] if self._failed else servers
+        home = self._home(begins)
         placed = place(here or servers, self.loads, begins, home)
         self.results[result(placed, home)] += 1
-        self._homes[begins.digest] = placed.server
-        if len(self._homes) > HOMES:
-            self._homes.popitem(last=False)
+        self._remember(begins, placed.server)
         token = secrets.token_hex(8)
         self.loads[placed.server] += 1
         self._began[token] = placed.server, now
@@ -59,6 +56,23 @@ class Running:
                 self._failed[server] = self._clock()
             elif status.isdecimal():
                 self._failed.pop(server, None)
+
+    def _is_here(self, server: str, now: float) -> bool:
+        return now - self._failed.get(server, now - AWAY_S) >= AWAY_S
+
+    def _home(self, begins: Beginning) -> str | None:
+        """The server of the conversation's last turn, which this request takes the place of; else of the last request that
+        began alike."""
+        last_turn = None if begins.before is None else self._homes.pop(begins.before, None)
+        return last_turn or self._homes.get(begins.digest)
+
+    def _remember(self, begins: Beginning, server: str) -> None:
+        for key in (begins.digest, begins.now):
+            if key is not None:
+                self._homes[key] = server
+                self._homes.move_to_end(key)
+        while len(self._homes) > HOMES:
+            self._homes.popitem(last=False)
 
     def _leave(self, server: str) -> None:
         self.loads[server] -= 1
