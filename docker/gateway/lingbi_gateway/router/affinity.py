@@ -20,7 +20,7 @@ from typing import Any
 
 SHARE = 1.5
 FEW = 7  # so many run beside each other at hardly any cost, and the mean of a quiet fleet is below one
-FEW_FIRST = 3  # first questions about one picture: beyond these, another server's computing the picture once more costs less
+FEW_FIRST = 3  # the same for first questions about one picture: another server only has to compute the picture once
 RESULTS = ("kept", "spilled", "moved", "new")  # how a request was placed
 COMPLETION_CHARACTERS = 256  # of a prompt without messages, which its next request repeats and goes on with
 END = 256  # characters of a picture
