@@ -52,18 +52,18 @@ class Server(asyncio.Protocol):
 
 
 class Client:
-    """One connection to a gateway."""
+    """One connection to a gateway, made when it is first needed: nginx closes one on which nothing comes for 5 s."""
 
     def __init__(self, url: str) -> None:
         self.host, self.port = url.removeprefix("http://").split(":")
 
     async def __aenter__(self) -> "Client":
-        self.left = 900
-        self.reader, self.writer = await asyncio.open_connection(self.host, int(self.port))
+        self.left, self.writer = 0, None
         return self
 
     async def __aexit__(self, *_) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
     async def ask(self, messages: list) -> int:
         """The port of the server that answered."""
@@ -78,10 +78,11 @@ class Client:
 
     async def _asked(self, messages: list) -> bytes:
         """The head of the answer."""
-        self.left -= 1
-        if not self.left:  # nginx ends a connection after 1000 requests
+        if not self.left:
             await self.__aexit__()
-            await self.__aenter__()
+            self.reader, self.writer = await asyncio.open_connection(self.host, int(self.port))
+            self.left = 900  # nginx ends a connection after 1000 requests
+        self.left -= 1
         body = json.dumps({"model": "any", "messages": messages}).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nHost: fleet\r\nContent-Length: {len(body)}\r\n\r\n"
         self.writer.write(head.encode() + body)
