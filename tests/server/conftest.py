@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
+from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.key_file import Key, digest, save_keys
 from lingbi.accounts.ring import KeyRing
+from lingbi.batch.store import store_of
 from lingbi.heartbeat import Pulse
 from lingbi.http.readiness import READY, Readiness
 from lingbi.settings import Settings
@@ -51,3 +53,12 @@ def ready(client, service):
     service.take_engine(NoEngine(), 1)
     service.readiness.enter(READY)
     return client
+
+
+@pytest.fixture
+def store(tmp_path, settings):
+    """A store of files and batches in SQLite and a folder."""
+    database = Database(parse_url(f"sqlite:///{tmp_path}/accounts.db"))
+    database.bring_up_to_date()
+    yield store_of(settings.model_copy(update={"state_dir": tmp_path}), database)
+    database.engine.dispose()

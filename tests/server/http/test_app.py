@@ -74,7 +74,8 @@ def test_routes_outside_the_list_are_closed(ready, path):
     assert response.status_code in (404, 405) and response.json()["error"]["message"]
 
 
-def test_the_document_describes_exactly_the_routes_that_are_served(client, service):
+def test_the_document_describes_exactly_the_routes_that_are_served(client, service, store):
+    service.store = store  # every worker has one
     routes = {
         (route.path.replace(":path", ""), method.lower())
         for route in routes_of(service)

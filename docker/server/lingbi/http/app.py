@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from sqlalchemy.exc import DataError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,8 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from lingbi.accounts.database import DatabaseAway
 from lingbi.accounts.facts import KeyFacts
-from lingbi.api_errors import ClientGone, EngineFault, Refusal
+from lingbi.api_errors import BadRequest, ClientGone, DatabaseSilent, EngineFault, Refusal
 from lingbi.http.accounts.usage import usage
 from lingbi.http.admin.batches import batch_routes
 from lingbi.http.admin.desk import Desk
@@ -46,6 +48,7 @@ MODEL, USAGE = "/v1/models/{model}", "/v1/usage"
 ADMIN_USAGE, ADMIN_QUEUE = "/v1/admin/usage", "/v1/admin/queue"
 ADMIN = "/v1/admin/"
 ALLOWED_MODELS = "X-Lingbi-Models"
+DATABASE_AGAIN_S = 5
 OPEN_ROUTES = ("/live", "/health", "/ready", "/metrics")
 API_PATHS = (CHAT, COMPLETIONS, RESPONSES, MODELS, MODEL.replace("{model}", "[^/]+"), USAGE, ADMIN_USAGE)
 API_TAIL = re.compile(f"/(?:{'|'.join(path.removeprefix('/v1/') for path in API_PATHS)})$")
@@ -170,6 +173,15 @@ async def _gone(request: Request, error: ClientGone) -> Response:
     return Response(status_code=GONE)
 
 
+async def _database_away(request: Request, error: DatabaseAway) -> Response:
+    return refuse(request.scope, DatabaseSilent(str(error), headers={"Retry-After": str(DATABASE_AGAIN_S)}))
+
+
+async def _unkept(request: Request, error: DataError) -> Response:
+    log.info("%s: the database refuses what was sent: %s", request.url.path[:100], error.orig)
+    return refuse(request.scope, BadRequest("what was sent holds a text that cannot be kept, such as one with U+0000"))
+
+
 async def _http_error(request: Request, error: HTTPException) -> Response:
     path = request.url.path
     hint = _hint(path) if error.status_code == 404 else ""
@@ -195,6 +207,8 @@ async def _server_error(request: Request, error: Exception) -> Response:
 FAULTS: dict[Any, Callable[..., Any]] = {
     Refusal: _refusal,
     ClientGone: _gone,
+    DatabaseAway: _database_away,
+    DataError: _unkept,
     HTTPException: _http_error,
     Exception: _server_error,
 }

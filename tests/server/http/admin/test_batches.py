@@ -3,12 +3,10 @@
 import pytest
 from starlette.testclient import TestClient
 
-from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.key_file import Key, digest, save_keys
 from lingbi.accounts.ring import KeyRing
 from lingbi.batch import batches, claims
 from lingbi.batch.lines import Line
-from lingbi.batch.store import store_of
 from lingbi.http.app import create_app
 from lingbi.http.readiness import READY
 from tests.server.conftest import KEY, NoEngine
@@ -20,14 +18,6 @@ ROUTES = (
     ("GET", f"{PATH}/batch_x/errors"),
     ("POST", f"{PATH}/batch_x/cancel"),
 )
-
-
-@pytest.fixture
-def store(tmp_path, settings):
-    database = Database(parse_url(f"sqlite:///{tmp_path}/accounts.db"))
-    database.bring_up_to_date()
-    yield store_of(settings.model_copy(update={"state_dir": tmp_path}), database)
-    database.engine.dispose()
 
 
 @pytest.fixture
