@@ -113,7 +113,7 @@ def test_a_batch_whose_last_lines_were_ended_by_its_expiry_has_expired(database)
     sign_on(database, "w")
     assert finish(database, "w", claim(database, count=1)[0])
     with database.begin() as connection:
-        assert claims.end_waiting(connection, batch, "batch_expired", "it expired") == 1
+        assert claims.end_waiting(connection, database, batch, "batch_expired", "it expired") == 1
         batches.note_expiry(connection, batch)
         assert next_status(batches.find(connection, None, batch), True, is_any_running=False) == "expired"
 
@@ -146,7 +146,7 @@ def test_what_was_not_asked_in_time_is_told_as_expired(database):
     ended = 0
     while True:
         with database.begin() as connection:
-            if not (count := claims.end_waiting(connection, batch, "batch_expired", "too late")):
+            if not (count := claims.end_waiting(connection, database, batch, "batch_expired", "too late")):
                 break
         ended += count
     assert ended == 1199 and counts(database, batch) == (1200, 1, 1199)
@@ -164,15 +164,6 @@ def test_batches_and_what_is_left_of_them_are_counted(database):
         counted, left = batches.by_status(connection), batches.lines_left(batches.open_ones(connection))
     assert (counted["in_progress"], counted["cancelling"], counted["completed"], sum(counted.values())) == (1, 1, 0, 2)
     assert left == 5
-
-
-def test_lines_of_models_that_nobody_serves_have_errors_of_their_own(database):
-    batch = make(database, count=4, models=("demo", "gpt-4o"))
-    with database.begin() as connection:
-        claims.end_unserved(connection, batch, ["demo"])
-    (first, second) = output(database, batch, "errors")
-    assert first["error"]["code"] == "model_not_found" and "'gpt-4o'" in second["error"]["message"]
-    assert counts(database, batch) == (4, 0, 2)
 
 
 def test_a_cancelled_batch_gives_no_further_line(database):

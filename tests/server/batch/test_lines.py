@@ -38,6 +38,9 @@ FAULTS = {
     "no model": (line(body={"messages": []}), "invalid_model", "body.model"),
     "a model that is none": (line(body={"model": 3}), "invalid_model", "body.model"),
     "a line that is too large": (line("x" * 100, body={"model": "m", "x": "y" * 3000}), "line_too_large", None),
+    "a custom_id that PostgreSQL does not keep": (line("a\0b"), "invalid_line", "custom_id"),
+    "a model that PostgreSQL does not keep": (line(body={"model": "a\0b"}), "invalid_model", "body.model"),
+    "half of a character": (b'{"custom_id": "\\ud800"}\n', "invalid_json_line", None),
     "bytes that are no UTF-8": (b'{"custom_id": "\xff"}\n', "invalid_json_line", None),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from lingbi.batch import files as file_rows
 from lingbi.batch.files import Page, new_id, paged
 from lingbi.batch.lines import Fault, Line, errors_of
 from lingbi.batch.states import ENDED, OPEN
-from lingbi.batch.tables import batch_lines, batches
+from lingbi.batch.tables import DONE, WAITS, batch_lines, batches
 
 PREFIX = "batch_"
 READER_LOST_S = 30.0  # a worker that reads an input file says so more often than this
@@ -91,8 +91,17 @@ def take_reading(connection: Connection, batch: RowMapping, worker: str, is_aliv
     return True
 
 
-def add_lines(connection: Connection, batch_id: str, lines: Iterable[Line]) -> None:
-    """Note lines of a batch that is being read."""
+def is_reading(connection: Connection, batch_id: str, worker: str) -> bool:
+    """Whether a worker still is to read a batch's input; nobody ends the batch before this transaction ends."""
+    mine = sa.and_(batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker)
+    return connection.execute(sa.update(batches).where(mine).values(worker=worker)).rowcount == 1
+
+
+def add_lines(
+    connection: Connection, batch_id: str, lines: Iterable[Line], ended: Mapping[int, str] | None = None
+) -> None:
+    """Note lines of a batch that is being read. ended: of those that are not asked, {number: line of the errors file}."""
+    results = ended or {}
     rows = [
         {
             "batch_id": batch_id,
@@ -101,6 +110,9 @@ def add_lines(connection: Connection, batch_id: str, lines: Iterable[Line]) -> N
             "model": line.model,
             "place": line.place,
             "size": line.size,
+            "state": DONE if line.number in results else WAITS,
+            "result": results.get(line.number),
+            "result_bytes": bytes_of(results[line.number]) if line.number in results else None,
         }
         for line in lines
     ]
@@ -108,12 +120,17 @@ def add_lines(connection: Connection, batch_id: str, lines: Iterable[Line]) -> N
         connection.execute(sa.insert(batch_lines), rows)
 
 
-def begin(connection: Connection, batch_id: str, worker: str, total: int) -> bool:
-    """Let the lines of a batch be asked, after this worker has read them all."""
+def bytes_of(result: str) -> int:
+    """What a result takes in its file, with the end of its line."""
+    return len(result.encode()) + 1
+
+
+def begin(connection: Connection, batch_id: str, worker: str, total: int, failed: int = 0) -> bool:
+    """Let the lines of a batch be asked, after this worker has read them all. failed: so many have an error already."""
     change = sa.update(batches).where(
         batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker
     )
-    values = {"status": "in_progress", "in_progress_at": time.time(), "total": total}
+    values = {"status": "in_progress", "in_progress_at": time.time(), "total": total, "failed": failed}
     return connection.execute(change.values(**values)).rowcount == 1
 
 
@@ -136,6 +153,7 @@ def end(connection: Connection, batch: RowMapping, status: str, life_s: float) -
     """End a batch: its results become files, which live for so long. Whether it was this call that ended it."""
     if not move(connection, batch, status):
         return False
+    _forget_unasked(connection, batch)
     made = {}
     for kind, column in (("output", "output_file_id"), ("errors", "error_file_id")):
         count, size = _results(connection, batch["id"], kind)
@@ -155,6 +173,20 @@ def end(connection: Connection, batch: RowMapping, status: str, life_s: float) -
     return True
 
 
+def _forget_unasked(connection: Connection, batch: RowMapping) -> None:
+    """Drop the lines of a batch that has ended which have no result; all, where it was not even read to its end."""
+    columns = batch_lines.c
+    unasked = sa.and_(columns.batch_id == batch["id"], columns.state != DONE)
+    whole = columns.batch_id == batch["id"]
+    connection.execute(sa.delete(batch_lines).where(whole if batch["in_progress_at"] is None else unasked))
+
+
+def forget_results(connection: Connection, batch_id: str, kind: str) -> None:
+    """Drop the lines of a batch whose results its output, or its errors file, held."""
+    gone = sa.and_(batch_lines.c.batch_id == batch_id, batch_lines.c.state == DONE, is_of(kind))
+    connection.execute(sa.delete(batch_lines).where(gone))
+
+
 def is_of(kind: str) -> sa.ColumnElement[bool]:
     """Which lines a batch's output, or its errors file, holds."""
     answered = batch_lines.c.status_code == 200
@@ -164,7 +196,9 @@ def is_of(kind: str) -> sa.ColumnElement[bool]:
 def _results(connection: Connection, batch_id: str, kind: str) -> tuple[int, int]:
     """How many results of this kind there are, and their bytes."""
     asked = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(batch_lines.c.result_bytes), 0))
-    found = connection.execute(asked.where(batch_lines.c.batch_id == batch_id, batch_lines.c.state == 2, is_of(kind)))
+    found = connection.execute(
+        asked.where(batch_lines.c.batch_id == batch_id, batch_lines.c.state == DONE, is_of(kind))
+    )
     count, size = found.one()
     return int(count), int(size)
 

@@ -12,11 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from lingbi.accounts.database import Database
-from lingbi.batch.batches import is_of
+from lingbi.batch.batches import bytes_of, is_of
 from lingbi.batch.files import new_id
-from lingbi.batch.tables import batch_lines, batch_workers, batches
+from lingbi.batch.tables import DONE, RUNS, WAITS, batch_lines, batch_workers, batches
 
-WAITS, RUNS, DONE = 0, 1, 2
 LOST_S = 30.0  # after so long without a sign, a worker is taken for dead
 READ_ROWS = 500
 
@@ -145,7 +144,13 @@ def give_back(connection: Connection, worker: str, claimed: Claimed) -> None:
 
 def finish(connection: Connection, worker: str, claimed: Claimed, result: Result) -> bool:
     """Write a line's result, unless the line was given to another worker meanwhile; whether it was written."""
-    return _finish(connection, _running(claimed.batch_id, claimed.line, worker), claimed.batch_id, result)
+    values = {"state": DONE, "worker": None, "status_code": result.status_code, "result": result.text}
+    ending = sa.update(batch_lines).where(_running(claimed.batch_id, claimed.line, worker))
+    if connection.execute(ending.values(**values, result_bytes=bytes_of(result.text))).rowcount != 1:
+        return False
+    count = batches.c.completed if result.status_code == 200 else batches.c.failed
+    connection.execute(sa.update(batches).where(batches.c.id == claimed.batch_id).values({count: count + 1}))
+    return True
 
 
 def _running(batch_id: str, line: int, worker: str) -> sa.ColumnElement[bool]:
@@ -153,36 +158,21 @@ def _running(batch_id: str, line: int, worker: str) -> sa.ColumnElement[bool]:
     return sa.and_(columns.batch_id == batch_id, columns.line == line, columns.state == RUNS, columns.worker == worker)
 
 
-def _finish(connection: Connection, which: sa.ColumnElement[bool], batch_id: str, result: Result) -> bool:
-    values = {"state": DONE, "worker": None, "status_code": result.status_code, "result": result.text}
-    size = len(result.text.encode()) + 1
-    if connection.execute(sa.update(batch_lines).where(which).values(**values, result_bytes=size)).rowcount != 1:
-        return False
-    count = batches.c.completed if result.status_code == 200 else batches.c.failed
-    connection.execute(sa.update(batches).where(batches.c.id == batch_id).values({count: count + 1}))
-    return True
-
-
-def end_waiting(connection: Connection, batch_id: str, code: str, message: str) -> int:
+def end_waiting(connection: Connection, database: Database, batch_id: str, code: str, message: str) -> int:
     """Give up to READ_ROWS lines that wait a result of their own, that they were not asked; returns how many."""
     columns = batch_lines.c
     waiting = sa.and_(columns.batch_id == batch_id, columns.state == WAITS)
-    lines = connection.execute(sa.select(columns.line, columns.custom_id).where(waiting).limit(READ_ROWS)).all()
-    for line, custom_id in lines:
-        _finish(connection, sa.and_(waiting, columns.line == line), batch_id, unasked(custom_id, code, message))
+    asked = sa.select(columns.line, columns.custom_id).where(waiting).order_by(columns.line).limit(READ_ROWS)
+    lines = connection.execute(asked if database.is_sqlite else asked.with_for_update(skip_locked=True)).all()
+    if lines:
+        results = {line: unasked(custom_id, code, message).text for line, custom_id in lines}
+        ending = sa.update(batch_lines).where(columns.batch_id == batch_id, columns.line == sa.bindparam("which"))
+        values = {"state": DONE, "result": sa.bindparam("text"), "result_bytes": sa.bindparam("bytes")}
+        rows = [{"which": line, "text": text, "bytes": bytes_of(text)} for line, text in results.items()]
+        connection.execute(ending.values(**values), rows)
+        counted = sa.update(batches).where(batches.c.id == batch_id)
+        connection.execute(counted.values(failed=batches.c.failed + len(lines)))
     return len(lines)
-
-
-def end_unserved(connection: Connection, batch_id: str, models: list[str]) -> None:
-    """Give the lines an error of their own whose model nobody serves."""
-    columns = batch_lines.c
-    unserved = sa.and_(columns.batch_id == batch_id, columns.state == WAITS, columns.model.not_in(models))
-    asked = sa.select(columns.line, columns.custom_id, columns.model).where(unserved).limit(READ_ROWS)
-    while lines := connection.execute(asked).all():
-        for line, custom_id, model in lines:
-            message = f"the model {model[:100]!r} is not served; there are {', '.join(sorted(models))}"
-            which = sa.and_(unserved, columns.line == line)
-            _finish(connection, which, batch_id, unasked(custom_id, "model_not_found", message))
 
 
 def running(connection: Connection, batch_id: str) -> int:

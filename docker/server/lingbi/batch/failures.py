@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lingbi.batch.batches import is_of
-from lingbi.batch.claims import DONE
-from lingbi.batch.tables import batch_lines
+from lingbi.batch.tables import DONE, batch_lines
 
 MOST_KINDS = 50
 MESSAGE_CHARACTERS = 300

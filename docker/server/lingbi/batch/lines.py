@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_ERRORS = 100  # a file that is no batch at all is told by its first lines
 MAX_CUSTOM_ID = 512
+NUL = "\0"  # PostgreSQL keeps no text with it
 
 
 class Asked(BaseModel):
@@ -118,12 +119,14 @@ def _judged(raw: Raw, bounds: Bounds, seen: set[bytes]) -> Line | Fault:
         asked = Asked.model_validate_json(raw.text)
     except ValidationError as error:
         return _unreadable(error, raw.number)
+    if NUL in asked.custom_id:
+        return Fault("invalid_line", "custom_id: holds the character U+0000", raw.number, "custom_id")
     if asked.method != "POST" or asked.url != bounds.endpoint:
         told = f"{asked.method} {asked.url}"[:100]
         return Fault("invalid_url", f"{told}: this batch asks POST {bounds.endpoint} in every line", raw.number, "url")
     model = asked.body.get("model")
-    if not isinstance(model, str) or not model:
-        return Fault("invalid_model", "the body's model is missing or no text", raw.number, "body.model")
+    if not isinstance(model, str) or not model or NUL in model:
+        return Fault("invalid_model", "the body's model is missing or no name", raw.number, "body.model")
     digest = hashlib.blake2b(asked.custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     if digest in seen:
         return Fault(

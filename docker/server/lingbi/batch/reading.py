@@ -18,7 +18,9 @@ CHUNK = 1000  # lines a transaction
 def read(database: Database, storage: Storage, batch: RowMapping, worker: str, bounds: Bounds) -> None:
     """Read the input of a batch that this worker has taken. Raises DatabaseAway, OSError."""
     faults: list[Fault] = []
-    total = 0
+    total = failed = 0
+    with database.read() as connection:
+        models = sorted(set(claims.alive(connection).values()))
     try:
         file = storage.open(batch["input_file_id"])
     except FileNotFoundError:
@@ -26,15 +28,25 @@ def read(database: Database, storage: Storage, batch: RowMapping, worker: str, b
     else:
         with file:
             for lines in _chunks(_good(judge(split(file, bounds.line_bytes), bounds), faults)):
-                total += len(lines)
-                if not faults:
-                    with database.begin() as connection:
-                        batches.add_lines(connection, batch["id"], lines)
+                if faults:
+                    continue  # the other faults are told too, and the batch has no lines
+                unserved = {line.number: _unserved(line, models) for line in lines if line.model not in models}
+                total, failed = total + len(lines), failed + len(unserved)
+                with database.begin() as connection:
+                    if not batches.is_reading(connection, batch["id"], worker):
+                        return  # it was cancelled or has expired meanwhile, or another worker reads it
+                    batches.add_lines(connection, batch["id"], lines, unserved)
     with database.begin() as connection:
         if faults:
             batches.fail(connection, batch["id"], worker, faults)
-        elif batches.begin(connection, batch["id"], worker, total):
-            claims.end_unserved(connection, batch["id"], sorted(set(claims.alive(connection).values())))
+        else:
+            batches.begin(connection, batch["id"], worker, total, failed)
+
+
+def _unserved(line: Line, models: list[str]) -> str:
+    """The line in the errors file of a line whose model nobody serves."""
+    message = f"the model {line.model[:100]!r} is not served; there are {', '.join(models)}"
+    return claims.unasked(line.custom_id, "model_not_found", message).text
 
 
 def _good(found: Iterable[Line | Fault], faults: list[Fault]) -> Iterator[Line]:

@@ -5,6 +5,7 @@ Both give a file that is read and sought in like any other, so that a line is re
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -72,7 +73,8 @@ class _FolderWriter:
         self._beside.replace(self._path)
 
     def discard(self) -> None:
-        self._stream.close()
+        with contextlib.suppress(OSError):  # a full disk does not take what the stream still holds, which is not wanted
+            self._stream.close()
         self._beside.unlink(missing_ok=True)
 
 

@@ -16,6 +16,8 @@ from sqlalchemy import (
 
 from lingbi.accounts.tables import metadata
 
+WAITS, RUNS, DONE = 0, 1, 2  # states of a line
+
 # kind: `stored` (uploaded), or `output` or `errors` of a batch, whose content is made of its lines when it is asked for.
 files = Table(
     "files",
@@ -77,7 +79,7 @@ batches = Table(
     Index("batches_by_status", "status", "created_at"),
 )
 
-# state: 0 waits, 1 runs, 2 has its result. place, size: of the line in the input file, bytes.
+# state: as above; DONE: it has its result. place, size: of the line in the input file, bytes.
 batch_lines = Table(
     "batch_lines",
     metadata,

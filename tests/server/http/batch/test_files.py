@@ -8,9 +8,9 @@ import pytest
 from openai import APIStatusError, OpenAI
 from starlette.testclient import TestClient
 
-from lingbi.accounts.database import Database, parse_url
+from lingbi.accounts.database import DatabaseAway
 from lingbi.batch import batches, files
-from lingbi.batch.store import Store, store_of
+from lingbi.batch.store import store_of
 from lingbi.http.app import create_app
 from lingbi.http.readiness import READY
 from lingbi.settings import Settings
@@ -23,14 +23,6 @@ LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
 @pytest.fixture
 def settings(tmp_path):
     return Settings(state_dir=tmp_path, max_file_mib=1, files_mib=2)
-
-
-@pytest.fixture
-def store(tmp_path, settings) -> Store:
-    database = Database(parse_url(f"sqlite:///{tmp_path}/accounts.db"))
-    database.bring_up_to_date()
-    yield store_of(settings, database)
-    database.engine.dispose()
 
 
 @pytest.fixture
@@ -146,6 +138,47 @@ def test_a_disk_that_fills_keeps_nothing_of_a_file(client, store):
     assert upload(client, b"x" * 900_000).status_code == 200
 
 
+def test_a_disk_that_is_full_at_a_files_last_piece_keeps_nothing_of_it(client, store):
+    """What is written last stays in the program until the file is closed, and is refused then once more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        answer = upload(client, b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage"), answer.text
+    assert list(store.storage.path.iterdir()) == []
+
+
+def test_uploads_beside_each_other_take_no_more_than_one_key_may(client, store, monkeypatch):
+    """Each finds room when it begins."""
+    for _ in range(2):
+        assert upload(client, b"x" * 900_000).status_code == 200
+    monkeypatch.setattr("lingbi.http.batch.files.Files._room", lambda self, owner: (1 << 20, None))
+    answer = upload(client, b"x" * 900_000)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "storage_quota_exceeded")
+    assert len(list(store.storage.path.iterdir())) == len(client.get("/v1/files", headers=KEY).json()["data"]) == 2
+
+
+def test_a_database_that_is_away_is_told_and_nothing_is_kept(client, store, monkeypatch):
+    kept = upload(client).json()["id"]
+
+    def away(*_, **__):
+        raise DatabaseAway("the accounts' database does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "add", away)
+        answer = upload(client)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_away")
+        assert answer.headers["retry-after"] and [file.name for file in store.storage.path.iterdir()] == [kept]
+    monkeypatch.setattr(store.database, "begin", away)
+    monkeypatch.setattr(store.database, "read", away)
+    for method, path in (("GET", "/v1/files"), ("GET", f"/v1/files/{kept}/content"), ("GET", "/v1/batches")):
+        answer = client.request(method, path, headers=KEY)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_away"), path
+    assert create(client, kept).status_code == 503
+
+
 def test_a_file_goes_when_its_time_is_over(client, store, monkeypatch):
     made = upload(client, **{"expires_after[seconds]": "3600"}).json()
     assert made["expires_at"] - made["created_at"] == 3600
@@ -213,3 +246,19 @@ def test_the_officials_client_raises_its_own_errors(openai):
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999", "order=up"])
 def test_a_page_that_is_none_is_refused(client, query):
     assert client.get(f"/v1/files?{query}", headers=KEY).status_code == 400
+
+
+def test_a_text_that_a_database_does_not_keep_is_the_clients_fault(service, database, settings, tmp_path):
+    """PostgreSQL has no text with U+0000."""
+    service.store = store_of(settings.model_copy(update={"files_dir": tmp_path / "files"}), database)
+    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+        service.take_engine(NoEngine(), 1)
+        service.readiness.enter(READY)
+        statuses = [
+            create(client, "file-\0").status_code,
+            create(client, upload(client).json()["id"], metadata={"a": "\0"}).status_code,
+            *(client.get(path, headers=KEY).status_code for path in ("/v1/files?after=%00", "/v1/files?purpose=%00")),
+            *(client.get(path, headers=KEY).status_code for path in ("/v1/files/%00", "/v1/batches/%00")),
+        ]
+    kept = [404, 200, 200, 200, 404, 404] if database.is_sqlite else [400, 200, 400, 400, 400, 400]
+    assert statuses == kept

@@ -15,9 +15,10 @@ from starlette.routing import Route
 
 from lingbi.accounts.facts import KeyFacts
 from lingbi.api_errors import BadRequest, BodyTooLarge, InsufficientStorage, NotFound, Refusal, StorageQuota
-from lingbi.batch import claims, files
+from lingbi.batch import batches, claims, files
 from lingbi.batch.files import Page
 from lingbi.batch.states import file_object
+from lingbi.batch.storage import Writer
 from lingbi.batch.store import Store
 from lingbi.http.batch.upload import Upload, receive
 from lingbi.http.middleware.door import ACCOUNT
@@ -70,19 +71,28 @@ class Files:
         """Keep an uploaded file."""
         owner, file_id = owner_of(request), files.new_id(files.PREFIX)
         most_bytes, too_large = await run_in_threadpool(self._room, owner)
-        writer = await run_in_threadpool(self.store.storage.begin, file_id)
+        writer = await run_in_threadpool(self._begin, file_id)
         try:
             columns = self._columns(await receive(request, writer, most_bytes, too_large))
             await run_in_threadpool(writer.finish)
+            row = await run_in_threadpool(self._add, id=file_id, owner=owner, **columns)
         except BaseException as error:
-            await run_in_threadpool(writer.discard)
+            await run_in_threadpool(self._forget, writer, file_id)
             if isinstance(error, OSError):
-                raise InsufficientStorage(
-                    f"the file could not be kept: {error.strerror}; tell the administrator"
-                ) from None
+                raise _no_room(error) from None
             raise
-        row = await run_in_threadpool(self._add, id=file_id, owner=owner, **columns)
         return JSONResponse(file_object(row))
+
+    def _begin(self, file_id: str) -> Writer:
+        try:
+            return self.store.storage.begin(file_id)
+        except OSError as error:
+            raise _no_room(error) from None
+
+    def _forget(self, writer: Writer, file_id: str) -> None:
+        """Remove what there is of a file that has no row; nobody would do so later."""
+        writer.discard()
+        self.store.storage.remove(file_id)
 
     def _room(self, owner: str) -> tuple[int, Refusal]:
         """The most bytes that a new file of an owner may have, and the refusal of a larger one."""
@@ -90,14 +100,17 @@ class Files:
         with self.store.database.read() as connection:
             held = files.held_bytes(connection, owner)
         if rules.owner_bytes - held < rules.file_bytes:
-            return max(0, rules.owner_bytes - held), StorageQuota(
-                f"the files of this key take {held >> 20} MiB, and with this one more than the {rules.owner_bytes >> 20} MiB "
-                "that are allowed (LINGBI_FILES_MIB); delete some",
-                "file",
-            )
+            return max(0, rules.owner_bytes - held), self._full(held)
         most = rules.file_bytes >> 20
         return rules.file_bytes, BodyTooLarge(
             f"the file is larger than {most} MiB (LINGBI_MAX_FILE_MIB); split it", "file"
+        )
+
+    def _full(self, held_bytes: int) -> StorageQuota:
+        return StorageQuota(
+            f"the files of this key take {held_bytes >> 20} MiB, and with this one more than the "
+            f"{self.store.rules.owner_bytes >> 20} MiB that are allowed (LINGBI_FILES_MIB); delete some",
+            "file",
         )
 
     def _columns(self, upload: Upload) -> dict[str, Any]:
@@ -123,6 +136,9 @@ class Files:
 
     def _add(self, **columns: Any) -> RowMapping:
         with self.store.database.begin() as connection:
+            held = files.held_bytes(connection, columns["owner"])
+            if held + columns["bytes"] > self.store.rules.owner_bytes:  # others came in beside it
+                raise self._full(held)
             return files.add(connection, **columns)
 
     async def list(self, request: Request) -> Response:
@@ -171,6 +187,10 @@ class Files:
         return row
 
 
+def _no_room(error: OSError) -> InsufficientStorage:
+    return InsufficientStorage(f"the file could not be kept: {error.strerror}; tell the administrator")
+
+
 def contents(store: Store, file_id: str) -> Iterator[bytes]:
     """A stored file, piece by piece. Raises FileNotFoundError at once."""
     file = store.storage.open(file_id)
@@ -184,8 +204,10 @@ def contents(store: Store, file_id: str) -> Iterator[bytes]:
 
 
 def remove(store: Store, row: RowMapping) -> None:
-    """Forget a file: its row first, so that nobody is promised what is gone."""
+    """Forget a file with its content: its row first, so that nobody is promised what is gone."""
     with store.database.begin() as connection:
         files.remove(connection, row["id"])
+        if row["kind"] != "stored":
+            batches.forget_results(connection, row["batch_id"], row["kind"])
     if row["kind"] == "stored":
         store.storage.remove(row["id"])

@@ -12,14 +12,13 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from sqlalchemy.engine import RowMapping
 from starlette.types import ASGIApp
 
 from lingbi.accounts.database import DatabaseAway
 from lingbi.accounts.entries import GOOD
-from lingbi.accounts.facts import KeyFacts
 from lingbi.batch import batches, claims, files
 from lingbi.batch.claims import Claimed, Result
 from lingbi.batch.lines import Bounds
@@ -52,6 +51,7 @@ class Runner:
         self.changed = asyncio.Event()
         service.look_at_batches, service.running_lines = self.changed.set, lambda: len(self.tasks)
         service.metrics.batch_lines_running.set_function(lambda: len(self.tasks))
+        self.being_read: set[str] = set()  # batches whose input this worker reads
         self.not_before: dict[str, float] = {}  # of owners whose lines must wait: time.monotonic()
         self.signed = 0.0
         self.has_work = self.is_ending = False
@@ -122,26 +122,33 @@ class Runner:
         is_expired = time.time() >= batch["expires_at"]
         with self.store.database.begin() as connection:
             status = next_status(batch, is_expired, claims.running(connection, batch["id"]) > 0)
-            if status == "expired" and claims.end_waiting(connection, batch["id"], *EXPIRED):
+            if status == "expired" and claims.end_waiting(connection, self.store.database, batch["id"], *EXPIRED):
                 batches.note_expiry(connection, batch["id"])
                 return  # the next look ends some more
             if status and batches.end(connection, batch, status, self.store.rules.life_s):
                 log.info("batch %s is %s", batch["id"], status)
 
     def _have_read(self, batch: RowMapping) -> None:
+        if batch["id"] in self.being_read:
+            return
         with self.store.database.begin() as connection:
-            is_alive = batch["worker"] in claims.alive(connection)
-            if not batches.take_reading(connection, batch, self.worker, is_alive):
+            is_others = batch["worker"] != self.worker and batch["worker"] in claims.alive(connection)
+            if not batches.take_reading(connection, batch, self.worker, is_others):
                 return
+        self.being_read.add(batch["id"])
+        self.reading.submit(self._read, batch)
+
+    def _read(self, batch: RowMapping) -> None:
         rules = self.store.rules
         bounds = Bounds(batch["endpoint"], rules.lines, rules.line_bytes)
-        self.reading.submit(self._read, batch, bounds)
-
-    def _read(self, batch: RowMapping, bounds: Bounds) -> None:
         try:
             read(self.store.database, self.store.storage, batch, self.worker, bounds)
-        except Exception:  # it is read again when this worker is taken for dead, or by the next start
-            log.exception("the input of batch %s could not be read", batch["id"])
+        except (DatabaseAway, OSError) as error:
+            log.warning("the input of batch %s could not be read, and will be anew: %s", batch["id"], error)
+        except Exception:  # this thread must survive whatever one batch does to it
+            log.exception("the input of batch %s could not be read, and will be anew", batch["id"])
+        finally:
+            self.being_read.discard(batch["id"])
 
     # What follows runs on the event loop.
 
@@ -174,10 +181,16 @@ class Runner:
             return claims.claim(connection, database, self.worker, self.model, count, waiting)
 
     async def _answer(self, claimed: Claimed) -> None:
-        """Ask one line, and write what came of it; a line that cannot be asked now waits again."""
+        """Ask one line, and write what came of it; a line that cannot be asked now waits again, and its owner's others with it."""
         result = None
         try:
             result = await self._asked(claimed)
+        except (DatabaseAway, OSError) as error:
+            log.warning("line %s of %s waits: %s", claimed.line, claimed.batch_id, error)
+            self._wait(claimed.owner)
+        except Exception:  # the runner must survive whatever one line does to it
+            log.exception("line %s of %s failed, and waits", claimed.line, claimed.batch_id)
+            self._wait(claimed.owner)
         finally:
             await asyncio.shield(self._in_thread(self._write, claimed, result))
 
@@ -189,28 +202,37 @@ class Runner:
             body = await self._in_thread(self._body, claimed)
         except LookupError as error:
             return claims.unasked(claimed.custom_id, "file_not_found", str(error.args[0]))
+        except (ValueError, RecursionError) as error:
+            return claims.unasked(claimed.custom_id, "invalid_line", f"the line cannot be read: {error}"[:300])
         told = await ask(self.app, account, claimed, body)
         if told.status in TRY_AGAIN:
-            self._wait(account, told.retry_after_s)
+            self._wait(claimed.owner, told.retry_after_s)
             return None
         return claims.answered(claimed, told.request_id, told.status, told.body)
 
-    def _wait(self, account: KeyFacts, retry_after_s: float) -> None:
+    def _wait(self, owner: str, retry_after_s: float = 0.0) -> None:
         wait_s = min(max(retry_after_s, AGAIN_S), LONGEST_WAIT_S)
-        self.not_before[account.name] = time.monotonic() + wait_s
+        self.not_before[owner] = time.monotonic() + wait_s
 
     def _body(self, claimed: Claimed) -> bytes:
-        with self.store.storage.open(claimed.input_file_id) as file:
+        with self._opened(claimed.input_file_id) as file:
             file.seek(claimed.place)
             line = file.read(claimed.size)
         return body_of(line, lambda file_id: self._file(claimed.owner, file_id))
+
+    def _opened(self, file_id: str) -> BinaryIO:
+        """A stored file's content. Raises LookupError where it is gone."""
+        try:
+            return self.store.storage.open(file_id)
+        except FileNotFoundError:
+            raise LookupError(f"the content of {file_id} is gone; upload it again") from None
 
     def _file(self, owner: str, file_id: str) -> bytes:
         with self.store.database.read() as connection:
             row = files.find(connection, owner, file_id)
         if row is None or row["kind"] != "stored":
             raise LookupError(f"this key has no file {file_id[:64]!r}")
-        with self.store.storage.open(file_id) as file:
+        with self._opened(file_id) as file:
             return file.read()
 
     def _write(self, claimed: Claimed, result: Result | None) -> None:
