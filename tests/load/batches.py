@@ -41,8 +41,8 @@ WIDTH = 34
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 the goals are reached with the first rules, 1 not."""
-    if arguments is None and sys.argv[1:] == ["--serve"]:
-        serve()
+    if arguments is None and sys.argv[1:2] == ["--serve"]:
+        serve(int(sys.argv[2]))
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder, serving(options, Path(folder) / "state") as (target, process):
         found = {"machine": machine(), "model": target.model} | measure(options, target, process)
@@ -75,6 +75,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="RULES",
         help=f"rules to compare, one --with each, as in 'share=0.2 beside=2'; '' for these: {asdict(Rules())}",
     )
+    parser.add_argument(
+        "--split",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="have the engine compute prompts in parts of so many tokens, each beside a token of every running answer",
+    )
     parser.add_argument("--to", type=Path, default=Path("bench"), help="folder for the results (default bench)")
     options = parser.parse_args(arguments)
     options.rules = options.rules or [Rules()]
@@ -90,8 +97,8 @@ def rules_of(text: str) -> Rules:
     return replace(Rules(), **{name: kinds[name](value) for name, value in given.items()})
 
 
-def serve() -> None:
-    """Be a worker whose rules come on the standard input, one JSON object a line."""
+def serve(split: int) -> None:
+    """Be a worker whose rules come on the standard input, one JSON object a line. split: as in `split_prompts`, or 0."""
     from lingbi.settings import Settings
     from lingbi.worker.main import Worker, exit_now
     from lingbi.worker.main import main as work
@@ -101,7 +108,26 @@ def serve() -> None:
         threading.Thread(target=obey, args=(worker.service.background,), daemon=True).start()
         return worker.run()
 
+    if split:
+        split_prompts(split)
     exit_now(work(live))
+
+
+def split_prompts(tokens: int) -> None:
+    """Have TurboMind compute prompts in parts of so many tokens ("dynamic split-fuse")."""
+    from lmdeploy.messages import TurbomindEngineConfig
+
+    from lingbi.engine.local import EngineNeeds
+
+    whole = EngineNeeds.backend_config
+
+    def in_parts(needs: EngineNeeds) -> TurbomindEngineConfig:
+        config = whole(needs)
+        config.num_tokens_per_iter = tokens
+        config.max_prefill_iters = -(-config.session_len // tokens)
+        return config
+
+    EngineNeeds.backend_config = in_parts  # type: ignore[method-assign]
 
 
 def obey(background: Background) -> None:
@@ -117,7 +143,7 @@ def serving(options: argparse.Namespace, state_dir: Path) -> Iterator[tuple[Targ
     settings = {"MODEL": options.model, "PORT": str(options.port), "STATE_DIR": str(state_dir)}
     environment = os.environ | {f"LINGBI_{name}": value for name, value in settings.items()}
     environment["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "tests.load.batches", "--serve"]
+    command = [sys.executable, "-m", "tests.load.batches", "--serve", str(options.split)]
     log = (state_dir / "worker.log").open("wb")
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
