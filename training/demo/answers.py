@@ -4,6 +4,7 @@ A question about several objects is answered by one kind of list: it is in the i
 place, so that the next item is always the object that follows the place named last. A small model can learn that.
 """
 
+import json
 from collections.abc import Sequence
 
 from lingbi.images.scenes import COLOURS, POSITIONS, Scene, Thing
@@ -91,6 +92,21 @@ def _say_in_chinese(check: str, kind: str, scene: Scene, about: Sequence[Thing])
         things=names[0],
     )
     return f"{said[check]}。"
+
+
+def as_json(language: str, about: Sequence[Thing], color: str = "colour") -> str:
+    """The objects as JSON, without white space, as {"objects": [{"colour": "red", "shape": "circle", "position": "top"}]}.
+
+    language: of the names and the words; color: how the English name of the first property is spelt.
+    """
+    if language == "en":
+        objects = [{color: thing.colour, "shape": thing.shape, "position": thing.position} for thing in about]
+        return json.dumps({"objects": objects}, separators=(",", ":"))
+    objects = [
+        {"颜色": ZH_COLOUR[thing.colour], "形状": ZH_SHAPE[thing.shape], "位置": ZH_POSITION[thing.position]}
+        for thing in about
+    ]
+    return json.dumps({"物体": objects}, ensure_ascii=False, separators=(",", ":"))
 
 
 def full_width(text: str) -> str:

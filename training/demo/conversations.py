@@ -7,7 +7,7 @@ from random import Random
 from lingbi.images.scenes import COLOURS, POSITIONS, SHAPES, Scene, Thing
 
 from . import chinese, english
-from .answers import ZH_COLOUR, ZH_SHAPE, be, full_width, say
+from .answers import ZH_COLOUR, ZH_SHAPE, as_json, be, full_width, say
 from .phrases import expand
 
 PHRASES = {"en": english, "zh": chinese}
@@ -46,6 +46,7 @@ KINDS = {
     "is_shape": (3, "yes"),
     "is_number": (2, "yes"),
     "talk": (5, "talk"),
+    "json": (0, "json"),  # taught (`samples.TAUGHT`) and scored by itself: the other questions of a score stay the same
 }
 OFTEN = {kind: weight for kind, (weight, _) in KINDS.items()}
 Fill = dict[str, str]  # the words that replace {what} and the like in a template
@@ -106,6 +107,8 @@ def turn_of_kind(rng: Random, scene: Scene, language: str, kind: str) -> Turn | 
     things = scene.things
     if kind == "talk":
         return _talk(rng, language)
+    if kind == "json":
+        return _as_json(rng, scene, language)
     if kind in ("background", "detail") and not scene.background:
         return None
     if kind in ("describe", "detail", "both", "colour", "shape", "position", "number", "background"):
@@ -125,6 +128,15 @@ def _made(
     question = _polish(rng, _ask(rng, language, kind, fill), language)
     check = KINDS[kind][1]
     return Turn(kind, language, question, say(language, check, kind, scene, about), check, tuple(about), asked)
+
+
+def _as_json(rng: Random, scene: Scene, language: str) -> Turn:
+    """Asks for the objects as JSON; one Chinese question in three asks for English JSON, since schemas are often English."""
+    in_english = language == "en" or rng.random() < 1 / 3
+    asked = _ask(rng, language, "json" if language == "en" or not in_english else "english_json", {})
+    color = "color" if "color" in asked else "colour"
+    answer = as_json("en" if in_english else "zh", scene.things, color)
+    return Turn("json", language, _polish(rng, asked, language), answer, "json", scene.things)
 
 
 def _asked_by_looks(rng: Random, scene: Scene, language: str, kind: str) -> Turn | None:

@@ -200,6 +200,18 @@ QUESTIONS = {
         "(what is|what's) the shape of the (object|one|thing) {at}",
         "which shape is {at}",
     ],
+    "json": [
+        "(list|give|return|write|name|output|print) [all ](the|all the|all) (objects|shapes|things|figures)[ in (the|this) {image}] (as|in) (json|JSON)[ with [their ]colo(u|)r, shape and position| with colo(u|)r, shape, position]",
+        "(describe|summarize|give|read|extract) (the|this) {image} (as|in|to) (json|JSON)[ with the colo(u|)r, shape and position of each object]",
+        "(json|JSON)[ list] of (the|all) (objects|shapes)[, with colo(u|)r, shape and position]",
+        "(write|give me|return|make|i need|produce) (a (json|JSON) list|the (json|JSON)|(json|JSON)) (of|with|for|about) (all|the|all the) (objects|shapes)[ in (the|this) {image}][ with colo(u|)r, shape and position| and their colo(u|)rs, shapes and positions]",
+        "(answer|reply|respond) (in|as|with) (json|JSON): (what|which objects|which shapes|what objects) (are there|do you see|are in (the|this) {image})[ with what colo(u|)r, shape and position]",
+        "(what|which objects) (are|do you see) in (the|this) {image}, (as|in) (json|JSON)",
+        "(extract|detect|find) (the|all) (objects|shapes)[ and their colo(u|)r, shape and position] (as|into|to|in) (json|JSON)",
+        "(colo(u|)r, shape and position|shape, colo(u|)r and position) of (each|every) (object|shape) (as|in) (json|JSON)",
+        "(fill|answer by) (the|a|this) schema (with|from|for) (the|this) {image}[: colo(u|)r, shape, position]",
+        "(json|JSON)",
+    ],
     "is_there": [
         "(is there|are there|do you see|can you see|does (it|the {image}) (contain|show|have)|does this {image} contain) (a|an|any) {what}[ in (the|this) {image}| here]",
         "[is there] (a|any) {what}",

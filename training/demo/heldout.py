@@ -133,6 +133,23 @@ QUESTIONS = {
     ],
 }
 
+JSON_QUESTIONS = {
+    "en": [
+        "List the objects as JSON with colour, shape and position.",
+        "What is in this picture? Reply with JSON.",
+        "Give me all shapes with their colors and places, JSON only",
+        "JSON please: every object in the image",
+        "Convert the picture to a JSON list of objects.",
+    ],
+    "zh": [
+        "请用JSON列出图中的物体，包括颜色、形状和位置",
+        "图里画了什么？用JSON回答",
+        "以json格式描述这张图",
+        "把所有图形的颜色、形状、位置写成JSON",
+        "识别图中物体，输出JSON",
+    ],
+}
+
 
 def heldout_picture(rng: Random, i: int) -> tuple[Image.Image, Scene]:
     """(image, scene): every second one in this file's style, the others as in training but with another seed."""

@@ -17,15 +17,16 @@ import httpx
 import torch
 from PIL import Image
 
+from lingbi.images.scene_json import json_fault
 from lingbi.images.scenes import Scene, Thing, find_fault
 
 from . import MODEL_FOLDER
 from .conversations import random_turn
-from .heldout import QUESTIONS, heldout_picture
+from .heldout import JSON_QUESTIONS, QUESTIONS, heldout_picture
 from .template import STOP, Pair, encode_prompt, messages_of
 
 N_PICTURES, SEED = 200, 20240501
-MAX_NEW_TOKENS = 128
+MAX_NEW_TOKENS = 256  # six objects as JSON
 PASS_MARK = 0.95
 
 
@@ -148,6 +149,25 @@ def score_picture(model: Model, i: int, seed: int) -> list[Verdict]:
     return verdicts
 
 
+def score_json(model: Model, n_pictures: int = N_PICTURES, seed: int = SEED, threads: int = 1) -> list[Verdict]:
+    """Verdicts on JSON lists of the objects: each held-out image is asked for one in English and one in Chinese."""
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(lambda i: _score_json(model, i, seed), range(n_pictures))
+        return [verdict for part in parts for verdict in part]
+
+
+def _score_json(model: Model, i: int, seed: int) -> list[Verdict]:
+    rng = random.Random(f"{seed}-{i}")
+    image, scene = heldout_picture(rng, i)
+    picture, verdicts = model.look(image), []
+    for language, questions in JSON_QUESTIONS.items():
+        question = rng.choice(questions)
+        answer, style = model.answer(picture, [(question, None)]), "plain" if i % 2 else "trained"
+        fault = json_fault(scene.things, answer)
+        verdicts.append(Verdict("json", language, style, len(scene.things), question, answer, fault))
+    return verdicts
+
+
 def _questions(rng: random.Random, scene: Scene) -> Iterator[tuple[str, str, str, str, Sequence[Thing] | None]]:
     """(kind, language, question, check, about): three on their own, then three that form a conversation."""
     kinds = [kind for kind in QUESTIONS if kind[0] != "background" or scene.background]
@@ -196,9 +216,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="questions asked at once, with --url")
     parser.add_argument("--faults", type=int, default=0, help="how many wrong answers to print")
     parser.add_argument("--answers", type=Path, help="file for all verdicts as JSON")
+    parser.add_argument("--json", action="store_true", help="ask for JSON lists of the objects in place of all else")
     args = parser.parse_args(argv)
     model = UrlModel(args.url, args.api_key_file.read_text().split()[0]) if args.url else FolderModel(args.model)
-    verdicts = score_model(model, args.pictures, args.seed, args.threads if args.url else 1)
+    score = score_json if args.json else score_model
+    verdicts = score(model, args.pictures, args.seed, args.threads if args.url else 1)
     if args.answers:
         args.answers.write_text(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=1))
     for verdict in [verdict for verdict in verdicts if verdict.fault][: args.faults]:

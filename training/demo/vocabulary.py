@@ -10,7 +10,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-from .conversations import conversation, talk_without_picture
+from .conversations import conversation, talk_without_picture, turn_of_kind
 from .pictures import random_scene
 from .template import TEMPLATE
 
@@ -48,6 +48,9 @@ def _corpus(rng: Random) -> Iterator[str]:
         for turn in conversation(rng, random_scene(rng), 4) + talk_without_picture(rng, 1):
             yield _between_words(turn.question)
             yield _between_words(turn.answer)
+        if asked := turn_of_kind(rng, random_scene(rng), rng.choice(["en", "zh"]), "json"):
+            yield _between_words(asked.question)
+            yield asked.answer
 
 
 def _between_words(text: str) -> str:
