@@ -8,7 +8,7 @@ import sentencepiece
 import torch
 
 from lingbi.images.scene_json import json_fault
-from lingbi.images.scenes import POSITIONS, find_fault
+from lingbi.images.scenes import POSITIONS, Thing, find_fault
 from training.demo import MODEL_FOLDER
 from training.demo.conversations import KINDS, conversation, turn_of_kind
 from training.demo.heldout import heldout_picture
@@ -47,7 +47,11 @@ def test_taught_answers_are_right(kind):
     made = [(scene, turn) for scene, turn in turns if turn]
     assert len(made) > N_SCENES / 4
     for scene, turn in made:
-        fault = json_fault(turn.about, turn.answer) if kind == "json" else find_fault(turn.check, scene, turn.answer, turn.about)
+        fault = (
+            json_fault(turn.about, turn.answer)
+            if kind == "json"
+            else find_fault(turn.check, scene, turn.answer, turn.about)
+        )
         assert fault is None, turn
 
 
@@ -77,8 +81,9 @@ def test_the_hard_kinds_are_taught_more_often_and_none_is_left_out():
         asked.update(turn.kind for turn in conversation(rng, scene, 8, TAUGHT))
     for scene in map(random_scene, [rng] * N_SCENES):
         usual.update(turn.kind for turn in conversation(rng, scene, 8))
+    assert asked.pop("json") > 0 == usual["json"]  # a score asks for JSON by itself
     for kind in ("colour_of", "shape_of", "position_of"):
-        assert asked[kind] > usual[kind]
+        assert asked[kind] / sum(asked.values()) > usual[kind] / sum(usual.values())
     assert asked["describe"] < usual["describe"]
 
 
@@ -171,3 +176,23 @@ def test_committed_weights_are_small_and_in_half_precision():
     assert {tensor.dtype for tensor in torch.load(path, map_location="cpu", weights_only=True).values()} == {
         torch.float16
     }
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ('{"objects":[{"colour":"red","shape":"circle","position":"top left"}]}', None),
+        ('[{"position": "top left", "shape": "round", "color": "Red", "size": 3}]', None),
+        ('{"物体": [{"颜色": "红", "形状": "圆形", "位置": "左上角"}]}', None),
+        ('{"objects":[{"colour":"blue","shape":"circle","position":"top left"}]}', "the picture"),
+        ('{"objects":[{"colour":"red","shape":"circle","position":"bottom"}]}', "the picture"),
+        ('{"objects":[{"colour":"red or blue","shape":"circle","position":"top left"}]}', "the picture"),
+        ('{"objects":[]}', "the picture"),
+        ('{"objects":[{"colour":"red","shape":"circle"}]}', "no list of objects"),
+        ('{"objects":["red circle"]}', "no list of objects"),
+        ("A red circle at the top left.", "no JSON"),
+    ],
+)
+def test_a_list_as_json_is_judged_by_its_content(answer, fault):
+    found = json_fault([Thing("red", "circle", x=0.1, y=0.1)], answer)
+    assert (found is None) if fault is None else fault in found

@@ -60,7 +60,7 @@ TAUGHT = OFTEN | dict(
     is_colour=8,
     is_shape=12,
     is_number=9,
-    json=30,
+    json=24,
 )
 # How many turns a conversation about an image has.
 TURNS = (3, 4, 5, 6)

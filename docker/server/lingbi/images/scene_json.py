@@ -55,5 +55,8 @@ def _said(one: Any) -> Said | None:
 def _is(thing: Thing, said: Said) -> bool:
     colours, shapes, places = said
     return (
-        colours == Counter([thing.colour]) and set(shapes) == {thing.shape} and len(places) == 1 and is_at(thing, places[0])
+        colours == Counter([thing.colour])
+        and set(shapes) == {thing.shape}
+        and len(places) == 1
+        and is_at(thing, places[0])
     )
