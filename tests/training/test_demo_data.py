@@ -151,7 +151,7 @@ def test_only_answers_are_learnt(tokenizer):
         assert sum(i < 0 for i in sample.ids) in (0, PICTURE_TOKENS)
         answers = tokenizer.decode([label for label in sample.labels if label >= 0]).split(STOP)
         assert sample.labels[-1] == stop and sample.ids[-1] == stop
-        assert all(answer.strip()[-1] in ".!。！" for answer in answers[:-1])
+        assert all(answer.strip()[-1] in ".!。！}" for answer in answers[:-1])
 
 
 def test_prompt_is_long_enough_for_the_attention_kernels(tokenizer):
