@@ -18,6 +18,7 @@ from host.machine import run
 
 SERVICES = ("server", "ui", "gateway")
 LOGS = ROOT / ".lingbi/logs"
+SHOW_RECORD = 'cat "$LINGBI_STATE_DIR/run/server.json"'  # of a start, in the server's container
 
 
 def compose(
@@ -66,6 +67,13 @@ def show_key() -> str:
     if done.returncode:
         raise StartFailed(f"the server shows no key: {(done.stderr or done.stdout).strip()}")
     return done.stdout.strip()
+
+
+def served_models() -> list[str]:
+    """The names of the running server's models in the API, in the order of .env, where there are several; else none."""
+    done = compose("exec", "--no-TTY", "server", "sh", "-c", SHOW_RECORD, shown=False)
+    found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
+    return [str(name) for name in found.get("models", [])]
 
 
 def message_of(line: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from host import env_file
@@ -12,8 +13,9 @@ from host.addresses import url_host
 from host.env_file import PREFIX_FILE, ROOT
 from host.errors import Refusal
 from host.machine import Machine
-from host.schema import declared, default_of
+from host.schema import declared, default_of, remedy
 
+PREFIX = "LINGBI_"
 FIRST_WORKER_PORT = 23333  # as in compose.yaml
 OWN_SERVERS = re.compile(r"(?P<host>[0-9]+(\.[0-9]+){2}\.200):[0-9]+(,(?P=host):[0-9]+)*")
 
@@ -32,6 +34,30 @@ def first_values(machine: Machine) -> dict[str, str]:
     """The values of a first .env."""
     values = {**missing_from({}), "LINGBI_MODEL": "auto"}
     return {"COMPOSE_FILE": env_file.compose_files(values, bool(machine.gpus), machine.has_secrets), **values}
+
+
+def of_shell(environment: Mapping[str, str], before: dict[str, str], options: argparse.Namespace) -> dict[str, str]:
+    """The settings of the shell's environment, which a native start takes too: what .env does not say yet. Options go before
+    them, and what the containers fix is left out. before: the values of .env as it is. Raises Refusal where the two differ."""
+    chosen = {
+        "LINGBI_MODEL": options.model,
+        "LINGBI_PUBLISH_ADDRESS": options.host,
+        "LINGBI_GATEWAY_PORT": options.port,
+    }
+    passed = {setting.name for setting in declared() if setting.is_fixed} | {name for name in chosen if chosen[name]}
+    known, found = env_file.known_names(), dict[str, str]()
+    for name, value in sorted(environment.items()):
+        if not name.startswith(PREFIX) or name in passed or not value or before.get(name) == value:
+            continue
+        if name not in known:
+            raise Refusal(f"{name}={value!r} in this shell: there is no such setting; {remedy(name, known)}")
+        if before.get(name):
+            raise Refusal(
+                f"{name} is {value!r} in this shell and {before[name]!r} in .env, which is what counts for containers; change "
+                f"that line, or `unset {name}`"
+            )
+        found[name] = value
+    return found
 
 
 def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Machine) -> dict[str, str]:
@@ -71,12 +97,6 @@ def is_folder(name: str) -> bool:
     if name.startswith("/models/") and not Path(name).is_dir():
         return False
     return name.startswith(("/", ".", "~")) or ("/" in name and Path(name.split("/")[0]).is_dir())
-
-
-def several_models(values: dict[str, str]) -> dict[str, list[str]]:
-    """{"models": their names as .env has them} where there are several, else {}."""
-    names = [part.partition("*")[0].strip() for part in values.get("LINGBI_MODEL", "").split(",")]
-    return {"models": names} if len(names) > 1 and not values.get("LINGBI_MODEL_FOLDER") else {}
 
 
 def workers_of(model: str) -> int:

@@ -85,11 +85,12 @@ def bring_up(options: argparse.Namespace) -> dict[str, Any]:
     values = decided.values
     waiting.bring_up(env_file.whole(values, "LINGBI_LOAD_TIMEOUT_S"), say)
     server = waiting.wait_answer(decide.url(values), values.get("LINGBI_GATEWAY_SERVERS", ""))
+    models = stack.served_models()
     return {
         "url": decide.url(values),
         "api_key_command": KEY_COMMAND,
-        "model": server["model"],
-        **decide.several_models(values),
+        "model": models[0] if models else server["model"],
+        **({"models": models} if models else {}),
         "engine": server["engine"],
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -102,10 +103,11 @@ def decide_all(options: argparse.Namespace) -> Decided:
     check_not_native()
     preflight.check_writable(ROOT)
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else None
-    before = env_file.parse(old) if old is not None else decide.first_values(machine)
-    missing = decide.missing_from(before)
-    values = {**before, **missing}
-    changes = {**missing, **changes_of(options, values, machine)}
+    given = env_file.parse(old) if old is not None else {}
+    before = given if old is not None else decide.first_values(machine)
+    added = {**decide.missing_from(before), **decide.of_shell(os.environ, given, options)}
+    values = {**before, **added}
+    changes = {**added, **changes_of(options, values, machine)}
     values.update(changes)
     text = env_file.render(values) if old is None else env_file.changed(old, changes)
     check_all(values, machine)

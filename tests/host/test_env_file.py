@@ -291,8 +291,6 @@ def test_several_models_stand_in_one_setting_and_have_their_workers(tmp_path):
     assert [port.rpartition(":")[2] for port in decide.servers(values, TWO_GPUS).split(",")] == [
         str(23333 + worker) for worker in range(5)
     ]
-    assert decide.several_models(values) == {"models": ["vl-7b", "4khd-7b", "demo"]}
-    assert decide.several_models({"LINGBI_MODEL": "vl-7b"}) == {}
     assert [decide.workers_of(model) for model in ("auto", "vl-7b", "vl-7b*2", "vl-7b,demo", "")] == [0, 0, 2, 2, 0]
     assert model_of(["/models/mine,demo"])["LINGBI_MODEL"] == "/models/mine,demo"
     for asked in ([str(tmp_path), "demo"], [f"demo,{tmp_path}"]):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from host.env_file import parse
 from host.errors import Refusal
 from host.start.up import SECRETS, make_secrets, write_targets
 from tests.conftest import free_port
@@ -145,6 +146,33 @@ def test_what_is_right_is_written_and_closed(machine, root):
     assert "docker  Docker 26.1.5, Compose 2.30.1" in done.stderr
     assert stat.S_IMODE((root / ".env").stat().st_mode) == 0o600
     assert stat.S_IMODE((root / "secrets").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("has_env", [True, False])
+def test_settings_of_the_shell_are_kept_in_env(machine, root, env, has_env):
+    """As a native start takes them, but for those of an option, and those that containers have of their own."""
+    machine.have_docker()
+    if has_env:
+        env()
+    shell = {"LINGBI_ON_DEMAND": "true", "LINGBI_MODEL": "vl-7b", "LINGBI_PORT": "1", "LINGBI_IDLE_TIMEOUT": ""}
+    named = ("--model", "demo", "--model", "/models/x")
+    done = machine.run(root, "host.start.up", *named, "--port", free_port(), **shell)
+    kept = parse((root / ".env").read_text())
+    assert done.returncode == 3 and (kept["LINGBI_ON_DEMAND"], kept["LINGBI_MODEL"]) == ("true", "demo,/models/x")
+    assert not {"LINGBI_PORT", "LINGBI_IDLE_TIMEOUT"} & kept.keys()
+    before = (root / ".env").read_text()
+    for value, said in (("false", "LINGBI_ON_DEMAND is 'false' in this shell and 'true' in .env"), ("true", "")):
+        done = machine.run(root, "host.start.up", LINGBI_ON_DEMAND=value)
+        assert done.returncode == (2 if said else 3) and said in done.stderr, done.stderr
+        assert (root / ".env").read_text() == before
+
+
+def test_a_typo_in_the_shell_is_named(machine, root):
+    machine.have_docker()
+    done = machine.run(root, "host.start.up", LINGBI_MODLE="demo")
+    check_refused(
+        done, root, None, "LINGBI_MODLE='demo' in this shell: there is no such setting; did you mean LINGBI_MODEL?"
+    )
 
 
 def test_what_other_users_of_containers_read_is_open_whatever_the_umask_is(tmp_path):
