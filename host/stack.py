@@ -72,7 +72,7 @@ def show_key() -> str:
 def served_models() -> list[str]:
     """The names of the running server's models in the API, in the order of .env, where there are several; else none."""
     done = compose("exec", "--no-TTY", "server", "sh", "-c", SHOW_RECORD, shown=False)
-    found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
+    found: dict[str, Any] = json.loads(done.stdout or "{}") if not done.returncode else {}
     return [str(name) for name in found.get("models", [])]
 
 

@@ -1,16 +1,21 @@
 """scripts/up in containers, end to end on machines of fake programs: what is wrong stops it, and nothing is changed."""
 
+import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from host import stack
 from host.env_file import parse
 from host.errors import Refusal
 from host.start.up import SECRETS, make_secrets, write_targets
+from lingbi.client.addresses import record_file
 from tests.conftest import free_port
 from tests.host.machine import FakeMachine
 
@@ -175,6 +180,22 @@ def test_a_typo_in_the_shell_is_named(machine, root):
     )
 
 
+@pytest.mark.parametrize("told", [{"models": ["internlm-xcomposer2-demo", "mine"]}, {"model": "mine"}, None])
+def test_several_models_are_named_as_the_servers_record_of_its_start_has_them(tmp_path, monkeypatch, told):
+    """The command that is given to the server's container, where its state folder is another one."""
+
+    def compose(*words, shown):
+        assert words[:3] == ("exec", "--no-TTY", "server") and not shown
+        environment = os.environ | {"LINGBI_STATE_DIR": str(tmp_path)}
+        return subprocess.run(words[3:], env=environment, capture_output=True, text=True)
+
+    monkeypatch.setattr(stack, "compose", compose)
+    if told:
+        record_file(tmp_path).parent.mkdir()
+        record_file(tmp_path).write_text(json.dumps(told))
+    assert stack.served_models() == (told or {}).get("models", [])
+
+
 def test_what_other_users_of_containers_read_is_open_whatever_the_umask_is(tmp_path):
     mask = os.umask(0o077)
     try:
@@ -248,10 +269,6 @@ def test_an_env_for_compose_alone_is_enough(machine, root):
 
 
 def test_beside_a_native_server_it_does_not_start(machine, root, tmp_path):
-    import os
-    import subprocess
-    import sys
-
     machine.have_docker()
     state = tmp_path / "state"
     (state / "run").mkdir(parents=True)
