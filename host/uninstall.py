@@ -104,8 +104,14 @@ def to_remove(root: Path, state: Path, with_data: bool) -> list[Path]:
         found += [
             state / name for name in (*IN_STATE, *(KEPT if with_data else ())) if with_data or not has_tls(state / name)
         ]
-    found += [gateway_folders(state)[1]] if with_data else []
+    found += [gateway_folders(state)[1], *uploads(state / "files")] if with_data else []
     return [path for path in found if path.exists() or path.is_symlink()]
+
+
+def uploads(folder: Path) -> list[Path]:
+    """Files that were uploaded for batches; the folder itself, where it holds nothing else."""
+    ours = sorted(folder.glob("file-*"))
+    return [folder] if ours and len(ours) == len(list(folder.iterdir())) else ours
 
 
 def has_tls(path: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from host import env_file
-from host.backup.archive import Item
+from host.backup.archive import Writer
 from host.errors import Refusal
 
 STATE = (
@@ -79,10 +79,17 @@ def gateway_folder(state_dir: Path) -> Path:
     return inside if os.geteuid() or all(part.stat().st_mode & 0o001 for part in there) else outside
 
 
-def collect(places: Places) -> list[Item]:
-    """What lies in files, natively and for containers. Raises Refusal for what cannot be read."""
+def collect(places: Places, writer: Writer) -> None:
+    """Write what lies in files, natively and for containers, to an archive. Raises Refusal for what cannot be read."""
     found = {name: file for name, file in files(places) if file.is_file()}
-    return [item(name, file) for name, file in sorted(found.items())]
+    for name, file in sorted(found.items()):
+        try:
+            data, mode = file.read_bytes(), file.stat().st_mode & 0o755
+        except OSError as error:
+            raise Refusal(
+                f"{file} cannot be read: {error.strerror}; run scripts/backup as the user whom it belongs to"
+            ) from None
+        writer.add_bytes(name, mode, data)
 
 
 def files(places: Places) -> Iterator[tuple[str, Path]]:
@@ -115,12 +122,3 @@ def start_settings(data: bytes) -> dict[str, str]:
         return {str(name): str(value) for name, value in settings.items()}
     except (ValueError, LookupError, TypeError, AttributeError):
         return {}
-
-
-def item(name: str, file: Path) -> Item:
-    try:
-        return Item(name, file.read_bytes(), file.stat().st_mode & 0o755)
-    except OSError as error:
-        raise Refusal(
-            f"{file} cannot be read: {error.strerror}; run scripts/backup as the user whom it belongs to"
-        ) from None

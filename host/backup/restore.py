@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from host import env_file, stack
@@ -49,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def settings_in(items: list[Item]) -> tuple[dict[str, str], dict[str, str]]:
     """The settings of the backup's .env, and of its last native start."""
-    data = {item.name: item.data for item in items}
-    values = env_file.parse(data["env"].decode(), ".env in the backup") if "env" in data else {}
-    return values, places.start_settings(data.get("state/start.json", b""))
+    held = {item.name: item for item in items}
+    values = env_file.parse(held["env"].data.decode(), ".env in the backup") if "env" in held else {}
+    return values, places.start_settings(held["state/start.json"].data if "state/start.json" in held else b"")
 
 
 def check(items: list[Item], targets: Mapping[str, Path | None], is_forced: bool) -> None:
@@ -67,7 +68,15 @@ def check(items: list[Item], targets: Mapping[str, Path | None], is_forced: bool
 
 
 def differs(file: Path, item: Item) -> bool:
-    return file.is_symlink() or (file.exists() and (not file.is_file() or file.read_bytes() != item.data))
+    return file.is_symlink() or (file.exists() and (not file.is_file() or not has_bytes(file, item)))
+
+
+def has_bytes(file: Path, item: Item) -> bool:
+    """Whether a file holds an item's bytes."""
+    if file.stat().st_size != item.size:
+        return False
+    with file.open("rb") as here, item.open() as there:
+        return all(data == here.read(len(data)) for data in iter(lambda: there.read(archive.PIECE_BYTES), b""))
 
 
 def put_back(items: list[Item], targets: Mapping[str, Path | None], values: Mapping[str, str]) -> None:
@@ -91,8 +100,8 @@ def write(file: Path, item: Item) -> None:
     beside = file.with_name(f".{file.name}.restored")
     beside.unlink(missing_ok=True)
     descriptor = os.open(str(beside), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(item.data)
+    with os.fdopen(descriptor, "wb") as stream, item.open() as held:
+        shutil.copyfileobj(held, stream, archive.PIECE_BYTES)
     beside.chmod(item.mode)
     give(beside, parent)
     if file.name == accounts.DATABASE:
@@ -108,13 +117,13 @@ def give(file: Path, parent: Path) -> None:
 
 def next_steps(items: list[Item]) -> list[str]:
     """What starts lingbi again as it was."""
-    data = {item.name: item.data for item in items}
-    lines = [f"a lock for fetching the same bytes: scripts/fetch --model MODEL --lock {name}" for name in locks(data)]
-    if "env" in data or any(name.startswith("volume/") for name in data):
+    held = {item.name: item for item in items}
+    lines = [f"a lock for fetching the same bytes: scripts/fetch --model MODEL --lock {name}" for name in locks(held)]
+    if "env" in held or any(name.startswith("volume/") for name in held):
         return [*lines, "start it: scripts/up --docker"]
-    if "state/start.json" not in data:
+    if "state/start.json" not in held:
         return lines
-    start = json.loads(data["state/start.json"])
+    start = json.loads(held["state/start.json"].data)
     words = [shlex.quote(f"{name}={value}") for name, value in start.get("settings", {}).items()]
     return [
         *lines,
@@ -124,8 +133,8 @@ def next_steps(items: list[Item]) -> list[str]:
     ]
 
 
-def locks(data: Mapping[str, bytes]) -> list[str]:
-    return [f".lingbi/{name}" for name in sorted(data) if name.startswith("locks/")]
+def locks(held: Iterable[str]) -> list[str]:
+    return [f".lingbi/{name}" for name in sorted(held) if name.startswith("locks/")]
 
 
 if __name__ == "__main__":

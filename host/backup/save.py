@@ -1,17 +1,19 @@
-"""scripts/backup: write keys, settings, logins, secrets, certificates and locks to one file, for its owner only."""
+"""scripts/backup: write keys, settings, logins, secrets, certificates, locks and batches to one file, for its owner only."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from host import stack
 from host.backup import accounts, archive, places, volumes
-from host.backup.archive import Item
+from host.backup.archive import Writer
 from host.env_file import ROOT
 from host.errors import Refusal, StartFailed
 from host.inside import is_native_running
@@ -25,24 +27,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the archive to write; it holds secrets")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.add_argument("--without-volumes", action="store_true", help="leave out the keys of containers")
+    parser.add_argument(
+        "--without-uploads", action="store_true", help="leave out files that were uploaded, as for batches"
+    )
     options = parser.parse_args(arguments)
     try:
         check_target(options.file, options.force)
-        items = collect(options.without_volumes)
-        check_sizes(items)
-        archive.write(options.file, items)
+        with archive.written(options.file) as writer:
+            collect(writer, not options.without_volumes, not options.without_uploads)
     except (Refusal, StartFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
         print(f"error: {options.file} cannot be written: {error.strerror}; nothing was written", file=sys.stderr)
         return Refusal.exit_status
-    print(f"{options.file}: {len(items)} files, mode 0600; it holds secrets, weights are not in it")
-    if url := elsewhere():
-        print(
-            f"not in it: the database {without_password(url)}; docs/accounts.md says how to save that", file=sys.stderr
-        )
+    print(f"{options.file}: {len(writer.files)} files, mode 0600; it holds secrets, weights are not in it")
+    for line in told(writer, options.without_uploads):
+        print(line, file=sys.stderr)
     return 0
+
+
+def told(writer: Writer, is_without_uploads: bool) -> Iterator[str]:
+    """What is to be known of a backup: how much of it was uploaded, and what is not in it."""
+    sizes = [file["size"] for name, file in writer.files.items() if archive.UPLOADED.fullmatch(name)]
+    if sizes:
+        yield f"{len(sizes)} of them were uploaded, {sum(sizes) >> 20} MiB; --without-uploads leaves those out"
+    if is_without_uploads:
+        yield "not in it: files that were uploaded; lines of batches that need them will fail after a restore"
+    if folder := elsewhere("LINGBI_FILES_DIR"):
+        yield f"not in it: the uploaded files in {folder} (LINGBI_FILES_DIR); copy that folder"
+    if url := elsewhere("LINGBI_DATABASE_URL"):
+        yield f"not in it: the database {without_password(url)}; docs/accounts.md says how to save that"
 
 
 def without_password(url: str) -> str:
@@ -57,42 +72,34 @@ def check_target(file: Path, is_forced: bool) -> None:
         raise Refusal(f"{file} is there already; give a new name, or --force to replace a file")
 
 
-def collect(without_volumes: bool) -> list[Item]:
-    """Everything that there is. Raises Refusal where the containers' keys are out of reach, and StartFailed."""
-    items = {item.name: item for item in places.collect(places.Places(ROOT, os.environ))}
-    items.update({item.name: item for item in native_accounts(Path(places.Places(ROOT, os.environ).state_dir))})
-    if not without_volumes and not is_native_running() and has_volumes():
-        items.update({item.name: item for item in volumes.save()})
-    if not items:
+def collect(writer: Writer, with_volumes: bool, with_uploads: bool) -> None:
+    """Write everything that there is. Raises Refusal where the containers' keys are out of reach, and StartFailed."""
+    here = places.Places(ROOT, os.environ)
+    save_accounts(writer, here.state_dir, with_uploads)
+    places.collect(here, writer)
+    if with_volumes and not is_native_running() and has_volumes():
+        volumes.save(writer, with_uploads)
+    if not writer.files:
         raise Refusal(f"there is nothing to back up: lingbi was never started in {ROOT}")
-    return [items[name] for name in sorted(items)]
 
 
-def native_accounts(state_dir: Path) -> list[Item]:
-    """The accounts of a native installation. Raises Refusal."""
-    try:
-        found = accounts.copies(state_dir / "accounts")
-    except (accounts.Unsteady, OSError, sqlite3.Error) as fault:
-        raise Refusal(f"the accounts in {state_dir} cannot be copied: {fault}") from None
-    return [Item(f"state/accounts/{name}", data, 0o600) for name, data in found.items()]
+def save_accounts(writer: Writer, state_dir: Path, with_uploads: bool) -> None:
+    """Write the accounts of a native installation, and the files that were uploaded to it. Raises Refusal."""
+    with contextlib.ExitStack() as opened:
+        try:
+            found = opened.enter_context(accounts.saved(state_dir / "accounts", with_uploads))
+        except (accounts.Unsteady, OSError, sqlite3.Error) as fault:
+            raise Refusal(f"the accounts in {state_dir} cannot be copied: {fault}") from None
+        for name, stream in found:
+            writer.add(f"state/{name}", 0o600, os.fstat(stream.fileno()).st_size, stream)
 
 
-def check_sizes(items: list[Item]) -> None:
-    """Raise Refusal for a file that scripts/restore would refuse."""
-    for item in items:
-        if len(item.data) > archive.most_bytes(item.name):
-            raise Refusal(
-                f"{item.name} has {len(item.data) >> 20} MiB, more than a backup takes; copy it with `sqlite3 FILE .backup`, "
-                "or move to PostgreSQL (docs/accounts.md)"
-            )
-
-
-def elsewhere() -> str:
-    """The database that settings name, which is not in the backup; "" where there is none."""
+def elsewhere(setting: str) -> str:
+    """What a setting names that is not in the backup; "" where it names nothing."""
     here = places.Places(ROOT, os.environ)
     given = [places.started(here.state_dir / "start.json"), here.values()]
-    urls = [settings.get("LINGBI_DATABASE_URL", "") for settings in given]
-    return next((url for url in urls if url), "")
+    found = [settings.get(setting, "") for settings in given]
+    return next((value for value in found if value), "")
 
 
 def has_volumes() -> bool:

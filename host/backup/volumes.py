@@ -1,15 +1,18 @@
-"""What lies in the containers' volumes: read and written by tar in the stack's own containers."""
+"""What lies in the containers' volumes: read and written by tar in the stack's own containers, as streams."""
 
 from __future__ import annotations
 
-import io
+import contextlib
 import subprocess
 import tarfile
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from host import stack
 from host.backup import accounts
-from host.backup.archive import Item
+from host.backup.archive import Item, Writer
 from host.env_file import ROOT
 from host.errors import StartFailed
 
@@ -42,21 +45,20 @@ def command(kind: str, script: str, is_running: bool, argument: str = "") -> lis
     return [*run, "-c", script, "sh", folder, names]
 
 
-def save() -> list[Item]:
-    """The files of the volumes. Raises StartFailed."""
-    found = []
-    for kind in VOLUMES:
-        is_running = stack.is_running(VOLUMES[kind][0])
-        for item in unpacked(run(command(kind, SAVE, is_running))):
-            found.append(Item(name_of(kind, item.name), item.data, item.mode))
-    return found + [Item(name_of("state", item.name), item.data, item.mode) for item in save_accounts()]
-
-
-def save_accounts() -> list[Item]:
-    """The server's accounts, while its workers write. Raises StartFailed."""
+def save(writer: Writer, with_uploads: bool) -> None:
+    """Write the files of the volumes to an archive. Raises StartFailed."""
     program = Path(accounts.__file__).read_text(encoding="utf-8")
-    data = run(command("state", SAVE_ACCOUNTS, stack.is_running("server"), program))
-    return unpacked(data) if data else []
+    script = SAVE_ACCOUNTS if with_uploads else f"{SAVE_ACCOUNTS} {accounts.WITHOUT_UPLOADS}"
+    unpack(command("state", script, stack.is_running("server"), program), _named("state", writer))
+    for kind in VOLUMES:
+        unpack(command(kind, SAVE, stack.is_running(VOLUMES[kind][0])), _named(kind, writer))
+
+
+def _named(kind: str, writer: Writer) -> Callable[[str, int, int, BinaryIO], None]:
+    def add(name: str, mode: int, size: int, stream: BinaryIO) -> None:
+        writer.add(name_of(kind, name), mode, size, stream)
+
+    return add
 
 
 def name_of(kind: str, name: str) -> str:
@@ -68,41 +70,64 @@ def restore(items: list[Item]) -> None:
     """Put the files of the volumes back. Raises StartFailed."""
     for kind in ("state", "gateway"):
         start = f"volume/{kind}/"
-        ours = [Item(item.name[len(start) :], item.data, item.mode) for item in items if item.name.startswith(start)]
+        ours = {item.name[len(start) :]: item for item in items if item.name.startswith(start)}
         if ours:
-            has_database = any(item.name == f"accounts/{accounts.DATABASE}" for item in ours)
-            run(command(kind, RESTORE_DATABASE if has_database else RESTORE, False), packed(ours))
+            script = RESTORE_DATABASE if f"accounts/{accounts.DATABASE}" in ours else RESTORE
+            feed(command(kind, script, False), ours)
 
 
-def run(arguments: list[str], given: bytes = b"") -> bytes:
-    done = subprocess.run(
-        stack.compose_command(*arguments),
-        input=given,
-        capture_output=True,
-        cwd=str(ROOT),
-        env=stack.clean_environment(),
-    )
-    if done.returncode:
-        raise StartFailed(f"docker compose {' '.join(arguments[:4])} …: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+def unpack(arguments: list[str], add: Callable[[str, int, int, BinaryIO], None]) -> None:
+    """Hand over each plain file of the tar that a command of docker compose writes, or of no bytes at all.
+
+    add: takes a file's name, mode, size and bytes. Raises StartFailed.
+    """
+    with _running(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        if process.stdout.peek(1):
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                for entry in archive:
+                    stream: Any = archive.extractfile(entry) if entry.isreg() else None
+                    if stream:
+                        add(str(PurePosixPath(entry.name)), entry.mode & 0o755, entry.size, stream)
+        while process.stdout.read(1 << 16):  # what fills a tar's last record; closed early, the pipe would end tar
+            continue
 
 
-def packed(items: list[Item]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for item in items:
-            entry = tarfile.TarInfo(item.name)
-            entry.size, entry.mode = len(item.data), item.mode
-            archive.addfile(entry, io.BytesIO(item.data))
-    return buffer.getvalue()
+def feed(arguments: list[str], items: dict[str, Item]) -> None:
+    """Give a command of docker compose a tar of files to read. Raises StartFailed."""
+    is_whole = False
+    with _running(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        with contextlib.suppress(BrokenPipeError):  # tar may end before it has read what fills the last record
+            with tarfile.open(fileobj=process.stdin, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+                for name, item in items.items():
+                    entry = tarfile.TarInfo(name)
+                    entry.size, entry.mode = item.size, item.mode
+                    with item.open() as stream:
+                        archive.addfile(entry, stream)
+                is_whole = True
+            process.stdin.close()
+        if not is_whole:
+            raise BrokenPipeError("it ended before it had read all")
 
 
-def unpacked(data: bytes) -> list[Item]:
-    """The plain files of a tar; none of no bytes at all."""
-    found = []
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-        for entry in archive:
-            stream = archive.extractfile(entry) if entry.isreg() else None
-            if stream:
-                found.append(Item(str(Path(entry.name)), stream.read(), entry.mode & 0o755))
-    return found
+@contextlib.contextmanager
+def _running(arguments: list[str], **pipes: Any) -> Iterator[Any]:
+    """A command of docker compose, while it runs. Raises StartFailed with its words if it, or the tar in the pipe, fails."""
+    fault: Exception | None = None
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(
+            stack.compose_command(*arguments), **pipes, stderr=told, cwd=str(ROOT), env=stack.clean_environment()
+        )
+        try:
+            yield process
+        except (tarfile.TarError, EOFError, BrokenPipeError) as error:
+            fault = error
+        finally:
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    if pipe:
+                        pipe.close()
+            process.wait()
+        told.seek(0)
+        words = told.read().decode(errors="replace").strip()
+    if process.returncode or fault:
+        raise StartFailed(f"docker compose {' '.join(arguments[:4])} …: {words or fault}")

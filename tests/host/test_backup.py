@@ -1,6 +1,5 @@
-"""scripts/backup and scripts/restore: what is saved, where it goes back, and which archives are refused, by name."""
+"""scripts/backup and scripts/restore: what is saved, and where it goes back."""
 
-import io
 import json
 import shutil
 import tarfile
@@ -8,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from host.backup import archive, places, volumes
-from host.backup.archive import Item
-from host.errors import Refusal
+from host.backup import places, volumes
 from lingbi.launch.supervision import gateway_folders
 from tests.compose.conftest import copy_repository, first_env
 
@@ -78,7 +75,7 @@ def test_what_was_saved_is_back_in_an_empty_clone(machine, root, other, tmp_path
     )
     saved = machine.run(root, "host.backup.save", "--without-volumes", tmp_path / "b.tar")
     assert saved.returncode == 0 and (tmp_path / "b.tar").stat().st_mode & 0o777 == 0o600, saved.stderr
-    assert names(tmp_path / "b.tar")[0] == "manifest.json" and "weights" not in (tmp_path / "b.tar").read_text()
+    assert names(tmp_path / "b.tar")[-1] == "manifest.json" and "weights" not in (tmp_path / "b.tar").read_text()
     done = machine.run(other, "host.backup.restore", tmp_path / "b.tar")
     assert done.returncode == 0, done.stderr
     certificate = places.gateway_folder(other / ".lingbi")  # root's, where nobody else may enter
@@ -181,73 +178,6 @@ def test_files_and_folders_that_settings_name_are_saved_too(machine, root, other
     done = machine.run(other, "host.backup.restore", tmp_path / "b.tar")
     assert done.returncode == 0 and token.read_text() == "hub-token\n", done.stderr
     assert {file.name for file in tls.iterdir()} == set(places.TLS)
-
-
-def tar(file: Path, *members: tuple, manifest: dict | None = None) -> Path:
-    """An archive with a sound manifest of these (name, bytes, type), changed by manifest."""
-    items = [Item(name, data, 0o600) for name, data, _ in members]
-    body = archive.manifest_of(items) | (manifest or {})
-    with tarfile.open(file, "w") as opened:
-        for name, data, kind in [("manifest.json", json.dumps(body).encode(), tarfile.REGTYPE), *members]:
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.type, entry.linkname = len(data), kind, "/etc/passwd"
-            opened.addfile(entry, io.BytesIO(data))
-    return file
-
-
-SOUND = ("state/api-key", b"lb-x\n", tarfile.REGTYPE)
-
-
-@pytest.mark.parametrize(
-    "name", ["../api-key", "state/../../x", "/etc/cron.d/x", "state/./x", "state//x", "state\\..\\x"]
-)
-def test_a_path_that_leaves_the_folder_is_refused_by_name(tmp_path, name):
-    with pytest.raises(Refusal, match="leaves the folder") as refused:
-        archive.read(tar(tmp_path / "b.tar", SOUND, (name, b"x", tarfile.REGTYPE)))
-    assert repr(name) in str(refused.value)
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_what_is_not_a_plain_file_is_refused(tmp_path, kind):
-    with pytest.raises(Refusal, match="'state/keys' is not a plain file"):
-        archive.read(tar(tmp_path / "b.tar", SOUND, ("state/keys", b"", kind)))
-
-
-def test_a_newer_format_is_refused_with_the_version_that_reads_it(tmp_path):
-    with pytest.raises(Refusal, match=r"format 2, written by lingbi 9\.9\.9; this one reads formats up to 1"):
-        archive.read(tar(tmp_path / "b.tar", SOUND, manifest={"format": 2, "lingbi": "9.9.9"}))
-
-
-def test_bytes_that_are_not_those_of_the_manifest_are_refused_by_name(tmp_path):
-    other = archive.manifest_of([Item("state/api-key", b"lb-y\n", 0o600)])["files"]
-    with pytest.raises(Refusal, match="'state/api-key' does not have the SHA-256"):
-        archive.read(tar(tmp_path / "b.tar", SOUND, manifest={"files": other}))
-    with pytest.raises(Refusal, match="'state/api-key' is not in the manifest"):
-        archive.read(tar(tmp_path / "b.tar", SOUND, manifest={"files": {}}))
-    with pytest.raises(Refusal, match="'state/api-key' is missing"):
-        archive.read(tar(tmp_path / "b.tar", manifest={"files": other}))
-    with pytest.raises(Refusal, match="'state/api-key' stands there twice"):
-        archive.read(tar(tmp_path / "b.tar", SOUND, SOUND))
-    with pytest.raises(Refusal, match="'weights/x' is of no known kind"):
-        archive.read(tar(tmp_path / "b.tar", ("weights/x", b"", tarfile.REGTYPE)))
-
-
-@pytest.mark.parametrize("change", [lambda data: b"", lambda data: b"no tar" * 200, lambda data: data[:1200]])
-def test_what_is_no_whole_backup_is_refused(tmp_path, change):
-    file = tar(tmp_path / "b.tar", SOUND)
-    file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(Refusal, match=r"b\.tar"):
-        archive.read(file)
-    with pytest.raises(Refusal, match="cannot be read"):
-        archive.read(tmp_path / "none")
-
-
-def test_a_refused_archive_changes_nothing(machine, other, tmp_path):
-    file = tar(tmp_path / "b.tar", SOUND, ("files/LINGBI_KEYS_FILE", b"x", tarfile.REGTYPE))
-    before = sorted(other.rglob("*"))
-    done = machine.run(other, "host.backup.restore", file)
-    assert done.returncode == 2 and "'files/LINGBI_KEYS_FILE'" in done.stderr and "Traceback" not in done.stderr
-    assert sorted(other.rglob("*")) == before
 
 
 def test_the_gateways_folders_are_those_of_the_start(tmp_path):

@@ -78,11 +78,14 @@ def test_the_stack_of_another_folder_is_left_alone(machine, installed, script): 
 
 def test_in_a_state_folder_elsewhere_only_what_is_known_to_be_ours_goes(tmp_path):
     state = tmp_path / "home"
-    for name in ("keys", "logs/x.log", "gateway/tls/key.pem", "thesis.tex"):
+    for name in ("keys", "logs/x.log", "gateway/tls/key.pem", "files/file-1", "files/thesis.tex"):
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text("")
     assert to_remove(tmp_path / "clone", state, False) == [state / "logs"]
-    assert to_remove(tmp_path / "clone", state, True) == [state / "logs", state / "gateway", state / "keys"]
+    ours = [state / name for name in ("logs", "gateway", "keys")]
+    assert to_remove(tmp_path / "clone", state, True) == [*ours, state / "files/file-1"]
+    (state / "files/thesis.tex").unlink()
+    assert to_remove(tmp_path / "clone", state, True) == [*ours, state / "files"]
 
 
 def native(root, status: int) -> None:
