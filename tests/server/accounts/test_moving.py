@@ -1,8 +1,11 @@
 """Accounts moved from SQLite to PostgreSQL and back: every row of every table, in one piece, and new ones behind them."""
 
+import time
+
 import pytest
 import sqlalchemy as sa
 
+from lingbi.accounts import moving
 from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.moving import PASSING, move
 from lingbi.accounts.tables import counts, keys, metadata, usage_hours
@@ -43,6 +46,22 @@ def test_all_goes_to_postgresql_and_back(full, postgres, tmp_path):
     for database in (target, again):  # a new key's number is free
         with database.begin() as connection:
             connection.execute(keys.insert().values(name="new", created_at=2.0))
+    target.engine.dispose()
+
+
+def test_one_side_may_wait_long_for_the_other(full, postgres, tmp_path, monkeypatch):
+    """Longer than the workers' transactions may rest."""
+    monkeypatch.setattr("lingbi.accounts.database.UNENDED_S", 1)
+    copy = moving._copy
+
+    def slow(table, there, here) -> int:
+        copied = copy(table, there, here)
+        time.sleep(1.5 if table is usage_hours else 0)
+        return copied
+
+    monkeypatch.setattr(moving, "_copy", slow)
+    target, again = Database(postgres.url), Database(parse_url(f"sqlite:///{tmp_path}/again.db"))
+    assert move(full, target) == move(target, again)
     target.engine.dispose()
 
 

@@ -20,6 +20,8 @@ from lingbi.errors import ConfigurationError, LingbiError
 HEAD = "0002"  # the newest revision under migrations/
 BUSY_S = 5.0  # SQLite waits so long for another's transaction
 CONNECT_S = 3
+UNHEARD_S = 10  # without a sign of PostgreSQL's host, as where a cable was cut, a connection is given up
+UNENDED_S = 15  # a transaction whose client says nothing: a host that vanished in one must not hold all others up
 SCRIPTS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 7_236_014  # of pg_advisory_lock: any number that nobody else takes
 # Statements or values that are wrong; all else (no connection, a full disk, a standby, a broken file) is the database's.
@@ -116,6 +118,11 @@ class Database:
             if is_busy:
                 raise DatabaseAway(f"the accounts' database {self} is being read and written without a pause")
 
+    def take_time(self, connection: Connection) -> None:
+        """Let this transaction rest between its statements for as long as it likes: nobody else uses the database."""
+        if not self.is_sqlite:
+            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this backend's dialect, which knows `on_conflict_do_update`."""
         from sqlalchemy.dialects import postgresql, sqlite
@@ -189,7 +196,11 @@ def _postgresql(url: URL) -> Engine:
         pool_timeout=CONNECT_S,
         connect_args={
             "connect_timeout": CONNECT_S,
+            "keepalives_idle": UNHEARD_S // 2,
+            "keepalives_interval": 1,
+            "tcp_user_timeout": UNHEARD_S * 1000,
             "client_encoding": "utf8",
-            "options": "-c statement_timeout=10s -c lock_timeout=5s",
+            "options": "-c statement_timeout=10s -c lock_timeout=5s "
+            f"-c idle_in_transaction_session_timeout={UNENDED_S}s",
         },
     )

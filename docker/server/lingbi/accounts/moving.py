@@ -21,6 +21,8 @@ def move(source: Database, target: Database) -> dict[str, int]:
     for database in (source, target):
         database.bring_up_to_date()
     with source.read() as there, target.begin() as here:
+        source.take_time(there)  # while one of them works, the other one waits
+        target.take_time(here)
         _check_empty(here, target)
         copied = {
             table.name: _copy(table, there, here) for table in metadata.sorted_tables if table.name not in PASSING
