@@ -67,6 +67,7 @@ def test_a_lab_has_its_database(run):
     found.bring_up_to_date()
     found.engine.dispose()
     assert run("remove") > 0
+    assert not run.folder.exists()  # nothing else of lingbi is on this host
     assert docker("ps", "--all", "--quiet", "--filter=name=lingbi-database").stdout == ""
     assert run(servers=("elsewhere", "here")) > 0
     assert Database(run.url).revision()  # its data was kept

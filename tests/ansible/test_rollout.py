@@ -1,7 +1,7 @@
 """The life of a lab, in order: brought up, rolled under load, rolled back, broken in every way, and mended.
 
-The tests share one lab and leave it serving; people ask picture questions all the time, and none of
-their requests may fail, be answered wrongly or be cut, whatever is rolled.
+The tests share one lab and leave it serving, for test_shared_accounts.py, which ends it. People ask picture questions all
+the time, and none of their requests may fail, be answered wrongly or be cut, whatever is rolled.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import pytest
 
 from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS, faulty
-from tests.ansible.lab import images, signing
+from tests.ansible.lab import accounts, images, signing
 from tests.ansible.lab.lab import MODEL, OTHER, OTHER_NAME, ROOT
 from tests.ansible.lab.load import HURRY_S, Load
 from tests.ansible.lab.load import MODEL as DEMO
@@ -417,10 +417,13 @@ def test_a_second_gateway_and_a_second_model_join(lab):
 
 @pytest.mark.steady_network
 def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_another_host(lab):
-    """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now."""
+    """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now.
+
+    The lab has one database for its accounts from here on; test_shared_accounts.py follows.
+    """
     images.build_product(images.PREFIX, CARRIED)
-    archive = str(signing.bundle(lab, CARRIED))
-    inventory = with_both_models(lab, "gpu2", lingbi_image_archive=archive, **signing.trusting(lab))
+    carried = {"lingbi_image_archive": str(signing.bundle(lab, CARRIED)), **signing.trusting(lab)}
+    inventory = with_both_models(lab, "gpu2", **carried, **accounts.declared(lab))
     loads = [asking(lab), *(Load(lab.url("gpu2"), lab.key, 1, PAUSE_S, model=model) for model in (DEMO, OTHER_NAME))]
     with contextlib.ExitStack() as asked:
         for load in loads:
@@ -446,24 +449,3 @@ def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_anot
 def test_a_rolled_host_was_away_for_little_longer_than_its_stop_and_start_took(lab):
     """In the rollouts above that nothing held up."""
     expect_quick(lab.turns)
-
-
-def test_uninstall_takes_everything_but_the_weights(lab):
-    lab.root("gpu1", "sh", "-c", "printf something >/opt/lingbi/somebody")  # it is not lingbi's
-    gone = lab.play("uninstall", lab.inventory(lingbi_version=OLD, gateways=TWO_GATEWAYS))
-    assert gone.status == 0, gone.output
-    assert lab.root("gpu1", "cat", "/opt/lingbi/somebody") == "something"
-    lab.root("gpu1", "rm", "-r", "/opt/lingbi")
-    for name in ("gpu1", "gpu2", "gate1"):
-        assert lab.root(name, "docker", "ps", "--all", "--quiet") == ""
-        assert not re.search(
-            r"/(server|ui|gateway)$", lab.root(name, "docker", "image", "ls", "--format={{.Repository}}"), re.M
-        )
-        assert lab.root(name, "ls", "/opt", check=False).split() in ([], ["containerd"], ["lab"], ["containerd", "lab"])
-    assert lab.root("gpu1", "docker", "volume", "ls", "--quiet").split() == [
-        "lingbi-server_state",
-        "lingbi-server_weights",
-    ]
-    later = lab.play("uninstall", lab.inventory(lingbi_version=OLD), "-e", "lingbi_remove_weights=true")
-    assert later.status == 0, later.output
-    assert lab.root("gpu1", "docker", "volume", "ls", "--quiet") == ""
