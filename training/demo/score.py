@@ -7,7 +7,7 @@ import json
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +51,9 @@ class Model(Protocol):
 
     def answer(self, picture: Any, turns: Sequence[Pair]) -> str:
         """Answers the last of (question, answer) pairs about what `look` returned."""
+
+
+Score = Callable[[Model, int, int], list[Verdict]]  # of a held-out image by its number, and a seed
 
 
 class FolderModel:
@@ -124,15 +127,8 @@ class UrlModel:
         return self._json(self.client.post("/chat/completions", json=body))["choices"][0]["message"]["content"]
 
 
-def score_model(model: Model, n_pictures: int = N_PICTURES, seed: int = SEED, threads: int = 1) -> list[Verdict]:
-    """Verdicts on all answers: for each image, hand-written questions, questions from the grammar, and a short conversation."""
-    with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda i: score_picture(model, i, seed), range(n_pictures))
-        return [verdict for part in parts for verdict in part]
-
-
 def score_picture(model: Model, i: int, seed: int) -> list[Verdict]:
-    """Verdicts on the answers about held-out image i."""
+    """Verdicts on the answers about held-out image i: hand-written questions, some from the grammar, and a short conversation."""
     rng = random.Random(f"{seed}-{i}")
     image, scene = heldout_picture(rng, i)
     picture = model.look(image)
@@ -149,14 +145,8 @@ def score_picture(model: Model, i: int, seed: int) -> list[Verdict]:
     return verdicts
 
 
-def score_json(model: Model, n_pictures: int = N_PICTURES, seed: int = SEED, threads: int = 1) -> list[Verdict]:
-    """Verdicts on JSON lists of the objects: each held-out image is asked for one in English and one in Chinese."""
-    with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda i: _score_json(model, i, seed), range(n_pictures))
-        return [verdict for part in parts for verdict in part]
-
-
-def _score_json(model: Model, i: int, seed: int) -> list[Verdict]:
+def score_json(model: Model, i: int, seed: int) -> list[Verdict]:
+    """Verdicts on JSON lists of the objects in held-out image i: one is asked for in English and one in Chinese."""
     rng = random.Random(f"{seed}-{i}")
     image, scene = heldout_picture(rng, i)
     picture, verdicts = model.look(image), []
@@ -166,6 +156,15 @@ def _score_json(model: Model, i: int, seed: int) -> list[Verdict]:
         fault = json_fault(scene.things, answer)
         verdicts.append(Verdict("json", language, style, len(scene.things), question, answer, fault))
     return verdicts
+
+
+def score_model(
+    model: Model, n_pictures: int = N_PICTURES, seed: int = SEED, threads: int = 1, score: Score = score_picture
+) -> list[Verdict]:
+    """Verdicts on all answers. score: what is asked of each image."""
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(lambda i: score(model, i, seed), range(n_pictures))
+        return [verdict for part in parts for verdict in part]
 
 
 def _questions(rng: random.Random, scene: Scene) -> Iterator[tuple[str, str, str, str, Sequence[Thing] | None]]:
@@ -219,8 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="ask for JSON lists of the objects in place of all else")
     args = parser.parse_args(argv)
     model = UrlModel(args.url, args.api_key_file.read_text().split()[0]) if args.url else FolderModel(args.model)
-    score = score_json if args.json else score_model
-    verdicts = score(model, args.pictures, args.seed, args.threads if args.url else 1)
+    score = score_json if args.json else score_picture
+    verdicts = score_model(model, args.pictures, args.seed, args.threads if args.url else 1, score)
     if args.answers:
         args.answers.write_text(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=1))
     for verdict in [verdict for verdict in verdicts if verdict.fault][: args.faults]:

@@ -93,8 +93,13 @@ def take_reading(connection: Connection, batch: RowMapping, worker: str, is_aliv
 
 def is_reading(connection: Connection, batch_id: str, worker: str) -> bool:
     """Whether a worker still is to read a batch's input; nobody ends the batch before this transaction ends."""
-    mine = sa.and_(batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker)
-    return connection.execute(sa.update(batches).where(mine).values(worker=worker)).rowcount == 1
+    change = sa.update(batches).where(_read_by(batch_id, worker))
+    return connection.execute(change.values(worker=worker)).rowcount == 1
+
+
+def _read_by(batch_id: str, worker: str) -> sa.ColumnElement[bool]:
+    """The batch, while this worker is to read its input."""
+    return sa.and_(batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker)
 
 
 def add_lines(
@@ -127,18 +132,14 @@ def bytes_of(result: str) -> int:
 
 def begin(connection: Connection, batch_id: str, worker: str, total: int, failed: int = 0) -> bool:
     """Let the lines of a batch be asked, after this worker has read them all. failed: so many have an error already."""
-    change = sa.update(batches).where(
-        batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker
-    )
+    change = sa.update(batches).where(_read_by(batch_id, worker))
     values = {"status": "in_progress", "in_progress_at": time.time(), "total": total, "failed": failed}
     return connection.execute(change.values(**values)).rowcount == 1
 
 
 def fail(connection: Connection, batch_id: str, worker: str, faults: Iterable[Fault]) -> None:
     """End a batch whose input is none; its lines are dropped."""
-    change = sa.update(batches).where(
-        batches.c.id == batch_id, batches.c.status == "validating", batches.c.worker == worker
-    )
+    change = sa.update(batches).where(_read_by(batch_id, worker))
     values = {"status": "failed", "failed_at": time.time(), "errors": errors_of(faults)}
     if connection.execute(change.values(**values)).rowcount == 1:
         connection.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))

@@ -34,6 +34,7 @@ from lingbi.http.describing.parts import (
     Json,
     described,
     errors_of,
+    in_path,
     json_of,
     keyed,
     open_to_all,
@@ -212,9 +213,7 @@ def _administration() -> Json:
 
 
 _LIMIT = query("limit", {"type": "integer", "minimum": 1, "maximum": 100_000})
-_NAMED = {
-    "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
-}
+_NAMED = {"parameters": [in_path("name")]}
 
 
 def _admin(name: str, answer: type, body: type | None = None, status: str = "200", *faults: type[Refusal]) -> Json:

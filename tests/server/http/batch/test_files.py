@@ -1,5 +1,6 @@
 """/v1/files and /v1/batches as the official client sees them, and what each refuses; no model answers here."""
 
+import contextlib
 import json
 import resource
 import time
@@ -125,14 +126,20 @@ def test_a_key_stores_as_much_as_it_may(client):
     assert upload(client, b"x" * 900_000, headers=OTHER).status_code == 200
 
 
-def test_a_disk_that_fills_keeps_nothing_of_a_file(client, store):
-    """The system ends a write at a limit as it does at a disk's end."""
+@contextlib.contextmanager
+def disk_of(size: int):
+    """A disk that holds so many bytes of a file: the system ends a write at a limit as it does at a disk's end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        answer = upload(client, b"x" * 900_000)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_keeps_nothing_of_a_file(client, store):
+    with disk_of(600_000):
+        answer = upload(client, b"x" * 900_000)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage"), answer.text
     assert list(store.storage.path.iterdir()) == [] and client.get("/v1/files", headers=KEY).json()["data"] == []
     assert upload(client, b"x" * 900_000).status_code == 200
@@ -140,12 +147,8 @@ def test_a_disk_that_fills_keeps_nothing_of_a_file(client, store):
 
 def test_a_disk_that_is_full_at_a_files_last_piece_keeps_nothing_of_it(client, store):
     """What is written last stays in the program until the file is closed, and is refused then once more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
+    with disk_of(4096):
         answer = upload(client, b"x" * 5000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage"), answer.text
     assert list(store.storage.path.iterdir()) == []
 

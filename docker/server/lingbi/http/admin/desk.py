@@ -20,7 +20,6 @@ from lingbi.api_errors import (
     BadRequest,
     ClientGone,
     Conflict,
-    DatabaseSilent,
     Refusal,
     UnknownAccount,
 )
@@ -33,7 +32,6 @@ from lingbi.model.catalogue import served_name
 log = logging.getLogger(__name__)
 Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
-RETRY_AFTER_S = 5
 
 
 async def body_of(request: Request, kind: type[Body]) -> Body:
@@ -61,7 +59,7 @@ class Desk:
         return Reader(self.zone, time.time(), served_name)
 
     async def read(self, work: Callable[[Database], Result]) -> Result:
-        """What the work finds in the database; it runs in a thread. Raises a Refusal."""
+        """What the work finds in the database; it runs in a thread. Raises a Refusal or DatabaseAway."""
         return await run_in_threadpool(self._translated, work)
 
     async def change(self, request: Request, what: str, work: Callable[[Database], Result]) -> Result:
@@ -85,7 +83,7 @@ class Desk:
             if source is None:
                 raise DatabaseAway("this server has no database of accounts")
             return work(source.database)
-        except (BadTerm, Exists, Unknown, Unwise, DatabaseAway) as fault:
+        except (BadTerm, Exists, Unknown, Unwise) as fault:
             raise refusal_of(fault) from None
 
 
@@ -95,6 +93,4 @@ def refusal_of(fault: Exception) -> Refusal:
         return BadRequest(str(fault), fault.param)
     if isinstance(fault, Unknown):
         return UnknownAccount(str(fault))
-    if isinstance(fault, DatabaseAway):
-        return DatabaseSilent(str(fault), headers={"Retry-After": str(RETRY_AFTER_S)})
     return Conflict(str(fault))
