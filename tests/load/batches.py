@@ -63,7 +63,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--kind", choices=KINDS, default="image", help="what people ask")
     parser.add_argument(
-        "--pause", type=float, default=0.0, help="seconds from an answer to the next question of a person"
+        "--pause",
+        dest="pauses",
+        type=float,
+        nargs="+",
+        default=[0.0],
+        metavar="SECONDS",
+        help="from an answer to the next question of a person; all is measured with each (default 0)",
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a measurement with people")
     parser.add_argument("--settle", type=float, default=6.0, help="seconds before it, which do not count")
@@ -184,20 +190,45 @@ def measure(options: argparse.Namespace, target: Target, process: subprocess.Pop
     lines = Lines(target, options.tokens, options.at_once * 4)
     alone = asyncio.run(run_batch(target, lines.file(options.at_once * options.talks)))
     say("batch alone", alone)
+    asked = {name: value for name, value in vars(options).items() if name not in ("rules", "to")}
+    found = {"options": asked, "bench": bench, "batch_alone": alone}
+    found["batch_of_bench"] = round(alone["lines_s"] / bench["req_s"], 4)
+    found["people"] = [
+        measure_people(replace_pause(options, pause), target, process, lines, alone) for pause in options.pauses
+    ]
+    return found | {"goals": judged(found)}
+
+
+def replace_pause(options: argparse.Namespace, pause: float) -> argparse.Namespace:
+    return argparse.Namespace(**vars(options) | {"pause": pause})
+
+
+def measure_people(
+    options: argparse.Namespace, target: Target, process: subprocess.Popen, lines: Lines, alone: dict
+) -> dict:
+    """People who pause so long: alone, beside a batch with each of the rules, and alone again."""
     people = People(target, options)
-    before = figures_of(asyncio.run(people.ask(options.settle / 2, options.seconds)))
-    say("people alone", before)
-    rows = []
+
+    def ask_alone(when: str) -> dict:
+        figures = figures_of(asyncio.run(people.ask(options.settle / 2, options.seconds)))
+        say(f"people alone, pause {options.pause:g} s, {when}", figures)
+        return figures
+
+    before, rows = ask_alone("before"), []
     for number, rules in enumerate(options.rules):
         process.stdin.write(json.dumps(asdict(rules)) + "\n")
         process.stdin.flush()
         count = int(alone["lines_s"] * (options.settle + options.seconds) * 1.5) + 2 * options.at_once
         found = asyncio.run(beside(target, lines.file(count), people, options))
         rows.append({"rules": asdict(rules)} | found)
-        say(f"beside a batch, rules {number + 1}", found)
-    after = figures_of(asyncio.run(people.ask(options.settle / 2, options.seconds)))
-    say("people alone again", after)
-    return judged(bench, alone, [before, after], rows, options)
+        say(f"beside a batch, pause {options.pause:g} s, rules {number + 1}", found)
+    both = [before, ask_alone("after")]
+    usual = {name: sum(one[name] for one in both) / len(both) for name in before}
+    for row in rows:
+        seen = row["people"]
+        row["ratios"] = {name: round(seen[field] / usual[field], 3) for name, field in RATIOS.items()}
+        row["ratios"] |= left_of(alone["lines_s"], row, usual, options.tokens)
+    return {"pause": options.pause, "alone": both, "beside": rows}
 
 
 def measure_bench(options: argparse.Namespace, target: Target) -> dict:
@@ -208,36 +239,28 @@ def measure_bench(options: argparse.Namespace, target: Target) -> dict:
     return figures
 
 
-def judged(bench: dict, alone: dict, people: list, rows: list, options: argparse.Namespace) -> dict:
-    """The figures, what they come to, and which goals the first rules reach. people: alone, before and after."""
-    usual = {name: sum(one[name] for one in people) / len(people) for name in people[0]}
-    for row in rows:
-        seen = row["people"]
-        row["ratios"] = {name: round(seen[field] / usual[field], 3) for name, field in RATIOS.items()}
-        row["ratios"] |= left_of(alone["lines_s"], row, usual, options.tokens)
-    batch_of_bench = round(alone["lines_s"] / bench["req_s"], 4)
-    ratios = rows[0]["ratios"] | {"batch_of_bench": batch_of_bench}
+def judged(found: dict) -> dict:
+    """Which goals the first rules reach, with the first pause."""
+    ratios = found["people"][0]["beside"][0]["ratios"] | {"batch_of_bench": found["batch_of_bench"]}
     goals = {name: ratios[name] is None or ratios[name] >= least for name, least in ENOUGH.items()}
-    goals |= {name: ratios[name] <= most for name, most in MOST.items()}
-    asked = {name: value for name, value in vars(options).items() if name not in ("rules", "to")}
-    found = {"options": asked, "bench": bench, "batch_alone": alone, "people_alone": people, "beside": rows}
-    return found | {"batch_of_bench": batch_of_bench, "goals": goals}
+    return goals | {name: ratios[name] <= most for name, most in MOST.items()}
 
 
 def table(found: dict) -> str:
     options, alone = found["options"], found["batch_alone"]
-    asked = f"{options['people']} people, {options['kind']}, pause {options['pause']:g} s"
     lines = [
         f"{found['model']}, {', '.join(found['machine']['gpus']) or found['machine']['cpu']}",
         f"bench, {options['at_once']} at once: {found['bench']['req_s']:.2f} requests/s, {found['bench']['failed']} failed",
         f"batch alone: {alone['lines_s']:.2f} lines/s, {found['batch_of_bench']:.3f} of it",
-        "",
-        f"{asked:<{WIDTH}}" + "".join(f"{head:>10}" for head in HEADS),
     ]
-    lines += [_row("alone", one, []) for one in found["people_alone"]]
-    for row in found["beside"]:
-        rules = " ".join(f"{name}={value:g}" for name, value in row["rules"].items() if value != asdict(Rules())[name])
-        lines.append(_row(rules or "beside a batch", row["people"], [row["lines_s"], *row["ratios"].values()]))
+    for people in found["people"]:
+        asked = f"{options['people']} people, {options['kind']}, pause {people['pause']:g} s"
+        lines += ["", f"{asked:<{WIDTH}}" + "".join(f"{head:>10}" for head in HEADS)]
+        lines += [_row("alone", one, []) for one in people["alone"]]
+        for row in people["beside"]:
+            usual = asdict(Rules())
+            rules = " ".join(f"{name}={value:g}" for name, value in row["rules"].items() if value != usual[name])
+            lines.append(_row(rules or "beside a batch", row["people"], [row["lines_s"], *row["ratios"].values()]))
     goals = [f"{name} at least {least}" for name, least in ENOUGH.items()]
     goals += [f"{name} at most {most}" for name, most in MOST.items()]
     missed = [name for name, is_reached in found["goals"].items() if not is_reached]

@@ -20,6 +20,7 @@ from tests.load.sides import compare, judge
 
 SIDES = ("ledger", "none")
 MAX_COST, MAX_FIRST_TOKEN_MS = 0.01, 1.0
+CACHE_FRACTION = "0.3"  # of a GPU, which both share
 WITHOUT = "--serve-without"
 
 
@@ -49,7 +50,7 @@ def main(arguments=None) -> int:
 
 
 def measure_both(options: argparse.Namespace, folder: Path) -> int:
-    settings = {"LINGBI_MODEL": options.model, "LINGBI_ENGINE": options.engine}
+    settings = {"LINGBI_MODEL": options.model, "LINGBI_ENGINE": options.engine, "LINGBI_CACHE_FRACTION": CACHE_FRACTION}
     commands = {"ledger": (), "none": (sys.executable, "-m", "tests.load.ledger_overhead", WITHOUT)}
     with contextlib.ExitStack() as running:
         workers = {}

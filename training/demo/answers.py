@@ -95,18 +95,18 @@ def _say_in_chinese(check: str, kind: str, scene: Scene, about: Sequence[Thing])
 
 
 def as_json(language: str, about: Sequence[Thing], color: str = "colour") -> str:
-    """The objects as JSON, without white space, as {"objects": [{"colour": "red", "shape": "circle", "position": "top"}]}.
+    """The objects as JSON, as a bound answer writes it: {"objects": [{"colour": "red", "shape": "circle", "position": "top"}]}.
 
     language: of the names and the words; color: how the English name of the first property is spelt.
     """
     if language == "en":
         objects = [{color: thing.colour, "shape": thing.shape, "position": thing.position} for thing in about]
-        return json.dumps({"objects": objects}, separators=(",", ":"))
+        return json.dumps({"objects": objects})
     objects = [
         {"颜色": ZH_COLOUR[thing.colour], "形状": ZH_SHAPE[thing.shape], "位置": ZH_POSITION[thing.position]}
         for thing in about
     ]
-    return json.dumps({"物体": objects}, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps({"物体": objects}, ensure_ascii=False)
 
 
 def full_width(text: str) -> str:

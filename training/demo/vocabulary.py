@@ -54,8 +54,8 @@ def _corpus(rng: Random) -> Iterator[str]:
 
 
 def _between_words(text: str) -> str:
-    """Marks where Chinese words end, so that "red" and "circle" become two pieces and not one, "red circle"."""
-    return re.sub("(的|色(?!的)|在|是|有|和|、)", rf"\1{BORDER}", text)
+    """Marks where words begin, so that "red" and "circle" become two pieces and not one, "red circle", in Chinese too."""
+    return re.sub("((?:的|色(?!的)|在|是|有|和|、)|(?= ))", rf"\1{BORDER}", text)
 
 
 def _train(sentences: Iterable[str], size: int) -> Any:
@@ -71,6 +71,7 @@ def _train(sentences: Iterable[str], size: int) -> Any:
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             character_coverage=1.0,
+            split_by_whitespace=False,  # what stands between two words of JSON, such as `": "`, is one piece
             max_sentencepiece_length=10,
             pretokenization_delimiter=BORDER,
             unk_id=0,
