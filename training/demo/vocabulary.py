@@ -34,6 +34,7 @@ def train_tokenizer(path: Path, seed: int = 0) -> None:
     for symbol in SYMBOLS:
         trained.pieces.add(piece=symbol, score=0.0, type=proto.ModelProto.SentencePiece.USER_DEFINED)
     trained.trainer_spec.vocab_size = SIZE
+    trained.trainer_spec.model_prefix = path.stem  # not the temporary folder, so that the same seed gives the same file
     path.write_bytes(trained.SerializeToString())
 
 

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from lingbi.engine.bound import BoundAnswer, Tally
+from lingbi.engine.bound import TOGETHER_S, BoundAnswer, Tally
+from lingbi.engine.grammar.choice import MOST
 from lingbi.engine.grammar.forms import Form
 from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.sampling_options import engine_options
@@ -17,7 +18,7 @@ from tests.geometries import PUBLISHED
 from tests.schemas import CHOICES, REGEXES, SCHEMAS, regex_fault, schema_fault
 from tests.server.engine.masked import MaskedDecoder, cpu_engine, generator_of, prompt_of, random_demo
 
-LIMIT, LONG = 160, 400  # tokens
+LIMIT, LONG, WIDE = 160, 400, 12  # tokens
 QUESTION = "Describe the picture as JSON."
 FORMS = (
     {name: Form("schema", schema, "schema") for name, schema in SCHEMAS.items()}
@@ -246,3 +247,40 @@ def test_a_form_without_a_choice_asks_the_engine_nothing(demo):
 
 async def _constant(engine):
     return await ask(generator_of(engine, kept=2), FORMS["const"])
+
+
+class Wide(BoundAnswer):
+    """Keeps the moments at which the engine is asked for the most candidates."""
+
+    moments: list[float]
+
+    async def _candidates(self, prompt):
+        if self._width == MOST:
+            self.moments.append(asyncio.get_running_loop().time())
+        return await super()._candidates(prompt)
+
+
+async def wide_moments(generator, is_beside_a_free_one: bool) -> list[float]:
+    """The times at which two bound answers asked for the most candidates."""
+    asked = ChatRequest.model_validate({"model": "", "messages": QUESTION, "temperature": 0, "ignore_eos": True})
+    short, long = (engine_options(asked, limit, generator.engine.stop_words, None) for limit in (WIDE, LONG * 4))
+    prompt, Wide.moments = prompt_of(generator, QUESTION), []
+    matcher = await generator.grammars.matcher(FORMS["scene"])
+    free = [await generator.start(prompt, long)] if is_beside_a_free_one else []
+    bound = [await generator.start(prompt, short, kind=partial(Wide, matcher=matcher.copy())) for _ in range(2)]
+    await asyncio.gather(*(answer.task for answer in bound))
+    for answer in [*bound, *free]:
+        answer.close()
+        assert not free or answer in bound or not answer.task.done(), "the free answer ended before the bound ones"
+    await asyncio.gather(*(answer.task for answer in free))
+    return Wide.moments
+
+
+def test_beside_free_answers_bound_ones_ask_for_the_most_candidates_together(published):
+    async def beside(is_beside_a_free_one):
+        return await wide_moments(generator_of(published, kept=2), is_beside_a_free_one)
+
+    alone, together = asyncio.run(beside(False)), asyncio.run(beside(True))
+    assert max(moment % TOGETHER_S for moment in together) < TOGETHER_S / 2, together
+    assert len({moment // TOGETHER_S for moment in together}) > 1, together
+    assert alone[-1] - alone[0] < together[-1] - together[0], (alone, together)

@@ -159,7 +159,12 @@ class Generator:
 
 
 class Answer:
-    """An answer being generated. Iterate over it once, and always `close` it at the end."""
+    """An answer being generated. Iterate over it once, and always `close` it at the end.
+
+    is_bound: whether it is bound to a form (bound.py).
+    """
+
+    is_bound = False
 
     def __init__(
         self,

@@ -151,7 +151,22 @@ def test_a_session_goes_on_where_it_stopped(engine):
     assert 60 not in engine.sessions
 
 
-@pytest.mark.parametrize("step", [0, 80])
+@pytest.mark.parametrize("images", [0, 1])
+def test_a_session_goes_on_after_the_last_token_of_its_answer(engine, images):
+    """Which is in no cache yet; a session that goes on after more than it has fails."""
+    instance, rest = engine.create_instance(), PROMPT[:20]
+    features = [torch.full((4, engine.model.config.hidden_size), 0.5)] * images
+    said = list(instance.stream_infer(63, PROMPT[:40], gen_config=greedy(3)))[-1].token_ids
+    options = {"input_embeddings": features, "input_embedding_ranges": [(4, 8)] * images}
+    options |= {"gen_config": greedy(8), "sequence_start": False, "step": 43}
+    after = list(instance.stream_infer(63, rest, **options))[-1].token_ids
+    options |= {"input_embedding_ranges": [(47, 51)] * images, "sequence_start": True, "step": 0}
+    assert list(instance.stream_infer(64, PROMPT[:40] + said + rest, **options))[-1].token_ids == after
+    with pytest.raises(ValueError, match="cannot go on after 72 tokens"):
+        list(instance.stream_infer(63, rest, gen_config=greedy(1), sequence_start=False, step=72))
+
+
+@pytest.mark.parametrize("step", [85, 80])
 def test_a_session_that_goes_on_is_sampled_by_all_that_it_holds(engine, step):
     """As TurboMind does: a penalty knows what was said in the turns before, and not what was stepped back over."""
     penalised = greedy(12, repetition_penalty=0.01)
@@ -159,6 +174,6 @@ def test_a_session_that_goes_on_is_sampled_by_all_that_it_holds(engine, step):
     assert whole != reference(12)
     instance = engine.create_instance()
     list(instance.stream_infer(62, PROMPT[:85], gen_config=greedy(1)))
-    rest = PROMPT[step or 85 :]
+    rest = PROMPT[step:]
     options = {"gen_config": penalised, "sequence_start": False, "sequence_end": True, "step": step}
     assert list(instance.stream_infer(62, rest, **options))[-1].token_ids == whole

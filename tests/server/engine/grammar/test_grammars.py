@@ -176,11 +176,11 @@ def test_of_tokens_of_which_nothing_is_known_the_plainest_comes(vocabulary):
         allowed[[token for text in texts for token in vocabulary(text)]] = True
         return allowed
 
-    allowed = plainest(b"a", b"]", b"the")
+    allowed = plainest(b"a", b"]", b" the")
     assert vocabulary.tokens[vocabulary.plainest(allowed)] == b"]"
     allowed[STOP_ID] = True
     assert vocabulary.plainest(allowed) == STOP_ID
-    assert vocabulary.tokens[vocabulary.plainest(plainest(b"a", b"the"))] == b"a"
+    assert vocabulary.tokens[vocabulary.plainest(plainest(b"a", b" the"))] == b"a"
 
 
 def test_a_form_that_is_no_json_is_refused(grammars, monkeypatch):

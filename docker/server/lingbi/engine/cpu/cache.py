@@ -48,13 +48,17 @@ class KvCache:
         self.tokens = min(self.tokens, tokens)
 
 
-Kept = tuple[KvCache, list[int]]  # what a session holds after its answer: the cache, and the ids in it
+# What a session holds after its answer: the cache, and the ids of prompt and answer. The last token of an answer is not in
+# the cache, since nothing has been computed after it.
+Kept = tuple[KvCache, list[int]]
 
 
 def step_back(kept: Kept, step: int) -> Kept:
-    """What a session has kept, cut to its first `step` tokens; a step of 0 keeps all."""
+    """What a session has kept, cut to its first `step` tokens; a step of 0 keeps all. Raises ValueError for more than it has."""
     cache, ids = kept
-    if not step or step >= len(ids):
+    if step > len(ids):
+        raise ValueError(f"cannot go on after {step} tokens of a session that has {len(ids)}")
+    if not step:
         return kept
     cache.cut(step)
     return cache, ids[:step]

@@ -12,7 +12,7 @@ import queue
 import random
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -104,7 +104,8 @@ class CpuEngine:
         if is_done:
             self.active.remove(sequence)
             if sequence.keep:
-                self.sessions[sequence.session_id] = (sequence.cache, sequence.ids[: sequence.cache.tokens])
+                held = sequence.ids[: sequence.cache.tokens] if sequence.left_tokens else sequence.ids
+                self.sessions[sequence.session_id] = (sequence.cache, held)
             sequence.emit(_output(sequence, ResponseType.FINISH))
         elif sequence.answer:
             sequence.emit(_output(sequence, ResponseType.SUCCESS))
@@ -217,9 +218,11 @@ class CpuInstance:
         gen_config = copy.copy(gen_config or GenerationConfig())
         if gen_config.stop_words is None:
             gen_config.stop_words = engine.stop_ids
-        prompt, image_mask = embed(engine.model, input_ids, input_embeddings, input_embedding_ranges)
         kept = engine.sessions.pop(session_id, None)
         cache, kept_ids = (engine.decoder.new_cache(), []) if sequence_start else step_back(cast("Kept", kept), step)
+        left = kept_ids[cache.tokens :]  # not computed yet
+        ranges = [(begin + len(left), end + len(left)) for begin, end in input_embedding_ranges or ()]
+        prompt, image_mask = embed(engine.model, left + input_ids, input_embeddings, ranges)
         seed = DEFAULT_SEED if gen_config.random_seed is None else gen_config.random_seed
         engine.submit(
             Sequence(
@@ -254,13 +257,13 @@ def embed(
     model: torch.nn.Module,
     input_ids: list[int],
     features: list[torch.Tensor] | None = None,
-    ranges: list[list[int]] | None = None,
+    ranges: Iterable[tuple[int, int]] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompt embeddings [tokens, hidden] with the images' features inserted, and their mask, bool [tokens]."""
     with torch.inference_mode():
         prompt = model.model.tok_embeddings(torch.tensor(input_ids))
         image_mask = torch.zeros(len(input_ids), dtype=torch.bool)
-        for feature, (begin, end) in zip(features or (), ranges or (), strict=False):
+        for feature, (begin, end) in zip(features or (), ranges, strict=False):
             prompt[begin:end] = torch.as_tensor(feature).to(prompt.dtype)
             image_mask[begin:end] = True
     return prompt, image_mask

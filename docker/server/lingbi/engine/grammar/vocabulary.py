@@ -12,6 +12,7 @@ BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 RESERVED_PIECE = re.compile(r"\[UNUSED_TOKEN_\d+_?\]")  # the chat symbols are among them
 SPACE = "\u2581"  # how SentencePiece writes one
 ENDS = tuple(b'"]}')  # what ends a string, a list or an object
+PLAIN = 512  # of the plainest tokens, which are looked at before all 92 544: nearly always one of them is allowed
 Allowed = npt.NDArray[np.bool_]  # for each token of a vocabulary, whether it may come next
 
 
@@ -53,7 +54,9 @@ class Vocabulary:
         The end of the answer comes first, then what ends a string, a list or an object, then the shortest token, because
         it leaves most to the model; among equals, the first of the vocabulary.
         """
-        return int(self._plainest_first[allowed[self._plainest_first].argmax()])
+        few = self._plainest_first[:PLAIN]
+        order = few if allowed[few].any() else self._plainest_first
+        return int(order[allowed[order].argmax()])
 
     def _plainness(self, number: int) -> tuple[bool, bool, int]:
         token = self.tokens[number]

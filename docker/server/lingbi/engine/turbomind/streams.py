@@ -1,7 +1,6 @@
 """Connects the event loop with TurboMind: input without copies, output without polling."""
 
 import asyncio
-import itertools
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -130,9 +129,12 @@ class _Reader:
         # As lmdeploy's _get_logprobs, which reads 1024 candidates one by one and holds the event loop for milliseconds.
         for place in range(len(self.logprobs), min(length, len(ids))):
             count = int(counts[place])  # what stands behind these means nothing
-            found = dict(zip(indexes[place, :count].tolist(), values[place, :count].tolist(), strict=True))
-            best = dict(itertools.islice(found.items(), self.config.logprobs))
-            self.logprobs.append(best | {ids[place]: found[ids[place]]})
+            known, of_known = indexes[place, :count], values[place, :count]
+            best = slice(self.config.logprobs)
+            found = dict(zip(known[best].tolist(), of_known[best].tolist(), strict=True))
+            if ids[place] not in found:
+                found[ids[place]] = float(of_known[known == ids[place]][0])
+            self.logprobs.append(found)
 
 
 def uncopied_features(module: Any) -> None:
