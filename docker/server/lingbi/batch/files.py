@@ -13,6 +13,9 @@ from sqlalchemy.engine import Connection, RowMapping
 from lingbi.batch.tables import files
 
 PREFIX = "file-"
+STORED, UPLOADING, REMOVED = "stored", "uploading", "removed"
+WITH_CONTENT = (STORED, UPLOADING, REMOVED)  # of their own; that of the others is the lines of a batch
+UPLOAD_LOST_S = 600.0  # an upload of which so long nothing was heard is taken for dead
 
 
 def new_id(prefix: str) -> str:
@@ -31,11 +34,36 @@ class Page:
 
 def add(connection: Connection, **columns: Any) -> RowMapping:
     """Note a file; returns its row."""
-    values: dict[str, Any] = {"id": new_id(PREFIX), "kind": "stored", "created_at": time.time()} | columns
+    values: dict[str, Any] = {"id": new_id(PREFIX), "kind": STORED, "created_at": time.time()} | columns
     connection.execute(sa.insert(files).values(**values))
     row = find(connection, values["owner"], values["id"])
     assert row is not None
     return row
+
+
+def begin_upload(connection: Connection, owner: str, file_id: str) -> None:
+    """Note a file before the first byte of it is kept, so that it is removed if its worker is killed."""
+    values = {"id": file_id, "owner": owner, "kind": UPLOADING, "filename": "", "purpose": "", "bytes": 0}
+    now = time.time()
+    connection.execute(sa.insert(files).values(**values, created_at=now, expires_at=now + UPLOAD_LOST_S))
+
+
+def renew_upload(connection: Connection, file_id: str) -> bool:
+    """Say that an upload goes on; whether it was not given up meanwhile."""
+    renewal = sa.update(files).where(_is_uploading(file_id))
+    return connection.execute(renewal.values(expires_at=time.time() + UPLOAD_LOST_S)).rowcount == 1
+
+
+def end_upload(connection: Connection, owner: str, file_id: str, **columns: Any) -> RowMapping | None:
+    """Make an upload that is whole a file; returns its row, None if it was given up meanwhile."""
+    values = {"kind": STORED, "created_at": time.time()} | columns
+    if connection.execute(sa.update(files).where(_is_uploading(file_id)).values(**values)).rowcount != 1:
+        return None
+    return find(connection, owner, file_id)
+
+
+def _is_uploading(file_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(files.c.id == file_id, files.c.kind == UPLOADING)
 
 
 def find(connection: Connection, owner: str, file_id: str) -> RowMapping | None:
@@ -72,7 +100,14 @@ def paged(
 def held_bytes(connection: Connection, owner: str) -> int:
     """What an owner's stored files take, bytes."""
     asked = sa.select(sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
-    return int(connection.execute(asked.where(files.c.owner == owner, files.c.kind == "stored")).scalar_one())
+    return int(connection.execute(asked.where(files.c.owner == owner, files.c.kind == STORED)).scalar_one())
+
+
+def hide(connection: Connection, row: RowMapping) -> bool:
+    """Let nobody have a file any more, whose content is then removed; False for an upload that goes on after all."""
+    given_up = sa.or_(files.c.kind != UPLOADING, files.c.expires_at <= time.time())
+    hiding = sa.update(files).where(files.c.id == row["id"], files.c.kind == row["kind"], given_up)
+    return connection.execute(hiding.values(kind=REMOVED, expires_at=0.0)).rowcount == 1
 
 
 def remove(connection: Connection, file_id: str) -> None:
@@ -81,10 +116,11 @@ def remove(connection: Connection, file_id: str) -> None:
 
 
 def ended(connection: Connection, limit: int = 100) -> list[RowMapping]:
-    """Files whose life time is over."""
+    """Files whose life time is over, and what was left of those that somebody began to upload or to remove."""
     asked = sa.select(files).where(files.c.expires_at <= time.time()).limit(limit)
     return list(connection.execute(asked).mappings())
 
 
 def _is_alive() -> sa.ColumnElement[bool]:
-    return sa.or_(files.c.expires_at.is_(None), files.c.expires_at > time.time())
+    in_time = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > time.time())
+    return sa.and_(in_time, files.c.kind.not_in((UPLOADING, REMOVED)))

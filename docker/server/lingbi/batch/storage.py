@@ -38,7 +38,9 @@ class Storage(Protocol):
         """The content, to read and seek in. Raises FileNotFoundError."""
         ...
 
-    def remove(self, file_id: str) -> None: ...
+    def remove(self, file_id: str) -> None:
+        """Remove the content, or what there is of one that was never finished."""
+        ...
 
 
 class Folder:
@@ -49,18 +51,22 @@ class Folder:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def begin(self, file_id: str) -> Writer:
-        return _FolderWriter(self.path / file_id)
+        return _FolderWriter(self.path / file_id, self._unfinished(file_id))
+
+    def _unfinished(self, file_id: str) -> Path:
+        return self.path / f"{file_id}.part"
 
     def open(self, file_id: str) -> BinaryIO:
         return (self.path / file_id).open("rb")
 
     def remove(self, file_id: str) -> None:
-        (self.path / file_id).unlink(missing_ok=True)
+        for path in (self._unfinished(file_id), self.path / file_id):
+            path.unlink(missing_ok=True)
 
 
 class _FolderWriter:
-    def __init__(self, path: Path) -> None:
-        self._path, self._beside = path, path.with_name(f"{path.name}.part")
+    def __init__(self, path: Path, beside: Path) -> None:
+        self._path, self._beside = path, beside
         self._stream = os.fdopen(os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
     def write(self, piece: bytes) -> None:

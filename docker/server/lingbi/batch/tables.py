@@ -18,7 +18,8 @@ from lingbi.accounts.tables import metadata
 
 WAITS, RUNS, DONE = 0, 1, 2  # states of a line
 
-# kind: `stored` (uploaded), or `output` or `errors` of a batch, whose content is made of its lines when it is asked for.
+# kind: `stored` (uploaded), or `output` or `errors` of a batch, whose content is made of its lines when it is asked for;
+# `uploading` or `removed`: there is none for anybody, and what there may be of its content is to be removed once it expires.
 files = Table(
     "files",
     metadata,
@@ -34,7 +35,7 @@ files = Table(
     Index("files_of_owner", "owner", "created_at"),
 )
 
-# The content of stored files, where several hosts share the database and no folder.
+# The content of uploaded files, where several hosts share the database and no folder.
 file_parts = Table(
     "file_parts",
     metadata,

@@ -147,8 +147,8 @@ def test_a_disk_that_fills_keeps_nothing_of_a_file(client, store):
 
 def test_a_disk_that_is_full_at_a_files_last_piece_keeps_nothing_of_it(client, store):
     """What is written last stays in the program until the file is closed, and is refused then once more."""
-    with disk_of(4096):
-        answer = upload(client, b"x" * 5000)
+    with disk_of(600_000):
+        answer = upload(client, b"x" * 600_900)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage"), answer.text
     assert list(store.storage.path.iterdir()) == []
 
@@ -170,7 +170,7 @@ def test_a_database_that_is_away_is_told_and_nothing_is_kept(client, store, monk
         raise DatabaseAway("the accounts' database does not answer")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "add", away)
+        patched.setattr(files, "end_upload", away)
         answer = upload(client)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_away")
         assert answer.headers["retry-after"] and [file.name for file in store.storage.path.iterdir()] == [kept]

@@ -73,7 +73,7 @@ class Batches:
             file = files.find(connection, owner, asked.input_file_id)
             if file is None:
                 raise NotFound(f"this key has no file {asked.input_file_id!r}", "input_file_id")
-            if file["purpose"] != "batch" or file["kind"] != "stored":
+            if file["purpose"] != "batch" or file["kind"] != files.STORED:
                 raise BadRequest(
                     f"{file['id']} was uploaded for {file['purpose']!r}; upload it with purpose `batch`",
                     "input_file_id",

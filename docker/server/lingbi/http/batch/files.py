@@ -14,12 +14,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from lingbi.accounts.facts import KeyFacts
-from lingbi.api_errors import BadRequest, BodyTooLarge, InsufficientStorage, NotFound, Refusal, StorageQuota
-from lingbi.batch import batches, claims, files
+from lingbi.api_errors import (
+    BadRequest,
+    BodyTimeout,
+    BodyTooLarge,
+    InsufficientStorage,
+    NotFound,
+    Refusal,
+    StorageQuota,
+)
+from lingbi.batch import claims, files
 from lingbi.batch.files import Page
 from lingbi.batch.states import file_object
-from lingbi.batch.storage import Writer
 from lingbi.batch.store import Store
+from lingbi.batch.uploads import GivenUp, Incoming, remove
 from lingbi.http.batch.upload import Upload, receive
 from lingbi.http.middleware.door import ACCOUNT
 
@@ -71,28 +79,20 @@ class Files:
         """Keep an uploaded file."""
         owner, file_id = owner_of(request), files.new_id(files.PREFIX)
         most_bytes, too_large = await run_in_threadpool(self._room, owner)
-        writer = await run_in_threadpool(self._begin, file_id)
+        incoming = Incoming(self.store, owner, file_id)
         try:
-            columns = self._columns(await receive(request, writer, most_bytes, too_large))
-            await run_in_threadpool(writer.finish)
-            row = await run_in_threadpool(self._add, id=file_id, owner=owner, **columns)
+            await run_in_threadpool(incoming.begin)
+            columns = self._columns(await receive(request, incoming, most_bytes, too_large))
+            await run_in_threadpool(incoming.finish)
+            row = await run_in_threadpool(self._keep, incoming, columns)
         except BaseException as error:
-            await run_in_threadpool(self._forget, writer, file_id)
+            await run_in_threadpool(incoming.discard)
             if isinstance(error, OSError):
                 raise _no_room(error) from None
+            if isinstance(error, GivenUp):
+                raise BodyTimeout("the upload stood still for too long; send it again") from None
             raise
         return JSONResponse(file_object(row))
-
-    def _begin(self, file_id: str) -> Writer:
-        try:
-            return self.store.storage.begin(file_id)
-        except OSError as error:
-            raise _no_room(error) from None
-
-    def _forget(self, writer: Writer, file_id: str) -> None:
-        """Remove what there is of a file that has no row; nobody would do so later."""
-        writer.discard()
-        self.store.storage.remove(file_id)
 
     def _room(self, owner: str) -> tuple[int, Refusal]:
         """The most bytes that a new file of an owner may have, and the refusal of a larger one."""
@@ -134,12 +134,12 @@ class Files:
             "expires_at": time.time() + life_s,
         }
 
-    def _add(self, **columns: Any) -> RowMapping:
+    def _keep(self, incoming: Incoming, columns: dict[str, Any]) -> RowMapping:
         with self.store.database.begin() as connection:
-            held = files.held_bytes(connection, columns["owner"])
+            held = files.held_bytes(connection, incoming.owner)
             if held + columns["bytes"] > self.store.rules.owner_bytes:  # others came in beside it
                 raise self._full(held)
-            return files.add(connection, **columns)
+            return incoming.keep(connection, **columns)
 
     async def list(self, request: Request) -> Response:
         """A page of the files of a key."""
@@ -164,7 +164,7 @@ class Files:
     async def content(self, request: Request) -> Response:
         """A file's content."""
         row = await self._found(request)
-        if row["kind"] != "stored":
+        if row["kind"] != files.STORED:
             lines = claims.results(self.store.database, row["batch_id"], row["kind"])
             return StreamingResponse(lines, media_type="application/jsonl")
         try:
@@ -201,13 +201,3 @@ def contents(store: Store, file_id: str) -> Iterator[bytes]:
                 yield piece
 
     return pieces()
-
-
-def remove(store: Store, row: RowMapping) -> None:
-    """Forget a file with its content: its row first, so that nobody is promised what is gone."""
-    with store.database.begin() as connection:
-        files.remove(connection, row["id"])
-        if row["kind"] != "stored":
-            batches.forget_results(connection, row["batch_id"], row["kind"])
-    if row["kind"] == "stored":
-        store.storage.remove(row["id"])

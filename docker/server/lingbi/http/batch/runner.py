@@ -25,8 +25,8 @@ from lingbi.batch.lines import Bounds
 from lingbi.batch.reading import read
 from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
+from lingbi.batch.uploads import remove
 from lingbi.http.batch.asking import ask, body_of
-from lingbi.http.batch.files import remove
 from lingbi.http.metrics import ANSWERED, FAILED
 from lingbi.http.service import Service
 
@@ -95,8 +95,7 @@ class Runner:
             with database.begin() as connection:
                 claims.sign_on(connection, database, self.worker, self.model)
                 claims.free_lost(connection)
-            for row in self._ended_files():
-                remove(self.store, row)
+            self._remove_ended_files()
             self.signed = time.monotonic()
         with database.read() as connection:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
@@ -111,9 +110,14 @@ class Runner:
         with self.store.database.read() as connection:
             return claims.any_left(connection, self.model)
 
-    def _ended_files(self) -> list[RowMapping]:
+    def _remove_ended_files(self) -> None:
         with self.store.database.read() as connection:
-            return files.ended(connection)
+            ended = files.ended(connection)
+        for row in ended:
+            try:
+                remove(self.store, row)
+            except OSError as error:
+                log.warning("the content of %s could not be removed, and will be later: %s", row["id"], error)
 
     def _move_on(self, batch: RowMapping) -> None:
         if batch["status"] == "validating" and time.time() < batch["expires_at"]:
@@ -230,7 +234,7 @@ class Runner:
     def _file(self, owner: str, file_id: str) -> bytes:
         with self.store.database.read() as connection:
             row = files.find(connection, owner, file_id)
-        if row is None or row["kind"] != "stored":
+        if row is None or row["kind"] != files.STORED:
             raise LookupError(f"this key has no file {file_id[:64]!r}")
         with self._opened(file_id) as file:
             return file.read()

@@ -1,0 +1,94 @@
+"""How a file's content comes and goes: its row is there before the first byte and until the last one is removed.
+
+So what a worker leaves that is killed meanwhile is found by its row, which expires, and any worker removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from sqlalchemy.engine import Connection, RowMapping
+
+from lingbi.accounts.database import DatabaseAway
+from lingbi.batch import batches, files
+from lingbi.batch.storage import Writer
+from lingbi.batch.store import Store
+from lingbi.errors import LingbiError
+
+RENEW_S = 60.0  # an upload says so often that it goes on
+
+
+class GivenUp(LingbiError):
+    """An upload stood still for so long that it was taken for dead."""
+
+
+class Incoming:
+    """Takes the content of one new file, and says meanwhile that it still comes. Raises OSError, DatabaseAway, GivenUp."""
+
+    def __init__(self, store: Store, owner: str, file_id: str) -> None:
+        self.store, self.owner, self.file_id = store, owner, file_id
+        self._writer: Writer | None = None
+        self._renewed = 0.0  # time.monotonic()
+
+    def begin(self) -> None:
+        """Note the upload, and make room for its content."""
+        with self.store.database.begin() as connection:
+            files.begin_upload(connection, self.owner, self.file_id)
+        self._renewed = time.monotonic()
+        self._writer = self.store.storage.begin(self.file_id)
+
+    def write(self, piece: bytes) -> None:
+        """Keep a piece."""
+        self._renew()
+        self._begun.write(piece)
+
+    def finish(self) -> None:
+        """Have the content whole where it is kept."""
+        self._renew()
+        self._begun.finish()
+
+    def keep(self, connection: Connection, **columns: Any) -> RowMapping:
+        """Make it a file; returns its row."""
+        row = files.end_upload(connection, self.owner, self.file_id, **columns)
+        if row is None:
+            raise GivenUp(self.file_id)
+        return row
+
+    def discard(self) -> None:
+        """Remove what there is of it; where the database is away, a later look of some worker does the rest."""
+        with contextlib.suppress(DatabaseAway):
+            if self._writer:
+                self._writer.discard()
+            self.store.storage.remove(self.file_id)
+            with self.store.database.begin() as connection:
+                files.remove(connection, self.file_id)
+
+    @property
+    def _begun(self) -> Writer:
+        assert self._writer, "begin() comes first"
+        return self._writer
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        if now - self._renewed < RENEW_S:
+            return
+        with contextlib.suppress(DatabaseAway), self.store.database.begin() as connection:
+            if not files.renew_upload(connection, self.file_id):
+                raise GivenUp(self.file_id)
+            self._renewed = now
+
+
+def remove(store: Store, row: RowMapping) -> None:
+    """Forget a file with its content. Its row is hidden first, so that nobody is promised what is gone, and goes last."""
+    with store.database.begin() as connection:
+        if row["kind"] not in files.WITH_CONTENT:
+            files.remove(connection, row["id"])
+            batches.forget_results(connection, row["batch_id"], row["kind"])
+            return
+        if not files.hide(connection, row):
+            return
+    store.storage.remove(row["id"])
+    with store.database.begin() as connection:
+        files.remove(connection, row["id"])

@@ -1,0 +1,139 @@
+"""Uploads have a row as long as they have content: what is cut off is removed by any worker, and what goes on is not."""
+
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from lingbi.batch import files
+from lingbi.batch.files import UPLOAD_LOST_S
+from lingbi.batch.store import store_of
+from lingbi.batch.tables import file_parts
+from lingbi.batch.uploads import GivenUp, Incoming, remove
+from lingbi.settings import Settings
+
+COLUMNS = {"filename": "x", "purpose": "batch", "bytes": 5, "expires_at": 9e9}
+
+
+@pytest.fixture
+def store(database, tmp_path):
+    """With SQLite and a folder, and with PostgreSQL alone."""
+    return store_of(Settings(state_dir=tmp_path), database)
+
+
+@pytest.fixture
+def pass_time(monkeypatch):
+    """Let so many seconds pass, by both clocks."""
+    real, passed = (time.time, time.monotonic), [0.0]
+    monkeypatch.setattr(time, "time", lambda: real[0]() + passed[0])
+    monkeypatch.setattr(time, "monotonic", lambda: real[1]() + passed[0])
+
+    def let_pass(seconds: float) -> None:
+        passed[0] += seconds
+
+    return let_pass
+
+
+def begun(store, file_id: str = "file-1", content: bytes = b"x" * (1 << 20)) -> Incoming:
+    incoming = Incoming(store, "one", file_id)
+    incoming.begin()
+    incoming.write(content)
+    return incoming
+
+
+def ended(store) -> list:
+    with store.database.read() as connection:
+        return files.ended(connection)
+
+
+def kept(store) -> set:
+    """The names of all contents, and of the rows that belong to some."""
+    rows = sa.select(files.files.c.id).where(files.files.c.kind.in_(files.WITH_CONTENT))
+    asked = rows.union(sa.select(file_parts.c.file_id))
+    with store.database.read() as connection:
+        names = set(connection.execute(asked).scalars())
+    return names | {path.name for path in store.storage.path.iterdir()} if store.database.is_sqlite else names
+
+
+def sweep(store) -> None:
+    for row in ended(store):
+        remove(store, row)
+
+
+def test_an_upload_that_stands_still_is_removed_and_told_so_when_it_goes_on(store, pass_time):
+    incoming = begun(store)
+    pass_time(UPLOAD_LOST_S - 5)
+    sweep(store)
+    assert kept(store)
+    pass_time(10)
+    sweep(store)
+    assert kept(store) == set()
+    with pytest.raises(GivenUp):
+        incoming.write(b"more")
+    incoming.discard()
+    assert kept(store) == set()
+
+
+def test_an_upload_that_goes_on_stays_however_long_it_takes(store, pass_time):
+    incoming = begun(store)
+    for _ in range(4):
+        pass_time(UPLOAD_LOST_S - 5)
+        sweep(store)
+        incoming.write(b"more")
+    incoming.finish()
+    with store.database.begin() as connection:
+        row = incoming.keep(connection, **COLUMNS)
+    assert ended(store) == [] and row["kind"] == files.STORED
+    with store.storage.open("file-1") as file:
+        assert file.read() == b"x" * (1 << 20) + b"more" * 4
+
+
+def test_an_upload_is_no_file_until_it_is_whole(store):
+    begun(store)
+    with store.database.read() as connection:
+        assert files.find(connection, "one", "file-1") is None
+        assert files.listed(connection, "one", files.Page()) == [] and files.held_bytes(connection, "one") == 0
+
+
+def test_an_upload_that_goes_on_after_all_is_not_removed(store, pass_time):
+    """A worker finds it ended; before it removes it, another one hears of it again."""
+    begun(store)
+    pass_time(UPLOAD_LOST_S + 5)
+    (row,) = ended(store)
+    with store.database.begin() as connection:
+        assert files.renew_upload(connection, "file-1")
+    before = kept(store)
+    remove(store, row)
+    assert kept(store) == before
+
+
+def test_two_workers_may_remove_the_same(store, pass_time):
+    begun(store)
+    pass_time(UPLOAD_LOST_S + 5)
+    (row,), others = ended(store), begun(store, "file-2")
+    for _ in range(2):
+        remove(store, row)
+    assert {name.split(".")[0] for name in kept(store)} == {"file-2"}
+    others.discard()
+    assert kept(store) == set()
+
+
+def test_a_removal_that_is_cut_off_is_gone_on_with(store, monkeypatch):
+    incoming = begun(store)
+    incoming.finish()
+    with store.database.begin() as connection:
+        row = incoming.keep(connection, **COLUMNS)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(file_id: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(store.storage, "remove", killed)
+        remove(store, row)
+    with store.database.read() as connection:
+        assert files.find(connection, "one", "file-1") is None
+    sweep(store)
+    assert kept(store) == set()
