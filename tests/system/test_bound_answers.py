@@ -6,10 +6,15 @@ import re
 import httpx
 import pytest
 
+from lingbi.images.messages import user_message
+from lingbi.images.scene_json import json_fault
+from lingbi.smoke.checks import THREE, TWO, data_url
+from lingbi.smoke.form_checks import list_of_objects
 from tests.client import CHAT, SCENES, body, http, metric, question
 from tests.schemas import CHOICES, REGEXES, SCHEMAS, regex_fault, schema_fault
 
 COUNTS = "lingbi_bound_tokens_total"
+SEVERAL = [TWO, THREE]
 
 
 @pytest.fixture
@@ -56,6 +61,22 @@ def test_a_stream_has_the_same_answer_and_the_same_counts(client, demo_server):
     text, reason, usage = streamed(client, demo_server, **options)
     assert text == whole["choices"][0]["message"]["content"] and reason == "stop"
     assert usage["completion_tokens"] == whole["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "asked"),
+    [
+        ("objects", ["colour", "shape", "position"], "What is in the picture? Answer as JSON."),
+        ("objects", ["color", "shape", "position"], "List everything as JSON, with its color"),
+        ("物体", ["颜色", "形状", "位置"], "图中有什么？请用JSON回答"),
+    ],
+)
+@pytest.mark.parametrize("scene", SEVERAL + SCENES[:36:7], ids=lambda scene: f"{len(scene.things)} {scene.things[0]}")
+def test_the_objects_of_a_picture_come_as_json_after_a_schema(client, demo_server, scene, name, properties, asked):
+    form = form_of(list_of_objects(name, properties))
+    message = user_message(asked, data_url(scene))
+    answer = client.post(CHAT, json=body(demo_server, [message], max_tokens=200, response_format=form)).json()
+    assert json_fault(scene.things, answer["choices"][0]["message"]["content"]) is None
 
 
 def test_a_picture_is_described_in_the_form(client, demo_server):

@@ -23,6 +23,8 @@ SMOKE = [
     "text-completion",
     "inner-url",
     "bad-picture",
+    "json",
+    "json-objects",
 ]  # names and order are promised: scripts of others read them
 
 

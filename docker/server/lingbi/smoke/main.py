@@ -17,7 +17,7 @@ import httpx
 from lingbi.client.addresses import base_url, key_in, record_file
 from lingbi.client.certificate import verify_by_held_name
 from lingbi.errors import ConfigurationError, LingbiError
-from lingbi.smoke import edge_checks  # noqa: F401 - the import adds its checks
+from lingbi.smoke import edge_checks, form_checks  # noqa: F401 - the imports add their checks
 from lingbi.smoke.checks import CHECKS, Check, CheckFailed, Target
 
 GATEWAY_HEALTH = "/healthz"
