@@ -12,7 +12,7 @@ DAY = {"subject": "member", "name": "visitors", "measure": "tokens", "period": "
 def test_the_limit_in_the_way_is_told_with_its_numbers():
     quota = DAY | {"resets_at": 5 * 3600 + 1000}
     assert limit_told(quota, ENGLISH, 1000) == " You have used 99,980 of 100,000 tokens a day; this resets in 5 hours."
-    assert limit_told(quota, CHINESE, 1000) == "每天词元数已使用 99,980，上限为 100,000；5 小时后重置。"
+    assert limit_told(quota, CHINESE, 1000) == "每天 token 数已使用 99,980，上限为 100,000；5 小时后重置。"
     assert "Your group" in limit_told(quota | {"subject": "group"}, ENGLISH, 1000)
 
 

@@ -41,10 +41,10 @@ def test_what_is_offered_is_shown_with_its_state_and_what_a_picture_costs():
     assert (found["name"], found["phase"], found["part"]) == ("4khd-7b", "waking", 0.4)
     assert found["facts"] == [
         "A picture takes 1897-4057 tokens of 16384",
-        "一张图片占 1897-4057 个词元，会话共 16384 个",
+        "一张图片占 1897-4057 个 token，会话共 16384 个",
     ]
     assert offered(image_tokens=[1225, 1225], session_length=4096)["facts"][0] == "A picture takes 1225 tokens of 4096"
-    assert offered(session_length=4096)["facts"] == ["A conversation holds 4096 tokens", "会话共 4096 个词元"]
+    assert offered(session_length=4096)["facts"] == ["A conversation holds 4096 tokens", "会话共 4096 个 token"]
     away = offer_of({"id": "shapes"})
     assert (away["name"], away["phase"], away["facts"]) == ("shapes", "away", ["", ""])
 
