@@ -37,7 +37,7 @@ COLD = 0.01
 SEED_BITS = 64
 # Beside free answers, those who need the most candidates ask at the same moments, so many seconds apart: such a question
 # takes a step of all answers 2 ms longer on an H200 however many ask, and the worker about half a millisecond for each.
-TOGETHER_S = 0.3
+TOGETHER_S = 0.5
 Logprobs = list[dict[int, float]] | None  # of each token's candidates, the likeliest first
 
 
