@@ -15,7 +15,7 @@ from lingbi.launch.starts import curl_line
 from lingbi.launch.supervision import Supervisor, wait_until
 from lingbi.settings import load_settings
 from tests.conftest import lingbi, running_stack
-from tests.system.test_smoke import SMOKE
+from tests.system.test_smoke import AFTER_GATEWAY, BEFORE_GATEWAY
 
 
 def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
@@ -32,7 +32,7 @@ def test_smoke_passes_through_tls_too_and_sees_a_page_that_cannot_ask(tmp_path):
         done = lingbi("smoke", "--json", state_dir=state_dir)
         assert done.returncode == 0, done.stderr
         names = [check["name"] for check in json.loads(done.stdout)["checks"]]
-        assert names == [*SMOKE, "gateway", "page"]
+        assert names == [*BEFORE_GATEWAY, "gateway", "page", *AFTER_GATEWAY]
         assert {key.name for key in read_keys(state_dir / "keys")} == {"default", "ui"}
         (state_dir / "ui-key").write_text("wrong\n")
         health = f"{stack['url']}/page-health"  # its answer is kept for some seconds
