@@ -18,6 +18,7 @@ import pytest
 from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS, faulty
 from tests.ansible.lab import accounts, images, signing
+from tests.ansible.lab.batches import Batch
 from tests.ansible.lab.lab import MODEL, OTHER, OTHER_NAME, ROOT
 from tests.ansible.lab.load import HURRY_S, Load
 from tests.ansible.lab.load import MODEL as DEMO
@@ -29,6 +30,7 @@ CARRIED = "1.2.0"  # in an archive only
 TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
 ASKED = 500
+LINES = 450  # of a batch: its last ones are answered by what the rollout has brought
 LOOK_S = 1  # each look is a process within a host
 PAUSE_S = 2.5  # else the askers take both cores, and every rollout waits for them
 
@@ -388,6 +390,16 @@ def test_a_host_that_is_cut_off_is_ejected(lab):
     assert lab.play("smoke", changed(lab)).status == 0
 
 
+def said_until(process, beginning: str) -> str:
+    """What a playbook says until a line begins like this."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith(beginning):
+            return said
+    raise AssertionError(said)
+
+
 def with_both_models(lab, name, **variables):
     """The inventory that gives the second model to this host beside the first one, which all hosts have."""
     return changed(lab, gateways=TWO_GATEWAYS, hosts={name: {"lingbi_model": f"{MODEL},{OTHER}"}}, **variables)
@@ -395,14 +407,20 @@ def with_both_models(lab, name, **variables):
 
 @pytest.mark.steady_network
 def test_a_second_gateway_and_a_second_model_join(lab):
-    """The model on the host that the inventory gives it to, and nowhere else; the other one is answered meanwhile."""
+    """The model on the host that the inventory gives it to, and nowhere else; the other one is answered meanwhile.
+
+    The lab has one database for its accounts from here on, so both hosts' settings change.
+    """
+    inventory = with_both_models(lab, "gpu1", **accounts.declared(lab))
     with asking(lab) as load:
-        joined = lab.play("site", with_both_models(lab, "gpu1"))
+        joined = lab.play("site", inventory)
         load.until(load.counts.total() + 10)
     assert joined.status == 0, joined.output
     expect_spotless(load)
     assert [(row["host"], row["unit"]) for row in joined.rows] == [
+        (accounts.DATABASE, "database"),
         ("gpu1", "server"),
+        ("gpu2", "server"),
         ("gpu2", "gateway"),
         ("gpu2", "agents"),
     ]
@@ -411,7 +429,7 @@ def test_a_second_gateway_and_a_second_model_join(lab):
     assert lab.asked_hub[OTHER] == {lab.hosts["gpu1"].address}
     assert sorted(lab.running("gpu1")["weights"]) == [OTHER, MODEL] and list(lab.running("gpu2")["weights"]) == [MODEL]
     assert f"{lab.hosts['gpu1'].address}:23334; # gpu1 model={OTHER_NAME}" in lab.upstreams("gpu2")
-    code, told = lab.status(with_both_models(lab, "gpu1"))
+    code, told = lab.status(inventory)
     assert code == 0 and "2/2 ready" in told and f"{OTHER_NAME}: gpu1 1/1 ready\n" in told, told
 
 
@@ -419,24 +437,34 @@ def test_a_second_gateway_and_a_second_model_join(lab):
 def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_another_host(lab):
     """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now.
 
-    The lab has one database for its accounts from here on; test_shared_accounts.py follows.
+    A batch that runs on both hosts before goes on through all of it, and runs on both after.
     """
     images.build_product(images.PREFIX, CARRIED)
     carried = {"lingbi_image_archive": str(signing.bundle(lab, CARRIED)), **signing.trusting(lab)}
     inventory = with_both_models(lab, "gpu2", **carried, **accounts.declared(lab))
     loads = [asking(lab), *(Load(lab.url("gpu2"), lab.key, 1, PAUSE_S, model=model) for model in (DEMO, OTHER_NAME))]
+    at_gpu2 = Load(lab.server_url("gpu2"), lab.key, askers=0)
+    before = {name: lab.container(name, "server") for name in lab.servers}
     with contextlib.ExitStack() as asked:
-        for load in loads:
+        for load in (*loads, at_gpu2):
             asked.enter_context(load)
-        rolled = lab.play("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
+        rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
+        output = said_until(rolling, "PLAY [Decide the order of the model servers]")
+        with at_gpu2.asking_long(1200):  # its drain waits for these
+            batch = asked.enter_context(Batch(lab, TWO_GATEWAYS, LINES, (DEMO, DEMO, OTHER_NAME)))
+            batch.expect_all_at_it()
+            assert before == {name: lab.container(name, "server") for name in lab.servers}
+        output += rolling.stdout.read()
+        assert rolling.wait() == 0, output
         for load in loads:
             load.until(load.counts.total() + 10)
-    assert rolled.status == 0, rolled.output
+        batch.expect_whole()
+        assert all(batch.answered().values()), f"give the batch more lines: {batch.answered()}, {batch.looks}"
+    rows = [row for row in lab.summary() if row["unit"] == "server"]
     for load in loads:
         expect_spotless(load)
-    lab.turns += rolled.rows
-    assert [row["host"] for row in rolled.rows if row["unit"] == "server"] == ["gpu2", "gpu1"]
-    assert f"{OTHER}: answered throughout, by gpu1, gpu2" in " ".join(rolled.output.split())
+    assert at_gpu2.faults == [] and [row["host"] for row in rows] == ["gpu2", "gpu1"]
+    assert f"{OTHER}: answered throughout, by gpu1, gpu2" in " ".join(output.split())
     assert lab.asked_hub[OTHER] == {lab.hosts[name].address for name in ("gpu1", "gpu2")}
     assert [line.split()[-1] for line in lab.upstreams().splitlines()[1:]] == [
         f"model={name}" for name in (DEMO, DEMO, OTHER_NAME)

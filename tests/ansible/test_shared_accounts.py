@@ -20,7 +20,7 @@ AWAY_S = 240  # what a server that was killed may take to come back, on a busy m
 
 @pytest.fixture(scope="module")
 def shared(lab):
-    """The lab with its database, which the last rollout of test_rollout.py has brought; without that, site brings it."""
+    """The lab with its database, which test_rollout.py has brought; without that, site brings it."""
     if not lab.container(DATABASE, "postgres"):
         brought = lab.play("site", lab.inventory(lingbi_version=OLD, **declared(lab)))
         assert brought.status == 0, brought.output
