@@ -194,7 +194,7 @@ def lines_of_the_page(stack: dict) -> list:
 def begin_endless_answer(visitor) -> None:
     """What was said comes again and again, until the session is full."""
     visitor.set_option("Repetition penalty", 0.01)
-    visitor.ask("hello")
+    visitor.ask("Hello!")
     expect(visitor.answers.last).to_contain_text(re.compile(".+"))
 
 
