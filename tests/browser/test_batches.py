@@ -6,6 +6,7 @@ import pytest
 from openai import OpenAI
 from playwright.sync_api import expect
 
+from lingbi.launch.supervision import wait_until
 from tests.browser.test_accounts import LOOKS, is_wide, log_in
 from tests.browser.test_trouble import axe_faults, login_page  # noqa: F401 - a fixture
 from tests.system.test_batches import ended, line, submit
@@ -25,6 +26,7 @@ def batches(demo_stack):
     for batch in (mixed, bad):
         ended(client, batch)
     running = submit(client, [line(str(n), "") | {"body": words("hello", max_tokens=200)} for n in range(5000)]).id
+    assert wait_until(lambda: client.batches.retrieve(running).status == "in_progress", 60)  # its lines are read first
     yield {"mixed": mixed, "bad": bad, "running": running}
     client.batches.cancel(running)
     ended(client, running)

@@ -45,7 +45,7 @@ def test_clips_configuration_is_inside(server_image):
 
 def test_it_answers_by_content(server):
     done = docker("exec", server, "lingbi", "smoke")
-    assert "14 passed, 0 failed" in done.stdout, done.stderr
+    assert "16 passed, 0 failed" in done.stdout, done.stderr
 
 
 def test_it_writes_only_into_its_volumes(server):
