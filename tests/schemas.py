@@ -4,6 +4,8 @@ import re
 
 import jsonschema
 
+from lingbi.smoke import form_checks
+
 NAME = {"type": "string", "maxLength": 12}
 COLOUR = {"enum": ["red", "green", "blue", "红", "绿色", "#00f"]}
 POINT = {
@@ -17,8 +19,7 @@ EMAIL = r"^[a-z]{1,8}@[a-z]{1,8}\.(com|cn)$"
 
 def closed(required=None, **properties) -> dict:
     """An object with these properties and no others; required: which it must have, None for all."""
-    needed = list(properties) if required is None else required
-    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+    return form_checks.closed(properties) | ({} if required is None else {"required": required})
 
 
 def text(least: int = 0, most: int = 12, **others) -> dict:

@@ -79,14 +79,15 @@ def test_greedy_answers_are_those_of_the_cpu_engine(demo, demo_server):
     assert sum(same) / len(same) >= EQUAL_ANSWERS
 
 
-def seconds_of(client: httpx.Client, asked: dict) -> tuple[float, int]:
-    """The median seconds of an answer, and its tokens."""
-    times, tokens = [], 0
+def seconds_of(client: httpx.Client, asked: dict) -> tuple[float, int, str]:
+    """The median seconds of an answer, its tokens and its text."""
+    times, answer = [], {}
     for _ in range(ROUNDS + 1):
         began = time.monotonic()
-        tokens = client.post(CHAT, json=asked).json()["usage"]["completion_tokens"]
+        answer = client.post(CHAT, json=asked).json()
         times.append(time.monotonic() - began)
-    return statistics.median(times[1:]), tokens
+    text = answer["choices"][0]["message"]["content"]
+    return statistics.median(times[1:]), answer["usage"]["completion_tokens"], text
 
 
 def test_a_bound_answer_of_random_weights_takes_little_longer_than_a_free_one_of_its_length(randomly):
@@ -97,9 +98,9 @@ def test_a_bound_answer_of_random_weights_takes_little_longer_than_a_free_one_of
     with http(randomly) as client:
         for name, options in TIMED.items():
             before = counts(randomly)
-            bound, tokens = seconds_of(client, question(randomly, **options))
+            bound, tokens, _ = seconds_of(client, question(randomly, **options))
             kinds = {kind: (value - before.get(kind, 0)) / (ROUNDS + 1) for kind, value in counts(randomly).items()}
-            free, _ = seconds_of(client, question(randomly, max_tokens=tokens, ignore_eos=True))
+            free, *_ = seconds_of(client, question(randomly, max_tokens=tokens, ignore_eos=True))
             told = ", ".join(f"{kinds.get(kind, 0):.0f}" for kind in ("forced", "chosen", "taken_back", "unlisted"))
             print(f"{name:>20} {tokens:>7} {bound * 1e3:>9.1f} {free * 1e3:>9.1f} {bound / free:>6.2f}   {told}")
             bound_s, free_s = bound_s + bound, free_s + free
@@ -114,11 +115,9 @@ def test_a_list_of_objects_takes_little_longer_bound_than_free_and_is_the_same(d
         for number in range(PICTURES):
             image, scene = heldout_picture(random.Random(f"bound {number}"), number)
             asked = body(demo, [user_message(JSON_QUESTIONS["en"][0], data_url(image))], max_tokens=300)
-            free, tokens = seconds_of(client, asked)
-            bound, of_bound = seconds_of(client, asked | {"response_format": form})
-            texts = [client.post(CHAT, json=asked | more).json() for more in ({}, {"response_format": form})]
-            said = [text["choices"][0]["message"]["content"] for text in texts]
-            assert said[0] == said[1] and tokens == of_bound, (scene, said)
+            free, *said = seconds_of(client, asked)
+            bound, *said_bound = seconds_of(client, asked | {"response_format": form})
+            assert said_bound == said, scene
             bound_s, free_s = bound_s + bound, free_s + free
     print(f"\n{PICTURES} lists: bound {bound_s * 1e3:.1f} ms, free {free_s * 1e3:.1f} ms, ratio {bound_s / free_s:.2f}")
     assert bound_s / free_s <= MOST_OF_DEMO

@@ -34,10 +34,13 @@ class Asked:
 
 
 class People:
-    """Persons who ask one question after the other, each time about a new picture."""
+    """Persons who ask one question after the other, each time about a new picture.
 
-    def __init__(self, target: Target, options: argparse.Namespace) -> None:
-        self.target, self.options = target, options
+    pause: the mean seconds from an answer to the next question.
+    """
+
+    def __init__(self, target: Target, options: argparse.Namespace, pause: float) -> None:
+        self.target, self.pause = target, pause
         seeds = range(PEOPLE_SEED, PEOPLE_SEED + options.people)
         self.askers = [Questions(options.kind, target.model, options.tokens, seed, True) for seed in seeds]
 
@@ -56,12 +59,12 @@ class People:
     async def _person(self, client: httpx.AsyncClient, asker: Questions, number: int, ends: float) -> list[Asked]:
         asked, chance = [], random.Random(number)  # the same pauses in each measurement
         turns = await asyncio.to_thread(asker.next_talk)
-        await asyncio.sleep(chance.uniform(0, self.options.pause))
+        await asyncio.sleep(chance.uniform(0, self.pause))
         while time.monotonic() < ends:
             coming = asyncio.create_task(asyncio.to_thread(asker.next_talk))
             asked.append(Asked(time.monotonic(), await ask(client, asker.body([user(turns[0])]))))
             turns = await coming
-            await asyncio.sleep(chance.uniform(0.5, 1.5) * self.options.pause)
+            await asyncio.sleep(chance.uniform(0.5, 1.5) * self.pause)
         return asked
 
 

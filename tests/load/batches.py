@@ -193,25 +193,19 @@ def measure(options: argparse.Namespace, target: Target, process: subprocess.Pop
     asked = {name: value for name, value in vars(options).items() if name not in ("rules", "to")}
     found = {"options": asked, "bench": bench, "batch_alone": alone}
     found["batch_of_bench"] = round(alone["lines_s"] / bench["req_s"], 4)
-    found["people"] = [
-        measure_people(replace_pause(options, pause), target, process, lines, alone) for pause in options.pauses
-    ]
+    found["people"] = [measure_people(options, pause, target, process, lines, alone) for pause in options.pauses]
     return found | {"goals": judged(found)}
 
 
-def replace_pause(options: argparse.Namespace, pause: float) -> argparse.Namespace:
-    return argparse.Namespace(**vars(options) | {"pause": pause})
-
-
 def measure_people(
-    options: argparse.Namespace, target: Target, process: subprocess.Popen, lines: Lines, alone: dict
+    options: argparse.Namespace, pause: float, target: Target, process: subprocess.Popen, lines: Lines, alone: dict
 ) -> dict:
     """People who pause so long: alone, beside a batch with each of the rules, and alone again."""
-    people = People(target, options)
+    people = People(target, options, pause)
 
     def ask_alone(when: str) -> dict:
         figures = figures_of(asyncio.run(people.ask(options.settle / 2, options.seconds)))
-        say(f"people alone, pause {options.pause:g} s, {when}", figures)
+        say(f"people alone, pause {pause:g} s, {when}", figures)
         return figures
 
     before, rows = ask_alone("before"), []
@@ -221,14 +215,14 @@ def measure_people(
         count = int(alone["lines_s"] * (options.settle + options.seconds) * 1.5) + 2 * options.at_once
         found = asyncio.run(beside(target, lines.file(count), people, options))
         rows.append({"rules": asdict(rules)} | found)
-        say(f"beside a batch, pause {options.pause:g} s, rules {number + 1}", found)
+        say(f"beside a batch, pause {pause:g} s, rules {number + 1}", found)
     both = [before, ask_alone("after")]
     usual = {name: sum(one[name] for one in both) / len(both) for name in before}
     for row in rows:
         seen = row["people"]
         row["ratios"] = {name: round(seen[field] / usual[field], 3) for name, field in RATIOS.items()}
         row["ratios"] |= left_of(alone["lines_s"], row, usual, options.tokens)
-    return {"pause": options.pause, "alone": both, "beside": rows}
+    return {"pause": pause, "alone": both, "beside": rows}
 
 
 def measure_bench(options: argparse.Namespace, target: Target) -> dict:

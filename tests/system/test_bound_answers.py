@@ -9,7 +9,7 @@ import pytest
 from lingbi.images.messages import user_message
 from lingbi.images.scene_json import json_fault
 from lingbi.smoke.checks import THREE, TWO, data_url
-from lingbi.smoke.form_checks import list_of_objects
+from lingbi.smoke.form_checks import list_of_objects, response_format
 from tests.client import CHAT, SCENES, body, http, metric, question
 from tests.schemas import CHOICES, REGEXES, SCHEMAS, regex_fault, schema_fault
 
@@ -21,10 +21,6 @@ SEVERAL = [TWO, THREE]
 def client(demo_server):
     with http(demo_server) as client:
         yield client
-
-
-def form_of(schema: dict, strict: bool = True) -> dict:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": strict}}
 
 
 def ask(client, server, **options) -> dict:
@@ -49,14 +45,14 @@ def streamed(client, server, **options) -> tuple[str, str, dict]:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_schema_is_held_to(client, demo_server, name):
-    answer = ask(client, demo_server, response_format=form_of(SCHEMAS[name]))
+    answer = ask(client, demo_server, response_format=response_format(SCHEMAS[name]))
     (choice,) = answer["choices"]
     assert choice["finish_reason"] == "stop"
     assert schema_fault(SCHEMAS[name], json.loads(choice["message"]["content"])) is None
 
 
 def test_a_stream_has_the_same_answer_and_the_same_counts(client, demo_server):
-    options = {"response_format": form_of(SCHEMAS["scene"])}
+    options = {"response_format": response_format(SCHEMAS["scene"])}
     whole = ask(client, demo_server, **options)
     text, reason, usage = streamed(client, demo_server, **options)
     assert text == whole["choices"][0]["message"]["content"] and reason == "stop"
@@ -73,7 +69,7 @@ def test_a_stream_has_the_same_answer_and_the_same_counts(client, demo_server):
 )
 @pytest.mark.parametrize("scene", SEVERAL + SCENES[:36:7], ids=lambda scene: f"{len(scene.things)} {scene.things[0]}")
 def test_the_objects_of_a_picture_come_as_json_after_a_schema(client, demo_server, scene, name, properties, asked):
-    form = form_of(list_of_objects(name, properties))
+    form = response_format(list_of_objects(name, properties))
     message = user_message(asked, data_url(scene))
     answer = client.post(CHAT, json=body(demo_server, [message], max_tokens=200, response_format=form)).json()
     assert json_fault(scene.things, answer["choices"][0]["message"]["content"]) is None
@@ -111,7 +107,9 @@ def test_completions_and_responses_take_forms_too(client, demo_server):
 
 
 def test_the_limit_cuts_and_says_so(client, demo_server):
-    asked = body(demo_server, [{"role": "user", "content": "Answer."}], response_format=form_of(SCHEMAS["scene"]))
+    asked = body(
+        demo_server, [{"role": "user", "content": "Answer."}], response_format=response_format(SCHEMAS["scene"])
+    )
     answer = client.post(CHAT, json=asked | {"max_tokens": 7}).json()
     assert answer["choices"][0]["finish_reason"] == "length" and answer["usage"]["completion_tokens"] == 7
 
@@ -122,7 +120,7 @@ def test_what_is_wrong_with_a_schema_is_a_400_that_names_its_place(client, demo_
         "properties": {"a": {"type": "string", "minLength": 3, "maxLength": 1}},
         "required": ["a"],
     }
-    asked = body(demo_server, [{"role": "user", "content": "Answer."}], response_format=form_of(schema))
+    asked = body(demo_server, [{"role": "user", "content": "Answer."}], response_format=response_format(schema))
     error = client.post(CHAT, json=asked)
     assert error.status_code == 400
     assert error.json()["error"]["param"] == "response_format.json_schema.schema.properties.a"
@@ -132,7 +130,7 @@ def test_what_is_wrong_with_a_schema_is_a_400_that_names_its_place(client, demo_
 
 def test_tokens_that_are_taken_back_are_counted_and_not_billed(client, demo_server):
     before = metric(demo_server, COUNTS), metric(demo_server, "lingbi_completion_tokens_total")
-    answer = ask(client, demo_server, response_format=form_of(SCHEMAS["scene"]))
+    answer = ask(client, demo_server, response_format=response_format(SCHEMAS["scene"]))
     after = metric(demo_server, COUNTS), metric(demo_server, "lingbi_completion_tokens_total")
     assert after[0] > before[0] and after[1] - before[1] == answer["usage"]["completion_tokens"]
     kinds = re.findall(
@@ -144,7 +142,9 @@ def test_tokens_that_are_taken_back_are_counted_and_not_billed(client, demo_serv
 
 def test_clients_that_leave_in_the_middle_leave_nothing_behind(client, demo_server):
     schema = {"type": "array", "items": {"type": "string", "minLength": 50}, "minItems": 100}
-    asked = body(demo_server, [{"role": "user", "content": "Answer."}], response_format=form_of(schema), stream=True)
+    asked = body(
+        demo_server, [{"role": "user", "content": "Answer."}], response_format=response_format(schema), stream=True
+    )
     for _ in range(4):
         with client.stream("POST", CHAT, json=asked | {"max_tokens": 3000}) as response:
             next(response.iter_lines())

@@ -68,8 +68,6 @@ class Accepted:
 class BoundAnswer(Answer):
     """An answer in the form that a matcher allows."""
 
-    is_bound = True
-
     def __init__(self, *arguments: Any, matcher: Matcher, on_end: Callable[[Tally], None] = lambda tally: None):
         """matcher: at the beginning of the form; on_end: called with the tally, however the answer ends."""
         self.matcher, self.tally, self._on_end = matcher, Tally(), on_end
@@ -204,7 +202,7 @@ class BoundAnswer(Answer):
 
     async def _wait_for_others(self) -> None:
         """Beside free answers, ask for many candidates when all other bound answers do."""
-        if any(not run.is_bound for run in self.generator.runs):
+        if not all(isinstance(run, BoundAnswer) for run in self.generator.runs):
             await asyncio.sleep(TOGETHER_S - asyncio.get_running_loop().time() % TOGETHER_S)
 
     async def _candidates(self, prompt: Prompt) -> Candidates | None:

@@ -159,12 +159,7 @@ class Generator:
 
 
 class Answer:
-    """An answer being generated. Iterate over it once, and always `close` it at the end.
-
-    is_bound: whether it is bound to a form (bound.py).
-    """
-
-    is_bound = False
+    """An answer being generated. Iterate over it once, and always `close` it at the end."""
 
     def __init__(
         self,

@@ -74,8 +74,8 @@ class Target:
         body: dict[str, Any] = response.json()
         return body
 
-    def answer(self, messages: list[Any]) -> str:
-        return str(self.ask(messages)["choices"][0]["message"]["content"])
+    def answer(self, messages: list[Any], **options: Any) -> str:
+        return str(self.ask(messages, **options)["choices"][0]["message"]["content"])
 
 
 Run = Callable[[Target], str]  # returns what it saw, or raises CheckFailed

@@ -29,9 +29,9 @@ def list_of_objects(name: str, properties: Sequence[str]) -> dict[str, Any]:
     return closed({name: {"type": "array", "items": item}})
 
 
-def response_format(schema: dict[str, Any]) -> dict[str, Any]:
+def response_format(schema: dict[str, Any], is_strict: bool = True) -> dict[str, Any]:
     """What a request asks for, so that its answer has the form of a schema."""
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": is_strict}}
 
 
 @check("json")
@@ -59,7 +59,7 @@ def json_objects(target: Target) -> str:
 
 def _asked(target: Target, message: Any, form: dict[str, Any], **options: Any) -> dict[str, Any]:
     """The answer to a message in a form. Raises CheckFailed unless it is a JSON object."""
-    said = target.ask([message], response_format=form, **options)["choices"][0]["message"]["content"]
+    said = target.answer([message], response_format=form, **options)
     try:
         answer = json.loads(said)
     except ValueError as error:
