@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from lingbi.accounts.database import Database
 from lingbi.batch.tables import file_parts
@@ -48,9 +49,9 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def begin(self, file_id: str) -> Writer:
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _FolderWriter(self.path / file_id, self._unfinished(file_id))
 
     def _unfinished(self, file_id: str) -> Path:
@@ -85,10 +86,10 @@ class _FolderWriter:
 
 
 class Parts:
-    """Contents as rows of the database, a mebibyte each."""
+    """Contents as rows of the database, a mebibyte each. connection: of the transaction that all new ones belong to."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Database, connection: Connection | None = None) -> None:
+        self.database, self._connection = database, connection
 
     def begin(self, file_id: str) -> Writer:
         return _PartsWriter(self, file_id)
@@ -113,7 +114,8 @@ class Parts:
 
     def add(self, file_id: str, part: int, content: bytes) -> None:
         """Store one part."""
-        with self.database.begin() as connection:
+        ours = contextlib.nullcontext(self._connection) if self._connection else self.database.begin()
+        with ours as connection:
             connection.execute(sa.insert(file_parts).values(file_id=file_id, part=part, content=content))
 
     def remove(self, file_id: str) -> None:

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 
 from lingbi.accounts.database import Database, parse_url
-from lingbi.accounts.moving import move
 from lingbi.accounts.opening import database_of, zone_of
 from lingbi.accounts.usage import owners
 from lingbi.accounts.usage.reports import DIMENSIONS, FILTERS, Report, answer, question
 from lingbi.accounts.usage.spans import FORMS, span_of
+from lingbi.batch.moving import move
+from lingbi.batch.store import Store, store_of
 from lingbi.cli.usage_table import as_csv, as_table, shown
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.settings import Settings, load_settings
@@ -41,7 +42,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", help=f"only of this {name}")
     parser.add_argument("--top", type=int, help="only so many, those with most tokens")
     parser.add_argument(
-        "--from", dest="file", help="with move: the file of accounts to copy into the configured database"
+        "--from", dest="file", type=Path, help="with move: the file of accounts to copy into the configured database"
+    )
+    parser.add_argument(
+        "--files",
+        type=Path,
+        help="with move: the folder of its uploads; default: LINGBI_FILES_DIR, or that of its state folder",
+    )
+    parser.add_argument(
+        "--missing-ok", action="store_true", help="with move: though the contents of some uploads are missing"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", const="json", dest="form")
@@ -82,14 +91,24 @@ def erase(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def move_here(settings: Settings, options: argparse.Namespace) -> None:
-    """Copy all that a database file holds into the configured database."""
+    """Copy all that a database file holds, and the uploads beside it, into the configured database and its place for them."""
     if options.file is None:
         raise ConfigurationError("move which accounts? Give --from FILE, as in --from .lingbi/accounts/accounts.db")
-    if not Path(options.file).is_file():
+    if not options.file.is_file():
         raise ConfigurationError(f"--from {options.file}: there is no such file")
-    target = database_of(settings)
-    copied = move(Database(parse_url(f"sqlite:///{Path(options.file).absolute()}")), target)
-    print(f"moved to {target}: {', '.join(f'{count} {name}' for name, count in copied.items() if count)}")
+    target = store_of(settings, database_of(settings))
+    try:
+        copied = move(_source(settings, options), target, options.missing_ok)
+    except OSError as error:
+        raise LingbiError(f"nothing was moved: an upload could not be copied: {error}") from None
+    print(f"moved to {target.database}: {', '.join(f'{count} {name}' for name, count in copied.items() if count)}")
+
+
+def _source(settings: Settings, options: argparse.Namespace) -> Store:
+    """What is moved: a server with this file keeps uploads beside the file's folder, unless LINGBI_FILES_DIR says where."""
+    file = options.file.absolute()
+    there = {"state_dir": file.parent.parent, "files_dir": options.files or settings.files_dir}
+    return store_of(settings.model_copy(update=there), Database(parse_url(f"sqlite:///{file}")))
 
 
 def _database(settings: Settings) -> Database:
