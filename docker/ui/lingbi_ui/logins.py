@@ -99,7 +99,10 @@ def change(file: Path, action: str, name: str | None) -> str:
             raise ConfigurationError(f"{file} has no login {name}; `scripts/login list` shows them")
         known.pop(name)
         logins.write(known)
-        return f"{name} may not use the page any more"
+        return (
+            f"{name} may not use the page any more; before the name goes to somebody else, `scripts/usage erase --key "
+            f"ui/{name}` removes what this one has stored"
+        )
     if name in known:
         raise ConfigurationError(f"{file} has a login {name} already; remove it first, or take another name")
     password, salt = secrets.token_urlsafe(12), secrets.token_bytes(16)

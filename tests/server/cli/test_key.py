@@ -9,7 +9,10 @@ import pytest
 
 from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.key_file import Key, digest, read_keys, save_keys
+from lingbi.batch.store import store_of
 from lingbi.cli import key as command
+from lingbi.settings import Settings
+from tests.server.batch.holdings import answered, of, upload
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +148,21 @@ def test_a_name_is_taken_until_its_key_is_revoked_and_then_begins_anew(key):
     found = known(key, "alice")
     assert first != second and (found["state"], found["note"], found["limits"]) == ("active", "", {})
     assert [secret["ends_at"] is None for secret in found["secrets"]] == [False, True]
+
+
+def test_a_revoked_name_begins_anew_without_the_files_of_its_former_holder(key, tmp_path):
+    key("add", "alice")
+    store = store_of(Settings(state_dir=tmp_path), Database(parse_url(f"sqlite:///{tmp_path}/accounts/accounts.db")))
+    answered(store, "alice", upload(store, "alice", b"x"), "it is red")
+    key("rotate", "alice")
+    key("revoke", "alice")
+    assert [len(held) for held in of(store, "alice")] == [2, 1]
+    status, made, told = key("add", "alice")
+    assert status == 0 and re.fullmatch(r"lb-[\w-]{43}\n", made) and of(store, "alice") == ([], [])
+    assert "removed of its former holder: files: 2, batches: 1, results: 1" in told
+    key("revoke", "alice")
+    assert key("add", "alice")[2] == ""
+    store.database.engine.dispose()
 
 
 def test_rotation_overlaps_as_long_as_it_is_told(key):

@@ -7,10 +7,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from lingbi.accounts.database import parse_url
+from lingbi.accounts.database import Database, parse_url
+from lingbi.batch.store import store_of
 from lingbi.cli.usage import main
-from lingbi.cli.usage_table import as_table, cell, width
+from lingbi.cli.usage_table import as_json, as_table, cell, width
+from lingbi.settings import Settings
 from tests.server.accounts.usage.rows import entries, fill
+from tests.server.batch.holdings import answered, of, upload
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
@@ -57,6 +60,11 @@ def test_a_name_that_a_spreadsheet_would_compute_is_text(name):
     assert cell("a=b") == "a=b" and cell(-1) == -1
 
 
+@pytest.mark.parametrize("tables", [{}, {"a": []}, {"a": [], "b": [{"x": 1, "y": '"\n'}, {"x": None}], "c": [{}]}])
+def test_tables_in_pieces_are_the_same_json(tables):
+    assert json.loads("".join(as_json(tables.items()))) == tables
+
+
 def test_csv_of_a_month_has_every_row_once(ask):
     status, output, _ = ask("--month", "2026-02", "--csv")
     rows = list(csv.DictReader(io.StringIO(output)))
@@ -74,6 +82,21 @@ def test_one_owner_is_exported_and_erased(ask):
     status, _, errors = ask("export", "--owner", "李")
     assert status == 2 and "nobody has a key with the owner" in errors
     assert "(erased)" in ask("--by", "key")[1]
+
+
+def test_an_owners_files_and_results_are_exported_and_erased_too(ask, tmp_path):
+    store = store_of(Settings(state_dir=tmp_path), Database(parse_url(f"sqlite:///{tmp_path}/accounts/accounts.db")))
+    for owner, answer in (("a", "它是红色"), ("ui/wang", "它是蓝色")):
+        answered(store, owner, upload(store, owner, b"x", f"{answer}.jsonl"), answer)
+    status, output, _ = ask("export", "--owner", "李")
+    given = json.loads(output)
+    assert status == 0 and [row["filename"] for row in given["files"]][0] == "它是红色.jsonl"
+    assert "它是红色" in given["batch_lines"][0]["result"] and len(given["batches"]) == 1 and "蓝" not in output
+    status, output, _ = ask("erase", "--owner", "李")
+    assert status == 0 and "removed: files: 2, batches: 1, results: 1" in output
+    assert of(store, "a") == ([], []) and [len(held) for held in of(store, "ui/wang")] == [2, 1]
+    assert len(list((tmp_path / "files").iterdir())) == 1
+    store.database.engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ So what a worker leaves that is killed meanwhile is found by its row, which expi
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy.engine import Connection, RowMapping
@@ -17,6 +19,7 @@ from lingbi.batch.storage import Writer
 from lingbi.batch.store import Store
 from lingbi.errors import LingbiError
 
+log = logging.getLogger(__name__)
 RENEW_S = 60.0  # an upload says so often that it goes on
 
 
@@ -92,3 +95,12 @@ def remove(store: Store, row: RowMapping) -> None:
     store.storage.remove(row["id"])
     with store.database.begin() as connection:
         files.remove(connection, row["id"])
+
+
+def remove_all(store: Store, rows: Iterable[RowMapping]) -> None:
+    """Forget files with their contents. One that the disk does not give up is logged; a later look of some worker finds it."""
+    for row in rows:
+        try:
+            remove(store, row)
+        except OSError as error:
+            log.warning("the content of %s could not be removed, and will be later: %s", row["id"], error)

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from lingbi.accounts.database import Database
 from lingbi.accounts.key_file import own_key, read_keys
-from lingbi.accounts.keys.changes import add_key, change_key, forget_host, read, revoke_key, rotate_key
+from lingbi.accounts.keys.changes import change_key, forget_host, read, revoke_key, rotate_key
 from lingbi.accounts.keys.forms import REVOKED, groups_form, keys_form
 from lingbi.accounts.keys.groups import add_group, change_group, remove_group
 from lingbi.accounts.keys.takeover import take_over
 from lingbi.accounts.keys.terms import models_of, overlap_of
 from lingbi.accounts.keys.wishes import Reader
 from lingbi.accounts.opening import host_of, open_database, zone_of
+from lingbi.batch.owned import add_key
 from lingbi.cli.key_options import group_wishes, key_wishes, parse
 from lingbi.cli.key_table import groups_table, keys_table, moment
 from lingbi.errors import LingbiError
@@ -53,7 +54,10 @@ class Register:
 def add(register: Register, options: Namespace) -> None:
     warn_of_models(options)
     change = register.reader.key(*key_wishes(options))
-    print(add_key(register.database, options.name, change, register.now))
+    made, taken = add_key(register.database, options.name, change, register.now)
+    print(made)
+    if taken:
+        print(f"{options.name} was revoked, and begins anew; removed of its former holder: {taken}", file=sys.stderr)
 
 
 def list_keys(register: Register, options: Namespace) -> None:

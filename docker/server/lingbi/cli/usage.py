@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.opening import database_of, zone_of
-from lingbi.accounts.usage import owners
 from lingbi.accounts.usage.reports import DIMENSIONS, FILTERS, Report, answer, question
 from lingbi.accounts.usage.spans import FORMS, span_of
+from lingbi.batch import owned
 from lingbi.batch.moving import move
 from lingbi.batch.store import Store, store_of
-from lingbi.cli.usage_table import as_csv, as_table, shown
+from lingbi.cli.usage_table import as_csv, as_json, as_table, shown
 from lingbi.errors import ConfigurationError, LingbiError
 from lingbi.settings import Settings, load_settings
 
@@ -79,15 +79,16 @@ def written(found: Report, by: tuple[str, ...], form: str | None) -> str:
 
 
 def export(settings: Settings, options: argparse.Namespace) -> None:
-    """Print all that is known of an owner, as JSON."""
-    found = owners.export(_database(settings), *_whose(options))
-    print(json.dumps(found, ensure_ascii=False, indent=1))
+    """Print all that is known of an owner, as JSON; results of batches may be larger than memory."""
+    tables = owned.export(_database(settings), *_whose(options))
+    sys.stdout.writelines(as_json(tables))
 
 
 def erase(settings: Settings, options: argparse.Namespace) -> None:
-    """Make an owner's usage nobody's."""
-    names = owners.erase(_database(settings), *_whose(options))
+    """Make an owner's usage nobody's, and remove the files and batches."""
+    names, taken = owned.erase(store_of(settings, _database(settings)), *_whose(options))
     print(f"erased: the usage of {', '.join(names)} is nobody's now, and so are these keys; they still open the server")
+    print(f"removed: {taken}")
 
 
 def move_here(settings: Settings, options: argparse.Namespace) -> None:

@@ -1,10 +1,12 @@
-"""Usage for people: a table that is as wide as its words are on a terminal, and CSV that no spreadsheet computes with."""
+"""Usage for people: a table that is as wide as its words are on a terminal, CSV that no spreadsheet computes with, and JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lingbi.accounts.entries import Counts
@@ -33,6 +35,21 @@ def as_csv(rows: list[Row], by: tuple[str, ...]) -> str:
 def cell(value: Any) -> Any:
     """A cell's value; a text that a spreadsheet would compute begins with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def as_json(tables: Iterable[tuple[str, Iterable[Row]]]) -> Iterator[str]:
+    """Tables as one JSON object of arrays with a row a line; in pieces, so that no table need be in memory."""
+    yield "{"
+    before = ""
+    for name, rows in tables:
+        yield f"{before}\n {json.dumps(name)}: ["
+        comma = ""
+        for row in rows:
+            yield f"{comma}\n  {json.dumps(row, ensure_ascii=False)}"
+            comma = ","
+        yield "\n ]" if comma else "]"
+        before = ","
+    yield "\n}\n"
 
 
 def as_table(rows: list[Row], by: tuple[str, ...]) -> str:

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from lingbi.accounts.tables import usage_days, usage_hours, usage_months
-from lingbi.accounts.usage.owners import NOBODY, erase, export
+from lingbi.accounts.usage import owners
+from lingbi.accounts.usage.owners import NOBODY
 from lingbi.errors import ConfigurationError
 from tests.server.accounts.ledger.parts import sums
 from tests.server.accounts.usage.rows import entries, expected, fill
@@ -25,6 +26,19 @@ def database(any_database, found):
     filled = fill(any_database, UTC, found)
     yield filled
     filled.engine.dispose()
+
+
+def export(database, owner, key=None):
+    with database.read() as connection:
+        names = owners.names_of(connection, owner, key)
+    return owners.export(database, names)
+
+
+def erase(database, owner, key=None):
+    with database.begin() as connection:
+        names = owners.names_of(connection, owner, key)
+        owners.erase(connection, database, names)
+    return names
 
 
 def of_keys(found, *names) -> int:

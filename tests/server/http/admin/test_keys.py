@@ -10,12 +10,14 @@ from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.key_file import Key, digest, save_keys
 from lingbi.accounts.keys.changes import Change, change_key
 from lingbi.accounts.ring import KeyRing, Source
+from lingbi.batch.store import store_of
 from lingbi.heartbeat import Vitals
 from lingbi.http.app import create_app
 from lingbi.http.metrics import Metrics
 from lingbi.http.readiness import Readiness
 from lingbi.http.service import Service
 from lingbi.settings import Settings
+from tests.server.batch.holdings import answered, of, upload
 
 KEYS, GROUPS = "/v1/admin/keys", "/v1/admin/groups"
 
@@ -33,6 +35,11 @@ def service(tmp_path):
 def admin(service):
     """A client with the operator's key, of a worker that is still loading its model."""
     return TestClient(create_app(service), raise_server_exceptions=False, headers={"Authorization": "Bearer mine"})
+
+
+@pytest.fixture
+def store(service, tmp_path):
+    return store_of(Settings(state_dir=tmp_path), service.keys.source.database)
 
 
 def made(admin, name: str, **fields) -> str:
@@ -194,3 +201,17 @@ def test_a_database_that_is_away_is_a_503(tmp_path):
     client = TestClient(create_app(service), raise_server_exceptions=False, headers={"Authorization": "Bearer mine"})
     for answer in (client.get(KEYS), client.post(KEYS, json={"name": "alice"})):
         assert refused(answer)[:2] == (503, "database_away") and answer.headers["retry-after"]
+
+
+def test_a_revoked_name_begins_anew_without_the_files_of_its_former_holder(admin, store, caplog):
+    caplog.set_level(logging.INFO)
+    made(admin, "alice")
+    answered(store, "alice", upload(store, "alice", b"x"), "it is red")
+    assert admin.post(f"{KEYS}/alice/rotate").status_code == 200 and [len(held) for held in of(store, "alice")] == [
+        2,
+        1,
+    ]
+    assert admin.post(f"{KEYS}/alice/revoke").status_code == 200
+    made(admin, "alice")
+    assert of(store, "alice") == ([], [])
+    assert "removed of the former holder of the key alice: files: 2, batches: 1, results: 1" in caplog.text

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from lingbi.accounts.database import DatabaseAway
 from lingbi.batch import batches, claims, files
+from lingbi.batch.owned import take_away
 from lingbi.http.batch import runner
 from lingbi.http.batch.runner import Runner
 from lingbi.http.readiness import READY
@@ -218,3 +219,13 @@ def test_lines_of_a_key_that_has_ended_have_errors_of_their_own(service, store, 
     monkeypatch.setattr(service.keys, "account", lambda name: None)
     batch = run(service, store, submitted(store, demo_line("a")))
     assert batch["failed"] == 1 and output(store.database, batch["id"], "errors")[0]["error"]["code"] == "key_ended"
+
+
+def test_what_was_taken_away_is_removed_while_others_go_on(service, store):
+    gone, file_id = submitted(store, demo_line("a")), kept(store, b"x")
+    with store.database.begin() as connection:
+        taken = take_away(connection, ["one"])
+    assert (taken.files, taken.batches) == (1, 1) and file_id in {path.name for path in store.storage.path.iterdir()}
+    batch = run(service, store, submitted(store, demo_line("b")))
+    assert batch["status"] == "completed" and shown(store, gone) is None
+    assert {path.name for path in store.storage.path.iterdir()} == {"file-1"}

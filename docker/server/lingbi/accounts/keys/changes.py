@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,13 @@ def bump(connection: Connection) -> None:
     connection.execute(sa.update(tables.changes).values(revision=tables.changes.c.revision + 1))
 
 
-def add_key(database: Database, name: str, change: Change, now: float) -> str:
-    """Make a key and return it: only its digest is kept. A name whose key was revoked begins anew. Raises Exists."""
+def add_key(
+    database: Database, name: str, change: Change, now: float, begin_anew: Callable[[Connection], None] | None = None
+) -> str:
+    """Make a key and return it: only its digest is kept. A name whose key was revoked begins anew. Raises Exists.
+
+    begin_anew: forgets what the former holder of such a name had, in the same transaction (lingbi.batch.owned).
+    """
     name_of(name)
     with database.begin() as connection:
         records = _begin(connection)
@@ -67,6 +72,8 @@ def add_key(database: Database, name: str, change: Change, now: float) -> str:
         if known:
             connection.execute(sa.update(tables.keys).where(tables.keys.c.name == name).values(values))
             forget_limits(connection, "key", name)
+            if begin_anew:
+                begin_anew(connection)
         else:
             connection.execute(tables.keys.insert().values(values | {"name": name, "kind": "key", "created_at": now}))
         set_limits(connection, "key", name, change.limits)

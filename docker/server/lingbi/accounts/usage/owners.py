@@ -1,4 +1,4 @@
-"""One owner's usage: given out whole, or made nobody's.
+"""One owner's usage: given out whole, or made nobody's. Files and batches go along: see lingbi.batch.owned.
 
 To erase keeps the sums of the server true: the rows stay, under a name that is nobody's, and an owner's keys lose the
 owner's name and the note. What is not counted yet when it is erased counts under the key's name afterwards, as does what
@@ -48,10 +48,9 @@ def _is_known(connection: Connection, name: str) -> bool:
     )
 
 
-def export(database: Database, owner: str | None, key: str | None = None) -> dict[str, Rows]:
-    """All rows about an owner, by table; secrets without their digests. Raises ConfigurationError or DatabaseAway."""
+def export(database: Database, names: list[str]) -> dict[str, Rows]:
+    """All rows of the ledger about these keys, by table; secrets without their digests. Raises DatabaseAway."""
     with database.read() as connection:
-        names = names_of(connection, owner, key)
         subjects = [f"key:{name}" for name in names]
         of_keys = sa.select(keys.c.id).where(keys.c.name.in_(names))
         known = [column for column in secrets.c if column is not secrets.c.digest]
@@ -65,15 +64,12 @@ def export(database: Database, owner: str | None, key: str | None = None) -> dic
         return {name: [dict(row) for row in connection.execute(rows).mappings()] for name, rows in wanted.items()}
 
 
-def erase(database: Database, owner: str | None, key: str | None = None) -> list[str]:
-    """Make the usage of an owner nobody's; returns the names of its keys. Raises ConfigurationError or DatabaseAway."""
-    with database.begin() as connection:
-        names = names_of(connection, owner, key)
-        for table in TABLES:
-            _move(connection, database, table, names)
-        connection.execute(sa.delete(quota_use).where(quota_use.c.subject.in_([f"key:{name}" for name in names])))
-        connection.execute(sa.update(keys).where(keys.c.name.in_(names)).values(owner="", note=""))
-        return names
+def erase(connection: Connection, database: Database, names: list[str]) -> None:
+    """Make the usage of these keys nobody's."""
+    for table in TABLES:
+        _move(connection, database, table, names)
+    connection.execute(sa.delete(quota_use).where(quota_use.c.subject.in_([f"key:{name}" for name in names])))
+    connection.execute(sa.update(keys).where(keys.c.name.in_(names)).values(owner="", note=""))
 
 
 def _move(connection: Connection, database: Database, table: sa.Table, names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import Any
@@ -18,10 +19,12 @@ from lingbi.accounts.keys.forms import key_form, keys_form
 from lingbi.accounts.keys.terms import json_limits, overlap_of
 from lingbi.accounts.keys.wishes import KEY_FIELDS
 from lingbi.api_errors import BadRequest
+from lingbi.batch.owned import add_key
 from lingbi.http.admin.administrators import check_administrator
 from lingbi.http.admin.desk import Desk, body_of
 from lingbi.http.protocol.accounts import KeyChange, KeyInfo, KeyInfos, MadeKey, NewKey, Nothing, Rotation
 
+log = logging.getLogger(__name__)
 KEYS = "/v1/admin/keys"
 KEY = KEYS + "/{name:path}"  # a visitor's account has a slash in its name
 ROTATE, REVOKE = f"{KEY}/rotate", f"{KEY}/revoke"
@@ -67,7 +70,10 @@ class KeyRoutes:
         reader = self.desk.reader()
 
         def add(database: Database) -> str:
-            return changes.add_key(database, body.name, reader.key(*_wishes(body)), reader.now)
+            key, taken = add_key(database, body.name, reader.key(*_wishes(body)), reader.now)
+            if taken:
+                log.info("removed of the former holder of the key %s: %s", body.name, taken)
+            return key
 
         key = await self.desk.change(request, f"made the key {body.name[:64]!r}", add)
         return sent(MadeKey(name=body.name, key=key), 201)

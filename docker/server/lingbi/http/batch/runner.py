@@ -22,10 +22,11 @@ from lingbi.accounts.entries import GOOD
 from lingbi.batch import batches, claims, files
 from lingbi.batch.claims import Claimed, Result
 from lingbi.batch.lines import Bounds
+from lingbi.batch.owned import clear_some
 from lingbi.batch.reading import read
 from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
-from lingbi.batch.uploads import remove
+from lingbi.batch.uploads import remove_all
 from lingbi.http.batch.asking import ask, body_of
 from lingbi.http.metrics import ANSWERED, FAILED
 from lingbi.http.service import Service
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 LOOK_S, IDLE_LOOK_S, SIGN_S = 0.5, 2.0, 10.0
 AHEAD = 4  # lines that wait beside those that may run, so that their pictures are ready
 AGAIN_S, LONGEST_WAIT_S = 2.0, 60.0
+CLEARINGS = 5  # transactions a look, which must not last so long that this worker is taken for dead
 TRY_AGAIN = (429, 499, 503)
 EXPIRED = ("batch_expired", "the batch expired before this line was asked")
 Done = TypeVar("Done")
@@ -95,7 +97,7 @@ class Runner:
             with database.begin() as connection:
                 claims.sign_on(connection, database, self.worker, self.model)
                 claims.free_lost(connection)
-            self._remove_ended_files()
+            self._remove_ended()
             self.signed = time.monotonic()
         with database.read() as connection:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
@@ -110,14 +112,13 @@ class Runner:
         with self.store.database.read() as connection:
             return claims.any_left(connection, self.model)
 
-    def _remove_ended_files(self) -> None:
+    def _remove_ended(self) -> None:
         with self.store.database.read() as connection:
             ended = files.ended(connection)
-        for row in ended:
-            try:
-                remove(self.store, row)
-            except OSError as error:
-                log.warning("the content of %s could not be removed, and will be later: %s", row["id"], error)
+        remove_all(self.store, ended)
+        for _ in range(CLEARINGS):
+            if not clear_some(self.store.database):
+                break
 
     def _move_on(self, batch: RowMapping) -> None:
         if batch["status"] == "validating" and time.time() < batch["expires_at"]:
@@ -261,7 +262,7 @@ class Runner:
         if result and is_written:
             self.service.metrics.batch_lines.labels(ANSWERED if result.status_code == GOOD else FAILED).inc()
         elif result:
-            log.warning("line %s of %s was answered by another worker", claimed.line, claimed.batch_id)
+            log.warning("line %s of %s has another worker now, or none", claimed.line, claimed.batch_id)
 
     def _sign_off(self) -> None:
         try:
