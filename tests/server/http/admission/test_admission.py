@@ -140,6 +140,23 @@ def test_a_keys_own_limit_holds_whoever_asks():
     in_a_house(story)
 
 
+@pytest.mark.parametrize("limited", ["key", "group"])
+def test_a_key_over_its_own_or_its_groups_limit_takes_nobodys_place(limited):
+    own = {"concurrency": 1} if limited == "key" else {"group": "lab", "group_concurrency": 1}
+    few = KeyFacts("few", weight=1, **own)
+
+    async def story(house):
+        tasks = await house.ask(few) + await house.ask(A, LIMIT - 1)
+        for _ in range(3):
+            with pytest.raises(Busy, match="at most 1 are allowed") as caught:
+                await house.ask(few)
+            await house.settle()
+            assert caught.value.reason == f"{limited}_limit" and not refused(tasks)
+        await house.end(tasks)
+
+    in_a_house(story)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_whatever_keys_do_no_key_below_its_share_is_refused(seed):
     async def story(house):

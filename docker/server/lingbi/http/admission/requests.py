@@ -40,9 +40,9 @@ class Admission:
     def enter(self, key: KeyFacts) -> None:
         """Admit a request. Raises Busy; every admitted request must leave."""
         asker = self.asker(key)
+        self._check_limits(key)  # first: a request that is refused anyway must cost nobody a place
         if self.inside >= self.limit:
             self._make_room(asker)
-        self._check_limits(key)
         self.inside += 1
         self.by_key[key.name] += 1
         if key.group:
