@@ -1,15 +1,21 @@
 """What requests get while the database of quotas answers, is slow, or is away."""
 
 import asyncio
+import contextlib
+import threading
 import time
 from zoneinfo import ZoneInfo
 
 import pytest
+import sqlalchemy as sa
 
 from lingbi.accounts.database import Database, DatabaseAway, parse_url
+from lingbi.accounts.entries import Entry
 from lingbi.accounts.facts import KeyFacts, Limit
 from lingbi.accounts.quotas.decision import Asked
 from lingbi.accounts.quotas.holds import Holds
+from lingbi.accounts.quotas.use import add_use
+from lingbi.accounts.tables import holds as rows_of_holds
 from lingbi.api_errors import OverQuota, QuotasAway
 from lingbi.http.admission import quotas as admission
 from lingbi.http.admission.quotas import Quotas
@@ -95,6 +101,47 @@ def test_only_the_first_request_waits_for_a_database_that_hangs(holds, monkeypat
 
     found, took = asyncio.run(ask())
     assert found == [{}] * 4 and len(calls) == 1 and took >= 0.2
+
+
+def ended(holds, request, is_released=True):
+    """A request that was let in has ended, and is counted; is_released: and what it holds with that."""
+    entry = Entry(request, time.time(), "alice", "demo", 200, 1, completion_tokens=5)
+    holds.own.end(request, (1, 5, 0))
+    if is_released:
+        with holds.database.begin() as connection:
+            add_use(connection, holds.database, [entry], {"alice": KEY}.get, holds.zone)
+    holds.own.count([entry])
+
+
+def held(holds):
+    with holds.database.read() as connection:
+        return connection.execute(sa.select(rows_of_holds)).all()
+
+
+@pytest.mark.parametrize("when_away", ["local", "open"])
+@pytest.mark.parametrize("slow", ["begin", "commit"])
+def test_a_request_that_waits_no_longer_leaves_nothing_held(holds, monkeypatch, when_away, slow):
+    """Its transaction begins, or tells that it is committed, only after the request has ended and is counted."""
+    monkeypatch.setattr(admission, "PATIENCE_S", 0.2)
+    quotas, begin, goes_on = Quotas(holds, when_away), holds.database.begin, threading.Event()
+
+    @contextlib.contextmanager
+    def slowly():
+        monkeypatch.setattr(holds.database, "begin", begin)
+        if slow == "begin":
+            assert goes_on.wait(10)
+        with begin() as connection:
+            yield connection
+        if slow == "commit":
+            assert goes_on.wait(10)
+
+    monkeypatch.setattr(holds.database, "begin", slowly)
+    assert len(admitted(quotas, "r1")) == 1 and quotas.is_away
+    ended(holds, "r1", is_released=slow == "begin")
+    goes_on.set()
+    for _ in range(3):
+        quotas._asking.submit(holds.beat).result()
+    assert not held(holds) and not holds.own.taken
 
 
 def test_the_database_is_asked_again_once_it_is_back(holds, monkeypatch):

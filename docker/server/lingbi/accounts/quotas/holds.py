@@ -7,6 +7,7 @@ count no longer.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from datetime import tzinfo
@@ -21,6 +22,7 @@ from lingbi.accounts.quotas.decision import Asked, Standing, Verdict, decide, su
 from lingbi.accounts.quotas.own_use import OwnUse, Taken
 from lingbi.accounts.quotas.use import RELEASE, now_of
 from lingbi.accounts.tables import holds, quota_use
+from lingbi.errors import LingbiError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -68,6 +70,10 @@ SEEN = sa.update(holds).where(holds.c.worker == sa.bindparam("me")).values(seen_
 STALE = sa.delete(holds).where(holds.c.seen_at < sa.bindparam("before"))
 
 
+class GivenUp(LingbiError):
+    """Nobody waits any more for whether this request may begin."""
+
+
 class Holds:
     """A worker's way to the holds of all. Methods that wait for the database are called by one thread, in turn.
 
@@ -79,8 +85,13 @@ class Holds:
         self.own = OwnUse(zone)
         self.is_unsure = False  # whether rows may be there of which this worker does not know
 
-    def take(self, request: str, key: KeyFacts, asked: Asked) -> tuple[Verdict, float]:
-        """Let a request begin, with its id, if it may; with the database's time. Raises DatabaseAway."""
+    def take(
+        self, request: str, key: KeyFacts, asked: Asked, given_up: threading.Event | None = None
+    ) -> tuple[Verdict, float]:
+        """Let a request begin, with its id, if it may; with the database's time. Raises DatabaseAway.
+
+        given_up: set once nobody waits for this any more, so that nothing stays held. Raises GivenUp.
+        """
         try:
             with self.database.begin() as connection:
                 now = self._alone(connection, key)
@@ -88,12 +99,15 @@ class Holds:
                 verdict = decide(key, standings, asked, now)
                 if verdict.denial is None:
                     self._insert(connection, request, key, verdict, now)
+                if given_up and given_up.is_set():
+                    raise GivenUp(request)
         except Exception:
             self.is_unsure = True
             raise
         self.own.read(key, standings, now)
-        if verdict.denial is None:
-            self.own.begin(request, key, verdict, now)
+        if verdict.denial is None and not self.own.begin(request, key, verdict, now, given_up):
+            self.is_unsure = True  # its rows are there, and the next beat deletes what this worker does not know
+            raise GivenUp(request)
         return verdict, now
 
     def take_alone(self, request: str, key: KeyFacts, asked: Asked, now: float) -> Verdict:

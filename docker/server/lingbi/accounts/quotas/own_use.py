@@ -54,10 +54,15 @@ class OwnUse:
         self._read: dict[Place, int] = {}  # what is used
         self._lock = threading.Lock()
 
-    def begin(self, request: str, key: KeyFacts, verdict: Verdict, now: float) -> None:
-        """Note a request that was let in."""
-        with self._lock:
+    def begin(
+        self, request: str, key: KeyFacts, verdict: Verdict, now: float, given_up: threading.Event | None = None
+    ) -> bool:
+        """Note a request that was let in, unless it was given up, which comes before its end; whether it was noted."""
+        with self._lock:  # as its end does: it is noted before that, or finds that it was given up
+            if given_up and given_up.is_set():
+                return False
             self.taken[request] = Taken(key, verdict.asked, now, verdict.beyond)
+            return True
 
     def end(self, request: str, use: Use) -> None:
         """Note what a request has used, now that it has ended."""

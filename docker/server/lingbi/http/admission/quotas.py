@@ -55,10 +55,13 @@ class Quotas:
         if not key.limits:
             return {}
         if not self.is_away:
+            given_up = threading.Event()
             try:
-                return self._told(*await self._in_turn(self.holds.take, request, key, asked))
+                return self._told(*await self._in_turn(self.holds.take, request, key, asked, given_up))
             except (DatabaseAway, asyncio.TimeoutError) as error:
                 self._note_away(error)
+            finally:
+                given_up.set()  # the thread may still be asking, though nobody waits for it
         return self._admit_alone(request, key, asked)
 
     async def standings(self, key: KeyFacts) -> tuple[Standing, ...]:
