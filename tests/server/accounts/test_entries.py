@@ -9,7 +9,9 @@ RUNNING = Entry("a-1", 1000.5, "小明", "4khd", None, 0, 10, 2, 5, 1, 30)
 
 @pytest.mark.parametrize("entry", [RUNNING, RUNNING.of(200, Counts(1, 2, 3, 4, 5, 6)), Entry("", 0, "k", "", 429, 1)])
 @pytest.mark.parametrize("told", [Counts(), Counts(0, 1, 2, 3, 4, 5)])
-def test_what_is_written_is_read(entry, told):
+@pytest.mark.parametrize("charged_at", [None, 1_777_593_600])
+def test_what_is_written_is_read(entry, told, charged_at):
+    entry = entry._replace(charged_at=charged_at)
     line = written(entry, told)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     assert read(line[:-1]) == (entry, told)
@@ -34,6 +36,9 @@ def test_what_is_written_is_read(entry, told):
         b'["a",1,"' + b"k" * 81 + b'","m",200,1,0,0,0,0,0]',
         b'["a",1,"k","m",200,1,0,0,0,0,0,[1]]',
         b'["a",1,"k","m",200,1,0,0,0,0,0,7]',
+        b'["a",1,"k","m",200,1,0,0,0,0,0,null,0.5]',
+        b'["a",1,"k","m",200,1,0,0,0,0,0,null,32503680000]',
+        b'["a",1,"k","m",200,1,0,0,0,0,0,null,1,1]',
         b'["a",1,"k","m",20',
     ],
 )
@@ -62,5 +67,6 @@ def test_what_ends_otherwise_takes_along_what_was_told():
 def test_unfinished_are_those_without_a_last_entry():
     other = RUNNING._replace(id="a-2")
     sums = Entry("", 0, "k", "m", 200, 5)
-    found = unfinished([RUNNING, other, sums, RUNNING, other.of(200, Counts(1))])
-    assert found == [RUNNING.of(None, Counts(0, 20, 4, 10, 2, 60))]
+    running = RUNNING._replace(charged_at=1001)
+    found = unfinished([running, other, sums, running, other.of(200, Counts(1))])
+    assert found == [running.of(None, Counts(0, 20, 4, 10, 2, 60))]

@@ -40,6 +40,8 @@ class Entry(NamedTuple):
 
     id: of the request, whose entries have it in common; empty for a sum of several requests. at: when the request came,
     seconds since the epoch, so that all its entries belong to one hour. status: the answer's; None while it runs.
+    charged_at: when limits let it in, by the database's clock, in whole seconds since the epoch, so that it counts against
+    them in the periods that decided; None: `at` does.
     """
 
     id: str
@@ -53,38 +55,45 @@ class Entry(NamedTuple):
     completion_tokens: int = 0
     images: int = 0
     gpu_ms: int = 0
+    charged_at: int | None = None
 
     @property
     def counts(self) -> Counts:
         """What it adds."""
-        return Counts(*self[5:])
+        of_tokens = self.prompt_tokens, self.cached_tokens, self.completion_tokens
+        return Counts(self.requests, *of_tokens, self.images, self.gpu_ms)
 
     def of(self, status: int | None, counts: Counts) -> Entry:
         """The same request's entry with another status and other counts."""
-        return Entry(self.id, self.at, self.key, self.model, status, *counts)
+        return Entry(self.id, self.at, self.key, self.model, status, *counts, self.charged_at)
 
 
-FIELDS = len(Entry._fields)
+FIELDS = 5 + len(Counts._fields)  # that every line has
 
 
 def written(entry: Entry, told: Counts = NOTHING) -> bytes:
     """An entry's line. told: what earlier lines of its request hold, where its last one ends with another status than GOOD."""
-    row = [*entry, told] if told != NOTHING else entry
+    further = [told if told != NOTHING else None, entry.charged_at]
+    while further and further[-1] is None:
+        further.pop()
+    row = [*entry[:FIELDS], *further]
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def read(line: bytes) -> tuple[Entry, Counts]:
     """An entry and what was told before it, of a line. Raises ValueError for what no table could hold."""
     row = json.loads(line)
-    if not isinstance(row, list) or len(row) not in (FIELDS, FIELDS + 1):
+    if not isinstance(row, list) or not FIELDS <= len(row) <= FIELDS + 2:
         raise ValueError("no entry")
-    told = _counts(row.pop()) if len(row) > FIELDS else NOTHING
-    request, at, key, model, status, *counts = row
+    told, charged_at = (*row[FIELDS:], None, None)[:2]
+    request, at, key, model, status, *counts = row[:FIELDS]
     is_named = isinstance(request, str) and _is_text(key, LONGEST_KEY) and _is_text(model, LONGEST_MODEL)
     is_dated = isinstance(at, int | float) and 0 <= at < MOST_AT
+    is_dated = is_dated and (charged_at is None or 0 <= _count(charged_at) < MOST_AT)
     if not is_named or not is_dated or not (status is None or 0 <= _count(status) < 1000):
         raise ValueError("no entry")
-    return Entry(request, float(at), key, model, status, *_counts(counts)), told
+    entry = Entry(request, float(at), key, model, status, *_counts(counts), charged_at)
+    return entry, NOTHING if told is None else _counts(told)
 
 
 def _is_text(value: object, longest: int) -> bool:

@@ -138,6 +138,12 @@ def test_a_request_counts_for_the_day_on_which_it_came():
     }
 
 
+def test_a_request_that_was_let_in_later_than_it_came_counts_from_then_whatever_the_hosts_clock():
+    let_in = entry("r1", at=7199.0)._replace(charged_at=7200)
+    found = use_of([let_in], {"alice": key_of(limit(period="minute"))}.get, UTC, skew_s=-3600)
+    assert {row[2] for row in found if row[1] == "minute"} == {7200}
+
+
 def test_a_host_whose_clock_is_an_hour_off_counts_by_the_databases():
     key = key_of(limit(period="minute"))
     [minute] = [

@@ -38,7 +38,7 @@ def admitted(quotas, *requests, key=KEY):
         found = []
         for request in requests:
             try:
-                found.append(await quotas.admit(request, key, Asked(10)))
+                found.append((await quotas.admit(request, key, Asked(10))).headers)
             except (OverQuota, QuotasAway) as refusal:
                 found.append(refusal)
         return found
@@ -97,7 +97,7 @@ def test_only_the_first_request_waits_for_a_database_that_hangs(holds, monkeypat
     quotas, begun = Quotas(holds, "open"), time.monotonic()
 
     async def ask():
-        return [await quotas.admit(request, KEY, Asked(10)) for request in "abcd"], time.monotonic() - begun
+        return [(await quotas.admit(request, KEY, Asked(10))).headers for request in "abcd"], time.monotonic() - begun
 
     found, took = asyncio.run(ask())
     assert found == [{}] * 4 and len(calls) == 1 and took >= 0.2

@@ -46,6 +46,7 @@ class Use:
         self._spool, self.request, self.name = spool, request, name
         self.journal: Journal | None = None  # the one with its lines, once there is one
         self.told = NOTHING
+        self.charged_at: int | None = None  # as an entry has it
         self.is_ended = False
 
     def run(self) -> None:
@@ -60,7 +61,7 @@ class Use:
         """An entry of this request."""
         request = self.request
         account, model = request.account[:LONGEST_KEY], (request.model or "")[:LONGEST_MODEL]
-        return Entry(self.name, round(request.at, 3), account, model, status, *counts)
+        return Entry(self.name, round(request.at, 3), account, model, status, *counts, self.charged_at)
 
 
 class Spool:

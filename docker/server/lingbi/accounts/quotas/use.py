@@ -87,7 +87,7 @@ def use_of(entries: Iterable[Entry], find: Find, zone: tzinfo, skew_s: float = 0
         use = counted(entry)
         if use == (0, 0, 0):
             continue
-        at = entry.at + skew_s
+        at = entry.at + skew_s if entry.charged_at is None else entry.charged_at
         for subject, periods in subjects_of(entry.key, find(entry.key)).items():
             for period in periods:
                 minute = (period, int(at // 60))

@@ -40,7 +40,7 @@ async def let_in(service: Service, request: Request, body: Sampled) -> None:
         service.background.arrive(id(record))  # ids of requests are the clients' to choose
     if key.limits and service.quotas and record.use:
         asked = most_of(body, costs_of(service.generator, service.settings))
-        record.headers = await service.quotas.admit(record.use.name, key, asked)
+        record.headers, record.use.charged_at = await service.quotas.admit(record.use.name, key, asked)
 
 
 @lru_cache(maxsize=1)

@@ -6,10 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from lingbi.accounts.database import DatabaseAway
 from lingbi.accounts.facts import KeyFacts
@@ -28,6 +27,13 @@ PATIENCE_S = 2.0  # a request waits no longer for the database, and the next one
 LOOK_AGAIN_S = 1.0  # whether it is back
 RETRY_AFTER_S = 5
 AWAY_HEADERS = {"Retry-After": str(RETRY_AFTER_S)}
+
+
+class LetIn(NamedTuple):
+    """A request that may begin. headers: for its answer; charged_at: by which its use counts, as accounts/entries.py says."""
+
+    headers: dict[str, str]
+    charged_at: int | None = None
 
 
 class Quotas:
@@ -50,10 +56,10 @@ class Quotas:
         """Say it no longer."""
         self._is_over.set()
 
-    async def admit(self, request: str, key: KeyFacts, asked: Asked) -> dict[str, str]:
-        """Let a request begin, with its id; returns headers for its answer. Raises OverQuota and QuotasAway."""
+    async def admit(self, request: str, key: KeyFacts, asked: Asked) -> LetIn:
+        """Let a request begin, with its id. Raises OverQuota and QuotasAway."""
         if not key.limits:
-            return {}
+            return LetIn({})
         if not self.is_away:
             given_up = threading.Event()
             try:
@@ -71,13 +77,13 @@ class Quotas:
                 return await self._in_turn(self.holds.standings, key)
             except (DatabaseAway, asyncio.TimeoutError) as error:
                 self._note_away(error)
-        return self.holds.own.standings(key, time.time())
+        return self.holds.own.standings(key, self.holds.now())
 
     def end(self, request: str, use: Use) -> None:
         """Note what a request has used, now that it has ended."""
         self.holds.own.end(request, use)
 
-    def _admit_alone(self, request: str, key: KeyFacts, asked: Asked) -> dict[str, str]:
+    def _admit_alone(self, request: str, key: KeyFacts, asked: Asked) -> LetIn:
         if self.when_away == "closed":
             raise QuotasAway(
                 "whether this key has anything left cannot be asked now, because the database of keys and usage does not "
@@ -85,14 +91,14 @@ class Quotas:
                 headers=AWAY_HEADERS,
             )
         if self.when_away == "open":
-            return {}
-        now = time.time()
+            return LetIn({})
+        now = self.holds.now()
         return self._told(self.holds.take_alone(request, key, asked, now), now)
 
-    def _told(self, verdict: Verdict, now: float) -> dict[str, str]:
+    def _told(self, verdict: Verdict, now: float) -> LetIn:
         if verdict.denial:
             raise refusal_of(verdict, verdict.denial, now, self.holds.zone)
-        return headers_of(verdict.standings, now, verdict)
+        return LetIn(headers_of(verdict.standings, now, verdict), int(now))
 
     async def _in_turn(self, ask: Callable[..., Answer], *arguments: Any) -> Answer:
         future = asyncio.get_running_loop().run_in_executor(self._asking, ask, *arguments)
