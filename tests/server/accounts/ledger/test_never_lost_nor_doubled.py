@@ -104,12 +104,30 @@ class Life(RuleBasedStateMachine):
         if ledger.spool.current and half:
             with ledger.spool.current.file.open("ab") as file:
                 file.write(half)
+        self.expect_lost(number)
+        kill(ledger)
+        self.ledgers[number] = ledger_in(self.folder, self.database)
+
+    @rule(number=worker, fault=st.sampled_from([None, "before", "after"]))
+    def stop(self, number, fault):
+        """An orderly restart, on a full disk too; what waits in memory needs the disk or the database, so one of them is there."""
+        if self.database.fault == "away":
+            self.have_room(number)
+        else:
+            self.database.fault = fault
+        self.ledgers[number].spool.tell()
+        self.expect_lost(number)
+        self.ledgers[number].count_rest()
+        if self.database.fault != "away":
+            self.database.fault = None
+        self.ledgers[number] = ledger_in(self.folder, self.database)
+
+    def expect_lost(self, number):
+        """What runs is lost with its worker, but for what was told of it."""
         for use in self.running[number]:
             if use.journal:
                 self.expect(use.request.account, LOST, use.told.plus(ONE_REQUEST))
-        kill(ledger)
         self.running[number] = []
-        self.ledgers[number] = ledger_in(self.folder, self.database)
 
     @rule(number=worker)
     def fill_disk(self, number):

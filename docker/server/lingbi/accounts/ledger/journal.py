@@ -2,7 +2,8 @@
 
 Its process holds a lock on it (flock) for as long as it appends. Whoever gets the lock of a journal afterwards finishes it:
 a line that was cut off goes, and requests that began in it and did not end get their last line. What is counted of it is
-the database's to say, by the position up to which it has counted.
+the database's to say, by the position up to which it has counted. Its very last lines are in memory alone, since the disk may be
+full: they are counted in one transaction, and then the file goes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Journal:
 
     def __init__(self, file: Path, descriptor: int) -> None:
         self.file, self._descriptor = file, descriptor
-        self.size = os.fstat(descriptor).st_size  # of whole lines that stay
+        self.size = os.fstat(descriptor).st_size  # of whole lines that stay, and of those in memory
+        self._in_memory = b""  # the last lines, which the disk does not have
         self.counted = 0  # up to this position, as far as this process knows
         self.running = 0  # requests whose further lines must go into this journal
         self.written_lines = self.counted_lines = 0
@@ -54,6 +56,16 @@ class Journal:
         self.size += len(lines)
         self.written_lines += lines.count(b"\n")
 
+    def hold(self, lines: bytes) -> None:
+        """Put whole lines at the end, in memory: for whoever counts them next and then removes the journal."""
+        self._in_memory += lines
+        self.size += len(lines)
+        self.written_lines += lines.count(b"\n")
+
+    @property
+    def _on_disk(self) -> int:
+        return self.size - len(self._in_memory)
+
     def sync(self) -> None:
         """Have the disk keep what was appended, which stays there from now on even if the machine loses its power."""
         with self._closing:
@@ -63,8 +75,14 @@ class Journal:
                 self._synced = size
 
     def lines(self, position: int) -> tuple[list[bytes], int]:
-        """Whole lines from a position, at most about CHUNK bytes, and the position behind them."""
-        data = os.pread(self._descriptor, max(min(CHUNK, self.size - position), 0), position)
+        """Whole lines from a position, at most about CHUNK bytes, and the position behind them.
+
+        Those in memory are told together or not at all: behind their beginning a position says that they, or others of an
+        earlier process in their place, are counted.
+        """
+        if self._in_memory and position == self._on_disk:
+            return self._in_memory[:-1].split(b"\n"), self.size
+        data = os.pread(self._descriptor, max(min(CHUNK, self._on_disk - position), 0), position)
         end = data.rfind(b"\n") + 1
         if not end:  # no line is as long as a chunk: what is there is none
             return [data] if data else [], position + len(data)
@@ -79,9 +97,9 @@ class Journal:
 
     def cut(self) -> None:
         """Take a last line away that is not whole."""
-        tail = os.pread(self._descriptor, CHUNK, max(self.size - CHUNK, 0))
+        tail = os.pread(self._descriptor, min(CHUNK, self._on_disk), max(self._on_disk - CHUNK, 0))
         self.size -= len(tail) - (tail.rfind(b"\n") + 1)
-        os.ftruncate(self._descriptor, self.size)
+        os.ftruncate(self._descriptor, self._on_disk)
 
 
 def begin(folder: Path) -> Journal:
@@ -93,6 +111,11 @@ def begin(folder: Path) -> Journal:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     unnamed.replace(file)
     return Journal(file, descriptor)
+
+
+def begin_in_memory(folder: Path) -> Journal:
+    """A journal without a file, for lines that are held: where the disk takes none."""
+    return Journal(folder / f"{uuid.uuid4().hex}{ENDING}", os.memfd_create("usage"))
 
 
 def in_folder(folder: Path) -> list[Path]:
@@ -133,7 +156,7 @@ def entries_of(lines: list[bytes], name: str, on_bad: OnBadLine) -> Iterator[tup
 
 
 def finish(journal: Journal) -> None:
-    """Give the last lines to requests that began and did not end. To do it again changes nothing."""
+    """Give the last lines, in memory, to requests that began and did not end. To do it again changes nothing."""
     journal.cut()
 
     def entries() -> Iterator[Entry]:
@@ -143,5 +166,5 @@ def finish(journal: Journal) -> None:
             yield from (entry for entry, _ in entries_of(lines, journal.name, log.debug))
 
     for lost in unfinished(entries()):
-        journal.append(written(lost.of(LOST, ONE_REQUEST), lost.counts))
+        journal.hold(written(lost.of(LOST, ONE_REQUEST), lost.counts))
     journal.sync()

@@ -71,16 +71,36 @@ class Ledger:
             thread.start()
 
     def stop(self, patience_s: float = 5.0) -> None:
-        """Count what is left, for at most so long; what is not counted then is at the next start."""
+        """Count what is left, for at most so long; what the disk has is counted at the next start otherwise."""
         self._stop.set()
         deadline = time.monotonic() + patience_s
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
-        if not any(thread.is_alive() for thread in self._threads):
-            self.spool.tell()
-            self._count_if_there()
-            self.spool.close()
-            self._count_if_there()  # nothing is left to count then, and the closed journals are removed
+        if any(thread.is_alive() for thread in self._threads):  # the disk, or the database, hangs
+            self._tell_lost([line for _, line in self.spool.rest()])
+        else:
+            self.count_rest()
+
+    def count_rest(self) -> None:
+        """Count what is left, with what only memory holds, and give the journals up; what cannot be counted is logged."""
+        self._tried(self.spool.tell)
+        rest = self.spool.end_writing()
+        for _ in range(2):  # a commit whose answer was lost is found out the second time
+            self._tried(self._count_if_there)
+        self._tell_lost([line for journal, line in rest if journal.counted < journal.size])
+        self.spool.close()
+
+    def _tried(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError:
+            log.exception("the ledger's disk failed")
+            self._on_error("fault")
+
+    def _tell_lost(self, lines: list[bytes]) -> None:
+        for line in lines:
+            log.error("usage is lost, since neither the disk nor the database takes it: %s", line.decode().rstrip())
+            self._on_error("entry")
 
     def count(self) -> None:
         """Count all that is on the disk now. Raises DatabaseAway."""
@@ -88,9 +108,10 @@ class Ledger:
             self.database.bring_up_to_date()
             self._is_up_to_date = True
         self.spool.release()
+        count = self._end if self.spool.is_over else self._count_all
         for journal in self.spool.journals():
             journal.sync()  # what is counted must not vanish from the disk, or the place up to where it is would be wrong
-            self._unless_counted_elsewhere(self._count_all, journal)
+            self._unless_counted_elsewhere(count, journal)
         own = {journal.file for journal in self.spool.journals()}
         for file in in_folder(self.spool.folder):
             if file not in own:
@@ -112,11 +133,15 @@ class Ledger:
                 return
             with self.database.read() as connection:  # first: to read all of it is work, and in vain while that is away
                 journal.counted = self._position(connection, journal.name)
-            finish(journal)
-            self._count_all(journal)
-            self.database.keep()
-            file.unlink(missing_ok=True)  # before its row: a file without a row would be counted anew
-            self._forgotten.append(journal.name)
+            self._end(journal)
+
+    def _end(self, journal: Journal) -> None:
+        """Count a journal that gets no more lines to its end, and remove it."""
+        finish(journal)
+        self._count_all(journal)
+        self.database.keep()
+        journal.file.unlink(missing_ok=True)  # before its row: a file without a row would be counted anew
+        self._forgotten.append(journal.name)
 
     def _count_all(self, journal: Journal) -> None:
         while journal.counted < journal.size:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lingbi.accounts.entries import GOOD, LONGEST_KEY, LONGEST_MODEL, NOTHING, QUARTER_S, Counts, Entry, written
-from lingbi.accounts.ledger.journal import ONE_REQUEST, Journal, begin, in_folder
+from lingbi.accounts.ledger.journal import ONE_REQUEST, Journal, begin, begin_in_memory, in_folder
 
 log = logging.getLogger(__name__)
 JOURNAL_BYTES = 4 << 20  # a journal ends at this size: one that is counted is removed
@@ -75,7 +75,8 @@ class Spool:
         self._lock = threading.Lock()
         self._late: deque[tuple[Journal, bytes]] = deque()  # last lines of requests that have others in a journal
         self._sums: dict[tuple[float, str, str, int | None], Counts] = {}
-        self._fault: str | None = None  # why nothing can be written now
+        self._fault: str | None = None  # why the last line that was tried could not be written
+        self._has_room = self.is_over = False
         self._prefix, self._numbers = uuid.uuid4().hex[:8], itertools.count(1)
         self._renew()
 
@@ -122,9 +123,26 @@ class Spool:
         lines = sum(journal.written_lines - journal.counted_lines for journal in self.journals())
         return lines + len(self._late) + len(self._sums)
 
+    def rest(self) -> list[tuple[Journal | None, bytes]]:
+        """The lines that wait in memory, each with the journal that it belongs to, if there is one."""
+        sums = [written(Entry("", *subject, *counts)) for subject, counts in list(self._sums.items())]
+        return [*self._late, *((self.current, line) for line in sums)]
+
+    def end_writing(self) -> list[tuple[Journal, bytes]]:
+        """Have the journals hold the lines that wait in memory, and return these; from now on nothing is written."""
+        with self._lock:
+            self.is_over, self._has_room = True, False
+            if self._sums and not self.current:
+                self.current = begin_in_memory(self.folder)
+            rest = [(journal, line) for journal, line in self.rest() if journal]
+            self._late.clear()
+            self._sums.clear()
+            for journal, line in rest:
+                journal.hold(line)
+        return rest
+
     def close(self) -> None:
         """Give all journals up: another process, or the next start, finishes them."""
-        self.tell()
         for journal in self.journals():
             journal.close()
         self.current, self.ended = None, []
@@ -153,13 +171,16 @@ class Spool:
 
     def _append(self, journal: Journal | None, lines: bytes) -> bool:
         """Whether it could be written."""
-        if self._fault or not journal:
+        if not self._has_room or not journal:
             return False
         try:
             journal.append(lines)
         except OSError as error:
             self._fail(str(error))
             return False
+        if self._fault:
+            log.warning("usage is written to %s again", self.folder)
+            self._fault = None
         return True
 
     def _catch_up(self) -> None:
@@ -190,12 +211,10 @@ class Spool:
         except OSError as error:
             self._fail(str(error))
             return
-        if self._fault:
-            log.warning("usage is written to %s again", self.folder)
-        self._fault = None
+        self._has_room = True  # whether the disk has, too, the next line shows
 
     def _fail(self, reason: str) -> None:
         if not self._fault:
             log.error("usage cannot be written and is summed in memory, which a crash would lose: %s", reason)
             self._on_error("disk")
-        self._fault = reason
+        self._fault, self._has_room = reason, False
