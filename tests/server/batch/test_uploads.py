@@ -12,7 +12,7 @@ from lingbi.batch.tables import file_parts
 from lingbi.batch.uploads import GivenUp, Incoming, remove
 from lingbi.settings import Settings
 
-COLUMNS = {"filename": "x", "purpose": "batch", "bytes": 5, "expires_at": 9e9}
+COLUMNS = {"filename": "x", "purpose": "batch", "bytes": 5, "life_s": 9e9}
 
 
 @pytest.fixture
@@ -21,15 +21,21 @@ def store(database, tmp_path):
     return store_of(Settings(state_dir=tmp_path), database)
 
 
+def age(store, seconds: float) -> None:
+    """Let so many seconds pass for the rows, whatever the database's clock."""
+    with store.database.begin() as connection:
+        connection.execute(sa.update(files.files).values(expires_at=files.files.c.expires_at - seconds))
+
+
 @pytest.fixture
-def pass_time(monkeypatch):
-    """Let so many seconds pass, by both clocks."""
-    real, passed = (time.time, time.monotonic), [0.0]
-    monkeypatch.setattr(time, "time", lambda: real[0]() + passed[0])
-    monkeypatch.setattr(time, "monotonic", lambda: real[1]() + passed[0])
+def pass_time(monkeypatch, store):
+    """Let so many seconds pass, by the worker's clock and for the rows."""
+    real, passed = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: real() + passed[0])
 
     def let_pass(seconds: float) -> None:
         passed[0] += seconds
+        age(store, seconds)
 
     return let_pass
 

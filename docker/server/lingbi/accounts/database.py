@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,13 @@ class Database:
         from sqlalchemy.dialects import postgresql, sqlite
 
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+
+def now_of(connection: Connection) -> float:
+    """The database's time, seconds since the epoch: what hosts share goes by it, since one of their clocks may be wrong."""
+    if connection.dialect.name == "sqlite":  # all that use it are on this host
+        return time.time()
+    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
 
 REMEDIES = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_of
 from lingbi.batch.batches import bytes_of, is_of
 from lingbi.batch.files import new_id
 from lingbi.batch.tables import DONE, RUNS, WAITS, batch_lines, batch_workers, batches
@@ -60,7 +59,7 @@ def _told(custom_id: str, response: Any, error: Any) -> str:
 
 def sign_on(connection: Connection, database: Database, worker: str, model: str) -> None:
     """Say that this worker is alive, and for which model it takes lines."""
-    row = {"worker": worker, "model": model, "seen_at": time.time()}
+    row = {"worker": worker, "model": model, "seen_at": now_of(connection)}
     adding = database.insert(batch_workers).values(**row)
     connection.execute(adding.on_conflict_do_update(index_elements=["worker"], set_=row))
 
@@ -74,13 +73,13 @@ def sign_off(connection: Connection, worker: str) -> None:
 def alive(connection: Connection) -> dict[str, str]:
     """{worker: its model} of those that were seen a short while ago."""
     asked = sa.select(batch_workers.c.worker, batch_workers.c.model)
-    found = connection.execute(asked.where(batch_workers.c.seen_at > time.time() - LOST_S))
+    found = connection.execute(asked.where(batch_workers.c.seen_at > now_of(connection) - LOST_S))
     return {worker: model for worker, model in found}
 
 
 def free_lost(connection: Connection) -> int:
     """Let the lines wait again that workers run which are gone; returns how many."""
-    connection.execute(sa.delete(batch_workers).where(batch_workers.c.seen_at <= time.time() - LOST_S))
+    connection.execute(sa.delete(batch_workers).where(batch_workers.c.seen_at <= now_of(connection) - LOST_S))
     here = sa.select(batch_workers.c.worker)
     lost = sa.update(batch_lines).where(batch_lines.c.state == RUNS, batch_lines.c.worker.not_in(here))
     return connection.execute(lost.values(state=WAITS, worker=None)).rowcount
@@ -109,7 +108,7 @@ def _in_turn(connection: Connection) -> list[RowMapping]:
     asked = (
         sa.select(batches)
         .outerjoin(running, running.c.owner == batches.c.owner)
-        .where(batches.c.status == "in_progress", batches.c.expires_at > time.time())
+        .where(batches.c.status == "in_progress", batches.c.expires_at > now_of(connection))
         .order_by(sa.func.coalesce(running.c.running, 0), batches.c.created_at)
     )
     return list(connection.execute(asked).mappings())

@@ -52,9 +52,9 @@ class Incoming:
         self._renew()
         self._begun.finish()
 
-    def keep(self, connection: Connection, **columns: Any) -> RowMapping:
-        """Make it a file; returns its row."""
-        row = files.end_upload(connection, self.owner, self.file_id, **columns)
+    def keep(self, connection: Connection, life_s: float, **columns: Any) -> RowMapping:
+        """Make it a file, which lives so long; returns its row."""
+        row = files.end_upload(connection, self.owner, self.file_id, life_s, **columns)
         if row is None:
             raise GivenUp(self.file_id)
         return row

@@ -1,12 +1,11 @@
 """What a worker has of the accounts: the ledger that counts what requests use, and the quotas that it counts for."""
 
-import time
 import uuid
 from collections.abc import Sequence
 
 from sqlalchemy.engine import Connection
 
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_of
 from lingbi.accounts.entries import Entry
 from lingbi.accounts.ledger.ledger import Ledger
 from lingbi.accounts.ledger.spool import Spool
@@ -34,8 +33,9 @@ def bring_ledger(service: Service, database: Database) -> Ledger:
 
     def tidy() -> bool:
         with database.begin() as connection:
-            forget_use(connection, time.time())
-        return remove_old(database, kept, time.time(), zone)
+            now = now_of(connection)
+            forget_use(connection, now)
+        return remove_old(database, kept, now, zone)
 
     def charge(connection: Connection, entries: Sequence[Entry]) -> None:
         add_use(connection, database, entries, service.keys.account, zone)

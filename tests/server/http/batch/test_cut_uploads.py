@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 
 import pytest
 
@@ -17,7 +16,7 @@ from lingbi.http.app import create_app
 from lingbi.http.batch import runner
 from lingbi.http.readiness import READY
 from lingbi.settings import Settings
-from tests.server.batch.test_uploads import kept
+from tests.server.batch.test_uploads import age, kept
 from tests.server.conftest import NoEngine
 from tests.server.http.batch.test_runner import demo_line, run, submitted
 
@@ -87,8 +86,7 @@ def test_what_kill_9_leaves_of_an_upload_is_removed_later(service, settings, sto
     run(service, store, submitted(store, demo_line("a")))
     assert left < kept(store), "it may still go on"
     store.storage.remove("file-1")
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + LATER_S)
+    age(store, LATER_S)
     run(service, store, submitted(store, demo_line("b")))
     assert kept(store) == {"file-1"}
 
@@ -96,8 +94,7 @@ def test_what_kill_9_leaves_of_an_upload_is_removed_later(service, settings, sto
 def test_a_content_that_cannot_be_removed_stops_nothing_and_is_removed_later(service, store, monkeypatch, caplog):
     with store.database.begin() as connection:
         files.begin_upload(connection, "one", "file-2")
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + LATER_S)
+    age(store, LATER_S)
 
     def fails(file_id: str) -> None:
         raise OSError(5, "Input/output error")
@@ -112,12 +109,12 @@ def test_a_content_that_cannot_be_removed_stops_nothing_and_is_removed_later(ser
 
 
 def test_who_goes_on_with_an_upload_that_was_given_up_is_told(service, store, monkeypatch):
-    service.store, real = store, time.time
+    service.store = store
     pieces = [piece(HEAD), piece(HALF), piece(HALF), piece(END, is_last=True)]
 
     async def receive():
         if len(pieces) == 2:
-            monkeypatch.setattr(time, "time", lambda: real() + LATER_S)
+            age(store, LATER_S)
             with store.database.read() as connection:
                 found = files.ended(connection)
             for row in found:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from lingbi.accounts.database import now_of
 from lingbi.accounts.facts import PERIODS, KeyFacts, Limit
 from lingbi.accounts.periods import Span, span_of
 from lingbi.accounts.quotas.decision import Asked, Standing, Verdict, decide, subject_of
 from lingbi.accounts.quotas.own_use import OwnUse, Taken
-from lingbi.accounts.quotas.use import RELEASE, now_of
+from lingbi.accounts.quotas.use import RELEASE
 from lingbi.accounts.tables import holds, quota_use
 from lingbi.errors import LingbiError
 
@@ -130,7 +131,7 @@ class Holds:
     def standings(self, key: KeyFacts) -> tuple[Standing, ...]:
         """How each limit of a key stands now. Raises DatabaseAway."""
         with self.database.read() as connection:
-            return self._standings(connection, key, now_of(connection, self.database))
+            return self._standings(connection, key, now_of(connection))
 
     def beat(self) -> None:
         """Say that this worker lives, and clear away what is over. Raises DatabaseAway."""
@@ -138,7 +139,7 @@ class Holds:
             return
         taken = dict(self.own.taken)
         with self.database.begin() as connection:
-            now = self._noted(now_of(connection, self.database))
+            now = self._noted(now_of(connection))
             there = set(connection.execute(OWN.with_for_update(), {"me": self.worker}).scalars())
             gone = lost(taken, there, time.monotonic())
             if gone:
@@ -151,7 +152,7 @@ class Holds:
     def _alone(self, connection: Connection, key: KeyFacts) -> float:
         """Wait until no other worker decides about this key or its group; returns the database's time."""
         if self.database.is_sqlite:  # a transaction that writes is alone already
-            return now_of(connection, self.database)
+            return now_of(connection)
         subjects = sorted(
             {subject_of(limit, key) for limit in key.limits}
         )  # in one order, so that none waits for another

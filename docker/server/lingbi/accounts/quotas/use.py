@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from lingbi.accounts.database import now_of
 from lingbi.accounts.entries import Counts, Entry
 from lingbi.accounts.facts import KeyFacts
 from lingbi.accounts.periods import span_of
@@ -55,7 +56,7 @@ def add_use(
     this month; minutes only where they are limited.
     """
     entries = list(entries)
-    rows = use_of(entries, find, zone, _skew(connection, database))
+    rows = use_of(entries, find, zone, _skew(connection))
     if rows:
         connection.execute(_upsert(database), [_values(row, use) for row, use in sorted(rows.items())])
     limited = [entry for entry in entries if entry.id and ((key := find(entry.key)) is None or key.limits)]
@@ -122,13 +123,6 @@ def subjects_of(name: str, key: KeyFacts | None) -> dict[str, list[str]]:
     return found
 
 
-def now_of(connection: Connection, database: Database) -> float:
-    """The database's time, seconds since the epoch: hosts whose clocks differ have the same minutes by it."""
-    if database.is_sqlite:
-        return time.time()
-    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
-
-
 def forget_use(connection: Connection, now: float) -> None:
     """Delete what periods that are over had counted."""
     for period, kept_s in KEPT_S.items():
@@ -136,8 +130,8 @@ def forget_use(connection: Connection, now: float) -> None:
         connection.execute(sa.delete(quota_use).where(old))
 
 
-def _skew(connection: Connection, database: Database) -> float:
-    skew = now_of(connection, database) - time.time()
+def _skew(connection: Connection) -> float:
+    skew = now_of(connection) - time.time()
     return skew if abs(skew) > SKEW_S else 0.0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -114,7 +113,7 @@ class Files:
         )
 
     def _columns(self, upload: Upload) -> dict[str, Any]:
-        """The row of an uploaded file. Raises BadRequest."""
+        """What is noted of an uploaded file. Raises BadRequest."""
         fields, rules = upload.fields, self.store.rules
         purpose = fields.get("purpose", "")
         if purpose not in PURPOSES:
@@ -131,7 +130,7 @@ class Files:
             "filename": upload.filename,
             "purpose": purpose,
             "bytes": upload.size,
-            "expires_at": time.time() + life_s,
+            "life_s": life_s,
         }
 
     def _keep(self, incoming: Incoming, columns: dict[str, Any]) -> RowMapping:

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 from sqlalchemy.engine import RowMapping
 from starlette.types import ASGIApp
 
-from lingbi.accounts.database import DatabaseAway
+from lingbi.accounts.database import DatabaseAway, now_of
 from lingbi.accounts.entries import GOOD
 from lingbi.batch import batches, claims, files
 from lingbi.batch.claims import Claimed, Result
@@ -101,12 +101,13 @@ class Runner:
             self.signed = time.monotonic()
         with database.read() as connection:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
+            now = now_of(connection)
         self.service.metrics.tell_batches(by_status, batches.lines_left(open_ones))
         self.has_work = any(batch["status"] == "in_progress" for batch in open_ones)
         if self.service.waking:
             self.service.has_lines = self.has_work and self._has_lines()
         for batch in open_ones:
-            self._move_on(batch)
+            self._move_on(batch, now)
 
     def _has_lines(self) -> bool:
         with self.store.database.read() as connection:
@@ -120,11 +121,11 @@ class Runner:
             if not clear_some(self.store.database):
                 break
 
-    def _move_on(self, batch: RowMapping) -> None:
-        if batch["status"] == "validating" and time.time() < batch["expires_at"]:
+    def _move_on(self, batch: RowMapping, now: float) -> None:
+        is_expired = now >= batch["expires_at"]
+        if batch["status"] == "validating" and not is_expired:
             self._have_read(batch)
             return
-        is_expired = time.time() >= batch["expires_at"]
         with self.store.database.begin() as connection:
             status = next_status(batch, is_expired, claims.running(connection, batch["id"]) > 0)
             if status == "expired" and claims.end_waiting(connection, self.store.database, batch["id"], *EXPIRED):
@@ -201,7 +202,7 @@ class Runner:
 
     async def _asked(self, claimed: Claimed) -> Result | None:
         account = self.service.keys.account(claimed.owner)
-        if account is None or account.has_ended(time.time()):
+        if account is None or account.has_ended(await self._in_thread(self._now)):
             return claims.unasked(claimed.custom_id, "key_ended", f"the key {claimed.owner} has ended")
         try:
             body = await self._in_thread(self._body, claimed)
@@ -224,6 +225,10 @@ class Runner:
             file.seek(claimed.place)
             line = file.read(claimed.size)
         return body_of(line, lambda file_id: self._file(claimed.owner, file_id))
+
+    def _now(self) -> float:
+        with self.store.database.read() as connection:
+            return now_of(connection)
 
     def _opened(self, file_id: str) -> BinaryIO:
         """A stored file's content. Raises LookupError where it is gone."""
