@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from lingbi.launch.supervision import wait_until
-from tests.client import CHAT, SCENES, fault, http, question
+from tests.client import CHAT, SCENES, fault, http, metric, question
 from tests.conftest import DEMO
 from tests.load.swaps import ask_alternating
 from tests.on_demand import renamed_demo, running_on_demand
@@ -54,7 +54,10 @@ def test_a_stream_tells_how_far_loading_is(host):
     asleep = next(number for number in (0, 1) if is_asleep(host, number))
     server = host.servers[asleep]
     with http(server) as client, client.stream("POST", CHAT, json=question(server, SCENES[5], stream=True)) as response:
-        lines = [line for line in response.iter_lines() if line]
+        arriving = response.iter_lines()
+        lines = [next(arriving)]
+        assert metric(server, "lingbi_requests_inside") >= 1  # a rollout waits until it is answered
+        lines += [line for line in arriving if line]
     comments = [line for line in lines if line.startswith(":")]
     assert comments[0] == ": waiting for the model's turn"
     told = re.compile(r": (waiting for the model's turn|loading the model, \d+%|prompt \d+/\d+)")  # once a second

@@ -79,6 +79,67 @@ def test_who_may_not_wait_is_told_when_to_come_again_by_the_last_wake_and_the_mo
     assert waking.waiting == 0
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds by which the clock is ahead, in a list that tests change."""
+    ahead, real = [0.0], module.time.monotonic
+    monkeypatch.setattr(module.time, "monotonic", lambda: real() + ahead[0])
+    return ahead
+
+
+def call(waking) -> int:
+    """Ask without waiting; after how many seconds to come again."""
+    with pytest.raises(NotReady) as caught:
+        asyncio.run(waking.wait(0.0))
+    return int(caught.value.headers["Retry-After"])
+
+
+def test_who_comes_again_and_again_keeps_the_model_wanted_and_waits_since_the_first_time(waking, clock):
+    waking.record.count_wake({"weights": 100.0}, is_swap=False)
+    found = []
+    for clock[0] in (0.0, 30.0, 59.0, 90.0, 149.5):
+        after_s = call(waking)
+        found.append((waking.waiting, round(waking.waited_s), after_s))
+    assert found == [(1, 0, 100), (1, 30, 70), (1, 59, 41), (1, 90, 10), (1, 150, 1)]
+    clock[0] = 230.0
+    assert waking.waiting == 0 == waking.waited_s  # it did not come again
+    assert (call(waking), waking.waiting) == (100, 1)
+
+
+def test_a_loaded_model_awaits_who_was_told_to_come_again_for_a_minute(waking, clock):
+    for comes in (True, False):
+        call(waking)
+        waking.open()
+        assert waking.is_awaiting and waking.waiting == 0
+        clock[0] += module.CALLED_S - 1
+        assert waking.is_awaiting
+        if comes:
+            waking.come()
+        clock[0] += 0 if comes else 2
+        assert not waking.is_awaiting
+
+
+def test_a_loaded_model_awaits_nobody_who_was_promised_nothing_or_did_not_come_again(waking, clock):
+    waking.call()  # as the arbiter has a model come back
+    waking.open()
+    assert not waking.is_awaiting
+    call(waking)
+    clock[0] += module.CALLED_S + 1
+    waking.open()
+    assert not waking.is_awaiting
+
+
+def test_a_server_that_ends_says_so_to_who_waits(waking):
+    async def refused():
+        waiting = asyncio.create_task(waking.wait())
+        await asyncio.sleep(0.01)
+        waking.end()
+        with pytest.raises(NotReady, match="this server ends before the model 'model' is loaded"):
+            await waiting
+
+    asyncio.run(refused())
+
+
 def test_no_request_waits_for_longer_than_the_server_lets_it(waking):
     waking.wait_s = 0.05
     with pytest.raises(NotReady, match="being loaded"):

@@ -34,8 +34,8 @@ class Member:
     """One process of a worker, as it describes itself.
 
     place: the card, or "cpu"; waiting: requests that wait for the model; waited_s: how long the first of them has; inside:
-    requests that run; idle_s: seconds without a request; ready_s: seconds since the model became ready; lines: whether lines
-    of batches wait for the model, or run.
+    requests that run, or 1 for a client that was told to come again and may still come; idle_s: seconds without a request;
+    ready_s: seconds since the model became ready; lines: whether lines of batches wait for the model, or run.
     """
 
     id: int

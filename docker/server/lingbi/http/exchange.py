@@ -49,7 +49,9 @@ async def _until_loaded(service: Service, request: Request, is_streamed: bool) -
     """Wait until the model is loaded. A stream tells its client meanwhile how far that is, so it waits once it has begun
     (`Exchange.events_when_loaded`), unless its client says how long it waits. Raises NotReady and ClientGone."""
     patience_s = patience_of(request.headers)
-    if service.waking and service.must_wait and (patience_s is not None or not is_streamed):
+    if service.waking and not service.must_wait:
+        service.waking.come()
+    elif service.waking and (patience_s is not None or not is_streamed):
         record: Record = request.scope[RECORD]
         began = record.elapsed()
         await unless_gone(request, service.waking.wait(patience_s))

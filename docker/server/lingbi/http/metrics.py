@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lingbi.accounts.entries import Counts
     from lingbi.engine.bound import Tally
     from lingbi.engine.generation import Generator
-    from lingbi.http.admission.requests import Admission
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram, Info)
 
@@ -193,9 +192,8 @@ class Metrics:
         self.group_tokens.labels(group, "prompt").inc(used.prompt_tokens)
         self.group_tokens.labels(group, "completion").inc(used.completion_tokens)
 
-    def watch(self, admission: Admission, generator: Generator) -> None:
-        """Have the gauges read their numbers from the admission and the generator."""
-        self.inside.set_function(lambda: admission.inside)
+    def watch(self, generator: Generator) -> None:
+        """Have the gauges read their numbers from the generator."""
         self.queue_depth.set_function(lambda: len(generator.places.turns))
         self.sessions.set_function(lambda: len(generator.runs))
         self.kv_tokens.set_function(generator.cached_tokens)

@@ -78,6 +78,9 @@ class Service:
         self.running_lines: Callable[[], int] = lambda: 0  # of batches, in this worker
         self.background = Background()  # what may begin beside those who wait
         metrics.ready.set_function(lambda: readiness.is_ready)
+        metrics.inside.set_function(
+            lambda: self.admission.inside
+        )  # before the model is loaded too: requests wait for it
 
     @property
     def must_wait(self) -> bool:
@@ -101,7 +104,7 @@ class Service:
         self.generator = generator = Generator(engine, running, self.vitals, kept_sessions, self.background)
         self.admission.limit = generator.size + self.settings.queue_limit
         self.admission.refuse_newest = generator.places.refuse_newest
-        self.metrics.watch(self.admission, generator)
+        self.metrics.watch(generator)
         return generator
 
 

@@ -11,7 +11,7 @@ from lingbi.demand.record import Record
 from lingbi.http.readiness import ASLEEP, Readiness
 
 COMMENT_S = 1.0
-CALLED_S = 60.0  # how long a request that did not wait keeps the model wanted
+CALLED_S = 60.0  # how long a request that did not wait keeps the model wanted and, once it is loaded, in use
 FAULT_SHOWN_S = 15  # after a failed check: who asks meanwhile is refused, and the first one after it tries again
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
@@ -25,9 +25,11 @@ class Waking:
     def __init__(self, readiness: Readiness, record: Record, wait_s: float, notify: Callable[[], None]) -> None:
         self.readiness, self.record, self.wait_s, self.notify = readiness, record, wait_s, notify
         self._began: dict[int, float] = {}  # of each request that waits
-        self._called: float | None = None  # when a request that does not wait asked
+        self._called: tuple[float, float] | None = None  # the first and the latest request that does not wait
+        self._has_promised = False  # one of those was told to come again
+        self._awaited_until = 0.0  # by when it should have come, since the model is loaded
         self._opened: asyncio.Future[None] | None = None
-        self._fault: tuple[str, float] | None = None
+        self._fault: tuple[str, float] | None = None  # what is said, and until when
         self._count = 0
 
     @property
@@ -38,14 +40,19 @@ class Waking:
     @property
     def waiting(self) -> int:
         """Requests that wait; one that was told to come again counts for CALLED_S."""
-        called = self._called
-        return len(self._began) + int(called is not None and time.monotonic() - called < CALLED_S)
+        return len(self._began) + int(_is_fresh(self._called))
 
     @property
     def waited_s(self) -> float:
         """How long the first of them has waited."""
-        began = [*list(self._began.values()), *([self._called] if self._called is not None and self.waiting else [])]
+        called = self._called
+        began = [*list(self._began.values()), *([called[0]] if called and _is_fresh(called) else [])]
         return max(0.0, time.monotonic() - min(began)) if began else 0.0
+
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether the model is loaded for a client that was told to come again, and nobody has come since."""
+        return time.monotonic() < self._awaited_until
 
     def retry_after_s(self) -> int:
         """Seconds until the model is likely to be ready, by the last wake."""
@@ -87,17 +94,36 @@ class Waking:
 
     def call(self) -> None:
         """Want the model, though no request waits for it."""
-        self._called = time.monotonic()
+        now = time.monotonic()
+        self._called = (self._called[0] if self._called and _is_fresh(self._called) else now), now
+
+    def come(self) -> None:
+        """A request finds the model loaded."""
+        self._awaited_until = 0.0
 
     def open(self) -> None:
         """The model is loaded: whoever waits goes on."""
-        self._called, self._fault = None, None
+        if self._has_promised and _is_fresh(self._called):
+            self._awaited_until = time.monotonic() + CALLED_S
+        self._forget()
+        self._fault = None
         self._release()
 
     def refuse(self, why: str) -> None:
         """The model cannot be loaded: whoever waits is told why."""
-        self._called, self._fault = None, (why, time.monotonic() + FAULT_SHOWN_S)
+        self._end(f"the model {self.readiness.model!r} cannot be loaded: {why}")
+
+    def end(self) -> None:
+        """This server ends: whoever waits is told so."""
+        self._end(f"this server ends before the model {self.readiness.model!r} is loaded; try again")
+
+    def _end(self, sentence: str) -> None:
+        self._forget()
+        self._fault = sentence, time.monotonic() + FAULT_SHOWN_S
         self._release()
+
+    def _forget(self) -> None:
+        self._called, self._has_promised = None, False
 
     def _release(self) -> None:
         if self._opened:
@@ -112,15 +138,21 @@ class Waking:
     def _check_fault(self) -> None:
         if self._fault and time.monotonic() < self._fault[1]:
             left_s = max(1, math.ceil(self._fault[1] - time.monotonic()))
-            raise _not_ready(f"the model {self.readiness.model!r} cannot be loaded: {self._fault[0]}", left_s)
+            raise _not_ready(self._fault[0], left_s)
 
     def _late(self, patience_s: float | None) -> NotReady:
         """The refusal of a request that has waited for as long as it may."""
         if patience_s is not None and patience_s < self.wait_s:
-            self._called = self._called or time.monotonic()
+            self.call()
+            self._has_promised = True
         seconds = self.retry_after_s()
         said = f"the model {self.readiness.model!r} is being loaded ({self.comment()})"
         return _not_ready(f"{said}; try again in {seconds} s", seconds)
+
+
+def _is_fresh(called: tuple[float, float] | None) -> bool:
+    """Whether the latest request that did not wait still wants the model."""
+    return called is not None and time.monotonic() - called[1] < CALLED_S
 
 
 def _not_ready(message: str, seconds: int) -> NotReady:

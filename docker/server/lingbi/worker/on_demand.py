@@ -56,6 +56,8 @@ class OnDemandWorker(Worker):
         self.service.waking = self.waking
         self.on_demand = OnDemand(is_called=lambda: self.waking.waiting > 0, is_elder_there=self._is_elder_there)
         self.readiness.on_demand = self.on_demand
+        # A process before this one finishes its requests where nobody can ask it, since this one has the port.
+        self.service.metrics.inside.set_function(lambda: self.service.admission.inside + self._is_elder_there())
         self.service.metrics.watch_demand(self.record, lambda: self.on_demand.state(self.readiness.phase))
         if not life.is_first:  # another one has checked the weights: requests may wait at once
             self.on_demand.is_checked = True
@@ -86,7 +88,7 @@ class OnDemandWorker(Worker):
             heard=heard,
             waiting=self.waking.waiting,
             waited_s=self.waking.waited_s,
-            inside=admission.inside if self.stage in HOLDING else 0,
+            inside=max(admission.inside, int(self.waking.is_awaiting)) if self.stage in HOLDING else 0,
             idle_s=now - max(admission.ended, self.ready) if is_ready else 0.0,
             ready_s=now - self.ready if is_ready else 0.0,
             lines=lines,

@@ -67,7 +67,8 @@ class DrainingServer(uvicorn.Server):
         """Refuse new requests, and stop when the running ones have finished or the timeout has passed."""
         self.service.readiness.enter(phase, error)
         if self.service.waking and self.loop:
-            self.loop.call_soon_threadsafe(self.service.waking.refuse, error or "this server ends")
+            waking = self.service.waking
+            self.loop.call_soon_threadsafe(*((waking.refuse, error) if error else (waking.end,)))
         self._end_lines()
         self.deadline = time.monotonic() + self.timeout_s
 
