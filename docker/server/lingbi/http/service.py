@@ -78,9 +78,8 @@ class Service:
         self.running_lines: Callable[[], int] = lambda: 0  # of batches, in this worker
         self.background = Background()  # what may begin beside those who wait
         metrics.ready.set_function(lambda: readiness.is_ready)
-        metrics.inside.set_function(
-            lambda: self.admission.inside
-        )  # before the model is loaded too: requests wait for it
+        # Before the model is loaded too, since requests wait for it.
+        metrics.inside.set_function(lambda: self.admission.inside)
 
     @property
     def must_wait(self) -> bool:
