@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lingbi.http.batch.asking import body_of
+from lingbi.http.batch.asking import body_of, size_of
 
 PNG = b"\x89PNG\r\n"
 
@@ -38,3 +38,12 @@ def test_pictures_that_are_named_by_their_file_are_put_in():
 def test_a_file_that_its_owner_does_not_have_is_told():
     with pytest.raises(LookupError, match="no file 'file-2'"):
         asked({"messages": [{"content": [{"type": "image_url", "image_url": {"url": "file-2"}}]}]})
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_a_lines_size_is_known_before_its_files_are_read(count):
+    body = {"messages": [{"content": [{"image_url": {"url": "file-1"}}, {"text": "file-1"}] * count}], "n": [1, 2, 3]}
+    line = json.dumps({"custom_id": "a", "body": body}, separators=(",", ":")).encode()
+    most = size_of(line, {"file-1": len(PNG)}.__getitem__)
+    made = len(body_of(line, read))
+    assert made <= most <= made + 100 * (1 + count)

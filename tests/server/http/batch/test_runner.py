@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 from starlette.responses import JSONResponse
@@ -11,7 +12,7 @@ from starlette.responses import JSONResponse
 from lingbi.accounts.database import DatabaseAway
 from lingbi.batch import batches, claims, files
 from lingbi.batch.owned import take_away
-from lingbi.http.batch import runner
+from lingbi.http.batch import line_bodies, runner
 from lingbi.http.batch.runner import Runner
 from lingbi.http.readiness import READY
 from tests.server.batch.test_claims import counts, output
@@ -121,13 +122,33 @@ def test_a_picture_whose_content_is_gone_is_its_lines_error(service, store):
     assert output(store.database, batch["id"], "errors")[0]["error"]["code"] == "file_not_found"
 
 
+def test_a_line_whose_files_make_it_larger_than_a_request_may_be_has_an_error_and_none_is_read(
+    service, store, monkeypatch
+):
+    """Each counts as often as the line names it, as the base64 that it would be."""
+    store = replace(store, rules=replace(store.rules, line_bytes=10_000))
+    picture, opened, real = kept(store, b"x" * 3000, "vision"), [], store.storage.open
+    part = {"type": "image_url", "image_url": {"url": picture}}
+    twice, thrice = (
+        line(custom_id, body={"model": "model", "messages": [{"role": "user", "content": [part] * count}]})
+        for custom_id, count in (("twice", 2), ("thrice", 3))
+    )
+    monkeypatch.setattr(store.storage, "open", lambda file_id: opened.append(file_id) or real(file_id))
+    batch = run(service, store, submitted(store, twice + thrice))
+    assert (batch["status"], batch["completed"], batch["failed"]) == ("completed", 1, 1)
+    told = output(store.database, batch["id"], "errors")[0]
+    assert (told["custom_id"], told["error"]["code"]) == ("thrice", "line_too_large")
+    assert "a request may have 10000; send smaller or fewer pictures" in told["error"]["message"]
+    assert opened.count(picture) == 2
+
+
 def test_a_line_that_is_judged_and_yet_cannot_be_read_has_an_error_of_its_own(service, store, monkeypatch):
     def unreadable(text, read_file):
         if b'"bad"' in text:
             raise ValueError("Exceeds the limit (4300 digits) for integer string conversion")
         return b"{}"
 
-    monkeypatch.setattr(runner, "body_of", unreadable)
+    monkeypatch.setattr(line_bodies, "body_of", unreadable)
     batch = run(service, store, submitted(store, demo_line("bad") + demo_line("good")))
     assert (batch["status"], batch["completed"], batch["failed"]) == ("completed", 1, 1)
     assert output(store.database, batch["id"], "errors")[0]["error"]["code"] == "invalid_line"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from lingbi.http.middleware.door import INSIDE
 FILE_ID = "file-"
 TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"RI": "image/webp", b"BM": "image/bmp"}
 ReadFile = Callable[[str], bytes]  # the content of one of the owner's files; raises LookupError
+FileBytes = Callable[[str], int]  # how many it has; raises LookupError
+DATA_URL_BYTES = 60  # of what stands around a picture's base64, or more
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,34 @@ def _json_of(content: bytes) -> Any:
         return content.decode("utf-8", "replace")
 
 
+def size_of(line: bytes, file_bytes: FileBytes) -> int:
+    """The most bytes of the body of a line, with the pictures that it names by file id; none of them is read.
+
+    Raises LookupError for a file that its owner does not have.
+    """
+    if FILE_ID.encode() not in line:
+        return len(line)
+    named = Counter(_files_of(json.loads(line)["body"]))
+    return len(line) + sum(count * _data_url_bytes(file_bytes(file_id)) for file_id, count in named.items())
+
+
+def _data_url_bytes(content_bytes: int) -> int:
+    return (content_bytes + 2) // 3 * 4 + DATA_URL_BYTES
+
+
+def _files_of(part: Any) -> Iterator[str]:
+    """The id of each file that stands in place of a picture, as often as it does."""
+    if isinstance(part, list):
+        for item in part:
+            yield from _files_of(item)
+    elif isinstance(part, dict):
+        for name, value in part.items():
+            if _names_file(name, value):
+                yield value
+            else:
+                yield from _files_of(value)
+
+
 def body_of(line: bytes, read_file: ReadFile) -> bytes:
     """The body that a line's request is sent with: whole, in the background, with the pictures that it names by file id.
 
@@ -67,7 +98,8 @@ def body_of(line: bytes, read_file: ReadFile) -> bytes:
         body.pop(name, None)
     if FILE_ID.encode() in line:
         body = _with_files(body, read_file)
-    return json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))  # no larger than the line
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _with_files(part: Any, read_file: ReadFile) -> Any:

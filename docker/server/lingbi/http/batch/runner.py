@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.engine import RowMapping
 from starlette.types import ASGIApp
@@ -27,7 +27,8 @@ from lingbi.batch.reading import read
 from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
 from lingbi.batch.uploads import remove_all
-from lingbi.http.batch.asking import ask, body_of
+from lingbi.http.batch.asking import ask
+from lingbi.http.batch.line_bodies import LineBodies, Unaskable
 from lingbi.http.metrics import ANSWERED, FAILED
 from lingbi.http.service import Service
 
@@ -46,7 +47,7 @@ class Runner:
 
     def __init__(self, service: Service, app: ASGIApp, store: Store, worker: str) -> None:
         self.service, self.app, self.store, self.worker = service, app, store, worker
-        self.model = service.readiness.model
+        self.model, self.bodies = service.readiness.model, LineBodies(store)
         self.working = ThreadPoolExecutor(2, "batches")  # statements, and lines out of their files
         self.reading = ThreadPoolExecutor(1, "batch-input")
         self.tasks: set[asyncio.Task[None]] = set()
@@ -205,11 +206,9 @@ class Runner:
         if account is None or account.has_ended(await self._in_thread(self._now)):
             return claims.unasked(claimed.custom_id, "key_ended", f"the key {claimed.owner} has ended")
         try:
-            body = await self._in_thread(self._body, claimed)
-        except LookupError as error:
-            return claims.unasked(claimed.custom_id, "file_not_found", str(error.args[0]))
-        except (ValueError, RecursionError) as error:
-            return claims.unasked(claimed.custom_id, "invalid_line", f"the line cannot be read: {error}"[:300])
+            body = await self._in_thread(self.bodies.read, claimed)
+        except Unaskable as error:
+            return claims.unasked(claimed.custom_id, error.code, str(error))
         told = await ask(self.app, account, claimed, body)
         if told.status in TRY_AGAIN:
             self._wait(claimed.owner, told.retry_after_s)
@@ -220,30 +219,9 @@ class Runner:
         wait_s = min(max(retry_after_s, AGAIN_S), LONGEST_WAIT_S)
         self.not_before[owner] = time.monotonic() + wait_s
 
-    def _body(self, claimed: Claimed) -> bytes:
-        with self._opened(claimed.input_file_id) as file:
-            file.seek(claimed.place)
-            line = file.read(claimed.size)
-        return body_of(line, lambda file_id: self._file(claimed.owner, file_id))
-
     def _now(self) -> float:
         with self.store.database.read() as connection:
             return now_of(connection)
-
-    def _opened(self, file_id: str) -> BinaryIO:
-        """A stored file's content. Raises LookupError where it is gone."""
-        try:
-            return self.store.storage.open(file_id)
-        except FileNotFoundError:
-            raise LookupError(f"the content of {file_id} is gone; upload it again") from None
-
-    def _file(self, owner: str, file_id: str) -> bytes:
-        with self.store.database.read() as connection:
-            row = files.find(connection, owner, file_id)
-        if row is None or row["kind"] != files.STORED:
-            raise LookupError(f"this key has no file {file_id[:64]!r}")
-        with self._opened(file_id) as file:
-            return file.read()
 
     def _write(self, claimed: Claimed, result: Result | None) -> None:
         """Write a result, or give the line back; tried until the database takes it, or this worker ends."""
