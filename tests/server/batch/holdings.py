@@ -16,7 +16,7 @@ def upload(store: Store, owner: str, content: bytes, filename: str = "lines.json
     incoming.write(content)
     incoming.finish()
     with store.database.begin() as connection:
-        columns = {"filename": filename, "purpose": "batch", "bytes": len(content), "expires_at": 9e9}
+        columns = {"filename": filename, "purpose": "batch", "bytes": len(content), "life_s": 9e9}
         return incoming.keep(connection, **columns)["id"]
 
 

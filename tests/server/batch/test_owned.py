@@ -145,7 +145,7 @@ def test_an_upload_that_still_comes_is_given_up(store):
     incoming.write(UPLOAD)
     erase(store, "Alice")
     with store.database.begin() as connection, pytest.raises(GivenUp):
-        incoming.keep(connection, filename="x", purpose="batch", bytes=1, expires_at=9e9)
+        incoming.keep(connection, filename="x", purpose="batch", bytes=1, life_s=9e9)
     incoming.discard()
     assert contents(store) == 0 and of(store, "one") == ([], [])
 
