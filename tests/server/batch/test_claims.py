@@ -89,6 +89,23 @@ def test_lines_of_a_worker_that_is_gone_wait_again_and_its_late_result_is_droppe
     assert [one["response"]["body"] for one in output(database, batch)] == [{"by": "alive"}]
 
 
+def test_lines_with_results_are_not_read_to_find_those_of_workers_that_are_gone(store):
+    """There may be millions, and every worker looks for them with SQLite's only lock."""
+    make(store.database)
+    plans = []
+
+    def explain(connection, cursor, statement, parameters, context, is_many):
+        if statement.startswith("UPDATE batch_lines"):
+            explained = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append([row[3] for row in explained])
+
+    sa.event.listen(store.database.engine, "before_cursor_execute", explain)
+    with store.database.begin() as connection:
+        claims.free_lost(connection)
+        claims.sign_off(connection, "w")
+    assert len(plans) == 2 and not [step for plan in plans for step in plan if step == "SCAN batch_lines"], plans
+
+
 def test_who_signs_off_gives_back_what_it_runs(database):
     make(database, count=2)
     sign_on(database, "w", "next")

@@ -67,7 +67,7 @@ def sign_on(connection: Connection, database: Database, worker: str, model: str)
 def sign_off(connection: Connection, worker: str) -> None:
     """Give back what a worker runs, and forget it."""
     connection.execute(sa.delete(batch_workers).where(batch_workers.c.worker == worker))
-    free_lost(connection)
+    _free(connection, batch_lines.c.worker == worker)
 
 
 def alive(connection: Connection) -> dict[str, str]:
@@ -80,9 +80,14 @@ def alive(connection: Connection) -> dict[str, str]:
 def free_lost(connection: Connection) -> int:
     """Let the lines wait again that workers run which are gone; returns how many."""
     connection.execute(sa.delete(batch_workers).where(batch_workers.c.seen_at <= now_of(connection) - LOST_S))
-    here = sa.select(batch_workers.c.worker)
-    lost = sa.update(batch_lines).where(batch_lines.c.state == RUNS, batch_lines.c.worker.not_in(here))
-    return connection.execute(lost.values(state=WAITS, worker=None)).rowcount
+    return _free(connection, batch_lines.c.worker.not_in(sa.select(batch_workers.c.worker)))
+
+
+def _free(connection: Connection, whose: sa.ColumnElement[bool]) -> int:
+    """Let lines that run wait again. Batches that go on are named, since the index of lines begins with their batch."""
+    going = sa.select(batches.c.id).where(batches.c.status.in_(("in_progress", "cancelling")))
+    freeing = sa.update(batch_lines).where(batch_lines.c.batch_id.in_(going), batch_lines.c.state == RUNS, whose)
+    return connection.execute(freeing.values(state=WAITS, worker=None)).rowcount
 
 
 def claim(
