@@ -4,9 +4,11 @@ import hashlib
 import random
 
 import pytest
+import sqlalchemy as sa
 
 from lingbi.accounts.database import Database, parse_url
-from lingbi.batch.storage import PART_BYTES, Folder, Parts
+from lingbi.batch.storage import AT_ONCE, PART_BYTES, Folder, Parts
+from lingbi.batch.tables import file_parts
 
 
 @pytest.fixture(params=["folder", "database"])
@@ -57,3 +59,22 @@ def test_what_is_not_finished_or_removed_is_not_there(storage):
     storage.remove("file-1")
     with pytest.raises(FileNotFoundError):
         storage.open("file-1")
+
+
+def test_a_large_content_is_removed_a_few_parts_at_a_time(database):
+    """A statement that lasts too long is ended by PostgreSQL, and holds up everybody else on SQLite."""
+    parts, removed = Parts(database), []
+    with database.begin() as connection:
+        rows = [{"file_id": "file-1", "part": part, "content": b"x"} for part in range(2 * AT_ONCE + 1)]
+        connection.execute(sa.insert(file_parts), rows + [{"file_id": "file-2", "part": 0, "content": b"x"}])
+
+    def note(connection, cursor, statement, parameters, context, is_many):
+        if statement.startswith("DELETE"):
+            removed.append(cursor.rowcount)
+
+    sa.event.listen(database.engine, "after_cursor_execute", note)
+    parts.remove("file-1")
+    assert sum(removed) == 2 * AT_ONCE + 1 and max(removed) <= AT_ONCE
+    with pytest.raises(FileNotFoundError):
+        parts.open("file-1")
+    parts.open("file-2").close()

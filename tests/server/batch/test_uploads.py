@@ -5,12 +5,13 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from lingbi.batch import files
+from lingbi.batch import batches, files
 from lingbi.batch.files import UPLOAD_LOST_S
 from lingbi.batch.store import store_of
 from lingbi.batch.tables import file_parts
 from lingbi.batch.uploads import GivenUp, Incoming, remove
 from lingbi.settings import Settings
+from tests.server.batch.test_claims import claim, finish, make, output, sign_on
 
 COLUMNS = {"filename": "x", "purpose": "batch", "bytes": 5, "life_s": 9e9}
 
@@ -64,6 +65,31 @@ def kept(store) -> set:
 def sweep(store) -> None:
     for row in ended(store):
         remove(store, row)
+
+
+def test_results_are_removed_a_few_lines_at_a_time_with_their_file_last(store, monkeypatch):
+    monkeypatch.setattr("lingbi.batch.batches.FORGET_ROWS", 2)
+    batch_id = make(store.database, count=7)
+    sign_on(store.database, "w")
+    for line in claim(store.database):
+        finish(store.database, "w", line, 400 if line.line % 3 == 0 else 200)
+    with store.database.begin() as connection:
+        batches.end(connection, batches.find(connection, None, batch_id), "completed", 60)
+    with store.database.read() as connection:
+        rows = {row["kind"]: row for row in files.listed(connection, "one", files.Page())}
+    left = []
+
+    def note(connection, cursor, statement, parameters, context, is_many):
+        if statement.startswith("DELETE FROM batch_lines"):
+            left.append(cursor.rowcount)
+            with store.database.read() as other:
+                assert files.find(other, "one", rows["output"]["id"]) is None, "it has lost lines, and is offered"
+
+    sa.event.listen(store.database.engine, "after_cursor_execute", note)
+    remove(store, rows["output"])
+    assert left == [2, 2, 1] and output(store.database, batch_id) == []
+    assert [line["custom_id"] for line in output(store.database, batch_id, "errors")] == ["id-3", "id-6"]
+    assert ended(store) == []
 
 
 def test_an_upload_that_stands_still_is_removed_and_told_so_when_it_goes_on(store, pass_time):

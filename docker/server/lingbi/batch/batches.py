@@ -17,6 +17,7 @@ from lingbi.batch.states import ENDED, OPEN
 from lingbi.batch.tables import DONE, WAITS, batch_lines, batches
 
 PREFIX = "batch_"
+FORGET_ROWS = 1000  # in one transaction, which must end soon
 READER_LOST_S = 30.0  # a worker that reads an input file says so more often than this
 
 
@@ -182,10 +183,19 @@ def _forget_unasked(connection: Connection, batch: RowMapping) -> None:
     connection.execute(sa.delete(batch_lines).where(whole if batch["in_progress_at"] is None else unasked))
 
 
-def forget_results(connection: Connection, batch_id: str, kind: str) -> None:
-    """Drop the lines of a batch whose results its output, or its errors file, held."""
-    gone = sa.and_(batch_lines.c.batch_id == batch_id, batch_lines.c.state == DONE, is_of(kind))
-    connection.execute(sa.delete(batch_lines).where(gone))
+def forget_results(connection: Connection, batch_id: str, kind: str, after: int = 0) -> int:
+    """Drop up to FORGET_ROWS lines whose results a batch's output, or its errors file, held, behind the line `after`.
+
+    Returns the last of them, 0 if there was none.
+    """
+    mine = batch_lines.c.batch_id == batch_id
+    asked = sa.select(batch_lines.c.line).where(mine, batch_lines.c.state == DONE, is_of(kind))
+    some = asked.where(batch_lines.c.line > after).order_by(batch_lines.c.line).limit(FORGET_ROWS)
+    lines = connection.execute(some).scalars().all()
+    if not lines:
+        return 0
+    connection.execute(sa.delete(batch_lines).where(mine, batch_lines.c.line.in_(lines)))
+    return int(lines[-1])
 
 
 def is_of(kind: str) -> sa.ColumnElement[bool]:

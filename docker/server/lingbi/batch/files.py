@@ -108,7 +108,8 @@ def hide(connection: Connection, row: RowMapping) -> bool:
     """Let nobody have a file any more, whose content is then removed; False for an upload that goes on after all."""
     given_up = sa.or_(files.c.kind != UPLOADING, files.c.expires_at <= now_of(connection))
     hiding = sa.update(files).where(files.c.id == row["id"], files.c.kind == row["kind"], given_up)
-    return connection.execute(hiding.values(kind=REMOVED, expires_at=0.0)).rowcount == 1
+    kind = REMOVED if row["kind"] in WITH_CONTENT else row["kind"]  # which says which lines are its content
+    return connection.execute(hiding.values(kind=kind, expires_at=0.0)).rowcount == 1
 
 
 def remove(connection: Connection, file_id: str) -> None:

@@ -18,6 +18,7 @@ from lingbi.accounts.database import Database
 from lingbi.batch.tables import file_parts
 
 PART_BYTES = 1 << 20
+AT_ONCE = 64  # parts that one statement removes, which must end soon
 
 
 class Writer(Protocol):
@@ -119,8 +120,17 @@ class Parts:
             connection.execute(sa.insert(file_parts).values(file_id=file_id, part=part, content=content))
 
     def remove(self, file_id: str) -> None:
+        while self._remove_some(file_id):
+            pass
+
+    def _remove_some(self, file_id: str) -> bool:
+        """Remove the last parts, in a transaction of their own; whether there were any."""
+        mine = file_parts.c.file_id == file_id
         with self.database.begin() as connection:
-            connection.execute(sa.delete(file_parts).where(file_parts.c.file_id == file_id))
+            last = connection.execute(sa.select(sa.func.max(file_parts.c.part)).where(mine)).scalar()
+            if last is not None:
+                connection.execute(sa.delete(file_parts).where(mine, file_parts.c.part > last - AT_ONCE))
+        return last is not None
 
 
 class _PartsWriter:

@@ -86,21 +86,38 @@ class Incoming:
 def remove(store: Store, row: RowMapping) -> None:
     """Forget a file with its content. Its row is hidden first, so that nobody is promised what is gone, and goes last."""
     with store.database.begin() as connection:
-        if row["kind"] not in files.WITH_CONTENT:
-            files.remove(connection, row["id"])
-            batches.forget_results(connection, row["batch_id"], row["kind"])
-            return
         if not files.hide(connection, row):
             return
-    store.storage.remove(row["id"])
+    if row["kind"] in files.WITH_CONTENT:
+        store.storage.remove(row["id"])
+    else:
+        _remove_results(store, row)
     with store.database.begin() as connection:
         files.remove(connection, row["id"])
 
 
-def remove_all(store: Store, rows: Iterable[RowMapping]) -> None:
-    """Forget files with their contents. One that the disk does not give up is logged; a later look of some worker finds it."""
+def _remove_results(store: Store, row: RowMapping) -> None:
+    last, is_any = 0, True
+    while is_any:
+        with store.database.begin() as connection:
+            last = batches.forget_results(connection, row["batch_id"], row["kind"], last)
+        is_any = last > 0
+
+
+def remove_all(store: Store, rows: Iterable[RowMapping], failed: set[str] | None = None) -> None:
+    """Forget files with their contents. Raises DatabaseAway.
+
+    A file that the disk or the database does not give up is logged, and is for a later call. failed: the ids of those that
+    were logged before, which the caller keeps.
+    """
+    failed = set() if failed is None else failed
     for row in rows:
         try:
             remove(store, row)
-        except OSError as error:
-            log.warning("the content of %s could not be removed, and will be later: %s", row["id"], error)
+            failed.discard(row["id"])
+        except (DatabaseAway, OSError) as error:
+            if row["id"] not in failed:
+                log.warning("the content of %s could not be removed, and will be later: %s", row["id"], error)
+            failed.add(row["id"])
+            if isinstance(error, DatabaseAway):
+                raise

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from starlette.responses import JSONResponse
 
 from lingbi.accounts.database import DatabaseAway
@@ -77,6 +79,7 @@ def run(service, store, batch_id: str, app=answer, timeout_s: float = 60):
         while shown(store, batch_id)["status"] not in ENDED:
             assert time.monotonic() < until, dict(shown(store, batch_id))
             await asyncio.sleep(0.02)
+        await asyncio.wait({asyncio.wrap_future(one.removal.under_way)}, timeout=5)
         service.takes_lines = False
         one.changed.set()
         await running
@@ -250,3 +253,21 @@ def test_what_was_taken_away_is_removed_while_others_go_on(service, store):
     batch = run(service, store, submitted(store, demo_line("b")))
     assert batch["status"] == "completed" and shown(store, gone) is None
     assert {path.name for path in store.storage.path.iterdir()} == {"file-1"}
+
+
+@pytest.mark.parametrize("is_slow", [True, False], ids=["slow", "refused"])
+def test_a_file_that_the_database_does_not_give_up_holds_no_line_up(service, store, monkeypatch, is_slow):
+    file_id, is_over = kept(store, b"x"), threading.Event()
+    with store.database.begin() as connection:
+        connection.execute(sa.update(files.files).where(files.files.c.id == file_id).values(expires_at=1.0))
+
+    def fails(file_id: str) -> None:
+        if is_slow:
+            is_over.wait(60)
+        raise DatabaseAway("canceling statement due to statement timeout")
+
+    monkeypatch.setattr(store.storage, "remove", fails)
+    try:
+        assert run(service, store, submitted(store, demo_line("a")), timeout_s=20)["status"] == "completed"
+    finally:
+        is_over.set()

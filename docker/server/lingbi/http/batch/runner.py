@@ -19,16 +19,15 @@ from starlette.types import ASGIApp
 
 from lingbi.accounts.database import DatabaseAway, now_of
 from lingbi.accounts.entries import GOOD
-from lingbi.batch import batches, claims, files
+from lingbi.batch import batches, claims
 from lingbi.batch.claims import Claimed, Result
 from lingbi.batch.lines import Bounds
-from lingbi.batch.owned import clear_some
 from lingbi.batch.reading import read
 from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
-from lingbi.batch.uploads import remove_all
 from lingbi.http.batch.asking import ask
 from lingbi.http.batch.line_bodies import LineBodies, Unaskable
+from lingbi.http.batch.removal import Removal
 from lingbi.http.metrics import ANSWERED, FAILED
 from lingbi.http.service import Service
 
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 LOOK_S, IDLE_LOOK_S, SIGN_S = 0.5, 2.0, 10.0
 AHEAD = 4  # lines that wait beside those that may run, so that their pictures are ready
 AGAIN_S, LONGEST_WAIT_S = 2.0, 60.0
-CLEARINGS = 5  # transactions a look, which must not last so long that this worker is taken for dead
 TRY_AGAIN = (429, 499, 503)
 EXPIRED = ("batch_expired", "the batch expired before this line was asked")
 Done = TypeVar("Done")
@@ -50,6 +48,7 @@ class Runner:
         self.model, self.bodies = service.readiness.model, LineBodies(store)
         self.working = ThreadPoolExecutor(2, "batches")  # statements, and lines out of their files
         self.reading = ThreadPoolExecutor(1, "batch-input")
+        self.removal = Removal(store)
         self.tasks: set[asyncio.Task[None]] = set()
         self.changed = asyncio.Event()
         service.look_at_batches, service.running_lines = self.changed.set, lambda: len(self.tasks)
@@ -70,7 +69,7 @@ class Runner:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), wait_s)
         finally:
-            self.is_ending = True
+            self.is_ending = self.removal.is_ending = True
             for task in self.tasks:
                 task.cancel()
             await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -98,7 +97,7 @@ class Runner:
             with database.begin() as connection:
                 claims.sign_on(connection, database, self.worker, self.model)
                 claims.free_lost(connection)
-            self._remove_ended()
+            self.removal.go_on()
             self.signed = time.monotonic()
         with database.read() as connection:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
@@ -113,14 +112,6 @@ class Runner:
     def _has_lines(self) -> bool:
         with self.store.database.read() as connection:
             return claims.any_left(connection, self.model)
-
-    def _remove_ended(self) -> None:
-        with self.store.database.read() as connection:
-            ended = files.ended(connection)
-        remove_all(self.store, ended)
-        for _ in range(CLEARINGS):
-            if not clear_some(self.store.database):
-                break
 
     def _move_on(self, batch: RowMapping, now: float) -> None:
         is_expired = now >= batch["expires_at"]
