@@ -24,7 +24,7 @@ class House:
         self.admission = Admission(LIMIT)
         self.places = Places(range(RUNNING + 1), RUNNING)
         self.admission.refuse_newest = self.places.refuse_newest
-        self.tasks: dict[asyncio.Task, KeyFacts] = {}
+        self.tasks: list[asyncio.Task] = []  # held here, since the loop holds them weakly
 
     async def ask(self, key: KeyFacts, count: int = 1, reaches_engine: bool = True) -> list[asyncio.Task]:
         """Requests of a key. Raises Busy."""
@@ -32,6 +32,7 @@ class House:
         for _ in range(count):
             self.admission.enter(key)
             tasks.append(asyncio.create_task(self._live(key, reaches_engine)))
+            self.tasks.append(tasks[-1])
         await self.settle()
         return tasks
 
@@ -112,7 +113,7 @@ def test_requests_that_have_not_reached_the_engine_are_let_be_and_the_newcomer_c
             for key in keys:
                 await house.ask(key, reaches_engine=False)
         assert house.admission.inside <= MOST_BESIDE * LIMIT
-        await house.end([*first, *second, *house.tasks])
+        await house.end(house.tasks)
 
     in_a_house(story)
 
