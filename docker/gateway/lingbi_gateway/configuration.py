@@ -102,6 +102,7 @@ def _values(settings: Settings, machine: Machine) -> dict[str, Any]:
             "ui": " ".join((settings.ui, *_again(settings.ui, settings, machine))),
             "resolver": f"    resolver {settings.resolver} valid=5s;" if follows else "",
             "retry_within_s": RETRY_WITHIN_S,
+            "router_timeout_s": routes.ROUTER_TIMEOUT_S,
             "limits": indent(fill(read("limits.conf"), _limits(settings, machine)).rstrip(), " " * 8),
             "health": HEALTH_BY_ROUTER if routes.depends_on_router(settings, _servers(settings, machine)) else health,
             "placed": PLACED_BY_ROUTER if is_routed else NOT_PLACED,

@@ -20,6 +20,7 @@ class Fault:
     comes_back: bool = False
 
 
+ROUTER_LATE = 473  # what the router's 504 is answered as
 BAD, LIMIT, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 FAULTS = (
     Fault(400, 400, BAD, "bad_request", "This request is no valid HTTP.", "这个请求不是有效的 HTTP 请求。"),
@@ -74,6 +75,15 @@ FAULTS = (
         "This port speaks HTTPS: let the address begin with https://, with a name that the certificate is for.",
         "此端口只提供 HTTPS：地址请以 https:// 开头，并使用证书中的名称。",
     ),
+    Fault(
+        ROUTER_LATE,
+        503,
+        SERVER,
+        "router_timeout",
+        "The gateway has not found a server for this request within {router_timeout_s} s, and no server has seen it. Try again in a few seconds.",
+        "网关在 {router_timeout_s} 秒内没有为这个请求找到服务器，也没有服务器收到过它。请过几秒再试。",
+        comes_back=True,
+    ),
     Fault(494, 431, BAD, "headers_too_large", "The request's headers are too large.", "请求头过大。"),
     Fault(500, 500, SERVER, "gateway_error", "The gateway failed; its log says why.", "网关出错，原因见网关日志。"),
     Fault(501, 501, BAD, "not_implemented", "The gateway does not know this form.", "网关不支持这种请求形式。"),
@@ -101,7 +111,16 @@ ROOT = "/_error"
 
 def directives() -> str:
     """nginx's lines that send each status to its file; $error_form is json or html."""
-    return "".join(f"error_page {fault.seen} ={fault.status} {ROOT}/{fault.seen}.$error_form;\n" for fault in FAULTS)
+    return "".join(_directive(fault.seen, fault) for fault in FAULTS)
+
+
+def router_late() -> str:
+    """nginx's line where it waits for the router: a timeout there is no server's."""
+    return _directive(504, next(fault for fault in FAULTS if fault.seen == ROUTER_LATE))
+
+
+def _directive(seen: int, fault: Fault) -> str:
+    return f"error_page {seen} ={fault.status} {ROOT}/{fault.seen}.$error_form;\n"
 
 
 def location(folder: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from lingbi_gateway import errors
 from lingbi_gateway.router.running import LOGGED
 from lingbi_gateway.servers import Server, by_model
 from lingbi_gateway.settings import PREFIX, ConfigurationError, Settings
@@ -17,6 +18,7 @@ SOCKET = "router/ask.sock"
 SOCKET_BYTES = 107  # of a Unix socket's path, unix(7)
 NO_NAME = ""  # of the model where there is one
 STAND_INS = 2
+ROUTER_TIMEOUT_S = 10  # how long nginx waits for the router
 NONE = "# One server, or nothing that would choose among them: nothing is routed.\n"
 
 
@@ -72,8 +74,10 @@ def files(settings: Settings, servers: tuple[Server, ...], limits: dict[str, int
         return plain | {FILE: json.dumps(None) + "\n"}
     _check_folder(settings)
     models = _groups(settings, servers)
-    values = {"dir": settings.dir}
-    fallback = {"without_router": fill(read("without-router.conf"), values) if NO_NAME in models else ""}
+    values = {"dir": settings.dir, "line": errors.router_late().rstrip()}
+    late = fill(read("router-late.conf"), values)
+    without = fill(read("without-router.conf"), values) if NO_NAME in models else late
+    fallback = {"without_router": without, "router_late": late, "router_timeout_s": ROUTER_TIMEOUT_S}
     form = read("routes.conf") + (read("unrouted.conf") if NO_NAME in models else "")
     return {
         "models.conf": fill(read("models.conf"), values | {"ends_port": ends_port} | _upstreams(settings, models)),

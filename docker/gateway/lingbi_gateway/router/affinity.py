@@ -24,6 +24,7 @@ FEW_FIRST = 3  # the same for first questions about one picture: another server 
 RESULTS = ("kept", "spilled", "moved", "new")  # how a request was placed
 COMPLETION_CHARACTERS = 256  # of a prompt without messages, which its next request repeats and goes on with
 END = 256  # characters of a picture
+MESSAGES = 4096  # of a conversation; the servers refuse more
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Beginning:
 
 
 def beginning(asked: Mapping[str, Any]) -> Beginning | None:
-    """Of a request's JSON; None where there is nothing to tell it by."""
-    found = opening(asked)
+    """Of a request's JSON; None where there is nothing to tell it by, or more than any server takes."""
+    messages = _dicts(asked.get("messages", asked.get("input")))
+    found = opening(asked) if len(messages) <= MESSAGES else None
     if not found:
         return None
-    messages = _dicts(asked.get("messages", asked.get("input")))
     answers = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
     turns = tuple(map(_turn, messages))
     before = hash((found, turns[: answers[-1]])) if answers else None
