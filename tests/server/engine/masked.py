@@ -88,9 +88,7 @@ class MaskedDecoder:
         return mask
 
     def force(self) -> None:
-        forced = self.matcher.forced()
-        for token in forced:
-            assert self.matcher.take(token)
+        forced = self.matcher.take_forced()
         if forced:
             self.ids += forced
             self.feed(forced)

@@ -6,16 +6,19 @@ import math
 from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
 
+from lingbi.api_errors import EngineFault
 from lingbi.engine.bound import TOGETHER_S, BoundAnswer, Tally
 from lingbi.engine.grammar.choice import MOST
 from lingbi.engine.grammar.forms import Form
+from lingbi.engine.grammar.matcher import Matcher
 from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.sampling_options import engine_options
 from tests.conftest import DEMO
 from tests.geometries import PUBLISHED
-from tests.schemas import CHOICES, REGEXES, SCHEMAS, regex_fault, schema_fault
+from tests.schemas import CHOICES, REGEXES, SCHEMAS, closed, regex_fault, schema_fault
 from tests.server.engine.masked import MaskedDecoder, cpu_engine, generator_of, prompt_of, random_demo
 
 LIMIT, LONG, WIDE = 160, 400, 12  # tokens
@@ -27,6 +30,7 @@ FORMS = (
 )
 SAMPLES = 400
 LEAST_P = 0.001
+ENDS_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def exact(engine, prompt, matcher, options) -> dict[str, float]:
             assert decoder.matcher.take(token)
         if ids:
             decoder.feed(ids)
-        forced = decoder.matcher.forced()
+        forced = decoder.matcher.take_forced()
         if forced:
             left.append((ids + forced, mass))
             continue
@@ -218,6 +222,54 @@ async def _stopped(engine):
     _, whole = await ask(generator, FORMS["flat object"])
     word = json.loads(whole)["name"]
     return await ask(generator, FORMS["flat object"], stop=[word])
+
+
+SPECIAL = ("<s>", "</s>", "<unk>", "[UNUSED_TOKEN_145]")
+SPECIAL_FORMS = (
+    [Form("choice", [text], "choice") for text in SPECIAL]
+    + [Form("choice", [f"a {text} b", f"a {text} c"], "choice") for text in SPECIAL]
+    + [Form("schema", {"const": text}, "schema") for text in SPECIAL]
+    + [Form("schema", closed(**{text: {"enum": [1, 2]}}), "schema") for text in SPECIAL]
+)
+
+
+@pytest.mark.parametrize("engine", ["demo", "published"])
+def test_text_that_looks_like_a_special_token_ends_and_is_text(engine, request):
+    async def compare(engine):
+        generator = generator_of(engine, kept=2)
+        for form in SPECIAL_FORMS:
+            answer, text = await asyncio.wait_for(ask(generator, form, 40), ENDS_S)
+            assert answer.finish_reason == "stop" and fault(form, text) is None, (form, text)
+            vocabulary = answer.matcher.vocabulary
+            assert not set(answer.token_ids) & set(vocabulary.special_token_ids), form
+            assert vocabulary.text(answer.token_ids).decode() == text
+
+    asyncio.run(compare(request.getfixturevalue(engine)))
+
+
+REFUSES_ALL = ("take", lambda matcher, token: False)
+ALLOWS_NOTHING = ("allowed", lambda matcher: np.zeros(len(matcher.vocabulary.tokens), bool))
+
+
+@pytest.mark.parametrize(
+    ("texts", "broken"),
+    [(["<s>"], REFUSES_ALL), (["<s>x", "y", "z"], REFUSES_ALL), (["<s>x", "y", "z"], ALLOWS_NOTHING)],
+    ids=["forced", "chosen", "allows nothing"],
+)
+def test_a_grammar_that_stands_still_ends_its_answer_and_no_other(demo, monkeypatch, caplog, texts, broken):
+    async def compare():
+        generator, form = generator_of(demo, kept=2), Form("choice", texts, "choice")
+        plain = await unbound(generator)
+        assert await ask_text(generator, form) in texts
+        monkeypatch.setattr(Matcher, *broken)
+        with pytest.raises(EngineFault):
+            await asyncio.wait_for(ask(generator, form, 5), ENDS_S)
+        monkeypatch.undo()
+        assert len(generator.places.free) == 4 and not generator.runs
+        assert await ask_text(generator, form) in texts and await unbound(generator) == plain
+
+    asyncio.run(compare())
+    assert "the grammar refuses the token" in caplog.text
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(demo):

@@ -194,11 +194,11 @@ class BoundAnswer(Answer):
         return allowed
 
     def _put_in(self, token: int) -> None:
-        """Take an allowed token into the answer, or end it."""
-        if token in self.matcher.vocabulary.stop_ids:
+        """Take an allowed token into the answer, or end it. Raises RuntimeError where it is not allowed after all."""
+        if token in self.matcher.vocabulary.stop_ids and self.matcher.may_end:
             self._is_whole = True
-        else:
-            self._accept(token)
+        elif not self._accept(token):
+            raise RuntimeError(f"the grammar refuses the token {token}, with which the answer was to go on")
 
     async def _wait_for_others(self) -> None:
         """Beside free answers, ask for many candidates when all other bound answers do."""
@@ -232,19 +232,13 @@ class BoundAnswer(Answer):
         if token in self.matcher.vocabulary.stop_ids or not self.matcher.take(token):
             return False
         self._ids.append(token)
-        self._find_forced()
+        self._awaited = self.matcher.take_forced()
         return True
-
-    def _find_forced(self) -> None:
-        """Have the matcher take the tokens that must come next, which are awaited then."""
-        self._awaited = self.matcher.forced()
-        for token in self._awaited:
-            self.matcher.take(token)
 
     def _put_in_forced(self) -> None:
         """Take all that must come next into the answer, as far as it has room."""
         if not self._ids and not self._awaited:
-            self._find_forced()
+            self._awaited = self.matcher.take_forced()
         room = max(self._limit - len(self._ids), 0)
         self._is_cut = len(self._awaited) > room
         self.tally.forced += min(room, len(self._awaited))

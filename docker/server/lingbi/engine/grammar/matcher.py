@@ -24,10 +24,16 @@ class Matcher:
         self._check()
         return is_taken
 
-    def forced(self) -> list[int]:
-        """The tokens of the text that must come next whatever is chosen; empty where there is a choice."""
+    def take_forced(self) -> list[int]:
+        """Go on with the text that must come next whatever is chosen, as tokens; empty where there is a choice.
+
+        Raises BadRequest as `take` does, and RuntimeError where the grammar refuses one of them: it would stand still.
+        """
         tokens: list[int] = self._core.compute_ff_tokens()
         self._check()
+        for token in tokens:
+            if not self.take(token):
+                raise RuntimeError(f"{self._place}: the grammar refuses the token {token}, which must come next")
         return tokens
 
     def allowed(self) -> Allowed:

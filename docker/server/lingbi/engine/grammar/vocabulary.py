@@ -11,6 +11,7 @@ import numpy.typing as npt
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 RESERVED_PIECE = re.compile(r"\[UNUSED_TOKEN_\d+_?\]")  # the chat symbols are among them
 SPACE = "\u2581"  # how SentencePiece writes one
+SPLIT = 2  # characters after which text that looks like a special token is split, so that it is none
 ENDS = tuple(b'"]}')  # what ends a string, a list or an object
 PLAIN = 512  # of the plainest tokens, which are looked at before all 92 544: nearly always one of them is allowed
 Allowed = npt.NDArray[np.bool_]  # for each token of a vocabulary, whether it may come next
@@ -39,14 +40,24 @@ class Vocabulary:
         self.special_token_ids = sorted({*reserved, *model.all_special_ids, *self.stop_ids})
         bytes_pieces = ((number, BYTE_PIECE.fullmatch(piece)) for number, piece in enumerate(pieces))
         self._byte_ids = {int(found[1], 16): number for number, found in bytes_pieces if found}
+        self._spelled = {number: self._spell(self.tokens[number].decode()) for number in self.special_token_ids}
         self._plainest_first = np.array(sorted(range(len(self.tokens)), key=self._plainness))
         wrapper = llguidance.TokenizerWrapper(self)
         self.core = llguidance.LLTokenizer(wrapper, eos_token=sorted(self.stop_ids))
 
     def __call__(self, text: bytes) -> list[int]:
-        """The tokens of a text, so that their bytes are the text's."""
-        ids: list[int] = self._tokenizer.encode(text.decode(), add_bos=False)
-        return ids if self.text(ids) == text else [self._byte_ids[byte] for byte in text]
+        """The tokens of a text, none of them a special one, so that their bytes are the text's."""
+        ids = [part for number in self._encode(text.decode()) for part in self._spelled.get(number, [number])]
+        is_text = self.text(ids) == text and self._spelled.keys().isdisjoint(ids)
+        return ids if is_text else [self._byte_ids[byte] for byte in text]
+
+    def _spell(self, special: str) -> list[int]:
+        """The tokens of text that looks like a special token, split where a prompt's is (prompts.plain)."""
+        return self._encode(special[:SPLIT]) + self._encode(special[SPLIT:])
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_bos=False)
+        return ids
 
     def plainest(self, allowed: Allowed) -> int:
         """The token to go on with where no candidate is allowed, so that nothing is known of any token that is.
