@@ -272,6 +272,56 @@ def test_a_grammar_that_stands_still_ends_its_answer_and_no_other(demo, monkeypa
     assert "the grammar refuses the token" in caplog.text
 
 
+STOPPED = {"abcSTOPdef": "STOP", "STOPdef": "STOP", "abc<s>def": "<s>", "甲乙丙丁": "丙", "abc中": "中"}
+
+
+def test_what_is_forced_behind_a_stop_word_does_not_count(demo):
+    async def compare():
+        generator = generator_of(demo, kept=2)
+        for whole, word in STOPPED.items():
+            answer, text = await ask(generator, Form("choice", [whole], "choice"), stop=["unseen", word])
+            assert (text, answer.finish_reason) == (whole.partition(word)[0], "stop")
+            written = answer.matcher.vocabulary.text(answer.token_ids).decode(errors="ignore")
+            before_last = answer.matcher.vocabulary.text(answer.token_ids[:-1]).decode(errors="ignore")
+            assert word in written and word not in before_last, (written, before_last)
+            assert answer.tally.forced == len(answer.token_ids)
+
+    asyncio.run(compare())
+
+
+def test_nor_what_is_forced_behind_one_that_ends_with_a_chosen_token(demo):
+    async def compare():
+        generator = generator_of(demo, kept=2)
+        form = Form("choice", ["xy!and much more", "xz!and much more"], "choice")
+        _, whole = await ask(generator, form)
+        answer, text = await ask(generator, form, stop=[whole[:2]])
+        assert (text, answer.finish_reason) == ("", "stop")
+        assert answer.matcher.vocabulary.text(answer.token_ids).decode() == whole[:2]
+
+    asyncio.run(compare())
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_sessions_answer_as_before_after_stop_words_in_forced_text(demo, kept):
+    schema = closed(**{"name": {"enum": ["red", "blue"]}, "and then this <s>": {"enum": [1, 2]}})
+    form = Form("schema", schema, "schema")
+
+    async def compare():
+        generator = generator_of(demo, kept)
+        (_, whole), plain = await ask(generator, form), await unbound(generator)
+        for word in ('{"', '": "', '", "and', "then", "<s>", '": '):
+            for _ in range(2):
+                assert await ask_text(generator, form, stop=[word]) == whole.partition(word)[0]
+                await asyncio.gather(*generator._closing)
+                assert await unbound(generator) == plain, word
+                assert await ask_text(generator, form) == whole, word
+        return generator
+
+    generator = asyncio.run(compare())
+    assert len(generator.sessions) == kept
+    assert kept or not demo.sessions
+
+
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(demo):
     async def leave():
         generator = generator_of(demo, kept=0)

@@ -80,6 +80,7 @@ class BoundAnswer(Answer):
         self._held = self.place.step  # tokens of prompt and answer that the session is known to hold
         self._random = random.Random(self.config.random_seed)
         self._sampler = Sampler(self.config.temperature, self.config.top_k, self.config.top_p)
+        self._stops = [word.encode(errors="surrogatepass") for word in self.stop_words.words]
         self._resumes_with = 0  # tokens ahead after the next that is chosen, if it is not the engine's first
         self._width = self._sampler.width
         # One less than the session has room for: TurboMind never makes the last token.
@@ -102,7 +103,7 @@ class BoundAnswer(Answer):
 
     def _is_over(self) -> bool:
         self._is_whole = self._is_whole or (self.matcher.must_end and not self._is_cut)
-        return self._is_whole or self.is_cancelled or len(self._ids) >= self._limit
+        return self._is_whole or self._is_cut or self.is_cancelled or len(self._ids) >= self._limit
 
     async def _run_ahead(self) -> None:
         """Have the engine make some tokens, and accept those up to the first that is not allowed."""
@@ -236,10 +237,11 @@ class BoundAnswer(Answer):
         return True
 
     def _put_in_forced(self) -> None:
-        """Take all that must come next into the answer, as far as it has room."""
+        """Take all that must come next into the answer, as far as it has room and to the end of its first stop word."""
         if not self._ids and not self._awaited:
             self._awaited = self.matcher.take_forced()
-        room = max(self._limit - len(self._ids), 0)
+        until_stop = self.matcher.vocabulary.tokens_until(self._stops, self._ids, self._awaited)
+        room = min(max(self._limit - len(self._ids), 0), until_stop)
         self._is_cut = len(self._awaited) > room
         self.tally.forced += min(room, len(self._awaited))
         self._ids += self._awaited[:room]

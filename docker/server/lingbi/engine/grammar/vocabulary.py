@@ -1,7 +1,7 @@
 """The tokens of a model as the bytes that they stand for, which is how llguidance knows them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import llguidance
@@ -76,3 +76,15 @@ class Vocabulary:
     def text(self, ids: Iterable[int]) -> bytes:
         """The bytes that these tokens stand for."""
         return b"".join(self.tokens[number] for number in ids)
+
+    def tokens_until(self, words: Sequence[bytes], before: Sequence[int], ids: Sequence[int]) -> int:
+        """How many of the tokens, which follow those before, come until the text has one of these words; all if none has."""
+        if not words:
+            return len(ids)
+        longest = max(map(len, words))
+        text = self.text(before[-longest:])  # no token has less than a byte
+        for number, token in enumerate(ids):
+            if any(word in text for word in words):
+                return number
+            text = text[-longest:] + self.tokens[token]
+        return len(ids)
