@@ -23,8 +23,8 @@ READY = {"phase": "ready", "model": "internlm-xcomposer2-demo"}
 class FakeApi:
     """An API in place of lingbi's. ready: what /ready says, late_s: after how long; words: what every answer is.
 
-    refusal: (status, body) instead of answers; asked: bodies of the questions, paths: of all requests; offer: entries of
-    /v1/models; comments: what streams say before an answer begins.
+    refusal: (status, body) instead of answers, refused_get: instead of what is read below /v1; asked: bodies of the
+    questions, paths: of all requests; offer: entries of /v1/models; comments: what streams say before an answer begins.
     """
 
     def __init__(self):
@@ -36,13 +36,15 @@ class FakeApi:
             [],
             [],
         )
-        self.offer, self.comments = [], []
+        self.offer, self.comments, self.refused_get = [], [], None
         api = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 api.paths.append(self.path)
                 time.sleep(api.late_s)
+                if api.refused_get and self.path.startswith("/v1/"):
+                    return self.tell(*api.refused_get)
                 self.tell(200, api.ready if self.path == "/ready" else {"data": api.offer})
 
             def do_POST(self):

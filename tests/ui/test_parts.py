@@ -260,6 +260,7 @@ def test_what_the_model_gets_of_a_conversation(image):
         (400, b'{"error": {"code": "invalid_image", "message": "m"}}', "error_invalid_image", True),
         (400, b'{"error": {"code": "invalid_value", "message": "m"}}', "error_refused", True),
         (401, b"{}", "error_invalid_api_key", False),
+        (401, b'{"error": {"code": "visitor_ended", "message": "m"}}', "error_visitor_ended", False),
         (429, b"", "error_busy", False),
         (503, b"<html>", "error_not_ready", False),
         (504, b"[]", "error_timeout", False),

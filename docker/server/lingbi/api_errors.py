@@ -52,6 +52,12 @@ class UnknownKey(Refusal):
     status, code = 401, "invalid_api_key"
 
 
+class VisitorEnded(UnknownKey):
+    """The key is good, and it is the page's; the account of the visitor for whom the page asks has ended."""
+
+    code = "visitor_ended"
+
+
 class UnknownModel(Refusal):
     """The request asks for a model that is not served."""
 

@@ -210,6 +210,8 @@ def fault_of(status: int, body: bytes) -> AnswerFault:
         return AnswerFault(f"error_{code}", message, quota=quota)
     if code == "model_not_found":
         return AnswerFault("error_model_gone", message)
+    if code == "visitor_ended":
+        return AnswerFault("error_visitor_ended", message)
     if status == 429:
         return AnswerFault("error_busy", message)
     if status == 401:

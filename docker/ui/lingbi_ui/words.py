@@ -164,6 +164,10 @@ WORDS = {
         "The page's own API key is not accepted. Tell the operator.",
         "网页使用的 API 密钥无效，请联系管理员。",
     ),
+    "error_visitor_ended": (
+        "Your account on this page has ended. If this is a mistake, tell the operator.",
+        "你在本网页的账户已失效。如有疑问，请联系管理员。",
+    ),
     "error_timeout": (
         "The model did not answer in time. Press retry.",
         "模型没有及时回答，请点重试。",

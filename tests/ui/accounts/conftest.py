@@ -17,6 +17,7 @@ from tests.conftest import free_port
 from tests.ui.conftest import running_page
 
 LOGINS = ("carol", "王伟")  # others than those of other tests, which use the same server
+LEAVER = "leaver"  # whose account a test ends
 
 
 class Administrator:
@@ -95,9 +96,9 @@ def nobody_url():
 
 @pytest.fixture(scope="session")
 def guarded(api, demo_stack, tmp_path_factory):
-    """The page before the real server, with two logins; their passwords by name."""
+    """The page before the real server, with its logins; their passwords by name."""
     folder = tmp_path_factory.mktemp("guarded")
-    passwords = {name: change(folder / "logins", "add", name) for name in LOGINS}
+    passwords = {name: change(folder / "logins", "add", name) for name in (*LOGINS, LEAVER)}
     key = demo_stack["state_dir"] / "ui-key"
     with running_page(folder, api[0], LOGIN_FILE=folder / "logins", API_KEY_FILE=key) as page:
         yield page, passwords

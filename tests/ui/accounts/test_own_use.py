@@ -5,9 +5,11 @@ import re
 import httpx
 import pytest
 
-from tests.ui.accounts.conftest import LOGINS
+from tests.ui.accounts.conftest import LEAVER, LOGINS, Administrator
 from tests.ui.accounts.test_admin import comes
 from tests.ui.conftest import ASKED, OPTIONS
+
+ENDED = "Your account on this page has ended"
 
 
 def logged_in(browser, guarded, name: str) -> None:
@@ -47,4 +49,23 @@ def test_a_visitor_whose_quota_is_used_up_reads_a_sentence(guarded, browser, api
     page.client.cookies = browser.cookies
     said = []
     assert comes(lambda: said.append(str(page.send("retry", [ASKED, *OPTIONS]))) or "You have used" in said[-1]), said
+    page.client.cookies.clear()
+
+
+def test_a_visitor_whose_account_has_ended_reads_so_everywhere(guarded, browser, api):
+    page, _ = guarded
+    logged_in(browser, guarded, LEAVER)
+    visitor = Administrator(browser)
+    assert visitor.open("/batches").status_code == 200
+    form = visitor.form("/batches/submit")
+    headers = {"Authorization": f"Bearer {api[1]}"}
+    account = f"{api[0]}/v1/admin/keys/ui/{LEAVER}"
+    assert comes(lambda: httpx.get(account, headers=headers).status_code == 200)
+    assert httpx.post(f"{account}/revoke", headers=headers).status_code == 200
+    assert comes(lambda: visitor.open("/usage").status_code == 401) and ENDED in visitor.text
+    assert visitor.open("/batches").status_code == 401 and ENDED in visitor.text
+    sent = browser.post("/batches/submit", data={"form": form["form"]}, files={"file": ("a.jsonl", b"{}")})
+    assert sent.status_code == 401 and ENDED in sent.text
+    page.client.cookies = browser.cookies
+    assert ENDED in str(page.send("retry", [ASKED, *OPTIONS]))
     page.client.cookies.clear()

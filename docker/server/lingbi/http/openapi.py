@@ -30,6 +30,7 @@ from lingbi.http.batch.batches import BatchRequest
 from lingbi.http.describing.parts import (
     ANYWHERE,
     KEYED,
+    LOCKED_OUT,
     REF,
     Json,
     described,
@@ -218,7 +219,7 @@ _NAMED = {"parameters": [in_path("name")]}
 
 def _admin(name: str, answer: type, body: type | None = None, status: str = "200", *faults: type[Refusal]) -> Json:
     """An operation of administrators. body: what it takes, if anything."""
-    errors = errors_of(*ANYWHERE[:1], BadRequest, NotPermitted, *_OF_BODY, DatabaseSilent, *faults)
+    errors = errors_of(*LOCKED_OUT, BadRequest, NotPermitted, *_OF_BODY, DatabaseSilent, *faults)
     described: Json = {
         "operationId": name,
         "security": KEYED,

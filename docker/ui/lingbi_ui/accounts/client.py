@@ -22,11 +22,11 @@ class Away(Exception):
 
 
 class Refused(Exception):
-    """The API's refusal: its HTTP status, and its own sentence, in English."""
+    """The API's refusal: its HTTP status, its own sentence, in English, and its code, if any."""
 
-    def __init__(self, status: int, why: str):
+    def __init__(self, status: int, why: str, code: str | None = None):
         super().__init__(why)
-        self.status, self.why = status, why
+        self.status, self.why, self.code = status, why, code
 
 
 class Client:
@@ -77,11 +77,11 @@ def read(response: httpx.Response) -> Found:
         body = json.loads(response.content or b"{}")
         if response.status_code < 400 and isinstance(body, dict):
             return body
-        why = str(body["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        why = ""
+        why, code = str(body["error"]["message"]), body["error"].get("code")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        why, code = "", None
     if not why or response.status_code >= 500:
         log.info("the accounts' API answers %d: %s", response.status_code, why[:500])
     if not why or response.status_code in AWAY:
         raise Away from None
-    raise Refused(response.status_code, why)
+    raise Refused(response.status_code, why, code)

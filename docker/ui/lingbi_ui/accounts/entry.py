@@ -167,7 +167,7 @@ class Entry:
             return self.refuse(request, 400, "unfit", why=f"{unfit.field}: {unfit.seen!r}")
         except Refused as refused:
             if refused.status not in (401, 403) or asked.session.visitor:
-                return self.refuse(request, refused.status, "refused", why=refused.why)
+                return self.site.refused(request, refused, self.area.root, asked.session.visitor)
             self.sessions.end(request.cookies.get(self.area.cookie, ""))
             return self._away(request)
 

@@ -29,8 +29,10 @@ class OwnUse:
             return go_on(request, "/")
         try:
             found = await self.client.get(self.client.headers_of_visitor(name), "/v1/usage")
-        except (Away, Refused):
+        except Away:
             return self.site.tell(request, 503, "away", "/usage")
+        except Refused as refused:
+            return self.site.refused(request, refused, "/", name)
         return self.site.show(request, "usage.html", 200, name=name, **shown(found))
 
 

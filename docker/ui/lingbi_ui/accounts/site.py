@@ -9,13 +9,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from lingbi_ui import PREFIX_HEADER
+from lingbi_ui import PREFIX_HEADER, words
 from lingbi_ui.accounts import charts, figures
+from lingbi_ui.accounts.client import Refused
 from lingbi_ui.accounts.words import say
 from lingbi_ui.words import language_of
 
 FOLDER = Path(__file__).parent
 LOOK = (FOLDER / "templates" / "look.css").read_text(encoding="utf-8")
+OF_VISITORS = ("visitor_ended", "invalid_api_key")  # codes of the API that the chat has sentences for
 PREFIX = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -57,6 +59,15 @@ class Site:
     def tell(self, request: Request, status: int, word: str, back: str, /, **values: str) -> HTMLResponse:
         """A page that says one sentence, and where to go on."""
         return self.show(request, "told.html", status, sentence=say(language(request), word, **values), back=back)
+
+    def refused(self, request: Request, refused: Refused, back: str, visitor: str) -> HTMLResponse:
+        """A page that says why the API refuses. visitor: the login for which the page asks with its own key, or ""."""
+        spoken = language(request)
+        if visitor and refused.code in OF_VISITORS:
+            sentence = words.say(spoken, f"error_{refused.code}")
+        else:
+            sentence = say(spoken, "refused", why=refused.why)
+        return self.show(request, "told.html", refused.status, sentence=sentence, back=back)
 
 
 class Speaker:

@@ -8,8 +8,9 @@ from starlette.testclient import TestClient
 
 from lingbi.accounts.database import Database, parse_url
 from lingbi.accounts.key_file import Key, digest, save_keys
-from lingbi.accounts.keys.changes import Change, change_key
+from lingbi.accounts.keys.changes import Change, bump, change_key
 from lingbi.accounts.ring import KeyRing, Source
+from lingbi.accounts.tables import keys
 from lingbi.batch.store import store_of
 from lingbi.heartbeat import Vitals
 from lingbi.http.app import create_app
@@ -171,14 +172,27 @@ def test_nobody_else_may(admin, service):
 
 
 def test_a_visitors_account_has_a_slash_in_its_name(admin, service):
-    database = service.keys.source.database
-    from lingbi.accounts.tables import keys
-
-    with database.begin() as connection:
+    with service.keys.source.database.begin() as connection:
         connection.execute(keys.insert().values(name="ui/alice", kind="visitor", created_at=1.0))
     for name in ("ui/alice", "ui%2Falice"):
         assert admin.patch(f"{KEYS}/{name}", json={"concurrency": 1}).json()["state"] == "active"
     assert admin.post(f"{KEYS}/ui%2Falice/revoke").json()["state"] == "revoked"
+
+
+@pytest.mark.parametrize("ended", [{"revoked_at": 2.0}, {"ends_at": 2.0}])
+def test_a_visitor_whose_account_has_ended_is_told_apart_from_the_pages_key(admin, service, ended):
+    with service.keys.source.database.begin() as connection:
+        connection.execute(keys.insert().values(name="ui/alice", kind="visitor", created_at=1.0, **ended))
+        bump(connection)
+    service.keys.look()
+    page = {"Authorization": "Bearer page", "X-Lingbi-Visitor": "alice"}
+    answer = admin.get("/v1/usage", headers=page)
+    status, code, message = refused(answer)
+    assert (status, code) == (401, "visitor_ended") and "ui/alice" in message and answer.headers["www-authenticate"]
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert refused(admin.get("/v1/usage", headers=page | {"X-Lingbi-Visitor": "bob"}))[1] != "visitor_ended"
+    assert admin.post(f"{KEYS}/ui/revoke").status_code == 200
+    assert refused(admin.get("/v1/usage", headers=page))[:2] == (401, "invalid_api_key"), "it is the page's key now"
 
 
 def test_the_unknown_is_a_404_and_a_key_twice_a_409(admin):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lingbi.api_errors import NotReady, Refusal, UnknownKey
+from lingbi.api_errors import NotReady, Refusal, UnknownKey, VisitorEnded
 from lingbi.http.protocol.answers import ErrorBody
 
 Json = dict[str, Any]
 KEYED: list[dict[str, list[str]]] = [{"key": []}]
 REF = "#/components/schemas/{model}"
-ANYWHERE = (UnknownKey, NotReady)
+LOCKED_OUT = (UnknownKey, VisitorEnded)
+ANYWHERE = (*LOCKED_OUT, NotReady)
 
 
 def ref(model: type) -> Json:

@@ -13,7 +13,6 @@ from lingbi.api_errors import (
     NotPermitted,
     Refusal,
     StorageQuota,
-    UnknownKey,
 )
 from lingbi.batch.states import ENDED, OPEN
 from lingbi.http.admin.batches import BATCH, BATCHES
@@ -21,7 +20,18 @@ from lingbi.http.batch.batches import MAX_PAGE as MAX_BATCHES
 from lingbi.http.batch.batches import BatchRequest
 from lingbi.http.batch.files import MAX_PAGE as MAX_FILES
 from lingbi.http.batch.files import PURPOSES, SHORTEST_LIFE_S
-from lingbi.http.describing.parts import KEYED, Json, described, errors_of, in_path, json_of, keyed, query, ref
+from lingbi.http.describing.parts import (
+    KEYED,
+    LOCKED_OUT,
+    Json,
+    described,
+    errors_of,
+    in_path,
+    json_of,
+    keyed,
+    query,
+    ref,
+)
 from lingbi.http.protocol.stored import (
     BatchList,
     BatchObject,
@@ -92,7 +102,7 @@ def _kept(name: str, answer: type, *faults: type[Refusal]) -> Json:
 
 def _admin(name: str, answer: type, *faults: type[Refusal]) -> Json:
     """An operation that a worker answers before it is ready, too."""
-    errors = errors_of(UnknownKey, BadRequest, NotPermitted, DatabaseSilent, *faults)
+    errors = errors_of(*LOCKED_OUT, BadRequest, NotPermitted, DatabaseSilent, *faults)
     return {"operationId": name, "security": KEYED, "responses": {"200": json_of("The answer", answer)} | errors}
 
 

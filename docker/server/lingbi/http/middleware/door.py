@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lingbi.accounts.facts import PAGE
+from lingbi.accounts.facts import PAGE, VISITOR
 from lingbi.accounts.visitors import login_of
-from lingbi.api_errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, NotReady, Refusal, UnknownKey
+from lingbi.api_errors import (
+    BadRequest,
+    BodyTimeout,
+    BodyTooLarge,
+    ClientGone,
+    NotReady,
+    Refusal,
+    UnknownKey,
+    VisitorEnded,
+)
 from lingbi.http.admission.bodies import HeldBody
 from lingbi.http.middleware.accounting import GONE, RECORD
 from lingbi.http.request_log import Record
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 RETRY_AFTER_S = 5
 ASKER = "lingbi.asker"  # in the scope of a request that was admitted: its key, as turns.Asker
 ACCOUNT = "lingbi.account"  # in the scope of a request with a key: its KeyFacts
-VISITOR = b"x-lingbi-visitor"  # a login of the page, which asks for it
+VISITOR_HEADER = b"x-lingbi-visitor"  # a login of the page, which asks for it
 INSIDE = (
     "lingbi.inside"  # in the scope of what the worker asks itself for an account, such as a batch's line: its KeyFacts
 )
@@ -109,17 +118,12 @@ class Door:
             if not key.has_ended(time.time()):
                 return key
         if needs_key:
-            raise UnknownKey(
-                f"this API key ({key.name}) has ended; ask whoever runs this server for another"
-                if key
-                else "a valid API key is needed: send the header `Authorization: Bearer KEY`",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            raise _locked_out(key)
         return None
 
     def _whose(self, key: KeyFacts, headers: Headers) -> KeyFacts:
         """The account that a request counts for: the page says which of its visitors asks. Raises BadRequest."""
-        presented = headers.get(VISITOR)
+        presented = headers.get(VISITOR_HEADER)
         if presented is None:
             return key
         if key.kind != PAGE:
@@ -128,6 +132,18 @@ class Door:
         if login is None:
             raise BadRequest(f"the header X-Lingbi-Visitor: {presented[:60]!r} is no login, percent-encoded as UTF-8")
         return self.service.visitors.find(login)
+
+
+def _locked_out(key: KeyFacts | None) -> UnknownKey:
+    """Why a key that has ended, the ended account of a visitor, or no known key at all does not let in."""
+    headers = {"WWW-Authenticate": "Bearer"}
+    if key is None:
+        return UnknownKey("a valid API key is needed: send the header `Authorization: Bearer KEY`", headers=headers)
+    if key.kind == VISITOR:
+        return VisitorEnded(
+            f"the account of this visitor ({key.name}) has ended; ask whoever runs this server", headers=headers
+        )
+    return UnknownKey(f"this API key ({key.name}) has ended; ask whoever runs this server for another", headers=headers)
 
 
 def refuse(scope: Scope, refusal: Refusal) -> JSONResponse:

@@ -39,7 +39,7 @@ class Submission:
         except Away:
             return self.entry.refuse(request, 503, "away")
         except Refused as refused:
-            return self.entry.refuse(request, refused.status, "refused", why=refused.why)
+            return self.entry.site.refused(request, refused, self.entry.area.root, session.visitor)
 
     async def _submit(self, asked: Asked) -> Response:
         parts = Parts(asked.request.headers.get("content-type", ""), 1)
