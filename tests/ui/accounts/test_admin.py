@@ -172,6 +172,22 @@ def test_the_life_of_a_group(api, admin):
     assert "The group students was removed" in admin.text and "students" not in admin.text.partition("was removed")[2]
 
 
+@pytest.mark.parametrize("page", ["key", "group"])
+def test_the_word_for_all_models_and_a_slip_in_a_models_name(admin, page):
+    name = f"models-of-a-{page}"
+    admin.open(f"/admin/{page}s")
+    admin.send(f"/admin/{page}s", {"name": name})
+    for word in ("all", "全部"):
+        admin.open(f"/admin/{page}?name={name}")
+        assert admin.send(f"/admin/{page}/change", {"models": "vl-7b, vl7b"}).status_code == 200, admin.text
+        assert "Check these names of models: vl7b." in admin.text
+        assert admin.form(f"/admin/{page}/change")["models"] == "internlm-xcomposer2-vl-7b, vl7b"
+        admin.send(f"/admin/{page}/change", {"models": word})
+        assert "was changed" in admin.text and "Check these" not in admin.text
+        assert admin.form(f"/admin/{page}/change")["models"] == "", "every model"
+    assert admin.send(f"/admin/{page}/change", {"models": "无"}).status_code == 400 and "`all`" in admin.text
+
+
 @pytest.mark.parametrize("owner", OWNERS)
 def test_what_people_write_stays_text(admin, owner):
     name = f"odd-{OWNERS.index(owner)}"

@@ -217,6 +217,8 @@ def test_forms_are_read_and_small():
         with pytest.raises(forms.Unfit):
             forms.whole({"a": text}, "a")
     assert forms.names({"a": " x, y，z ,"}, "a") == ["x", "y", "z"] and forms.names({"a": " , "}, "a") is None
+    for shown, asked in (("all", "all"), ("全部", "all"), ("none", "none"), ("无", "none"), ("全部, x", None)):
+        assert forms.names({"a": shown}, "a") == ([asked] if asked else ["全部", "x"]), "the words that the page shows"
     sent = forms.limits({"key:tokens:month": "2M", "key:images:day": ""}, "key")
     assert sent["tokens"] == {"month": "2M", "day": None, "minute": None} and sent["images"]["day"] is None
 

@@ -78,6 +78,14 @@ class Desk:
         asked.session.said = word, {"name": name}
         return go_on(asked.request, path, **query)
 
+    def changed(self, asked: Asked, told: Found, path: str, /) -> Response:
+        """On to the page of a key or group, as the API tells it; that page says once which of its models may be slips."""
+        name, unpublished = told["name"], told["unpublished_models"]
+        answer = self.done(asked, "changed", name, path, name=name)
+        if unpublished:
+            asked.session.said = "changed_unpublished", {"name": name, "models": ", ".join(unpublished)}
+        return answer
+
     async def get(self, asked: Asked, path: str, /, **parameters: str | int | None) -> Found:
         """A GET of the API. Raises Refused and Away, as all that follow."""
         return await self.client.get(self.client.headers_of(asked.session), path, **parameters)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from lingbi_ui.accounts.rows import MEASURES, PERIODS
+from lingbi_ui.accounts.words import WORDS
 
 MAX_FIELDS, MAX_DIGITS = 60, 40
 Fields = dict[str, str]
+OF_THE_API = {shown: word for word in ("all", "none") for shown in WORDS[word]}  # its words, by those of the pages
 
 
 class Unfit(Exception):
@@ -37,9 +39,10 @@ def whole(fields: Mapping[str, str], name: str) -> int | None:
 
 
 def names(fields: Mapping[str, str], name: str) -> list[str] | None:
-    """Names with commas, or None for an empty field."""
-    found = [part.strip() for part in fields.get(name, "").replace("，", ",").split(",")]
-    return [part for part in found if part] or None
+    """Names with commas, or None for an empty field. A word in place of names, such as 全部, becomes the API's."""
+    parts = [part.strip() for part in fields.get(name, "").replace("，", ",").split(",")]
+    found = [part for part in parts if part]
+    return [OF_THE_API.get(found[0], found[0])] if len(found) == 1 else found or None
 
 
 def limits(fields: Mapping[str, str], subject_kind: str) -> dict[str, dict[str, str | None]]:

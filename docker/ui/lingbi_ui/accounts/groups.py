@@ -44,8 +44,8 @@ class Groups:
         body: dict[str, Any] = {"note": fields.get("note", ""), "models": forms.names(fields, "models")}
         body |= {name: forms.whole(fields, name) for name in ("concurrency", "member_concurrency")}
         body |= {"limits": forms.limits(fields, "group"), "members": forms.limits(fields, "member")}
-        await self.desk.change(asked, "PATCH", path_of(asked, GROUPS), body)
-        return self.desk.done(asked, "changed", fields["name"], "/admin/group", name=fields["name"])
+        told = await self.desk.change(asked, "PATCH", path_of(asked, GROUPS), body)
+        return self.desk.changed(asked, told, "/admin/group")
 
     async def remove(self, asked: Asked) -> Response:
         """POST /admin/group/remove"""

@@ -85,8 +85,8 @@ class Keys:
         body |= {name: forms.whole(fields, name) for name in ("concurrency", "weight")}
         if fields.get("ends") != fields.get("ends_before"):  # an end that is past, or within a day, may stay as it is
             body["ends_at"] = fields.get("ends") or None
-        await self.desk.change(asked, "PATCH", path_of(asked), body)
-        return self._changed(asked, "changed")
+        told = await self.desk.change(asked, "PATCH", path_of(asked), body)
+        return self.desk.changed(asked, told, "/admin/key")
 
     async def limit(self, asked: Asked) -> Response:
         """POST /admin/key/limits"""

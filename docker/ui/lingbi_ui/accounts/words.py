@@ -42,6 +42,10 @@ WORDS = {
     "made": ("The key {name} was made.", "已创建密钥 {name}。"),
     "rotated": ("The key {name} has a new secret.", "密钥 {name} 已换新。"),
     "changed": ("{name} was changed.", "{name} 已更改。"),
+    "changed_unpublished": (
+        "{name} was changed. Check these names of models: {models}. None is published, so each means a folder.",
+        "{name} 已更改。请检查这些模型名：{models}。它们都不是已发布的模型，将视为文件夹名。",
+    ),
     "revoked": ("The key {name} has ended.", "密钥 {name} 已停用。"),
     "group_made": ("The group {name} was made.", "已创建分组 {name}。"),
     "group_removed": ("The group {name} was removed.", "已删除分组 {name}。"),

@@ -127,6 +127,28 @@ def test_a_group_is_made_changed_and_removed(admin, service):
 
 
 @pytest.mark.parametrize(
+    ("models", "kept", "unpublished"),
+    [
+        (["all"], None, []),
+        ([" All "], None, []),
+        (["vl-7b", "my-folder"], ["internlm-xcomposer2-vl-7b", "my-folder"], ["my-folder"]),
+        (["all", "vl-7b"], ["all", "internlm-xcomposer2-vl-7b"], ["all"]),
+        ([], [], []),
+        (None, None, []),
+    ],
+)
+def test_all_models_are_meant_in_a_list_too_and_slips_are_told(admin, service, models, kept, unpublished):
+    key = made(admin, "alice", models=["vl-7b"]).encode()
+    admin.post(GROUPS, json={"name": "lab", "models": ["vl-7b"]})
+    for path in (f"{KEYS}/alice", f"{GROUPS}/lab"):
+        told = admin.patch(path, json={"models": models})
+        assert (told.json()["models"], told.json()["unpublished_models"]) == (kept, unpublished), told.text
+        listed = admin.get(path.rpartition("/")[0]).json()["data"][-1]
+        assert listed["unpublished_models"] == admin.get(path).json()["unpublished_models"] == unpublished
+    assert service.keys.find(key).may_use("another") == (kept is None)
+
+
+@pytest.mark.parametrize(
     ("body", "param", "told"),
     [
         ({"limits": {"tokens": {"day": -1}}}, "limits.tokens.day", "-1 is not between 0 and"),
@@ -138,6 +160,7 @@ def test_a_group_is_made_changed_and_removed(admin, service):
         ({"concurrency": True}, "concurrency", "must be a whole number"),
         ({"weight": 0}, "weight", "0 is not between 1 and 1000"),
         ({"ends_at": "soon"}, "until", "'soon' is no date"),
+        ({"models": ["none"]}, "models", "give names with commas, or `all`"),
         ({"group": "nobody"}, "group", "there is no group 'nobody'"),
         ({"owner": "a\u0000b"}, "owner", "cannot be kept"),
         ({"owner": None}, "owner", "must be a string"),

@@ -144,13 +144,15 @@ def _period(param: str, text: str) -> str:
 
 
 def models_of(value: Any, known: Callable[[str], str | None]) -> tuple[str | None, list[str]]:
-    """(models as they are kept, those that nobody knows) of a list, or of a text with commas; None or `all`: all.
+    """(models as they are kept, those that nobody knows) of a list, or of a text with commas.
 
+    None, `all` and a list of just that: all models.
     known: the name under which a model is served, None of one that is not published: it may be a folder of the lab's own.
     """
-    if value is None or _says(value, "all"):
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if value is None or _says(only, "all"):
         return None, []
-    if value == "" or _says(value, "none"):
+    if value == "" or _says(only, "none"):
         raise BadTerm("models", "give names with commas, or `all`; a key that may use none can be revoked")
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

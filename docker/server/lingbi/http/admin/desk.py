@@ -87,6 +87,11 @@ class Desk:
             raise refusal_of(fault) from None
 
 
+def unpublished(models: list[str] | None) -> list[str]:
+    """Those that are no published models: folders of the lab's own, or slips. models: None for all."""
+    return [name for name in models or () if served_name(name) is None]
+
+
 def refusal_of(fault: Exception) -> Refusal:
     """What a client is told of a change that cannot be made."""
     if isinstance(fault, BadTerm):

@@ -16,7 +16,7 @@ from lingbi.accounts.keys.forms import group_form, groups_form
 from lingbi.accounts.keys.terms import json_limits
 from lingbi.accounts.keys.wishes import GROUP_FIELDS, MEMBER_FIELDS, Reader
 from lingbi.http.admin.administrators import check_administrator
-from lingbi.http.admin.desk import Desk, body_of
+from lingbi.http.admin.desk import Desk, body_of, unpublished
 from lingbi.http.admin.keys import most_listed, sent
 from lingbi.http.protocol.accounts import GroupChange, GroupInfo, GroupInfos, NewGroup, RemovedGroup
 
@@ -48,13 +48,13 @@ class GroupRoutes:
         check_administrator(request)
         most = most_listed(request)
         found = await self.desk.read(lambda database: groups_form(changes.read(database)))
-        return sent(GroupInfos(data=[GroupInfo(**row) for row in found[:most]]))
+        return sent(GroupInfos(data=[_told(row) for row in found[:most]]))
 
     async def one(self, request: Request) -> Response:
         """GET: one group."""
         check_administrator(request)
         name = request.path_params["name"]
-        return sent(GroupInfo(**await self.desk.read(lambda database: _form(database, name))))
+        return sent(_told(await self.desk.read(lambda database: _form(database, name))))
 
     async def add(self, request: Request) -> Response:
         """POST: make a group; answers with it."""
@@ -65,7 +65,7 @@ class GroupRoutes:
             groups.add_group(database, body.name, _change(reader, body))
             return _form(database, body.name)
 
-        return sent(GroupInfo(**await self.desk.change(request, f"made the group {body.name[:64]!r}", add)), 201)
+        return sent(_told(await self.desk.change(request, f"made the group {body.name[:64]!r}", add)), 201)
 
     async def change(self, request: Request) -> Response:
         """PATCH: change what the keys of a group may do; answers with the group."""
@@ -77,7 +77,7 @@ class GroupRoutes:
             return _form(database, name)
 
         what = f"changed the group {name[:64]!r}: {', '.join(sorted(body.model_fields_set))}"
-        return sent(GroupInfo(**await self.desk.change(request, what, change)))
+        return sent(_told(await self.desk.change(request, what, change)))
 
     async def remove(self, request: Request) -> Response:
         """DELETE: remove a group; with ?keep_keys=true though it has keys, which go on without its limits."""
@@ -89,6 +89,10 @@ class GroupRoutes:
 
         count = await self.desk.change(request, f"removed the group {name[:64]!r}", remove)
         return sent(RemovedGroup(name=name, keys=count))
+
+
+def _told(row: dict[str, Any]) -> GroupInfo:
+    return GroupInfo(**row, unpublished_models=unpublished(row["models"]))
 
 
 def _form(database: Database, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lingbi.accounts.keys.wishes import KEY_FIELDS
 from lingbi.api_errors import BadRequest
 from lingbi.batch.owned import add_key
 from lingbi.http.admin.administrators import check_administrator
-from lingbi.http.admin.desk import Desk, body_of
+from lingbi.http.admin.desk import Desk, body_of, unpublished
 from lingbi.http.protocol.accounts import KeyChange, KeyInfo, KeyInfos, MadeKey, NewKey, Nothing, Rotation
 
 log = logging.getLogger(__name__)
@@ -56,12 +56,12 @@ class KeyRoutes:
         group, most = request.query_params.get("group"), most_listed(request)
         found = await self.desk.read(lambda database: keys_form(changes.read(database), time.time()))
         rows = [row for row in found if group is None or row["group"] == group]
-        return sent(KeyInfos(data=[KeyInfo(**row) for row in rows[:most]]))
+        return sent(KeyInfos(data=[_told(row) for row in rows[:most]]))
 
     async def one(self, request: Request) -> Response:
         """GET: one key."""
         check_administrator(request)
-        return sent(KeyInfo(**await self.desk.read(partial(_form, name=request.path_params["name"]))))
+        return sent(_told(await self.desk.read(partial(_form, name=request.path_params["name"]))))
 
     async def add(self, request: Request) -> Response:
         """POST: make a key; its answer is the only one that shows it."""
@@ -92,7 +92,7 @@ class KeyRoutes:
             return _form(database, name)
 
         what = f"changed the key {name[:64]!r}: {', '.join(sorted(body.model_fields_set))}"
-        return sent(KeyInfo(**await self.desk.change(request, what, change)))
+        return sent(_told(await self.desk.change(request, what, change)))
 
     async def rotate(self, request: Request) -> Response:
         """POST: another secret for a key."""
@@ -115,7 +115,7 @@ class KeyRoutes:
             changes.revoke_key(database, name, time.time())
             return _form(database, name)
 
-        return sent(KeyInfo(**await self.desk.change(request, f"revoked the key {name[:64]!r}", revoke)))
+        return sent(_told(await self.desk.change(request, f"revoked the key {name[:64]!r}", revoke)))
 
 
 def sent(answer: BaseModel, status: int = 200) -> JSONResponse:
@@ -129,6 +129,10 @@ def most_listed(request: Request) -> int:
     if not given.isascii() or not given.isdecimal() or not 1 <= int(given[:9]) <= MOST_LISTED:
         raise BadRequest(f"limit: {given[:60]!r} is no number from 1 to {MOST_LISTED}", "limit")
     return int(given)
+
+
+def _told(row: dict[str, Any]) -> KeyInfo:
+    return KeyInfo(**row, unpublished_models=unpublished(row["models"]))
 
 
 def _form(database: Database, name: str) -> dict[str, Any]:

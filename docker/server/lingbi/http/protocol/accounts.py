@@ -18,7 +18,8 @@ class Body(BaseModel):
 class KeyChange(Body):
     """What to change of a key; fields that are left out stay as they are, and null takes a value away.
 
-    ends_at: seconds since the epoch, a day as in 2026-12-31 (to its end), or a time; limits: {measure: {period: most}}.
+    models: names; ["all"] says the same as null. ends_at: seconds since the epoch, a day as in 2026-12-31 (to its end), or
+    a time. limits: {measure: {period: most}}.
     """
 
     owner: str = ""
@@ -85,7 +86,10 @@ class KeySecret(BaseModel):
 
 
 class KeyInfo(BaseModel):
-    """A key. in_force: what counts, with what its group says."""
+    """A key. in_force: what counts, with what its group says.
+
+    unpublished_models: those of its models that no published one is called: names of the lab's own folders, or slips.
+    """
 
     name: str
     kind: Literal["key", "page", "visitor"]
@@ -97,6 +101,7 @@ class KeyInfo(BaseModel):
     weight: int | None
     concurrency: int | None
     models: list[str] | None
+    unpublished_models: list[str]
     limits: dict[str, dict[str, int]]
     created_at: float
     ends_at: float | None
@@ -113,7 +118,7 @@ class KeyInfos(BaseModel):
 
 
 class GroupInfo(BaseModel):
-    """A group, with the names of its keys."""
+    """A group, with the names of its keys. unpublished_models: as of a key."""
 
     name: str
     note: str
@@ -122,6 +127,7 @@ class GroupInfo(BaseModel):
     member_concurrency: int | None
     member_weight: int | None
     models: list[str] | None
+    unpublished_models: list[str]
     ends_at: float | None
     limits: dict[str, dict[str, int]]
     members: dict[str, dict[str, int]]
