@@ -112,7 +112,19 @@ def test_who_signs_off_gives_back_what_it_runs(database):
     assert len(claim(database, "w")) == 2
     with database.begin() as connection:
         claims.sign_off(connection, "w")
+        assert claims.alive(connection) == {"next"}
     assert len(claim(database, "next")) == 2
+
+
+def test_a_workers_model_is_remembered_for_a_day(database):
+    sign_on(database, "w", "gone", "old")
+    with database.begin() as connection:
+        claims.sign_off(connection, "gone")
+        assert claims.models_seen(connection) == {"demo"}
+        silent = sa.update(batch_workers).where(batch_workers.c.worker == "old")
+        connection.execute(silent.values(seen_at=time.time() - claims.REMEMBERED_S - 1))
+        claims.free_lost(connection)
+        assert set(connection.execute(sa.select(batch_workers.c.worker)).scalars()) == {"w", "gone"}
 
 
 def test_owners_take_turns_and_models_are_kept_apart(database):

@@ -1,15 +1,17 @@
 """A batch's input becomes lines: those of models that nobody serves have an error already, and nothing is left of what ended."""
 
 import json
+import time
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
-from lingbi.batch import batches
+from lingbi.batch import batches, claims
 from lingbi.batch.lines import Bounds
 from lingbi.batch.reading import read
 from lingbi.batch.storage import Folder
-from lingbi.batch.tables import batch_lines
+from lingbi.batch.tables import batch_lines, batch_workers
 from tests.server.batch.test_claims import claim, counts, finish, output, sign_on
 from tests.server.batch.test_lines import CHAT, line
 
@@ -58,6 +60,36 @@ def test_lines_of_models_that_nobody_serves_have_errors_of_their_own(database, s
     assert second["custom_id"] == "d" and "'gpt-4o' is not served; there are demo" in second["error"]["message"]
     assert counts(database, batch["id"]) == (4, 0, 2)
     assert [one.custom_id for one in claim(database)] == ["a", "c"]
+
+
+def test_lines_wait_for_models_of_this_installation_and_for_those_that_were_here_lately(database, storage):
+    """As while their workers load or restart, and at a rollout."""
+    sign_on(database, "w", "drained", "killed")
+    with database.begin() as connection:
+        for worker, model, hours in (("drained", "drained", 0), ("killed", "killed", 1), ("old", "old", 25)):
+            claims.sign_on(connection, database, worker, model)
+            seen = sa.update(batch_workers).where(batch_workers.c.worker == worker)
+            connection.execute(seen.values(seen_at=time.time() - hours * 3600))
+        claims.sign_off(connection, "drained")
+    models = ("demo", "drained", "killed", "loading", "old")
+    batch = submitted(database, storage, b"".join(line(model, body={"model": model}) for model in models))
+    read(database, storage, batch, "w", BOUNDS, ours={"demo", "loading"})
+    assert counts(database, batch["id"]) == (5, 0, 1)
+    (told,) = output(database, batch["id"], "errors")
+    assert told["custom_id"] == "old" and "there are demo, drained, killed, loading" in told["error"]["message"]
+    assert [[one.custom_id for one in claim(database, model=model)] for model in models] == [
+        ["demo"], ["drained"], ["killed"], ["loading"], []
+    ]  # fmt: skip
+
+
+def test_a_line_that_names_an_alias_is_its_models(database, storage):
+    """And one that names no model is that of the alias `default`, as at the gateway."""
+    sign_on(database, "w")
+    named = [{"model": "gpt-4o"}, {"model": "demo"}, {"model": "other"}, {"model": None}, {"model": ""}, {}]
+    batch = submitted(database, storage, b"".join(line(str(n), body=body) for n, body in enumerate(named)))
+    read(database, storage, batch, "w", replace(BOUNDS, aliases={"gpt-4o": "demo", "default": "demo"}))
+    assert [one.custom_id for one in claim(database)] == ["0", "1", "3", "4", "5"]
+    assert [one["custom_id"] for one in output(database, batch["id"], "errors")] == ["2"]
 
 
 def test_more_lines_than_a_transaction_takes_are_all_there_once(database, storage):

@@ -16,6 +16,7 @@ from lingbi.batch.files import new_id
 from lingbi.batch.tables import DONE, RUNS, WAITS, batch_lines, batch_workers, batches
 
 LOST_S = 30.0  # after so long without a sign, a worker is taken for dead
+REMEMBERED_S = 86400.0  # for so long after its last sign, a worker's model is one that may come back
 READ_ROWS = 500
 
 
@@ -65,22 +66,33 @@ def sign_on(connection: Connection, database: Database, worker: str, model: str)
 
 
 def sign_off(connection: Connection, worker: str) -> None:
-    """Give back what a worker runs, and forget it."""
-    connection.execute(sa.delete(batch_workers).where(batch_workers.c.worker == worker))
+    """Give back what a worker runs, and have it taken for dead."""
+    gone = sa.update(batch_workers).where(batch_workers.c.worker == worker)
+    connection.execute(gone.values(seen_at=now_of(connection) - LOST_S))
     _free(connection, batch_lines.c.worker == worker)
 
 
-def alive(connection: Connection) -> dict[str, str]:
-    """{worker: its model} of those that were seen a short while ago."""
-    asked = sa.select(batch_workers.c.worker, batch_workers.c.model)
-    found = connection.execute(asked.where(batch_workers.c.seen_at > now_of(connection) - LOST_S))
-    return {worker: model for worker, model in found}
+def alive(connection: Connection) -> set[str]:
+    """The workers that were seen a short while ago."""
+    return set(connection.execute(sa.select(batch_workers.c.worker).where(_is_alive(connection))).scalars())
+
+
+def models_seen(connection: Connection) -> set[str]:
+    """The models of the workers that are alive, or were within a day, as before a restart."""
+    lately = batch_workers.c.seen_at > now_of(connection) - REMEMBERED_S
+    return set(connection.execute(sa.select(batch_workers.c.model).where(lately).distinct()).scalars())
+
+
+def _is_alive(connection: Connection) -> sa.ColumnElement[bool]:
+    return batch_workers.c.seen_at > now_of(connection) - LOST_S
 
 
 def free_lost(connection: Connection) -> int:
     """Let the lines wait again that workers run which are gone; returns how many."""
-    connection.execute(sa.delete(batch_workers).where(batch_workers.c.seen_at <= now_of(connection) - LOST_S))
-    return _free(connection, batch_lines.c.worker.not_in(sa.select(batch_workers.c.worker)))
+    forgotten = batch_workers.c.seen_at <= now_of(connection) - REMEMBERED_S
+    connection.execute(sa.delete(batch_workers).where(forgotten))
+    here = sa.select(batch_workers.c.worker).where(_is_alive(connection))
+    return _free(connection, batch_lines.c.worker.not_in(here))
 
 
 def _free(connection: Connection, whose: sa.ColumnElement[bool]) -> int:

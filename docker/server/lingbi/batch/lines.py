@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 MAX_ERRORS = 100  # a file that is no batch at all is told by its first lines
 MAX_CUSTOM_ID = 512
 NUL = "\0"  # PostgreSQL keeps no text with it
+DEFAULT = "default"  # the alias for requests that name no model
 
 
 class Asked(BaseModel):
@@ -49,11 +50,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class Bounds:
-    """endpoint: the only URL of all lines; most_lines, line_bytes: limits of the file."""
+    """endpoint: the only URL of all lines; most_lines, line_bytes: limits of the file; aliases: {alias: model}."""
 
     endpoint: str
     most_lines: int
     line_bytes: int
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def model(self, named: Any) -> Any:
+        """The model that a line asks, by what its body names."""
+        named = DEFAULT if named in (None, "") and DEFAULT in self.aliases else named
+        return self.aliases.get(named, named) if isinstance(named, str) else named
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def _judged(raw: Raw, bounds: Bounds, seen: set[bytes]) -> Line | Fault:
     if asked.method != "POST" or asked.url != bounds.endpoint:
         told = f"{asked.method} {asked.url}"[:100]
         return Fault("invalid_url", f"{told}: this batch asks POST {bounds.endpoint} in every line", raw.number, "url")
-    model = asked.body.get("model")
+    model = bounds.model(asked.body.get("model"))
     if not isinstance(model, str) or not model or NUL in model:
         return Fault("invalid_model", "the body's model is missing or no name", raw.number, "body.model")
     digest = hashlib.blake2b(asked.custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from sqlalchemy.engine import RowMapping
 
@@ -15,12 +15,15 @@ from lingbi.batch.storage import Storage
 CHUNK = 1000  # lines a transaction
 
 
-def read(database: Database, storage: Storage, batch: RowMapping, worker: str, bounds: Bounds) -> None:
-    """Read the input of a batch that this worker has taken. Raises DatabaseAway, OSError."""
+def read(
+    database: Database, storage: Storage, batch: RowMapping, worker: str, bounds: Bounds, ours: Collection[str] = ()
+) -> None:
+    """Read the input of a batch that this worker has taken. ours: models of this installation, whose lines wait although
+    none of their workers is there, as those of models do that were seen lately. Raises DatabaseAway, OSError."""
     faults: list[Fault] = []
     total = failed = 0
     with database.read() as connection:
-        models = sorted(set(claims.alive(connection).values()))
+        models = sorted(claims.models_seen(connection).union(ours))
     try:
         file = storage.open(batch["input_file_id"])
     except FileNotFoundError:

@@ -11,7 +11,7 @@ PNG = b"\x89PNG\r\n"
 
 
 def asked(body: dict) -> dict:
-    return json.loads(body_of(json.dumps({"custom_id": "a", "body": body}).encode(), read))
+    return json.loads(body_of(json.dumps({"custom_id": "a", "body": body}).encode(), "m", read))
 
 
 def read(file_id: str) -> bytes:
@@ -20,8 +20,8 @@ def read(file_id: str) -> bytes:
     return PNG
 
 
-def test_a_line_is_whole_and_says_nothing_of_its_turn():
-    given = {"model": "m", "stream": True, "stream_options": {"include_usage": True}, "service_tier": "default"}
+def test_a_line_is_whole_names_the_model_itself_and_says_nothing_of_its_turn():
+    given = {"model": "an alias", "stream": True, "stream_options": {"include_usage": True}, "service_tier": "default"}
     assert asked(given) == {"model": "m", "stream": False}
 
 
@@ -43,7 +43,8 @@ def test_a_file_that_its_owner_does_not_have_is_told():
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_a_lines_size_is_known_before_its_files_are_read(count):
     body = {"messages": [{"content": [{"image_url": {"url": "file-1"}}, {"text": "file-1"}] * count}], "n": [1, 2, 3]}
-    line = json.dumps({"custom_id": "a", "body": body}, separators=(",", ":")).encode()
+    told = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body}
+    line = json.dumps(told, separators=(",", ":")).encode()
     most = size_of(line, {"file-1": len(PNG)}.__getitem__)
-    made = len(body_of(line, read))
+    made = len(body_of(line, "m", read))
     assert made <= most <= made + 100 * (1 + count)

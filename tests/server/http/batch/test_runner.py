@@ -65,7 +65,7 @@ def shown(store, batch_id: str):
         return batches.find(connection, None, batch_id)
 
 
-def run(service, store, batch_id: str, app=answer, timeout_s: float = 60):
+def run(service, store, batch_id: str, app=answer, timeout_s: float = 60, names: runner.Names = runner.NO_NAMES):
     """Have a runner work until the batch has ended; returns its row."""
     service.store = store
 
@@ -73,7 +73,7 @@ def run(service, store, batch_id: str, app=answer, timeout_s: float = 60):
         service.take_engine(NoEngine(), 4)
         service.readiness.enter(READY)
         service.takes_lines = True
-        one = Runner(service, app, store, "w")
+        one = Runner(service, app, store, "w", names)
         running = asyncio.create_task(one.run())
         until = time.monotonic() + timeout_s
         while shown(store, batch_id)["status"] not in ENDED:
@@ -98,6 +98,28 @@ def test_every_line_is_asked_as_its_owner(service, store):
     batch = run(service, store, submitted(store, b"".join(demo_line(str(number)) for number in range(50))), note)
     assert batch["status"] == "completed" and counts(store.database, batch["id"]) == (50, 50, 0)
     assert asked == [("one", "model")] * 50
+
+
+def test_a_line_that_names_an_alias_is_asked_by_its_models_name(service, store):
+    asked = []
+
+    async def note(scope, receive, send):
+        asked.append(json.loads((await receive())["body"])["model"])
+        await answer(scope, receive, send)
+
+    content = line("a", body={"model": "gpt-4o", "messages": []}) + line("b", body={"messages": []})
+    names = runner.Names(aliases={"gpt-4o": "model", "default": "model"})
+    assert run(service, store, submitted(store, content), note, names=names)["completed"] == 2
+    assert asked == ["model", "model"]
+
+
+def test_lines_whose_model_does_not_come_end_with_their_batch(service, store):
+    content = demo_line("a") + line("b", body={"model": "loading", "messages": []})
+    names = runner.Names(ours=frozenset({"model", "loading"}))
+    batch = run(service, store, submitted(store, content, window_s=3), names=names)
+    assert (batch["status"], batch["completed"], batch["failed"]) == ("expired", 1, 1)
+    (told,) = output(store.database, batch["id"], "errors")
+    assert (told["custom_id"], told["error"]["code"]) == ("b", "batch_expired")
 
 
 def test_an_input_that_is_deleted_meanwhile_leaves_an_error_for_each_line(service, store):
@@ -146,7 +168,7 @@ def test_a_line_whose_files_make_it_larger_than_a_request_may_be_has_an_error_an
 
 
 def test_a_line_that_is_judged_and_yet_cannot_be_read_has_an_error_of_its_own(service, store, monkeypatch):
-    def unreadable(text, read_file):
+    def unreadable(text, model, read_file):
         if b'"bad"' in text:
             raise ValueError("Exceeds the limit (4300 digits) for integer string conversion")
         return b"{}"

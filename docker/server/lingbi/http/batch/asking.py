@@ -87,13 +87,13 @@ def _files_of(part: Any) -> Iterator[str]:
                 yield from _files_of(value)
 
 
-def body_of(line: bytes, read_file: ReadFile) -> bytes:
-    """The body that a line's request is sent with: whole, in the background, with the pictures that it names by file id.
+def body_of(line: bytes, model: str, read_file: ReadFile) -> bytes:
+    """The body that a line's request to this model is sent with: whole, with the pictures that it names by file id.
 
     Raises LookupError for a file that its owner does not have.
     """
     body: dict[str, Any] = json.loads(line)["body"]
-    body["stream"] = False
+    body["model"], body["stream"] = model, False
     for name in ("stream_options", "service_tier"):  # a line is whole, and in the background whatever it asks for
         body.pop(name, None)
     if FILE_ID.encode() in line:

@@ -23,17 +23,17 @@ class Unaskable(LingbiError):
 
 
 class LineBodies:
-    """Makes the bodies of lines; a body that a request may not have is not read."""
+    """Makes the bodies of a model's lines, which may name it by an alias; what is too large for a request is not read."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, model: str) -> None:
+        self.store, self.model = store, model
 
     def read(self, claimed: Claimed) -> bytes:
         """The body of a line's request. Raises Unaskable, DatabaseAway, OSError."""
         try:
             line = self._line(claimed)
             self._check(len(line), size_of(line, partial(self._bytes, claimed.owner)))
-            return body_of(line, partial(self._content, claimed.owner))
+            return body_of(line, self.model, partial(self._content, claimed.owner))
         except LookupError as error:
             raise Unaskable("file_not_found", str(error.args[0])) from None
         except (ValueError, RecursionError) as error:

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sqlalchemy.engine import RowMapping
@@ -40,12 +41,23 @@ EXPIRED = ("batch_expired", "the batch expired before this line was asked")
 Done = TypeVar("Done")
 
 
+@dataclass(frozen=True)
+class Names:
+    """Models by their names in the API. ours: those of this installation, loaded or not; aliases: {alias: model}."""
+
+    ours: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_NAMES = Names()
+
+
 class Runner:
     """One worker's part in all batches. worker: a name that no other worker has, nor had."""
 
-    def __init__(self, service: Service, app: ASGIApp, store: Store, worker: str) -> None:
-        self.service, self.app, self.store, self.worker = service, app, store, worker
-        self.model, self.bodies = service.readiness.model, LineBodies(store)
+    def __init__(self, service: Service, app: ASGIApp, store: Store, worker: str, names: Names = NO_NAMES) -> None:
+        self.service, self.app, self.store, self.worker, self.names = service, app, store, worker, names
+        self.model, self.bodies = service.readiness.model, LineBodies(store, service.readiness.model)
         self.working = ThreadPoolExecutor(2, "batches")  # statements, and lines out of their files
         self.reading = ThreadPoolExecutor(1, "batch-input")
         self.removal = Removal(store)
@@ -138,9 +150,9 @@ class Runner:
 
     def _read(self, batch: RowMapping) -> None:
         rules = self.store.rules
-        bounds = Bounds(batch["endpoint"], rules.lines, rules.line_bytes)
+        bounds = Bounds(batch["endpoint"], rules.lines, rules.line_bytes, self.names.aliases)
         try:
-            read(self.store.database, self.store.storage, batch, self.worker, bounds)
+            read(self.store.database, self.store.storage, batch, self.worker, bounds, self.names.ours)
         except (DatabaseAway, OSError) as error:
             log.warning("the input of batch %s could not be read, and will be anew: %s", batch["id"], error)
         except Exception:  # this thread must survive whatever one batch does to it
