@@ -191,6 +191,39 @@ def test_odd_numbers_and_deep_lists_end_their_own_line_or_none(service, store, n
         assert (batch["status"], batch["completed"] + batch["failed"]) == ("completed", 2)
 
 
+def over_quota(why: str) -> JSONResponse:
+    error = {"message": "x", "type": "insufficient_quota", "code": "insufficient_quota", "quota": {"why": why}}
+    return JSONResponse({"error": error}, 429)
+
+
+def test_a_line_that_is_larger_than_its_keys_limit_is_asked_once_and_the_others_go_on(service, store):
+    """As one with three pictures where the key has two a day."""
+    asked = []
+
+    async def refuse(scope, receive, send):
+        count = json.loads((await receive())["body"])["n"]
+        asked.append(count)
+        await (over_quota("too large") if count == 3 else JSONResponse({}))(scope, receive, send)
+
+    counted = [line(str(number), body={"model": "model", "n": 3 if number < 8 else 1}) for number in range(28)]
+    batch = run(service, store, submitted(store, b"".join(counted), window_s=20), refuse)
+    assert batch["status"] == "completed" and counts(store.database, batch["id"]) == (28, 20, 8)
+    assert asked.count(3) == 8
+    told = output(store.database, batch["id"], "errors")[0]["response"]
+    assert (told["status_code"], told["body"]["error"]["quota"]["why"]) == (429, "too large")
+
+
+@pytest.mark.parametrize("why", ["used up", "held"])
+def test_a_line_for_which_nothing_is_left_now_is_asked_again(service, store, why):
+    answers = [over_quota(why), JSONResponse({"error": "busy"}, 429), JSONResponse("x", 429), JSONResponse({})]
+
+    async def later(scope, receive, send):
+        await answers.pop(0)(scope, receive, send)
+
+    batch = run(service, store, submitted(store, demo_line("a")), later)
+    assert batch["status"] == "completed" and counts(store.database, batch["id"]) == (1, 1, 0) and not answers
+
+
 @pytest.mark.parametrize("fault", [DatabaseAway("away"), OSError(5, "Input/output error"), RuntimeError("a slip")])
 def test_an_input_that_cannot_be_read_now_is_read_again(service, store, monkeypatch, fault, caplog):
     """By the same worker: the others leave it to one that is alive."""

@@ -18,6 +18,7 @@ from lingbi.http.middleware.door import INSIDE
 
 FILE_ID = "file-"
 TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"RI": "image/webp", b"BM": "image/bmp"}
+TRY_AGAIN = (429, 499, 503)
 ReadFile = Callable[[str], bytes]  # the content of one of the owner's files; raises LookupError
 FileBytes = Callable[[str], int]  # how many it has; raises LookupError
 DATA_URL_BYTES = 60  # of what stands around a picture's base64, or more
@@ -31,6 +32,18 @@ class Told:
     request_id: str
     body: Any
     retry_after_s: float
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the line is to be asked again: not where it is larger than a limit, which no waiting changes."""
+        return self.status in TRY_AGAIN and not _is_beyond_limit(self.body)
+
+
+def _is_beyond_limit(body: Any) -> bool:
+    match body:
+        case {"error": {"quota": {"why": "too large"}}}:
+            return True
+    return False
 
 
 async def ask(app: ASGIApp, account: KeyFacts, claimed: Claimed, body: bytes) -> Told:

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 LOOK_S, IDLE_LOOK_S, SIGN_S = 0.5, 2.0, 10.0
 AHEAD = 4  # lines that wait beside those that may run, so that their pictures are ready
 AGAIN_S, LONGEST_WAIT_S = 2.0, 60.0
-TRY_AGAIN = (429, 499, 503)
 EXPIRED = ("batch_expired", "the batch expired before this line was asked")
 Done = TypeVar("Done")
 
@@ -213,7 +212,7 @@ class Runner:
         except Unaskable as error:
             return claims.unasked(claimed.custom_id, error.code, str(error))
         told = await ask(self.app, account, claimed, body)
-        if told.status in TRY_AGAIN:
+        if told.must_wait:
             self._wait(claimed.owner, told.retry_after_s)
             return None
         return claims.answered(claimed, told.request_id, told.status, told.body)
