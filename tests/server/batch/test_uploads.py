@@ -1,6 +1,9 @@
 """Uploads have a row as long as they have content: what is cut off is removed by any worker, and what goes on is not."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -124,7 +127,25 @@ def test_an_upload_is_no_file_until_it_is_whole(store):
     begun(store)
     with store.database.read() as connection:
         assert files.find(connection, "one", "file-1") is None
-        assert files.listed(connection, "one", files.Page()) == [] and files.held_bytes(connection, "one") == 0
+        assert files.listed(connection, "one", files.Page()) == []
+
+
+def test_uploads_that_begin_at_the_same_time_share_the_room_of_their_key(store):
+    """Whichever way their workers come in between each other: what all may have together is what there is."""
+    mib = 1 << 20
+    tight = replace(store, rules=replace(store.rules, owner_bytes=5 * mib, file_bytes=2 * mib))
+    starts = threading.Barrier(8)
+
+    def begin(number: int) -> int:
+        starts.wait()
+        return Incoming(tight, "one", f"file-{number}").begin(3 * mib if number % 2 else None).most_bytes
+
+    with ThreadPoolExecutor(8) as threads:
+        rooms = sorted(threads.map(begin, range(8)))
+    assert rooms == [0] * 5 + [mib, 2 * mib, 2 * mib]
+    assert Incoming(tight, "other", "file-9").begin(7).most_bytes == 7, "no more than comes is kept for it"
+    with store.database.read() as connection:
+        assert (files.held_bytes(connection, "one"), files.held_bytes(connection, "other")) == (5 * mib, 7)
 
 
 def test_an_upload_that_goes_on_after_all_is_not_removed(store, pass_time):

@@ -119,6 +119,11 @@ class Database:
             if is_busy:
                 raise DatabaseAway(f"the accounts' database {self} is being read and written without a pause")
 
+    def lock(self, connection: Connection, name: str) -> None:
+        """Have others that lock this name wait until this transaction ends, as all that write wait for each other on SQLite."""
+        if not self.is_sqlite:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
     def take_time(self, connection: Connection) -> None:
         """Let this transaction rest between its statements for as long as it likes: nobody else uses the database."""
         if not self.is_sqlite:

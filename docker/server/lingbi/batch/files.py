@@ -41,9 +41,9 @@ def add(connection: Connection, **columns: Any) -> RowMapping:
     return row
 
 
-def begin_upload(connection: Connection, owner: str, file_id: str) -> None:
-    """Note a file before the first byte of it is kept, so that it is removed if its worker is killed."""
-    values = {"id": file_id, "owner": owner, "kind": UPLOADING, "filename": "", "purpose": "", "bytes": 0}
+def begin_upload(connection: Connection, owner: str, file_id: str, most_bytes: int = 0) -> None:
+    """Note a file, which may have so many bytes, before the first is kept, so that it is removed if its worker is killed."""
+    values = {"id": file_id, "owner": owner, "kind": UPLOADING, "filename": "", "purpose": "", "bytes": most_bytes}
     now = now_of(connection)
     connection.execute(sa.insert(files).values(**values, created_at=now, expires_at=now + UPLOAD_LOST_S))
 
@@ -99,9 +99,10 @@ def paged(
 
 
 def held_bytes(connection: Connection, owner: str) -> int:
-    """What an owner's stored files take, bytes."""
+    """What an owner's stored files take, and may take once those are whole that are being uploaded, bytes."""
     asked = sa.select(sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
-    return int(connection.execute(asked.where(files.c.owner == owner, files.c.kind == STORED)).scalar_one())
+    counted = sa.and_(files.c.owner == owner, files.c.kind.in_((STORED, UPLOADING)))
+    return int(connection.execute(asked.where(counted)).scalar_one())
 
 
 def hide(connection: Connection, row: RowMapping) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.engine import Connection, RowMapping
@@ -27,6 +28,14 @@ class GivenUp(LingbiError):
     """An upload stood still for so long that it was taken for dead."""
 
 
+@dataclass(frozen=True)
+class Room:
+    """most_bytes: of the new file; held_bytes: what its owner's other files take, with those that are being uploaded."""
+
+    most_bytes: int
+    held_bytes: int
+
+
 class Incoming:
     """Takes the content of one new file, and says meanwhile that it still comes. Raises OSError, DatabaseAway, GivenUp."""
 
@@ -35,12 +44,18 @@ class Incoming:
         self._writer: Writer | None = None
         self._renewed = 0.0  # time.monotonic()
 
-    def begin(self) -> None:
-        """Note the upload, and make room for its content."""
-        with self.store.database.begin() as connection:
-            files.begin_upload(connection, self.owner, self.file_id)
+    def begin(self, declared_bytes: int | None = None) -> Room:
+        """Note the upload, whose body has so many bytes if that is known, and keep room for its content."""
+        rules, database = self.store.rules, self.store.database
+        with database.begin() as connection:
+            database.lock(connection, f"files of {self.owner}")  # another upload must not count on the same room
+            held = files.held_bytes(connection, self.owner)
+            most = max(0, min(rules.file_bytes, rules.owner_bytes - held))
+            most = most if declared_bytes is None else min(most, declared_bytes)
+            files.begin_upload(connection, self.owner, self.file_id, most)
         self._renewed = time.monotonic()
         self._writer = self.store.storage.begin(self.file_id)
+        return Room(most, held)
 
     def write(self, piece: bytes) -> None:
         """Keep a piece."""

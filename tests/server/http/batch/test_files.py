@@ -1,5 +1,6 @@
 """/v1/files and /v1/batches as the official client sees them, and what each refuses; no model answers here."""
 
+import asyncio
 import contextlib
 import json
 import resource
@@ -16,8 +17,11 @@ from lingbi.http.app import create_app
 from lingbi.http.readiness import READY
 from lingbi.settings import Settings
 from tests.server.conftest import KEY, NoEngine
+from tests.server.http.batch.test_cut_uploads import END, HEAD, piece
+from tests.server.http.batch.test_cut_uploads import upload as upload_from
 
 OTHER = {"Authorization": "Bearer other"}
+COUNT = 8
 LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
 
 
@@ -84,6 +88,9 @@ REFUSED = {
     "another purpose": ({"purpose": "fine-tune"}, 400, "purpose"),
     "no purpose": ({"purpose": ""}, 400, "purpose"),
     "a life that is too short": ({"expires_after[seconds]": "5"}, 400, "expires_after"),
+    "a life that is too long": ({"expires_after[seconds]": "2592001"}, 400, "expires_after"),
+    "a life that is too long in its last digits": ({"expires_after[seconds]": "0025920000"}, 400, "expires_after"),
+    "a life without end": ({"expires_after[seconds]": "000003600" + "9" * 330}, 400, "expires_after"),
     "a life that is no number": ({"expires_after[seconds]": "1e4"}, 400, "expires_after"),
     "a field that is too long": ({"note": "x" * 1001}, 400, "note"),
     "a file that is too large": ({"content": b"x" * ((1 << 20) + 1)}, 413, "file"),
@@ -153,14 +160,37 @@ def test_a_disk_that_is_full_at_a_files_last_piece_keeps_nothing_of_it(client, s
     assert list(store.storage.path.iterdir()) == []
 
 
-def test_uploads_beside_each_other_take_no_more_than_one_key_may(client, store, monkeypatch):
-    """Each finds room when it begins."""
-    for _ in range(2):
-        assert upload(client, b"x" * 900_000).status_code == 200
-    monkeypatch.setattr("lingbi.http.batch.files.Files._room", lambda self, owner: (1 << 20, None))
-    answer = upload(client, b"x" * 900_000)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "storage_quota_exceeded")
-    assert len(list(store.storage.path.iterdir())) == len(client.get("/v1/files", headers=KEY).json()["data"]) == 2
+@pytest.mark.parametrize("is_declared", [True, False], ids=["declared", "in pieces"])
+def test_uploads_beside_each_other_take_no_more_than_one_key_may(service, store, is_declared):
+    """Of each half has come when the next one begins; 2 MiB are allowed."""
+    service.store = store
+    content = b"x" * 900_000
+    body = [HEAD + content[:450_000], content[450_000:] + END]
+    declared = sum(map(len, body)) if is_declared else None
+
+    async def all_at_once() -> list[int]:
+        goes_on = asyncio.Event()
+
+        async def one() -> int:
+            pieces = [piece(body[0]), piece(body[1], is_last=True)]
+
+            async def receive():
+                if len(pieces) == 1:
+                    await goes_on.wait()
+                return pieces.pop(0)
+
+            return (await upload_from(service, receive, declared))[0]
+
+        uploads = [asyncio.create_task(one()) for _ in range(COUNT)]
+        await asyncio.wait(uploads, timeout=2)
+        assert sum(path.stat().st_size for path in store.storage.path.iterdir()) <= 2 << 20
+        goes_on.set()
+        return await asyncio.gather(*uploads)
+
+    assert sorted(asyncio.run(all_at_once())) == [200] * 2 + [413] * (COUNT - 2)
+    assert len(list(store.storage.path.iterdir())) == 2
+    with store.database.read() as connection:
+        assert files.held_bytes(connection, "one") == 2 * len(content)
 
 
 def test_a_database_that_is_away_is_told_and_nothing_is_kept(client, store, monkeypatch):
@@ -246,7 +276,9 @@ def test_the_officials_client_raises_its_own_errors(openai):
     assert told.value.status_code == 404 and json.loads(told.value.response.text)["error"]["param"] == "input_file_id"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999", "order=up"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "limit=99999", "order=up", f"limit=0{10**6:014}", "limit=1" + "0" * 25]
+)
 def test_a_page_that_is_none_is_refused(client, query):
     assert client.get(f"/v1/files?{query}", headers=KEY).status_code == 400
 

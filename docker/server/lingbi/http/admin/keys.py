@@ -18,10 +18,10 @@ from lingbi.accounts.keys.changes import Unknown
 from lingbi.accounts.keys.forms import key_form, keys_form
 from lingbi.accounts.keys.terms import json_limits, overlap_of
 from lingbi.accounts.keys.wishes import KEY_FIELDS
-from lingbi.api_errors import BadRequest
 from lingbi.batch.owned import add_key
 from lingbi.http.admin.administrators import check_administrator
 from lingbi.http.admin.desk import Desk, body_of, unpublished
+from lingbi.http.batch.files import number_of
 from lingbi.http.protocol.accounts import KeyChange, KeyInfo, KeyInfos, MadeKey, NewKey, Nothing, Rotation
 
 log = logging.getLogger(__name__)
@@ -125,10 +125,7 @@ def sent(answer: BaseModel, status: int = 200) -> JSONResponse:
 
 def most_listed(request: Request) -> int:
     """The number in ?limit=. Raises BadRequest."""
-    given = request.query_params.get("limit", str(MOST_LISTED))
-    if not given.isascii() or not given.isdecimal() or not 1 <= int(given[:9]) <= MOST_LISTED:
-        raise BadRequest(f"limit: {given[:60]!r} is no number from 1 to {MOST_LISTED}", "limit")
-    return int(given)
+    return number_of(request.query_params.get("limit", str(MOST_LISTED)), "limit", 1, MOST_LISTED)
 
 
 def _told(row: dict[str, Any]) -> KeyInfo:

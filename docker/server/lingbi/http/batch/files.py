@@ -26,12 +26,13 @@ from lingbi.batch import claims, files
 from lingbi.batch.files import Page
 from lingbi.batch.states import file_object
 from lingbi.batch.store import Store
-from lingbi.batch.uploads import GivenUp, Incoming, remove
+from lingbi.batch.uploads import GivenUp, Incoming, Room, remove
 from lingbi.http.batch.upload import Upload, receive
 from lingbi.http.middleware.door import ACCOUNT
 
 PURPOSES = ("batch", "vision", "user_data")
 SHORTEST_LIFE_S, MAX_PAGE, PIECE_BYTES = 3600, 10_000, 1 << 20
+MAX_DIGITS = 9
 
 
 def owner_of(request: Request) -> str:
@@ -43,12 +44,18 @@ def owner_of(request: Request) -> str:
 def page_of(request: Request, most: int = MAX_PAGE) -> Page:
     """The part of a list that is asked for. Raises BadRequest."""
     query = request.query_params
-    limit, order = query.get("limit", "20"), query.get("order", "desc")
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= most:
-        raise BadRequest(f"limit is {limit[:20]!r}; give a number from 1 to {most}", "limit")
+    limit, order = number_of(query.get("limit", "20"), "limit", 1, most), query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise BadRequest(f"order is {order[:20]!r}; give asc or desc", "order")
-    return Page(int(limit), query.get("after"), order == "asc")
+    return Page(limit, query.get("after"), order == "asc")
+
+
+def number_of(text: str, name: str, least: int, most: int) -> int:
+    """A whole number of a query or a form. Raises BadRequest."""
+    number = int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
+    if number is None or not least <= number <= most:
+        raise BadRequest(f"{name} is {text[:20]!r}; give a number from {least} to {most}", name.split(".")[0])
+    return number
 
 
 def page_object(rows: list[RowMapping], page: Page, show: Callable[[RowMapping], dict[str, Any]]) -> JSONResponse:
@@ -76,12 +83,10 @@ class Files:
 
     async def create(self, request: Request) -> Response:
         """Keep an uploaded file."""
-        owner, file_id = owner_of(request), files.new_id(files.PREFIX)
-        most_bytes, too_large = await run_in_threadpool(self._room, owner)
-        incoming = Incoming(self.store, owner, file_id)
+        incoming = Incoming(self.store, owner_of(request), files.new_id(files.PREFIX))
         try:
-            await run_in_threadpool(incoming.begin)
-            columns = self._columns(await receive(request, incoming, most_bytes, too_large))
+            room = await run_in_threadpool(incoming.begin, _declared_bytes(request))
+            columns = self._columns(await receive(request, incoming, room.most_bytes, self._too_large(room)))
             await run_in_threadpool(incoming.finish)
             row = await run_in_threadpool(self._keep, incoming, columns)
         except BaseException as error:
@@ -93,24 +98,17 @@ class Files:
             raise
         return JSONResponse(file_object(row))
 
-    def _room(self, owner: str) -> tuple[int, Refusal]:
-        """The most bytes that a new file of an owner may have, and the refusal of a larger one."""
+    def _too_large(self, room: Room) -> Refusal:
+        """The refusal of a file that is larger than there is room for."""
         rules = self.store.rules
-        with self.store.database.read() as connection:
-            held = files.held_bytes(connection, owner)
-        if rules.owner_bytes - held < rules.file_bytes:
-            return max(0, rules.owner_bytes - held), self._full(held)
+        if rules.owner_bytes - room.held_bytes < rules.file_bytes:
+            return StorageQuota(
+                f"the files of this key, with those that are being uploaded, take {room.held_bytes >> 20} MiB, and with this "
+                f"one more than the {rules.owner_bytes >> 20} MiB that are allowed (LINGBI_FILES_MIB); delete some",
+                "file",
+            )
         most = rules.file_bytes >> 20
-        return rules.file_bytes, BodyTooLarge(
-            f"the file is larger than {most} MiB (LINGBI_MAX_FILE_MIB); split it", "file"
-        )
-
-    def _full(self, held_bytes: int) -> StorageQuota:
-        return StorageQuota(
-            f"the files of this key take {held_bytes >> 20} MiB, and with this one more than the "
-            f"{self.store.rules.owner_bytes >> 20} MiB that are allowed (LINGBI_FILES_MIB); delete some",
-            "file",
-        )
+        return BodyTooLarge(f"the file is larger than {most} MiB (LINGBI_MAX_FILE_MIB); split it", "file")
 
     def _columns(self, upload: Upload) -> dict[str, Any]:
         """What is noted of an uploaded file. Raises BadRequest."""
@@ -120,12 +118,7 @@ class Files:
             raise BadRequest(f"purpose is {purpose[:60]!r}; give one of {', '.join(PURPOSES)}", "purpose")
         life_s = rules.life_s
         if asked := fields.get("expires_after[seconds]"):
-            if not asked.isdecimal() or not SHORTEST_LIFE_S <= int(asked[:9]) <= rules.life_s:
-                raise BadRequest(
-                    f"expires_after.seconds is {asked[:20]!r}; give a number from {SHORTEST_LIFE_S} to {int(rules.life_s)}",
-                    "expires_after",
-                )
-            life_s = float(asked)
+            life_s = float(number_of(asked, "expires_after.seconds", SHORTEST_LIFE_S, int(rules.life_s)))
         return {
             "filename": upload.filename,
             "purpose": purpose,
@@ -135,9 +128,6 @@ class Files:
 
     def _keep(self, incoming: Incoming, columns: dict[str, Any]) -> RowMapping:
         with self.store.database.begin() as connection:
-            held = files.held_bytes(connection, incoming.owner)
-            if held + columns["bytes"] > self.store.rules.owner_bytes:  # others came in beside it
-                raise self._full(held)
             return incoming.keep(connection, **columns)
 
     async def list(self, request: Request) -> Response:
@@ -184,6 +174,12 @@ class Files:
         if row is None:
             raise NotFound(f"this key has no file {file_id[:64]!r}", "file_id")
         return row
+
+
+def _declared_bytes(request: Request) -> int | None:
+    """The length of a body; None if it comes in pieces without one."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() and len(declared) < 19 else None
 
 
 def _no_room(error: OSError) -> InsufficientStorage:
