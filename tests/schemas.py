@@ -90,7 +90,7 @@ SCHEMAS = {
     },
     "date": {"type": "string", "format": "date"},
     "uuid": closed(id={"type": "string", "format": "uuid"}),
-    "escapes": closed(**{'quote"slash\\': {"const": 'a"b\\c\n\t\u0001/'}}),
+    "escapes": closed(**{'quote"slash\\\u0001': {"const": 'a"b\\c\n\t/'}}),
     "scene": SCENE,
 }
 REGEXES = {

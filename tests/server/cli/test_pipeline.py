@@ -212,6 +212,10 @@ def test_answers_are_json_that_the_schema_allows(images, tmp_path):
         ("{", "is no JSON"),
         ('{"type": "array", "uniqueItems": true}', "its schema.uniqueItems: cannot be held to"),
         ('{"$ref": "https://example.org/schema.json"}', "nothing is fetched"),
+        ('{"type": "string", "format": []}', "its schema.format: must be one of"),
+        ('{"const": "\\ud800"}', "its schema: has half of a surrogate pair"),
+        ('{"const": NaN}', "its schema: is no JSON"),
+        (json.dumps({"description": "x" * 40000}), "its schema: has 40019 bytes"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_told_before_a_model_is_loaded(tmp_path, written, reason):

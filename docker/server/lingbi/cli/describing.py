@@ -25,7 +25,6 @@ from lingbi.weights.progress import Progress
 from lingbi.weights.start import ensure
 
 if TYPE_CHECKING:
-    from lingbi.engine.grammar.matcher import Matcher
     from lingbi.engine.local import EngineNeeds
     from lingbi.http.protocol.requests import ChatRequest
 
@@ -52,14 +51,14 @@ class Describer:
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.generator = Generator(build_engine(needs), self.batch, Vitals())
-        self.matcher = self._matcher()
+        self._check_form()
 
-    def _matcher(self) -> "Matcher | None":
-        """The matcher of the answers' form, at its beginning. Raises ConfigurationError."""
+    def _check_form(self) -> None:
+        """Raise ConfigurationError where answers cannot have the form that is asked for."""
         if not self.options.form:
-            return None
+            return
         try:
-            return self.loop.run_until_complete(self.generator.grammars.matcher(self.options.form))
+            self.loop.run_until_complete(self.generator.grammars.matcher(self.options.form))
         except BadRequest as refusal:
             raise ConfigurationError(f"--schema {self.options.schema}: {refusal}") from None
 
@@ -109,7 +108,8 @@ class Describer:
         prompt = draft.filled(await generator.encode([image]))
         room = answer_room(len(prompt.ids), question.max_tokens, generator.session_len)
         config = engine_options(question, room, generator.engine.stop_words, None)
-        kind = partial(BoundAnswer, matcher=self.matcher.copy()) if self.matcher else None
+        form = self.options.form
+        kind = partial(BoundAnswer, matcher=await generator.grammars.matcher(form)) if form else None
         answer = await generator.start(prompt, config, kind=kind)
         try:
             text = "".join([step.text async for step in answer])

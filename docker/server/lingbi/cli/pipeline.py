@@ -93,15 +93,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def read_form(file: Path) -> Form:
     """The form that a file's JSON Schema asks for. Raises ConfigurationError."""
     try:
-        schema = json.loads(file.read_text("utf-8"))
-        check_schema(schema, "its schema", is_strict=True)
+        form = Form("schema", json.loads(file.read_text("utf-8")), "its schema")
+        check_schema(json.loads(form.written), form.place, is_strict=True)
     except OSError as error:
         raise ConfigurationError(f"--schema {file} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"--schema {file} is no JSON ({error}); give a file with a JSON Schema") from None
     except BadRequest as refusal:
         raise ConfigurationError(f"--schema {file}: {refusal}") from None
-    return Form("schema", schema, "its schema")
+    return form
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

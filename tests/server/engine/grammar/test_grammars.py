@@ -1,6 +1,8 @@
 """What a form may not be is refused in a moment, with the place; what it may be is kept."""
 
 import asyncio
+import json
+import random
 import threading
 import time
 
@@ -9,16 +11,32 @@ import pytest
 from lmdeploy.tokenizer import Tokenizer
 
 from lingbi.api_errors import BadRequest
-from lingbi.engine.grammar import grammars as module
-from lingbi.engine.grammar.forms import Form
+from lingbi.engine.grammar import trial
+from lingbi.engine.grammar.forms import SOURCE_BYTES, Form
 from lingbi.engine.grammar.grammars import KEPT_GRAMMARS, Grammars
+from lingbi.engine.grammar.schemas import check_schema
 from lingbi.engine.grammar.vocabulary import Vocabulary
 from tests.conftest import DEMO
-from tests.schemas import CHOICES, REGEXES, SCHEMAS, closed
+from tests.load.schema_suite import allows
+from tests.schemas import CHOICES, REGEXES, SCHEMAS, closed, text, whole
 
 STOP_ID = 1022  # [UNUSED_TOKEN_145]
 COMPILE_S = 0.05
 ENDLESS = closed(a={"$ref": "#"})
+CATASTROPHIC = "((a{100}){100}){100}"
+CHAIN = {"$ref": "#/$defs/0"} | {
+    "$defs": {str(number): {"$ref": f"#/$defs/{number + 1}"} for number in range(999)} | {"999": {}}
+}
+TREE_OF_REFERENCES = {"$ref": "#/$defs/0"} | {
+    "$defs": {
+        str(number): {
+            "type": "object",
+            "properties": {side: {"$ref": f"#/$defs/{number + 1}", "type": "object"} for side in "ab"},
+        }
+        for number in range(25)
+    }
+    | {"25": {"type": "object"}}
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +85,27 @@ BAD_SCHEMAS = {
     "anyOf that is an object": ({"anyOf": {}}, ".anyOf", "must be a list"),
     "options": ({"x-guidance": {"whitespace_flexible": True}}, ".x-guidance", "not served"),
     "list": ([], "", "must be a JSON Schema"),
+    "many remainders": (closed(a={"type": "integer", "multipleOf": 1000003}), ".properties.a.multipleOf", "too many digits"),
+    "many remainders together": ({"anyOf": [{"type": "integer", "multipleOf": number} for number in (997, 1009)]}, ".anyOf[1].multipleOf", "too many digits"),
+    "remainders beyond 32 bits": ({"allOf": [{"type": "number", "multipleOf": 1e-7}, {"multipleOf": 9973}]}, ".allOf[1].multipleOf", "too many digits"),
+    "many patterns of names": ({"patternProperties": {f"^a{number}$": {} for number in range(900)}}, ".patternProperties.^a32$", "more than 32"),
+    "broken pattern of names": (closed(a={"patternProperties": {"[a": {}}}), ".properties.a.patternProperties.[a", "unclosed"),
+    "catastrophic pattern of names": ({"patternProperties": {CATASTROPHIC: {}}}, f".patternProperties.{CATASTROPHIC}", "too much work"),
+    "catastrophic pattern elsewhere": ({"properties": {"a": {"$ref": "#/x/y"}}, "x": {"y": {"type": "string", "pattern": CATASTROPHIC}}}, ".x.y.pattern", "too much work"),
+    "patterns that are costly together": ({"type": "string", "allOf": [{"pattern": f".*a.{{{number}}}b"} for number in range(30)]}, "", "too much work"),
+    "references that double": (TREE_OF_REFERENCES, "", "too much work"),
+    "many objects in objects": ({"anyOf": [{"type": "object", "properties": {"a": {"$ref": "#"}, f"b{number}": {"$ref": "#"}}} for number in range(150)]}, "", "too much work"),
+    "format that is a list": ({"format": []}, ".format", "must be one of date"),
+    "format that is an object": (closed(a={"format": {}}), ".properties.a.format", "must be one of date"),
+    "large const": ({"const": 123456789012345678901234567890}, ".const", "beyond 9007199254740992"),
+    "large number in an enum": ({"enum": [{"a": [(1 << 53) + 1]}]}, ".enum", "beyond 9007199254740992"),
+    "large bound": (closed(a={"type": "integer", "maximum": 1 << 64}), ".properties.a.maximum", "beyond 9007199254740992"),
+    "endless bound": (closed(a={"type": "number", "maximum": float("inf")}), "", "no JSON"),
+    "bound that is a text": ({"type": "integer", "maximum": "5"}, ".maximum", "must be a number"),
+    "half a pair": ({"const": "\ud800"}, "", "surrogate"),
+    "control character": (closed(a={"enum": ["a\x01"]}), ".properties.a.enum", "control character"),
+    "pattern of a control character": (closed(a={"type": "string", "pattern": "^a\\x01$"}), ".properties.a.pattern", "control character"),
+    "names that may repeat": ({"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}}, ".minProperties", "come twice"),
 }  # fmt: skip
 
 
@@ -124,6 +163,47 @@ def test_a_schema_that_may_contain_itself_is_taken(grammars):
         assert grammars.find(Form("schema", schema, "x")).allowed().any()
 
 
+def test_references_lead_to_any_place_of_the_schema(grammars):
+    parts = {"a b": {"type": "integer"}, "c/d~": {"type": "integer"}, "e": [{"type": "integer"}]}
+    for name in ("a%20b", "c~1d~0", "e/0"):
+        schema = closed(a={"$ref": f"#/components/{name}"}) | {"components": parts}
+        matcher = grammars.find(Form("schema", schema, "x"))
+        assert allows(matcher, '{"a": 1}') and not allows(matcher, '{"a": "b"}')
+
+
+def test_a_chain_of_references_is_followed_in_time(grammars):
+    began = time.thread_time()
+    check_schema(CHAIN, "x", is_strict=True)
+    assert time.thread_time() - began < 2 * COMPILE_S
+
+
+def test_a_form_that_is_known_waits_for_no_new_one(grammars, monkeypatch):
+    known, may_go_on = Form("choice", ["a"], "x"), threading.Event()
+    grammars.find(known)
+    monkeypatch.setattr(trial, "first_fault", lambda *_: may_go_on.wait(10) and None)
+
+    async def ask_all():
+        new = [asyncio.create_task(grammars.matcher(Form("schema", whole(0, number), "x"))) for number in range(1, 9)]
+        await asyncio.sleep(0.1)
+        assert (await asyncio.wait_for(grammars.matcher(known), 5)).allowed().any()
+        assert not any(task.done() for task in new)
+        may_go_on.set()
+        await asyncio.gather(*new)
+
+    asyncio.run(ask_all())
+
+
+def test_long_texts_are_not_too_much_however_many_answers_there_were(grammars):
+    schema = closed(**{name: text(0, 1000) for name in "abcdefgh"})
+    for seed in range(4):
+        draw = random.Random(seed)
+        answer = {name: "".join(draw.choice("ab 中文é😀") for _ in range(990)) for name in "abcdefgh"}
+        matcher = grammars.find(Form("schema", schema, "x"))
+        for token in matcher.vocabulary(json.dumps(answer, ensure_ascii=False).encode()):
+            assert matcher.allowed()[token] and matcher.take(token)
+        assert matcher.may_end
+
+
 def test_the_latest_grammars_are_kept_and_no_more(grammars, monkeypatch):
     made = []
     make = Grammars._made
@@ -135,6 +215,12 @@ def test_the_latest_grammars_are_kept_and_no_more(grammars, monkeypatch):
     for number in range(KEPT_GRAMMARS, 2 * KEPT_GRAMMARS):
         grammars.find(Form("choice", [str(number)], "x"))
     assert len(grammars._kept) == KEPT_GRAMMARS
+
+
+def test_any_character_may_be_a_choice(grammars):
+    characters = [chr(code) for code in (*range(0x300), *range(0x2000, 0x2070), 0xFEFF, 0xFFFD, 0x1F600)]
+    matcher = grammars.find(Form("choice", characters, "x"))
+    assert all(allows(matcher, character) for character in characters)
 
 
 def test_matchers_of_one_grammar_know_nothing_of_each_other(grammars, vocabulary):
@@ -159,8 +245,8 @@ def test_tokens_are_their_bytes_and_those_that_are_no_text_never_come(grammars, 
     assert not allowed[[0, 1]].any() and allowed[list(vocabulary.stop_ids)].all()
     reserved = [number for number, token in enumerate(vocabulary.tokens) if token.startswith(b"[UNUSED_TOKEN_")]
     assert len(reserved) > 2 and set(np.flatnonzero(allowed[reserved])) == {reserved.index(STOP_ID)}
-    for text in ("中文 and\ttext ", " spaces  ", "❤", "\n"):
-        assert vocabulary.text(vocabulary(text.encode())) == text.encode()
+    for part in ("中文 and\ttext ", " spaces  ", "❤", "\n"):
+        assert vocabulary.text(vocabulary(part.encode())) == part.encode()
 
 
 def test_bytes_of_a_character_come_in_their_order(grammars, vocabulary):
@@ -188,4 +274,4 @@ def test_a_form_that_is_no_json_is_refused(grammars, monkeypatch):
     looped["items"] = looped
     with pytest.raises(BadRequest, match="nested too deep"):
         grammars.find(Form("schema", looped, "x"))
-    assert module.SOURCE_BYTES < 1 << 20
+    assert SOURCE_BYTES < 1 << 20

@@ -1,10 +1,14 @@
 """Each keyword of a schema allows what it should, and nothing else: whole answers, token by token."""
 
+import itertools
 import json
 
 import pytest
 from lmdeploy.tokenizer import Tokenizer
 
+from lingbi.api_errors import BadRequest
+from lingbi.engine.grammar import grammars as module
+from lingbi.engine.grammar import trial
 from lingbi.engine.grammar.forms import Form
 from lingbi.engine.grammar.grammars import Grammars
 from lingbi.engine.grammar.vocabulary import Vocabulary
@@ -38,6 +42,28 @@ KEYWORDS = {
 }  # fmt: skip
 
 
+# Answers by schema that would be wrong: a name twice, a bound that is excluded
+OPEN = {"properties": {"名称": {"type": "integer"}}, "required": ["名称"]}
+PATTERNS = {"properties": {"a": whole()}, "patternProperties": {"^x": whole()}}
+WRONG = [
+    (OPEN, '{"名称": 1, "其他": "x"}', '{"名称": 1, "\\u540d\\u79f0": "x"}'),
+    (OPEN, '{"名称": 1, "a\\n/": "x"}', '{"名称": 1, "a\\u000a": "x"}'),
+    (PATTERNS, '{"a": 1, "x": 1, "y": "q"}', '{"a": 1, "\\u0061": "q"}'),
+    (PATTERNS, '{"x1": 1}', '{"\\u0078": "q"}'),
+    ({"properties": {"a\n\x7f": whole()}}, '{"a\\n\x7f": 1, "b": "q"}', '{"a\\n\\u007f": "q"}'),
+    ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.1}, "0.05", "0"),
+    ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.1}, "0.0001", "0.0"),
+    ({"type": "number", "minimum": -0.1, "exclusiveMaximum": 0}, "-0.05", "-0"),
+    ({"type": "number", "exclusiveMinimum": 3, "maximum": 3.5}, "3.25", "3"),
+    ({"type": "number", "minimum": -3.5, "exclusiveMaximum": -3}, "-3.25", "-3"),
+    ({"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 0.1}, "0.1", "0"),
+    ({"allOf": [{"type": "number", "exclusiveMinimum": 0}, {"maximum": 0.1}]}, "0.01", "0"),
+    ({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 9}, "1", "0"),
+    ({"type": "object", "minProperties": 1}, '{"a": 1}', "{}"),
+    (closed(["a"], a=whole()) | {"minProperties": 2, "additionalProperties": whole()}, '{"a": 1, "b": 2}', '{"a": 1, "a": 2}'),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def grammars():
     vocabulary = Vocabulary(Tokenizer(str(DEMO)), [STOP_ID])
@@ -63,3 +89,27 @@ def test_a_part_of_an_answer_is_none(grammars):
     assert allows(matcher, whole_text)
     assert not any(allows(matcher, whole_text[:end]) for end in range(1, len(whole_text)))
     assert not allows(matcher, whole_text + " ")
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong"), WRONG)
+def test_no_name_comes_twice_and_no_bound_that_is_excluded(grammars, schema, right, wrong):
+    matcher = grammars.find(Form("schema", schema, "x"))
+    assert allows(matcher, right) and not allows(matcher, wrong)
+
+
+NAMES = """type enum const properties required additionalProperties patternProperties minProperties maxProperties items
+prefixItems additionalItems minItems maxItems anyOf oneOf allOf $ref $defs definitions pattern format minLength maxLength
+minimum maximum exclusiveMinimum exclusiveMaximum multipleOf title default $id $schema $anchor not if x-guidance x-other"""
+VALUES = [None, True, False, 0, -1, 2, 1.5, 10**30, 1e300, "", "a", "#", [], [1], [{}], ["a"], [["a"]], {}, {"a": 1}, {"a": {}}]  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", NAMES.split())
+def test_a_keyword_with_any_json_is_taken_or_refused(grammars, keyword, monkeypatch):
+    monkeypatch.setattr(trial, "first_fault", lambda *_: None)  # it would find the same, in another process
+    monkeypatch.setattr(module, "rehearse", lambda *_: None)
+    for value, is_strict in itertools.product(VALUES, (True, False)):
+        for schema in ({keyword: value}, closed(a={"minimum": 1, "minItems": 1, "minProperties": 1, keyword: value})):
+            try:
+                assert grammars.find(Form("schema", schema, "x", is_strict)).allowed().any()
+            except BadRequest as refused:
+                assert refused.param.startswith("x") and str(refused).startswith(refused.param)

@@ -4,6 +4,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lingbi.api_errors import BadRequest
+
+SOURCE_BYTES = 32 << 10
 ANY_OBJECT = {"type": "object"}
 
 
@@ -23,5 +26,20 @@ class Form:
 
     @property
     def key(self) -> tuple[str, str, bool]:
-        """Two forms with the same key allow the same answers. Raises ValueError and RecursionError for no JSON."""
-        return self.kind, json.dumps(self.source, ensure_ascii=False), self.is_strict
+        """Two forms with the same key allow the same answers. Raises BadRequest as `written`."""
+        return self.kind, self.written, self.is_strict
+
+    @property
+    def written(self) -> str:
+        """The source as JSON. Raises BadRequest where it is none, or too large."""
+        try:
+            written = json.dumps(self.source, ensure_ascii=False, allow_nan=False)
+            size = len(written.encode())
+        except UnicodeEncodeError:
+            raise BadRequest(f"{self.place}: has half of a surrogate pair, which is no text", self.place) from None
+        except (ValueError, RecursionError):
+            raise BadRequest(f"{self.place}: is no JSON, or nested too deep", self.place) from None
+        if size > SOURCE_BYTES:
+            sentence = f"has {size} bytes, and at most {SOURCE_BYTES} are read; ask for less"
+            raise BadRequest(f"{self.place}: {sentence}", self.place)
+        return written
