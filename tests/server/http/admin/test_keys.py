@@ -215,6 +215,9 @@ def test_a_visitor_whose_account_has_ended_is_told_apart_from_the_pages_key(admi
     assert (status, code) == (401, "visitor_ended") and "ui/alice" in message and answer.headers["www-authenticate"]
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert refused(admin.get("/v1/usage", headers=page | {"X-Lingbi-Visitor": "bob"}))[1] != "visitor_ended"
+    assert admin.patch(f"{KEYS}/ui%2Falice", json={"ends_at": "never"}).json()["state"] == "active"
+    service.keys.look()
+    assert refused(admin.get("/v1/usage", headers=page))[1] != "visitor_ended", "another end lets the visitor in again"
     assert admin.post(f"{KEYS}/ui/revoke").status_code == 200
     assert refused(admin.get("/v1/usage", headers=page))[:2] == (401, "invalid_api_key"), "it is the page's key now"
 

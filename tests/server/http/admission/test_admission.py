@@ -104,7 +104,7 @@ def test_another_key_takes_the_places_of_the_newest_that_wait_up_to_its_share():
 def test_requests_that_have_not_reached_the_engine_are_let_be_and_the_newcomer_comes_in():
     async def story(house):
         first = await house.ask(A, LIMIT, reaches_engine=False)
-        second = await house.ask(B, LIMIT // 2)
+        await house.ask(B, LIMIT // 2)
         assert not refused(first) and house.admission.inside == LIMIT + LIMIT // 2
         with pytest.raises(Busy):
             await house.ask(B)

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from lingbi.accounts import tables
 from lingbi.accounts.database import Database
-from lingbi.accounts.facts import KeyFacts
+from lingbi.accounts.facts import VISITOR, KeyFacts
 from lingbi.accounts.key_file import DEFAULT, KEY_BYTES, PAGE, digest
 from lingbi.accounts.keys.records import COMMAND, Records, read_records
 from lingbi.accounts.keys.terms import BadTerm, Limits, name_of
@@ -81,13 +81,19 @@ def add_key(
 
 
 def change_key(database: Database, name: str, change: Change, now: float) -> None:
-    """Change what a key may do, or what is noted of it. Raises Unknown, Unwise."""
+    """Change what a key may do, or what is noted of it. Raises Unknown, Unwise.
+
+    A visitor, who has no secret that could be lost, is let in again after `revoke` by another end.
+    """
     with database.begin() as connection:
         records = _begin(connection)
         _known(records, name)
         _check_group(records, change)
-        if change.values:
-            connection.execute(sa.update(tables.keys).where(tables.keys.c.name == name).values(dict(change.values)))
+        values = dict(change.values)
+        if records.keys[name].kind == VISITOR and "ends_at" in values:
+            values["revoked_at"] = None
+        if values:
+            connection.execute(sa.update(tables.keys).where(tables.keys.c.name == name).values(values))
         set_limits(connection, "key", name, change.limits)
         _check_administrators(connection, records, now)
 
