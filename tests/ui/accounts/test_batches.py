@@ -144,6 +144,11 @@ def test_an_administrator_sees_all_batches_and_no_files_of_others(api, owner, ad
     assert "private" not in admin.page.text and "400" in admin.text and name in admin.text
     assert admin.client.get(f"/batches/file?name={batch}&kind=output").status_code == 404
     assert batch not in admin.open("/batches?status=failed").text
+    submit(owner, jsonl(line("private"), line("private")))
+    refused = name_of(owner)
+    assert becomes(owner, refused, "no valid input") and "private" in owner.text
+    admin.open(f"/batches/batch?name={refused}")
+    assert "duplicate_custom_id" in admin.text and "private" not in admin.page.text
     submit(admin, jsonl(line("mine")), "mine.jsonl")
     mine = name_of(admin)
     assert becomes(admin, mine, "finished") and "mine.jsonl" in admin.text

@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 from lingbi.accounts.key_file import Key, digest, save_keys
 from lingbi.accounts.ring import KeyRing
 from lingbi.batch import batches, claims
-from lingbi.batch.lines import Line
+from lingbi.batch.lines import Fault, Line
 from lingbi.http.app import create_app
 from lingbi.http.readiness import READY
 from tests.server.conftest import KEY, NoEngine
@@ -72,6 +72,31 @@ def test_one_is_shown_without_its_owners_words_and_cancelled(client, store, serv
         batches.move(connection, batches.find(connection, None, batch), "cancelled")
     assert client.post(f"{PATH}/{batch}/cancel", headers=ADMIN).status_code == 409
     assert client.get(f"{PATH}/batch_x", headers=ADMIN).status_code == 404
+
+
+def refused(store, owner: str) -> str:
+    """A batch with words of its owner in all that tells of it: its input was no batch."""
+    fault = Fault("duplicate_custom_id", "custom_id 'secret-1' stands in an earlier line too", 2, "secret-param")
+    columns = {"endpoint": "/v1/chat/completions", "input_file_id": "file-1", "completion_window": "24h"}
+    metadata = batches.metadata_of({"name": "secret-thesis.jsonl"})
+    with store.database.begin() as connection:
+        batch = batches.create(connection, owner, 60, metadata=metadata, **columns)
+        assert batches.take_reading(connection, batch, "w", is_alive=False)
+        batches.fail(connection, batch["id"], "w", [fault])
+    return batch["id"]
+
+
+def test_why_an_input_was_refused_is_told_without_its_owners_words(client, store):
+    others, own = refused(store, "one"), refused(store, "default")
+    for path in (PATH, f"{PATH}/{others}"):
+        told = client.get(path, headers=ADMIN, params={"owner": "one"})
+        assert "secret" not in told.text and "duplicate_custom_id" in told.text
+    batch = client.get(f"{PATH}/{others}", headers=ADMIN).json()
+    (fault,) = batch["errors"]["data"]
+    assert fault == {"code": "duplicate_custom_id", "message": None, "line": 2, "param": None}
+    assert batch["metadata"] is None
+    mine = client.get(f"{PATH}/{own}", headers=ADMIN).json()
+    assert mine["metadata"] == {"name": "secret-thesis.jsonl"} and "secret-1" in mine["errors"]["data"][0]["message"]
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

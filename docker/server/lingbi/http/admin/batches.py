@@ -17,7 +17,7 @@ from lingbi.batch.states import ENDED, OPEN, batch_object
 from lingbi.batch.store import Store
 from lingbi.http.admin.administrators import check_administrator
 from lingbi.http.batch.batches import MAX_PAGE, cancel, errors_object, found_batch
-from lingbi.http.batch.files import page_object, page_of
+from lingbi.http.batch.files import owner_of, page_object, page_of
 
 BATCHES = "/v1/admin/batches"
 BATCH = BATCHES + "/{batch_id}"
@@ -42,7 +42,7 @@ class BatchRoutes:
 
     async def every(self, request: Request) -> Response:
         """GET: a page of all batches, or of those of a key (?owner=NAME), or in a status (?status=)."""
-        check_administrator(request)
+        viewer = check_administrator(request).name
         page, query = page_of(request, MAX_PAGE), request.query_params
         owner, status = query.get("owner") or None, query.get("status") or None
         if status and status not in (*OPEN, *ENDED):
@@ -52,11 +52,11 @@ class BatchRoutes:
             with self.store.database.read() as connection:
                 return batches.listed(connection, owner, page, status)
 
-        return page_object(await run_in_threadpool(found), page, owned_object)
+        return page_object(await run_in_threadpool(found), page, lambda row: owned_object(row, viewer))
 
     async def one(self, request: Request) -> Response:
         """GET: one batch."""
-        return JSONResponse(owned_object(await self._found(request)))
+        return JSONResponse(owned_object(await self._found(request), owner_of(request)))
 
     async def errors(self, request: Request) -> Response:
         """GET: what lines of a batch failed of, by kind, without their owner's words."""
@@ -73,6 +73,11 @@ class BatchRoutes:
         return await found_batch(self.store, None, request.path_params["batch_id"])
 
 
-def owned_object(row: RowMapping) -> dict[str, Any]:
-    """A batch's object with the name of the key that made it."""
-    return batch_object(row) | {"owner": row["owner"]}
+def owned_object(row: RowMapping, viewer: str) -> dict[str, Any]:
+    """A batch's object with the name of the key that made it, whose words nobody else sees. viewer: the key that asks."""
+    told = batch_object(row) | {"owner": row["owner"]}
+    if row["owner"] == viewer:
+        return told
+    if told["errors"]:
+        told["errors"]["data"] = [fault | {"message": None, "param": None} for fault in told["errors"]["data"]]
+    return told | {"metadata": None}

@@ -44,10 +44,13 @@ class DeletedFile(BaseModel):
 
 
 class BatchFault(BaseModel):
-    """What is wrong with a line of an input file; line: from 1, null where it is the whole file."""
+    """What is wrong with a line of an input file; line: from 1, null where it is the whole file.
+
+    message: null for an administrator who is not the owner, as its words may be the owner's.
+    """
 
     code: str
-    message: str
+    message: str | None
     line: int | None
     param: str | None
 
