@@ -82,12 +82,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=512, help="longest answer (default 512)")
     parser.add_argument(
         "--batch",
-        type=int,
+        type=_at_least_one,
         help=f"pictures asked at once (default: {AT_ONCE} of a server; loaded here 64 on a GPU, {CPU_BATCH} on the CPU)",
     )
     add_server_options(parser)
     parser.add_argument("--load", action="store_true", help="load the model here, though a server runs")
     return parser.parse_args(arguments)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures; give 1 or more")
+    return int(text)
 
 
 def read_form(file: Path) -> Form:

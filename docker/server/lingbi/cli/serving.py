@@ -8,11 +8,12 @@ import base64
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from lingbi.api_errors import ImageError
 from lingbi.cli.rows import Row
@@ -25,7 +26,7 @@ from lingbi.images.sources import is_url, path_of, read_source
 AT_ONCE = 128
 HELD_BYTES = 256 << 20  # of pictures that are on their way
 CONNECT_S, ANSWER_S = 5, 600
-PATIENCE_S = 600.0  # for so long a server that is away, or full, is asked again
+PATIENCE_S = 600.0  # for so long a server that is away, or full, is asked again after it last answered anything
 AGAIN_S, LONGEST_WAIT_S = 1.0, 60.0
 FULL = (429, 502, 503, 504)
 
@@ -45,6 +46,7 @@ class Served:
         self.server, self.options, self.rules = server, options, rules
         self.at_once: int = options.batch or AT_ONCE
         self.held_bytes = 0
+        self.answered_at = 0.0  # time.monotonic()
         self.loop = asyncio.new_event_loop()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         self.client = server.async_client(timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S), limits=limits)
@@ -107,7 +109,7 @@ class Served:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Away),
             wait=_wait_s,
-            stop=stop_after_delay(PATIENCE_S),
+            stop=self._is_silent,
             before_sleep=_say_away,
             reraise=True,
         )
@@ -121,6 +123,10 @@ class Served:
             ) from None
         raise AssertionError("the loop above returns or raises")
 
+    def _is_silent(self, state: RetryCallState) -> bool:
+        """Whether the server has answered nothing for too long: a picture may wait longer while others are answered."""
+        return time.monotonic() - max(state.start_time, self.answered_at) >= PATIENCE_S
+
     async def _once(self, body: bytes) -> Row:
         headers = {"Content-Type": "application/json"}
         try:
@@ -130,6 +136,7 @@ class Served:
         if response.status_code in FULL:
             after = response.headers.get("Retry-After", "")
             raise Away(message_of(response), float(after) if after.isdecimal() else AGAIN_S)
+        self.answered_at = time.monotonic()
         if response.status_code == 401:
             raise ConfigurationError(f"{self.server.url}: {message_of(response)}; give --api-key-file")
         if response.status_code != 200:
