@@ -29,7 +29,8 @@ SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
 class Upstream:
     """A server in place of lingbi's, for what the real one cannot be made to do.
 
-    behaviour: "answer", "stream", "refuse" (503), "hang", "slow" (0.5 s), "break later" (within its answer).
+    behaviour: "answer", "stream", "refuse" (503), "asleep" (503 for who sends Prefer), "hang", "slow" (0.5 s), "break later"
+    (within its answer).
     sent: time.monotonic() of each chunk.
     """
 
@@ -51,7 +52,7 @@ class Upstream:
         self.peers.add(request.client.port)
         size = len(await request.body())
         self.seen.append({"path": request.url.path, "headers": dict(request.headers), "bytes": size})
-        match self.behaviour:
+        match self.behaviour if self.behaviour != "asleep" else "refuse" if "prefer" in request.headers else "answer":
             case "refuse":
                 return JSONResponse({"error": {"code": "not_ready"}}, 503, {"Retry-After": "7"})
             case "slow":

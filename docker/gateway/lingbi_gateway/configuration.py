@@ -103,6 +103,8 @@ def _values(settings: Settings, machine: Machine) -> dict[str, Any]:
             "resolver": f"    resolver {settings.resolver} valid=5s;" if follows else "",
             "retry_within_s": RETRY_WITHIN_S,
             "router_timeout_s": routes.ROUTER_TIMEOUT_S,
+            "next": routes.NEXT,
+            "next_of_impatient": routes.NEXT_OF_IMPATIENT,
             "limits": indent(fill(read("limits.conf"), _limits(settings, machine)).rstrip(), " " * 8),
             "health": HEALTH_BY_ROUTER if routes.depends_on_router(settings, _servers(settings, machine)) else health,
             "placed": PLACED_BY_ROUTER if is_routed else NOT_PLACED,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lingbi_gateway import errors
+from lingbi_gateway.router.decision import ROUTED, ROUTED_IMPATIENT
 from lingbi_gateway.router.running import LOGGED
 from lingbi_gateway.servers import Server, by_model
 from lingbi_gateway.settings import PREFIX, ConfigurationError, Settings
@@ -19,6 +20,10 @@ SOCKET_BYTES = 107  # of a Unix socket's path, unix(7)
 NO_NAME = ""  # of the model where there is one
 STAND_INS = 2
 ROUTER_TIMEOUT_S = 10  # how long nginx waits for the router
+NEXT = (
+    "error timeout http_503 non_idempotent"  # when nginx asks another server, and leaves the first one out for a while
+)
+NEXT_OF_IMPATIENT = "error timeout non_idempotent"
 NONE = "# One server, or nothing that would choose among them: nothing is routed.\n"
 
 
@@ -78,13 +83,19 @@ def files(settings: Settings, servers: tuple[Server, ...], limits: dict[str, int
     late = fill(read("router-late.conf"), values)
     without = fill(read("without-router.conf"), values) if NO_NAME in models else late
     fallback = {"without_router": without, "router_late": late, "router_timeout_s": ROUTER_TIMEOUT_S}
-    form = read("routes.conf") + (read("unrouted.conf") if NO_NAME in models else "")
+    form = read("routes.conf") + _routed() + (read("unrouted.conf") if NO_NAME in models else "")
     return {
         "models.conf": fill(read("models.conf"), values | {"ends_port": ends_port} | _upstreams(settings, models)),
         "routes.conf": fill(form, fallback | {"limits": fill(read("limits.conf"), limits)}),
         "inner-routes.conf": fill(form, fallback | {"limits": ""}),
         FILE: json.dumps(told(settings, models), indent=1) + "\n",
     }
+
+
+def _routed() -> str:
+    """nginx's locations to which the router sends requests."""
+    found = ((ROUTED, NEXT), (ROUTED_IMPATIENT, NEXT_OF_IMPATIENT))
+    return "".join(fill(read("routed.conf"), {"location": location, "next": when}) for location, when in found)
 
 
 def _groups(settings: Settings, servers: tuple[Server, ...]) -> dict[str, tuple[Server, ...]]:

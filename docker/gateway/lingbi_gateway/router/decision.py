@@ -7,6 +7,7 @@ from typing import Any
 
 DEFAULT = "default"  # the alias for requests that name no model
 SHOWN = 100  # characters of a name in a sentence
+ROUTED, ROUTED_IMPATIENT = "@routed", "@routed_impatient"  # nginx's locations for what was routed
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lingbi_gateway.router.affinity import beginning
-from lingbi_gateway.router.decision import Refused, Routed, Routes, decide, find
+from lingbi_gateway.router.decision import ROUTED, ROUTED_IMPATIENT, Refused, Routed, Routes, decide, find
 from lingbi_gateway.router.offer import PATH, Answer, models, refused_client
 from lingbi_gateway.router.outlines import Unreadable, outline, outline_of_file
 from lingbi_gateway.router.running import Running
@@ -131,7 +131,7 @@ class Router:
             decision = find(self.routes, path.removeprefix(f"{PATH}/"))
         else:
             asked = await self._read(headers, body)
-            decision = self._placed(decide(self.routes, asked), asked)
+            decision = self._placed(decide(self.routes, asked), asked, headers)
         return await self.refuse(headers, decision) if isinstance(decision, Refused) else decision
 
     def decide_at_once(self, path: str, headers: Headers, body: bytes) -> Routed | Refused | None:
@@ -139,20 +139,20 @@ class Router:
         if not path.startswith("/v1/") or path.startswith(PATH) or "x-body-file" in headers:
             return None
         asked = _outline(body)
-        return self._placed(decide(self.routes, asked), asked)
+        return self._placed(decide(self.routes, asked), asked, headers)
 
     async def refuse(self, headers: Headers, decision: Refused) -> Answer:
         """The answer to a request for a model that there is not: first of all a server judges the key."""
         return await refused_client(self.routes, _passed(headers)) or Answer(decision.status, decision.body())
 
-    def _placed(self, decision: Routed | Refused, asked: Any) -> Routed | Refused:
+    def _placed(self, decision: Routed | Refused, asked: Any, headers: Headers) -> Routed | Refused:
         """The decision with the server that holds what the request begins with, where there are several."""
         if isinstance(decision, Refused) or not self.routes.places or not isinstance(asked, dict):
             return decision
         model, begins = self.routes.of_pool(decision.pool), beginning(asked)
         if model is None or begins is None or len(model.servers) < 2:
             return decision
-        placed, token = self.running.begin(model.servers, begins)
+        placed, token = self.running.begin(model.servers, begins, _is_impatient(headers))
         return replace(decision, server=placed.server, token=token)
 
     def _hear(self, ends: socket.socket) -> None:
@@ -218,14 +218,14 @@ class Connection(asyncio.Protocol):
         body, self._came = bytes(self._came[end + 4 :]), bytearray()
         decision = self.router.decide_at_once(path, headers, body)
         if isinstance(decision, Routed):
-            self._transport.write(written(decision))
+            self._transport.write(written(decision, headers))
             return
         answer = self.router.refuse(headers, decision) if decision else self.router.answer(path, headers, body)
-        self._task = asyncio.ensure_future(self._answer(path, answer))
+        self._task = asyncio.ensure_future(self._answer(path, headers, answer))
 
-    async def _answer(self, path: str, answer: Coroutine[Any, Any, Routed | Answer]) -> None:
+    async def _answer(self, path: str, headers: Headers, answer: Coroutine[Any, Any, Routed | Answer]) -> None:
         try:
-            self._transport.write(written(await answer))
+            self._transport.write(written(await answer, headers))
         except Exception:
             log.exception("%s could not be routed", path)
             self._transport.close()  # nginx says 503
@@ -236,17 +236,22 @@ def _passed(headers: Headers) -> dict[str, str]:
     return {name: headers[name] for name in PASSED if headers.get(name)}
 
 
+def _is_impatient(headers: Headers) -> bool:
+    """Whether the client waits for a model to be loaded only as long as it says, and comes again; nginx tells."""
+    return "x-lingbi-impatient" in headers
+
+
 def _head(text: bytes) -> tuple[str, Headers]:
     first, *lines = text.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)
     return first.split(" ")[1].partition("?")[0], {name.lower(): value.strip() for name, _, value in pairs}
 
 
-def written(decision: Routed | Answer) -> bytes:
-    """The HTTP answer for nginx. A model's name is sent as its UTF-8 bytes, as it stands in bodies."""
+def written(decision: Routed | Answer, headers: Headers) -> bytes:
+    """The HTTP answer for nginx. headers: the question's. A model's name is sent as its UTF-8 bytes, as it stands in bodies."""
     body = b""
     if isinstance(decision, Routed):
-        lines = ["200 OK", "X-Accel-Redirect: @routed"]
+        lines = ["200 OK", f"X-Accel-Redirect: {ROUTED_IMPATIENT if _is_impatient(headers) else ROUTED}"]
         lines += [f"X-Lingbi-{name}: {value}" for name, value in vars(decision).items() if value]
     else:
         body = decision.body

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from lingbi_gateway.router.affinity import RESULTS, Beginning, Placed, place, result
 
@@ -14,7 +15,17 @@ MARK = " token="
 LOGGED = (
     f"{MARK}$routed_token $servers_addr|$servers_status"  # nginx's log format: token, servers tried, their statuses
 )
-FAILED = frozenset({"502", "503", "504"})
+REFUSED = "503"
+FAILED = frozenset({"502", REFUSED, "504"})
+
+
+@dataclass(frozen=True)
+class _Began:
+    """A request that was placed, and when. is_impatient: a 503 tells it when to come again, and its server is well."""
+
+    server: str
+    at_s: float
+    is_impatient: bool
 
 
 class Running:
@@ -24,12 +35,12 @@ class Running:
         self.loads: Counter[str] = Counter()
         self.results = dict.fromkeys(RESULTS, 0)
         self._clock = clock
-        self._began: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by token, the oldest first
+        self._began: OrderedDict[str, _Began] = OrderedDict()  # by token, the oldest first
         self._failed: dict[str, float] = {}
         # By what requests begin with and by the last turns of conversations, the least recently used first.
         self._homes: OrderedDict[bytes | int, str] = OrderedDict()
 
-    def begin(self, servers: Sequence[str], begins: Beginning) -> tuple[Placed, str]:
+    def begin(self, servers: Sequence[str], begins: Beginning, is_impatient: bool = False) -> tuple[Placed, str]:
         """Place a request; also a token that nobody can guess, with which its end is told. servers: at least one."""
         now = self._clock()
         self._forget(now)
@@ -40,7 +51,7 @@ class Running:
         self._remember(begins, placed.server)
         token = secrets.token_hex(8)
         self.loads[placed.server] += 1
-        self._began[token] = placed.server, now
+        self._began[token] = _Began(placed.server, now, is_impatient)
         return placed, token
 
     def end(self, told: str) -> None:
@@ -49,9 +60,11 @@ class Running:
         began = self._began.pop(token, None)
         if began is None:
             return
-        self._leave(began[0])
+        self._leave(began.server)
         servers, _, statuses = tried.partition("|")
         for server, status in zip(servers.split(", "), statuses.split(", "), strict=False):
+            if began.is_impatient and status == REFUSED:
+                continue
             if status in FAILED:
                 self._failed[server] = self._clock()
             elif status.isdecimal():
@@ -80,6 +93,5 @@ class Running:
             del self.loads[server]
 
     def _forget(self, now: float) -> None:
-        while self._began and now - next(iter(self._began.values()))[1] > LOST_S:
-            _, (server, _) = self._began.popitem(last=False)
-            self._leave(server)
+        while self._began and now - next(iter(self._began.values())).at_s > LOST_S:
+            self._leave(self._began.popitem(last=False)[1].server)
