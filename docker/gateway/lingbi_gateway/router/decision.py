@@ -56,12 +56,11 @@ class Routes:
 class Routed:
     """Where nginx passes a request. pool: its upstream, empty for any server; model: the name that the server reads in
     place of the one in the body, empty where that one stays; server: the one chosen among the upstream's, empty where
-    nginx chooses; token: with which its end is told."""
+    nginx chooses."""
 
     pool: str = ""
     model: str = ""
     server: str = ""
-    token: str = ""
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,9 @@ class Router:
         model, begins = self.routes.of_pool(decision.pool), beginning(asked)
         if model is None or begins is None or len(model.servers) < 2:
             return decision
-        placed, token = self.running.begin(model.servers, begins, _is_impatient(headers))
-        return replace(decision, server=placed.server, token=token)
+        token = headers.get("x-lingbi-token", "")
+        placed, _ = self.running.begin(model.servers, begins, token, _is_impatient(headers))
+        return replace(decision, server=placed.server)
 
     def _hear(self, ends: socket.socket) -> None:
         for _ in range(ENDS_AT_ONCE):
@@ -222,6 +223,11 @@ class Connection(asyncio.Protocol):
             return
         answer = self.router.refuse(headers, decision) if decision else self.router.answer(path, headers, body)
         self._task = asyncio.ensure_future(self._answer(path, headers, answer))
+
+    def connection_lost(self, why: Exception | None) -> None:
+        """Whoever asked has gone, or has waited for too long: a body that nobody has begun to read is read no more."""
+        if self._task:
+            self._task.cancel()
 
     async def _answer(self, path: str, headers: Headers, answer: Coroutine[Any, Any, Routed | Answer]) -> None:
         try:

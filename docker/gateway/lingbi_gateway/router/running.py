@@ -11,10 +11,9 @@ from lingbi_gateway.router.affinity import RESULTS, Beginning, Placed, place, re
 AWAY_S = 10.0  # as long as nginx leaves a server out after a failure
 HOMES = 32768  # beginnings and turns whose last server is remembered; the servers keep far fewer sessions
 LOST_S = 3600.0  # an end that nginx could not tell, because it was killed
+ENDS = 4096  # of requests that were not placed, or not yet
 MARK = " token="
-LOGGED = (
-    f"{MARK}$routed_token $servers_addr|$servers_status"  # nginx's log format: token, servers tried, their statuses
-)
+LOGGED = f"{MARK}$request_id $servers_addr|$servers_status"  # nginx's log format: servers tried, and their statuses
 REFUSED = "503"
 FAILED = frozenset({"502", REFUSED, "504"})
 
@@ -36,20 +35,29 @@ class Running:
         self.results = dict.fromkeys(RESULTS, 0)
         self._clock = clock
         self._began: OrderedDict[str, _Began] = OrderedDict()  # by token, the oldest first
+        self._ended: OrderedDict[str, None] = OrderedDict()  # tokens that are not among those, the oldest first
         self._failed: dict[str, float] = {}
         # By what requests begin with and by the last turns of conversations, the least recently used first.
         self._homes: OrderedDict[bytes | int, str] = OrderedDict()
 
-    def begin(self, servers: Sequence[str], begins: Beginning, is_impatient: bool = False) -> tuple[Placed, str]:
-        """Place a request; also a token that nobody can guess, with which its end is told. servers: at least one."""
+    def begin(
+        self, servers: Sequence[str], begins: Beginning, token: str = "", is_impatient: bool = False
+    ) -> tuple[Placed, str]:
+        """Place a request; also the token with which its end is told. servers: at least one; token: nginx's; without one it
+        gets one that nobody can guess.
+
+        It counts nowhere if its end was told before: its client left, or nginx gave up, before it was its turn.
+        """
         now = self._clock()
         self._forget(now)
         here = [server for server in servers if self._is_here(server, now)] if self._failed else servers
+        if token in self._ended:
+            return place(here or servers, self.loads, begins), token
         home = self._home(begins)
         placed = place(here or servers, self.loads, begins, home)
         self.results[result(placed, home)] += 1
         self._remember(begins, placed.server)
-        token = secrets.token_hex(8)
+        token = token or secrets.token_hex(8)
         self.loads[placed.server] += 1
         self._began[token] = _Began(placed.server, now, is_impatient)
         return placed, token
@@ -59,6 +67,9 @@ class Running:
         token, _, tried = told.rpartition(MARK)[2].strip().partition(" ")
         began = self._began.pop(token, None)
         if began is None:
+            self._ended[token] = None
+            if len(self._ended) > ENDS:
+                self._ended.popitem(last=False)
             return
         self._leave(began.server)
         servers, _, statuses = tried.partition("|")
