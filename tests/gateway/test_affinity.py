@@ -240,6 +240,17 @@ def test_a_server_that_failed_is_left_out_for_a_while():
     assert running.begin(SERVERS, begins(3))  # all failed: one is tried nevertheless
 
 
+def test_a_server_that_is_listed_by_its_name_is_left_out_too():
+    names = [f"gpu{number}:23333" for number in range(3)]
+    running = Running(lambda: 0.0)
+    placed, token = running.begin(names, begins(1, is_new=False))
+    running.end(f"{MARK}{token} 10.0.0.7:23333, 10.0.0.8:23333|502, 200")
+    heir, token = running.begin(names, begins(1, is_new=False))
+    assert heir.server != placed.server
+    running.end(f"{MARK}{token} unix:/router/ask.sock|504")  # the router alone was slow
+    assert running.begin(names, begins(1, is_new=False))[0].server == heir.server
+
+
 def test_ends_that_were_lost_are_forgotten_and_homes_are_few(monkeypatch):
     monkeypatch.setattr(running_module, "HOMES", 3)
     now = [0.0]

@@ -20,11 +20,26 @@ FAILED = frozenset({"502", REFUSED, "504"})
 
 @dataclass(frozen=True)
 class _Began:
-    """A request that was placed, and when. is_impatient: a 503 tells it when to come again, and its server is well."""
+    """A request that was placed, and when. servers: those it was placed among; is_impatient: a 503 tells it when to come again,
+    and its server is well."""
 
     server: str
+    servers: Sequence[str]
     at_s: float
     is_impatient: bool
+
+    def tried(self, told: str) -> list[tuple[str, str]]:
+        """The servers that nginx tried, as the list has them, with their statuses. told: as in LOGGED, with addresses.
+
+        A name in the list is no address, but the server that was chosen is the first one that is tried.
+        """
+        addresses, _, statuses = told.partition("|")
+        found = list(zip(addresses.split(", "), statuses.split(", "), strict=False))
+        if (
+            found and found[0][0] not in self.servers and not found[0][0].startswith("unix:")
+        ):  # that is the router alone
+            found[0] = self.server, found[0][1]
+        return [(server, status) for server, status in found if server in self.servers]
 
 
 class Running:
@@ -59,7 +74,7 @@ class Running:
         self._remember(begins, placed.server)
         token = token or secrets.token_hex(8)
         self.loads[placed.server] += 1
-        self._began[token] = _Began(placed.server, now, is_impatient)
+        self._began[token] = _Began(placed.server, servers, now, is_impatient)
         return placed, token
 
     def end(self, told: str) -> None:
@@ -72,8 +87,7 @@ class Running:
                 self._ended.popitem(last=False)
             return
         self._leave(began.server)
-        servers, _, statuses = tried.partition("|")
-        for server, status in zip(servers.split(", "), statuses.split(", "), strict=False):
+        for server, status in began.tried(tried):
             if began.is_impatient and status == REFUSED:
                 continue
             if status in FAILED:
