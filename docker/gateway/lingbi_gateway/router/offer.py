@@ -1,6 +1,7 @@
 """The models that are served, as /v1/models shows them: what each model's servers say of themselves, put together."""
 
 import asyncio
+import itertools
 import json
 import time
 import urllib.parse
@@ -12,7 +13,8 @@ from lingbi_gateway.router.decision import Model, Refused, Routes, find
 
 TIMEOUT_S = 2.0
 MOST_BYTES = 1 << 20  # of a server's answer
-AT_ONCE = 16  # servers of a model that are asked how they are
+AT_ONCE = 64  # servers that are asked how they are
+JUDGED_S = 0.2  # after which the next server is asked to judge a key too
 PATH = "/v1/models"
 ALLOWED = "x-lingbi-models"  # of a server's list of models: those that a key may use, percent-encoded, where not all
 STARTED = int(time.time())  # "created" of every model, as in the servers
@@ -43,14 +45,13 @@ async def models(routes: Routes, path: str, passed: dict[str, str]) -> Answer:
     allowed = allowed_models(said.headers.get(ALLOWED))
     if path == PATH:
         listed = sorted(name for name in routes.models if allowed is None or name in allowed)
-        entries = await asyncio.gather(*(_entry(routes, name) for name in listed))
-        return Answer(200, json.dumps({"object": "list", "data": entries}).encode())
+        return Answer(200, json.dumps({"object": "list", "data": await _entries(routes, listed)}).encode())
     decision = find(routes, urllib.parse.unquote(path.removeprefix(f"{PATH}/")))
     if isinstance(decision, Refused):
         return Answer(decision.status, decision.body())
     if allowed is not None and decision.model not in allowed:
         return _not_allowed(decision.model, allowed)
-    return Answer(200, json.dumps(await _entry(routes, decision.model)).encode())
+    return Answer(200, json.dumps((await _entries(routes, [decision.model]))[0]).encode())
 
 
 async def refused_client(routes: Routes, passed: dict[str, str]) -> Answer | None:
@@ -61,13 +62,23 @@ async def refused_client(routes: Routes, passed: dict[str, str]) -> Answer | Non
 
 
 async def _judged(routes: Routes, passed: dict[str, str]) -> Answer:
-    """What the first server that judges a client's key says: 200, 401 or 403."""
-    servers = [model.servers[number : number + 1] for number in range(AT_ONCE) for model in routes.models.values()]
-    for server in sum(servers, ()):
-        said = await ask(server, PATH, passed)
-        if said and said.status in (200, 401, 403):
-            return said
-    return NOT_READY
+    """What the first server that judges a client's key says: 200, 401 or 403. Another one is asked as soon as one cannot
+    say, or has said nothing for JUDGED_S, so that silent servers hold nobody up."""
+    turns = itertools.zip_longest(*(model.servers for model in routes.models.values()))
+    left = [server for turn in turns for server in turn if server]
+    asked: set[asyncio.Task[Answer | None]] = set()
+    try:
+        while left or asked:
+            if left:
+                asked.add(asyncio.create_task(ask(left.pop(0), PATH, passed)))
+            said, asked = await asyncio.wait(asked, timeout=JUDGED_S, return_when=asyncio.FIRST_COMPLETED)
+            for answer in filter(None, (task.result() for task in said)):
+                if answer.status in (200, 401, 403):
+                    return answer
+        return NOT_READY
+    finally:
+        for task in asked:
+            task.cancel()
 
 
 def allowed_models(header: str | None) -> frozenset[str] | None:
@@ -83,10 +94,15 @@ def _not_allowed(model: str, allowed: frozenset[str]) -> Answer:
     return Answer(403, json.dumps({"error": error}).encode())
 
 
-async def _entry(routes: Routes, name: str) -> dict[str, Any]:
-    """A model's entry in the list."""
+async def _entries(routes: Routes, names: list[str]) -> list[dict[str, Any]]:
+    """The models' entries in the list."""
+    at_once = asyncio.Semaphore(AT_ONCE)
+    return list(await asyncio.gather(*(_entry(routes, name, at_once) for name in names)))
+
+
+async def _entry(routes: Routes, name: str, at_once: asyncio.Semaphore) -> dict[str, Any]:
     model = routes.models[name]
-    reports = await asyncio.gather(*(_report(server) for server in model.servers[:AT_ONCE]))
+    reports = await asyncio.gather(*(_report(server, at_once) for server in model.servers))
     shown = {"id": name, "object": "model", "created": STARTED, "owned_by": "lingbi"}
     aliases = (alias for alias, target in routes.aliases.items() if target == name)
     return shown | {"lingbi": facts(name, model, aliases, list(reports))}
@@ -125,9 +141,10 @@ def _rank(report: dict[str, Any]) -> tuple[bool, bool, bool]:
     return report.get("status") != "ready", _state(report) != "ready", _state(report) != "waking"
 
 
-async def _report(server: str) -> dict[str, Any]:
+async def _report(server: str, at_once: asyncio.Semaphore) -> dict[str, Any]:
     """What a server's /ready says, whatever its status; empty where it does not answer."""
-    said = await ask(server, "/ready", {})
+    async with at_once:
+        said = await ask(server, "/ready", {})
     try:
         found = json.loads(said.body) if said else {}
     except ValueError:
