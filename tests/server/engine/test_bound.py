@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lingbi.api_errors import EngineFault
-from lingbi.engine.bound import TOGETHER_S, BoundAnswer, Tally
+from lingbi.api_errors import BadRequest, EngineFault
+from lingbi.engine.bound import FIRST_AHEAD, TOGETHER_S, BoundAnswer, Tally
 from lingbi.engine.grammar.choice import MOST
 from lingbi.engine.grammar.forms import Form
 from lingbi.engine.grammar.matcher import Matcher
@@ -270,6 +270,56 @@ def test_a_grammar_that_stands_still_ends_its_answer_and_no_other(demo, monkeypa
 
     asyncio.run(compare())
     assert "the grammar refuses the token" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_grammar_that_fails_while_the_engine_runs_ahead_leaves_nothing_running(demo, monkeypatch, kept):
+    async def compare():
+        generator, form = generator_of(demo, kept), Form("regex", "(?s:.{400})", "regex")
+        await generator.grammars.matcher(form)
+        taken, take = [], Matcher.take
+
+        def fails(matcher, token):
+            taken.append(token)
+            if len(taken) == FIRST_AHEAD * 3:  # in the middle of what the engine does next
+                raise BadRequest("needs too much work")
+            return take(matcher, token)
+
+        monkeypatch.setattr(Matcher, "take", fails)
+        with pytest.raises(BadRequest):
+            await ask(generator, form, ignore_eos=True)
+        assert not demo.active and not demo.waiting
+        monkeypatch.undo()
+        assert await unbound(generator) == plain
+
+    plain = asyncio.run(_unbound_alone(demo))
+    asyncio.run(compare())
+    assert kept or not demo.sessions
+
+
+async def _unbound_alone(engine) -> str:
+    return await unbound(generator_of(engine, kept=0))
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_client_that_leaves_before_the_first_token_leaves_nothing_behind(demo, caplog, kept):
+    async def leave():
+        generator = generator_of(demo, kept)
+        form = Form("regex", "(?s:.{400})", "regex")
+        kind = partial(BoundAnswer, matcher=await generator.grammars.matcher(form))
+        asked = ChatRequest.model_validate({"model": "", "messages": QUESTION, "temperature": 0})
+        config = engine_options(asked, 40, generator.engine.stop_words, None)
+        answer = await generator.start(prompt_of(generator, QUESTION * 80), config, kind=kind)
+        async for step in answer:
+            assert step.prompt and not step.token_ids
+            break
+        answer.close()
+        await asyncio.wait_for(answer.task, ENDS_S)
+        assert len(generator.places.free) == 4 and not generator.runs
+
+    asyncio.run(leave())
+    assert not demo.active and not demo.waiting and len(demo.sessions) == (kept and 1)
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")], caplog.text
 
 
 STOPPED = {"abcSTOPdef": "STOP", "STOPdef": "STOP", "abc<s>def": "<s>", "甲乙丙丁": "丙", "abc中": "中"}

@@ -12,7 +12,8 @@ import codecs
 import copy
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,9 +29,7 @@ from lingbi.engine.prompts import Prompt
 
 log = logging.getLogger(__name__)
 FIRST_AHEAD, MOST_AHEAD = 4, 64  # tokens that the engine runs ahead: twice as many each time while all are allowed
-WITH_CANDIDATES = (
-    8  # tokens ahead, at most, for which a greedy answer has candidates: they cost little, and not nothing
-)
+WITH_CANDIDATES = 8  # tokens ahead, at most, for which a greedy answer has candidates: these cost little, not nothing
 # Where the engine draws the likeliest token although it gives the candidates of a higher top-k. Their probabilities
 # underflow at this temperature, and their order stays.
 COLD = 0.01
@@ -38,6 +37,7 @@ SEED_BITS = 64
 # Beside free answers, those who need the most candidates ask at the same moments, so many seconds apart: such a question
 # takes a step of all answers 2 ms longer on an H200 however many ask, and the worker about half a millisecond for each.
 TOGETHER_S = 0.5
+Outputs = AsyncGenerator[Any, None]
 Logprobs = list[dict[int, float]] | None  # of each token's candidates, the likeliest first
 
 
@@ -75,7 +75,7 @@ class BoundAnswer(Answer):
         self._awaited: list[int] = []  # forced tokens that come next
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._ahead = FIRST_AHEAD
-        self._is_whole = self._is_cut = False
+        self._is_whole = self._is_cut = self._is_open = False  # open: the engine may know the session
         super().__init__(*arguments)
         self._held = self.place.step  # tokens of prompt and answer that the session is known to hold
         self._random = random.Random(self.config.random_seed)
@@ -95,7 +95,7 @@ class BoundAnswer(Answer):
                 self._put_in_forced()
         finally:
             self._on_end(self.tally)
-            if self.generator.sessions.limit == 0 and self._held:
+            if self.generator.sessions.limit == 0 and self._is_open:
                 await self._end_session()
 
     def _has_held_prompt(self) -> bool:
@@ -114,16 +114,13 @@ class BoundAnswer(Answer):
         config = self._config(max_new_tokens=asked, random_seed=self._random.getrandbits(SEED_BITS))
         if with_candidates:
             config.top_k, config.logprobs, config.temperature = FEW, FEW, COLD
-        options = {"sequence_end": False, "with_end_logprobs": with_candidates}
-        async for output in self._infer(prompt, self._step(prompt), config, **options):
-            self.generator.vitals.model.beat()
-            if isinstance(output, PromptProgress):
-                self._tell(output)
-                continue
-            new, made, logprobs = output.token_ids[made:], len(output.token_ids), output.logprobs
-            for token in new:
-                is_good = is_good and self._may_follow(token, logprobs, len(self._ids) - before) and self._accept(token)
-            self._publish()
+        async with aclosing(self._outputs(prompt, config, with_candidates)) as outputs:
+            async for output in outputs:
+                new, made, logprobs = output.token_ids[made:], len(output.token_ids), output.logprobs
+                for token in new:
+                    is_good = is_good and self._may_follow(token, logprobs, len(self._ids) - before)
+                    is_good = is_good and self._accept(token)
+                self._publish()
         accepted = len(self._ids) - before
         self._held = len(prompt.ids) + accepted
         self.tally.taken_back += made - accepted
@@ -212,15 +209,28 @@ class BoundAnswer(Answer):
             max_new_tokens=1, top_k=self._width, top_p=1.0, temperature=1.0, logprobs=self._width, random_seed=None
         )
         found = None
-        async for output in self._infer(prompt, self._step(prompt), config, sequence_end=False, with_end_logprobs=True):
-            self.generator.vitals.model.beat()
-            if isinstance(output, PromptProgress):
-                self._tell(output)
-            elif output.logprobs:
+        async for output in self._outputs(prompt, config, with_candidates=True):
+            if output.logprobs:
                 found = Candidates.of(output.logprobs[0])
         if found is None and not self.is_cancelled:
             raise RuntimeError("the engine gave no candidates")
         return found
+
+    async def _outputs(self, prompt: Prompt, config: EngineGenerationConfig, with_candidates: bool) -> Outputs:
+        """The engine's outputs but for the progress of the prompt; whenever this is closed, the engine has come to an end
+        with the session, which another answer may have next."""
+        self._is_open = True
+        outputs = self._infer(prompt, self._step(prompt), config, sequence_end=False, with_end_logprobs=with_candidates)
+        try:
+            async for output in outputs:
+                self.generator.vitals.model.beat()
+                if isinstance(output, PromptProgress):
+                    self._tell(output)
+                else:
+                    yield output
+        finally:
+            async for _ in outputs:
+                self.generator.vitals.model.beat()
 
     def _accept(self, token: int) -> bool:
         """Take a token into the answer, if it is the one awaited or, where none is, an allowed one."""
@@ -263,9 +273,9 @@ class BoundAnswer(Answer):
         return config
 
     async def _end_session(self) -> None:
-        """Have the engine forget the session, since none is kept."""
-        prompt = self._whole_prompt()
-        async for _ in self._infer(prompt, self._step(prompt), self._config(max_new_tokens=1), sequence_end=True):
+        """Have the engine forget the session, since none is kept. What a cancelled one holds is not known: it begins anew."""
+        begun = Prompt(self.prompt.ids[:1])
+        async for _ in self._infer(begun, 0, self._config(max_new_tokens=1), sequence_end=True):
             log.debug("session %s ends", self.place.session_id)
 
     def _tell(self, progress: PromptProgress) -> None:
