@@ -16,6 +16,7 @@ from lingbi.http.exchange import (
     prompt_comment,
     read_asked,
 )
+from lingbi.http.middleware.door import ASKER
 from lingbi.http.presence import unless_gone
 from lingbi.http.protocol.answers import (
     ChatChoice,
@@ -31,6 +32,7 @@ from lingbi.http.protocol.answers import (
 from lingbi.http.protocol.requests import ChatRequest
 from lingbi.http.service import Service, chat_prompt
 from lingbi.images.loader import image_urls
+from lingbi.turns import Asker
 
 LEAST_LOGPROB = -9999.0  # the reference API's number for a token that cannot come
 
@@ -74,8 +76,9 @@ class ChatExchange(Exchange[ChatRequest]):
         turns = body.turns
         urls = image_urls(turns)
         self.record.pictures = len(urls)
+        asker: Asker = self.request.scope[ASKER]
         prompt, times = await chat_prompt(
-            self.generator, service.images, turns, urls, self.observe_decoding, key=self.record.key or ""
+            self.generator, service.images, turns, urls, self.observe_decoding, key=asker.name
         )
         if times.encode_s is not None:
             self.record.encode_s = times.encode_s

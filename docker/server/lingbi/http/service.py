@@ -128,7 +128,7 @@ async def chat_prompt(
     """The prompt of a conversation: its text is checked, then its images are fetched, decoded and encoded.
 
     urls: of its images, as image_urls; observe: called with the seconds that each image's decoding took; is_fresh:
-    encode images anew; key: the name of the key that asks, with which others take turns. Raises what a request may
+    encode images anew; key: the name of the asker, with which others take turns. Raises what a request may
     raise.
     """
     draft = await generator.draft(turns)

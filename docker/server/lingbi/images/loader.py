@@ -18,6 +18,7 @@ from lingbi.api_errors import ImageError
 from lingbi.images.data_urls import BLANKS, SCHEME, decode_data_url
 from lingbi.images.download import FetchRules, fetch
 from lingbi.images.refusals import refusals
+from lingbi.turns import BACKGROUND
 from lingbi.vision.cache import remember_file
 from lingbi_pictures.lanes import QUICK_S, SLOW_NICE, Lane, Room, cores
 from lingbi_pictures.picture import Budget, decoded, inspected
@@ -29,6 +30,7 @@ MOST_SLOW_THREADS = 4
 # Requests that fetch images, or hold fetched ones until they are decoded, and of one key; this bounds their memory.
 FETCHING_REQUESTS = 32
 FETCHING_OF_ONE = 16
+FETCHING_IN_BACKGROUND = 16  # of all keys together; the others always find the rest
 # Requests whose decoded images are in memory until they are encoded: of quick pictures, and of slow ones besides those that
 # are being decoded. A slow request takes 200 MB, and 350 MB while it is decoded.
 QUICK_ROOM = 12
@@ -65,6 +67,7 @@ class ImageDoor:
         self._quick, self._slow = Lane("pictures", QUICK_THREADS), Lane("slow-pictures", slow_threads, SLOW_NICE)
         self._quick_room, self._slow_room = Room(QUICK_ROOM), Room(slow_threads + SLOW_ROOM_BESIDE)
         self._fetching = Room(FETCHING_REQUESTS, FETCHING_OF_ONE)
+        self._fetching_in_background = Room(FETCHING_IN_BACKGROUND)
 
     async def load(self, urls: list[str], observe: Observe = lambda seconds: None) -> list[Image.Image]:
         """The PIL images of URLs, in order. Raises ImageError for the first that cannot be used."""
@@ -77,7 +80,7 @@ class ImageDoor:
     ) -> AsyncIterator[Decoded]:
         """The images of URLs, for as long as the caller holds them; the number of requests that do is bounded.
 
-        key: whose they are; observe: called with the seconds that each image took. A request that brings its images
+        key: whose they are, as an Asker's name; observe: called with the seconds that each image took. A request that brings its images
         along never waits for one that fetches them. Raises ImageError for the first image that cannot be used.
         """
         if len(urls) > self.rules.max_pictures:
@@ -86,7 +89,7 @@ class ImageDoor:
             )
         begun = time.monotonic()
         async with contextlib.AsyncExitStack() as room:
-            async with self._fetching.place(key) if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
+            async with self._place_to_fetch(key) if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
                 sources = await _all(self._fetch_one(url) for url in urls)
                 fetched = time.monotonic()
                 is_quick = await self._seconds(sources, key) <= QUICK_S
@@ -94,6 +97,12 @@ class ImageDoor:
                 lane = self._quick if is_quick else self._slow
                 images = await self._decode_all(sources, lane, key, observe)
             yield Decoded(images, fetched - begun, time.monotonic() - fetched)
+
+    @contextlib.asynccontextmanager
+    async def _place_to_fetch(self, key: str) -> AsyncIterator[None]:
+        part = self._fetching_in_background.place(key) if key.endswith(BACKGROUND) else contextlib.nullcontext()
+        async with part, self._fetching.place(key):
+            yield
 
     async def _fetch_one(self, url: str) -> str | bytes:
         """The bytes of an image that is elsewhere, or a data: URL, unread."""
