@@ -85,6 +85,41 @@ def test_whatever_comes_and_goes_the_bound_holds_and_who_is_within_a_share_is_re
     assert not room.held and not room.weights
 
 
+def test_who_waits_for_room_goes_in_the_order_of_its_key_and_leaves_nothing_when_cancelled():
+    async def story() -> list:
+        room, came = BodyRoom(1000), []
+        bodies = held(room, A, 250)
+        assert len(bodies) == 3
+
+        async def come(name: str, asker: Asker, size: int) -> None:
+            await HeldBody(room, asker).wait(size)
+            came.append(name)
+
+        async def settle() -> list:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return list(came)
+
+        large, small, other = (
+            asyncio.create_task(come(*turn)) for turn in (("large", A, 300), ("small", A, 1), ("other", B, 200))
+        )
+        seen = [await settle()]
+        large.cancel()
+        seen += [await settle()]
+        bodies.pop().end()
+        seen += [await settle()]
+        late = asyncio.create_task(come("late", A, 300))
+        await settle()
+        bodies.pop().end()
+        late.cancel()  # it has its room already, and has not gone on yet
+        seen += [await settle()]
+        assert room.held == {"a": 251, "b": 200} and not room.waiting
+        await asyncio.gather(large, small, other, late, return_exceptions=True)
+        return seen
+
+    assert asyncio.run(story()) == [["other"], ["other"], ["other", "small"], ["other", "small"]]
+
+
 class Sender:
     """A client whose body is still on its way: it announces it, or sends a part of it, and waits."""
 

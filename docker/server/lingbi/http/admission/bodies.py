@@ -1,7 +1,8 @@
 """The memory that the bodies of all requests may take together, those that are still arriving too."""
 
+import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lingbi.api_errors import Busy
 from lingbi.http.admission.requests import HEADERS, RETRY_AFTER_S
@@ -9,6 +10,15 @@ from lingbi.turns import USUAL_WEIGHT, Asker, share_of
 
 NEWCOMER = "a newcomer"  # no key's name has a space
 MIB = 1 << 20
+
+
+@dataclass(eq=False)
+class Turn:
+    """One who waits for room. comes: done once it has it; made on a running event loop."""
+
+    asker: Asker
+    size: int
+    comes: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class BodyRoom:
@@ -21,13 +31,17 @@ class BodyRoom:
         self.limit_bytes, self.kept_bytes = limit_bytes, limit_bytes // 4
         self.held: Counter[str] = Counter()  # bytes by key
         self.weights: dict[str, int] = {}  # of the keys that hold some
+        self.waiting: list[Turn] = []
+
+    def free_for(self, asker: Asker) -> int:
+        """How many bytes more a key may have now."""
+        share = share_of(self.limit_bytes, asker, self.weights | {NEWCOMER: USUAL_WEIGHT})
+        left = self.limit_bytes - self.held.total()
+        return max(min(share - self.held[asker.name], left), left - self.kept_bytes)
 
     def take(self, asker: Asker, size: int) -> None:
         """Count so many bytes more of a key. Raises Busy."""
-        share = share_of(self.limit_bytes, asker, self.weights | {NEWCOMER: USUAL_WEIGHT})
-        is_within_share = self.held[asker.name] + size <= share
-        most = self.limit_bytes if is_within_share else self.limit_bytes - self.kept_bytes
-        if self.held.total() + size > most:
+        if size > self.free_for(asker):
             raise Busy(
                 f"the requests that are under way hold {self.held.total() // MIB} MiB, {self.held[asker.name] // MIB} of them "
                 f"of this key, and at most {self.limit_bytes // MIB} are for all (LINGBI_BODIES_MIB); send smaller pictures, "
@@ -35,8 +49,37 @@ class BodyRoom:
                 reason="bodies",
                 headers=HEADERS,
             )
+        self._count(asker, size)
+
+    def _count(self, asker: Asker, size: int) -> None:
         self.held[asker.name] += size
         self.weights[asker.name] = asker.weight
+
+    async def wait(self, asker: Asker, size: int) -> None:
+        """Count so many bytes more of a key as soon as it may have them; those who wait of a key go in their order."""
+        turn = Turn(asker, size)
+        self.waiting.append(turn)
+        self._call()
+        try:
+            await turn.comes
+        except asyncio.CancelledError:
+            if turn in self.waiting:
+                self.waiting.remove(turn)
+                self._call()  # those behind it may be smaller
+            else:
+                self.give_back(asker, size)
+            raise
+
+    def _call(self) -> None:
+        """Let those go on who wait and for whom there is room now."""
+        behind = set[str]()
+        for turn in [turn for turn in self.waiting if not turn.comes.cancelled()]:
+            if turn.asker.name in behind or turn.size > self.free_for(turn.asker):
+                behind.add(turn.asker.name)
+                continue
+            self.waiting.remove(turn)
+            self._count(turn.asker, turn.size)
+            turn.comes.set_result(None)
 
     def give_back(self, asker: Asker, size: int) -> None:
         """Count so many bytes no longer."""
@@ -44,6 +87,7 @@ class BodyRoom:
         if not self.held[asker.name]:
             del self.held[asker.name]
             self.weights.pop(asker.name, None)
+        self._call()
 
 
 @dataclass
@@ -59,6 +103,11 @@ class HeldBody:
         if size > self.size:
             self.room.take(self.asker, size - self.size)
             self.size = size
+
+    async def wait(self, size: int) -> None:
+        """Count a body that has not come yet with so many bytes, once there is room for it."""
+        await self.room.wait(self.asker, size)
+        self.size = size
 
     def end(self) -> None:
         """The request is over."""

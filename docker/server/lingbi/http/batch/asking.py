@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lingbi.accounts.facts import KeyFacts
 from lingbi.batch.claims import Claimed
-from lingbi.http.middleware.door import INSIDE
+from lingbi.http.admission.bodies import HeldBody
+from lingbi.http.middleware.door import HELD, INSIDE
 
 FILE_ID = "file-"
 TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"RI": "image/webp", b"BM": "image/bmp"}
@@ -46,11 +47,12 @@ def _is_beyond_limit(body: Any) -> bool:
     return False
 
 
-async def ask(app: ASGIApp, account: KeyFacts, claimed: Claimed, body: bytes) -> Told:
-    """Put a line's body to the application, as its owner."""
+async def ask(app: ASGIApp, account: KeyFacts, claimed: Claimed, body: bytes, held: HeldBody | None = None) -> Told:
+    """Put a line's body to the application, as its owner. held: what is counted of the body already."""
+    inside = {INSIDE: account} | ({HELD: held} if held else {})
 
     async def as_owner(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, INSIDE: account}, receive, send)
+        await app({**scope, **inside}, receive, send)
 
     transport = httpx.ASGITransport(app=as_owner, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=None) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import BinaryIO
 
@@ -11,7 +12,10 @@ from lingbi.batch import files
 from lingbi.batch.claims import Claimed
 from lingbi.batch.store import Store
 from lingbi.errors import LingbiError
+from lingbi.http.admission.bodies import HeldBody
 from lingbi.http.batch.asking import body_of, size_of
+
+InThread = Callable[..., Awaitable[bytes | int]]  # does what its first argument says with the others
 
 
 class Unaskable(LingbiError):
@@ -28,20 +32,35 @@ class LineBodies:
     def __init__(self, store: Store, model: str) -> None:
         self.store, self.model = store, model
 
-    def read(self, claimed: Claimed) -> bytes:
-        """The body of a line's request. Raises Unaskable, DatabaseAway, OSError."""
+    async def make(self, claimed: Claimed, held: HeldBody, in_thread: InThread) -> bytes:
+        """The body of a line's request, which is read once all bodies leave room for it: the line, then its files.
+
+        Raises Unaskable, DatabaseAway, OSError.
+        """
+        found: bytes | int = min(claimed.size, self.store.rules.line_bytes)
+        while isinstance(found, int):
+            held.end()
+            await held.wait(found)
+            found = await in_thread(self._read, claimed, found)
+        return found
+
+    def _read(self, claimed: Claimed, room_bytes: int) -> bytes | int:
+        """The body or, of one that may be larger than the room, how many bytes it may have."""
         try:
             line = self._line(claimed)
-            self._check(len(line), size_of(line, partial(self._bytes, claimed.owner)))
+            size = size_of(line, partial(self._bytes, claimed.owner))
+            self._check(size)
+            if size > room_bytes:
+                return size
             return body_of(line, self.model, partial(self._content, claimed.owner))
         except LookupError as error:
             raise Unaskable("file_not_found", str(error.args[0])) from None
         except (ValueError, RecursionError) as error:
             raise Unaskable("invalid_line", f"the line cannot be read: {error}"[:300]) from None
 
-    def _check(self, line_bytes: int, size: int) -> None:
+    def _check(self, size: int) -> None:
         most = self.store.rules.line_bytes
-        if size > max(most, line_bytes):  # of a line that names no file, the door judges the body
+        if size > most:
             raise Unaskable(
                 "line_too_large",
                 f"the line has {size} bytes with the files that it names, and a request may have {most}; "

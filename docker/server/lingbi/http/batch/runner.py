@@ -26,6 +26,7 @@ from lingbi.batch.lines import Bounds
 from lingbi.batch.reading import read
 from lingbi.batch.states import next_status
 from lingbi.batch.store import Store
+from lingbi.http.admission.bodies import HeldBody
 from lingbi.http.batch.asking import ask
 from lingbi.http.batch.line_bodies import LineBodies, Unaskable
 from lingbi.http.batch.removal import Removal
@@ -207,11 +208,14 @@ class Runner:
         account = self.service.keys.account(claimed.owner)
         if account is None or account.has_ended(await self._in_thread(self._now)):
             return claims.unasked(claimed.custom_id, "key_ended", f"the key {claimed.owner} has ended")
+        held = HeldBody(self.service.body_room, self.service.admission.asker(account).in_background)
         try:
-            body = await self._in_thread(self.bodies.read, claimed)
+            body = await self.bodies.make(claimed, held, self._in_thread)
+            told = await ask(self.app, account, claimed, body, held)
         except Unaskable as error:
             return claims.unasked(claimed.custom_id, error.code, str(error))
-        told = await ask(self.app, account, claimed, body)
+        finally:
+            held.end()
         if told.must_wait:
             self._wait(claimed.owner, told.retry_after_s)
             return None

@@ -40,6 +40,7 @@ VISITOR_HEADER = b"x-lingbi-visitor"  # a login of the page, which asks for it
 INSIDE = (
     "lingbi.inside"  # in the scope of what the worker asks itself for an account, such as a batch's line: its KeyFacts
 )
+HELD = "lingbi.held"  # in the same scope: the HeldBody that is counted already
 Headers = dict[bytes, bytes]
 
 
@@ -71,7 +72,7 @@ class Door:
         key = body = None
         try:
             key = self._admit(scope, headers)
-            body = HeldBody(self.service.body_room, scope[ASKER]) if ASKER in scope else None
+            body = scope.get(HELD) or (HeldBody(self.service.body_room, scope[ASKER]) if ASKER in scope else None)
             limits = self.service.limits_of(scope[RECORD].route)
             await self.app(scope, _limited(receive, headers, limits, body), send)
         except Refusal as refusal:
