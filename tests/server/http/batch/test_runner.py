@@ -17,7 +17,7 @@ from lingbi.batch.owned import take_away
 from lingbi.http.batch import line_bodies, runner
 from lingbi.http.batch.runner import Runner
 from lingbi.http.readiness import READY
-from tests.server.batch.test_claims import counts, output
+from tests.server.batch.test_claims import claim, counts, finish, make, output, sign_on
 from tests.server.batch.test_lines import line
 from tests.server.conftest import NoEngine
 
@@ -326,3 +326,67 @@ def test_a_file_that_the_database_does_not_give_up_holds_no_line_up(service, sto
         assert run(service, store, submitted(store, demo_line("a")), timeout_s=20)["status"] == "completed"
     finally:
         is_over.set()
+
+
+@pytest.fixture
+def pass_time(monkeypatch):
+    """Let so many seconds pass, by both clocks."""
+    real, passed = (time.time, time.monotonic), [0.0]
+    monkeypatch.setattr(time, "time", lambda: real[0]() + passed[0])
+    monkeypatch.setattr(time, "monotonic", lambda: real[1]() + passed[0])
+
+    def let_pass(seconds: float) -> None:
+        passed[0] += seconds
+
+    return let_pass
+
+
+@pytest.mark.parametrize("tries", [0, 1, 4], ids=["a halted machine", "one try", "several tries"])
+def test_a_worker_that_was_away_from_the_database_itself_leaves_lines_to_the_others(
+    service, store, monkeypatch, pass_time, tries
+):
+    """The first one that is back finds no other that was seen lately; all are there, with lines that are answered."""
+    first, second = (Runner(service, answer, store, name) for name in ("first", "second"))
+    make(store.database, count=4, window_s=3600)
+    for one in (first, second):
+        one._keep_house()
+    taken = claim(store.database, "second")
+
+    def away():
+        raise DatabaseAway("the accounts' database does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.database, "begin", away)
+        for _ in range(tries):
+            pass_time(40 / tries)
+            with pytest.raises(DatabaseAway):
+                first._keep_house()
+    pass_time(0 if tries else 40)
+    first._keep_house()
+    assert len(taken) == 4 and finish(store.database, "second", taken[0])
+    for _ in range(2):
+        pass_time(runner.SIGN_S)
+        first._keep_house()
+    assert finish(store.database, "second", taken[1]), "the others had little time to come back"
+    for _ in range(2):
+        pass_time(runner.SIGN_S)
+        first._keep_house()
+    assert [one.line for one in claim(store.database, "first")] == [3, 4], "who does not come back is taken for dead"
+
+
+def test_a_worker_that_begins_while_the_database_is_away_leaves_lines_to_the_others(
+    service, store, monkeypatch, pass_time
+):
+    make(store.database, count=2)
+    sign_on(store.database, "second")
+    taken = claim(store.database, "second")
+    first = Runner(service, answer, store, "first")
+    pass_time(claims.LOST_S + 10)
+    with monkeypatch.context() as patched, pytest.raises(DatabaseAway):
+        patched.setattr(claims, "sign_on", lambda *_: (_ for _ in ()).throw(DatabaseAway("it is away")))
+        first._keep_house()
+    first._keep_house()
+    assert finish(store.database, "second", taken[0])
+    fresh = Runner(service, answer, store, "fresh")
+    fresh._keep_house()
+    assert not finish(store.database, "second", taken[1]), "nothing says that the database was away"

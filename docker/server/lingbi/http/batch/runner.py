@@ -35,6 +35,7 @@ from lingbi.http.service import Service
 
 log = logging.getLogger(__name__)
 LOOK_S, IDLE_LOOK_S, SIGN_S = 0.5, 2.0, 10.0
+LATE_S = 1.5 * SIGN_S  # since this worker was last seen: it was halted, or without the database
 AHEAD = 4  # lines that wait beside those that may run, so that their pictures are ready
 AGAIN_S, LONGEST_WAIT_S = 2.0, 60.0
 EXPIRED = ("batch_expired", "the batch expired before this line was asked")
@@ -67,7 +68,7 @@ class Runner:
         service.metrics.batch_lines_running.set_function(lambda: len(self.tasks))
         self.being_read: set[str] = set()  # batches whose input this worker reads
         self.not_before: dict[str, float] = {}  # of owners whose lines must wait: time.monotonic()
-        self.signed = 0.0
+        self.signed = self.frees_from = 0.0  # time.monotonic()
         self.has_work = self.is_ending = False
 
     async def run(self) -> None:
@@ -106,11 +107,8 @@ class Runner:
         """Say that this worker is alive, and move on what can be moved on."""
         database = self.store.database
         if time.monotonic() - self.signed >= SIGN_S:
-            with database.begin() as connection:
-                claims.sign_on(connection, database, self.worker, self.model)
-                claims.free_lost(connection)
+            self._sign_on()
             self.removal.go_on()
-            self.signed = time.monotonic()
         with database.read() as connection:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
             now = now_of(connection)
@@ -120,6 +118,24 @@ class Runner:
             self.service.has_lines = self.has_work and self._has_lines()
         for batch in open_ones:
             self._move_on(batch, now)
+
+    def _sign_on(self) -> None:
+        """Say that this worker is alive, and free the lines of those that are not.
+
+        After a time without the database it frees none for a while: the others were as silent, and may be about to come back.
+        """
+        database, now = self.store.database, time.monotonic()
+        if self.signed and now - self.signed > LATE_S:
+            self.frees_from = now + claims.LOST_S
+        try:
+            with database.begin() as connection:
+                claims.sign_on(connection, database, self.worker, self.model)
+                if now >= self.frees_from:
+                    claims.free_lost(connection)
+        except DatabaseAway:
+            self.frees_from = time.monotonic() + claims.LOST_S
+            raise
+        self.signed = time.monotonic()
 
     def _has_lines(self) -> bool:
         with self.store.database.read() as connection:
