@@ -193,6 +193,16 @@ def test_a_form_that_is_known_waits_for_no_new_one(grammars, monkeypatch):
     asyncio.run(ask_all())
 
 
+def test_a_form_that_was_refused_is_refused_without_another_trial(grammars, monkeypatch):
+    tried = []
+    monkeypatch.setattr(trial, "first_fault", lambda *others: tried.append(others) or (0, "no"))
+    for place in ("x", "x", "y", "y"):
+        with pytest.raises(BadRequest, match=f"^{place}: no$") as refused:
+            grammars.find(Form("schema", whole(), place))
+        assert refused.value.param == place
+    assert len(tried) == 2
+
+
 def test_long_texts_are_not_too_much_however_many_answers_there_were(grammars):
     schema = closed(**{name: text(0, 1000) for name in "abcdefgh"})
     for seed in range(4):

@@ -31,3 +31,12 @@ def test_a_grammar_without_bound_ends_its_process(schema):
         fault(schema)
     assert isinstance(ended.value.__cause__, subprocess.CalledProcessError) and ended.value.__cause__.returncode < 0
     assert time.monotonic() - began < 2 * trial.WAIT_S
+
+
+def test_a_process_that_fails_is_told_in_the_log(monkeypatch, tmp_path, caplog):
+    program = tmp_path / "program.py"
+    program.write_text("raise SystemExit('no module')")
+    monkeypatch.setattr(trial, "PROGRAM", program)
+    with pytest.raises(trial.CostlyError):
+        fault(GOOD)
+    assert "could not be tried: no module" in caplog.text

@@ -39,11 +39,11 @@ WRITTEN: dict[str, Any] = {
 OVERLAPPING = "oneOf constraints are not supported"  # by llguidance, but for schemas that exclude each other
 UNSATISFIABLE = "NoExtensionBias"  # its word for a grammar of which no text is a beginning
 FROM_ROOT = ("does not exist",)  # said of references where a schema is tried alone, and the root is not the root
-# What a grammar may cost: 50 ms to make, and 50 MB for the states that it comes to in an answer.
+# What a grammar may cost: 50 ms to make, and 40 MB for the states that it comes to in an answer.
 LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 60_000,
     "step_lexer_fuel": 50_000,
-    "max_lexer_states": 50_000,
+    "max_lexer_states": 40_000,
     "verbose_errors": False,
 }
 
@@ -62,12 +62,13 @@ class Grammars:
         self._new, self._known = ThreadPoolExecutor(NEW_AT_ONCE, "new-grammar"), ThreadPoolExecutor(1, "grammar")
         self._making, self._lock = threading.Lock(), threading.Lock()  # of the vocabulary; of what follows
         self._kept: LRUCache[Any, str] = LRUCache(KEPT_GRAMMARS)  # by form, as llguidance reads them
+        self._refused: LRUCache[Any, BadRequest] = LRUCache(KEPT_GRAMMARS)  # by form and place
 
     async def matcher(self, form: Form) -> Matcher:
         """A matcher at the beginning of an answer in this form. Raises BadRequest, which names the place."""
         key = form.key
         with self._lock:
-            thread = self._known if key in self._kept else self._new
+            thread = self._known if key in self._kept or (key, form.place) in self._refused else self._new
         return await asyncio.get_running_loop().run_in_executor(thread, self.find, form)
 
     async def warm_up(self) -> None:
@@ -78,12 +79,22 @@ class Grammars:
         """The same, in the thread that calls it."""
         key = form.key
         with self._lock:
-            grammar = self._kept.get(key)
-        if grammar is None:
+            grammar, refused = self._kept.get(key), self._refused.get((key, form.place))
+        if refused:
+            raise BadRequest(str(refused), refused.param)
+        return self._compiled(grammar or self._tried(form), form.place)
+
+    def _tried(self, form: Form) -> str:
+        """The grammar of a form that is new. Raises BadRequest."""
+        try:
             grammar = self._made(form)
+        except BadRequest as refused:
             with self._lock:
-                self._kept[key] = grammar
-        return self._compiled(grammar, form.place)
+                self._refused[form.key, form.place] = BadRequest(str(refused), refused.param)
+            raise
+        with self._lock:
+            self._kept[form.key] = grammar
+        return grammar
 
     def _made(self, form: Form) -> str:
         """The grammar of a form that was found good. Raises BadRequest."""
@@ -158,7 +169,7 @@ def _innermost(form: Form, schema: dict[str, Any], nodes: list[Node], fault: str
     tried = deepest[:NODES_TRIED]
     grammars = [_schema_grammar(shared | node.schema, form.is_strict) for node in tried]
     try:
-        inner = trial.first_fault(grammars, LIMITS, FROM_ROOT)
+        inner = trial.first_fault(grammars, LIMITS, FROM_ROOT) if grammars else None
     except trial.CostlyError:
         inner = None
     place, fault = (tried[inner[0]].place, inner[1]) if inner else (form.place, fault)

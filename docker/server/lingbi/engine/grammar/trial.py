@@ -5,6 +5,7 @@ be stopped from within, and ends its process where there is no memory left.
 """
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 import llguidance
 
+log = logging.getLogger(__name__)
 CPU_S = 2
-MEMORY_BYTES = 64 << 20
+MEMORY_BYTES = 32 << 20
 BOUNDS = f"{CPU_S} s, or {MEMORY_BYTES >> 20} MB"
-WAIT_S = 30  # on a machine that is busy with something else
+WAIT_S = 60  # on a machine that is busy with something else
 PROGRAM = Path(__file__).with_name("trial_process.py")
 PACKAGES = Path(llguidance.__file__).parents[1]
 
@@ -39,6 +41,8 @@ def first_fault(
             command, input=json.dumps(task | bounds).encode(), capture_output=True, timeout=WAIT_S, check=True
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        if isinstance(error, subprocess.CalledProcessError) and error.returncode > 0:  # not by a signal, as at a bound
+            log.warning("a grammar could not be tried: %s", error.stderr.decode(errors="replace").strip()[-300:])
         raise CostlyError from error
     found = json.loads(ended.stdout)
     return found and (found[0], found[1])
