@@ -177,6 +177,12 @@ def test_a_chain_of_references_is_followed_in_time(grammars):
     assert time.thread_time() - began < 2 * COMPILE_S
 
 
+def test_a_long_constant_is_made_in_time(grammars):
+    began = time.thread_time()
+    matcher = grammars.find(Form("schema", {"enum": [letter * 15000 for letter in "xy"]}, "x"))
+    assert time.thread_time() - began < 20 * COMPILE_S and allows(matcher, json.dumps("y" * 15000))
+
+
 def test_a_form_that_is_known_waits_for_no_new_one(grammars, monkeypatch):
     known, may_go_on = Form("choice", ["a"], "x"), threading.Event()
     grammars.find(known)

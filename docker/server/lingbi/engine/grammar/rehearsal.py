@@ -19,6 +19,7 @@ def rehearse(matcher: Matcher, place: str) -> None:
     for draw in (None, random.Random(0)):
         trial = matcher.copy()
         for _ in range(TOKENS_TRIED):
+            trial.take_forced()
             if trial.must_end:
                 break
             allowed = trial.allowed()
