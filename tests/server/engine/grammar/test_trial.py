@@ -1,6 +1,9 @@
 """A grammar that takes too much ends another process than this one, soon; what is wrong with others is told."""
 
+import json
+import shlex
 import subprocess
+import sys
 import time
 
 import pytest
@@ -40,3 +43,11 @@ def test_a_process_that_fails_is_told_in_the_log(monkeypatch, tmp_path, caplog):
     with pytest.raises(trial.CostlyError):
         fault(GOOD)
     assert "could not be tried: no module" in caplog.text
+
+
+def test_a_machine_may_have_narrower_bounds():
+    program = [sys.executable, "-I", "-S", str(trial.PROGRAM), str(trial.PACKAGES)]
+    task = {"grammars": [_schema_grammar(GOOD, True)], "limits": LIMITS, "passed_over": []}
+    written = json.dumps(task | {"cpu_s": 5, "memory_bytes": 1 << 40})
+    narrow = ["bash", "-c", f"ulimit -t 3 -v {4 << 20}; exec {shlex.join(program)}"]  # seconds, KiB
+    assert subprocess.run(narrow, input=written, capture_output=True, check=True, text=True).stdout == "null"
