@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import threading
 from collections import Counter
 from functools import partial
 
@@ -31,6 +32,7 @@ FORMS = (
 SAMPLES = 400
 LEAST_P = 0.001
 ENDS_S = 20
+LATE_S = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -443,3 +445,22 @@ def test_beside_free_answers_bound_ones_ask_for_the_most_candidates_together(pub
     assert max(moment % TOGETHER_S for moment in together) < TOGETHER_S / 2, together
     assert len({moment // TOGETHER_S for moment in together}) > 1, together
     assert alone[-1] - alone[0] < together[-1] - together[0], (alone, together)
+
+
+def test_a_cancellation_that_comes_late_does_not_end_the_sessions_next_answer(demo, monkeypatch):
+    async def leave():
+        generator, has_begun, cancel = generator_of(demo, kept=1), threading.Event(), demo.cancel
+        asked = ChatRequest.model_validate({"model": "", "messages": QUESTION, "temperature": 0, "ignore_eos": True})
+        short, long = (engine_options(asked, limit, generator.engine.stop_words, None) for limit in (2, LONG))
+        monkeypatch.setattr(demo, "cancel", lambda session_id: (has_begun.wait(LATE_S), cancel(session_id)))
+        first = await generator.start(prompt_of(generator, QUESTION), short)
+        async for _ in first:
+            break
+        first.close()  # the engine has made all of this answer before it is told
+        await first.task
+        second = await generator.start(prompt_of(generator, QUESTION), long)
+        async for _ in second:
+            has_begun.set()
+        assert second.place.session_id == first.place.session_id and len(second.token_ids) == LONG
+
+    asyncio.run(leave())

@@ -176,6 +176,7 @@ class Answer:
         self.stop_words = StopWords(stop)
         self.place = generator.sessions.take(prompt, may_go_on=not is_repeatable)
         self.is_cancelled = False
+        self._cancelling: asyncio.Future[None] | None = None  # a call of the engine
         self.progress = Progress()
         self.token_ids: list[int] = []
         self.finish_reason: str | None = None
@@ -200,6 +201,8 @@ class Answer:
         finally:
             progress.is_done = True
             progress.changed.set()
+            if self._cancelling:  # which would end the answer that has the session next
+                await asyncio.wait({self._cancelling})
             answered = len(progress.output.token_ids) if progress.output else 0
             tokens = 0 if progress.error else len(self.prompt.ids) + answered
             is_whole = not self.is_cancelled and progress.error is None and self._has_held_prompt()
@@ -293,9 +296,11 @@ class Answer:
 
     async def _cancel(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self.task.done():
+        while not self.progress.is_done:
+            cancel = self.instance.cancel
+            self._cancelling = loop.run_in_executor(self.generator.cancelling, cancel, self.place.session_id)
             try:
-                await loop.run_in_executor(self.generator.cancelling, self.instance.cancel, self.place.session_id)
+                await self._cancelling
             except Exception:  # the engine may fail for a session that is just ending; retry until it has ended
                 log.warning("cancelling session %s failed", self.place.session_id, exc_info=True)
             await asyncio.wait({self.task}, timeout=CANCEL_AGAIN_S)
