@@ -19,8 +19,9 @@ from lingbi.engine.grammar import trial
 from lingbi.engine.grammar.forms import ANY_OBJECT, Form
 from lingbi.engine.grammar.keywords import patterns_of, refusal, sharpen
 from lingbi.engine.grammar.matcher import Matcher, first_line
+from lingbi.engine.grammar.plainness import is_plain
 from lingbi.engine.grammar.rehearsal import rehearse
-from lingbi.engine.grammar.schemas import Node, check_schema
+from lingbi.engine.grammar.schemas import Node, check_schema, target_of
 from lingbi.engine.grammar.vocabulary import Vocabulary
 
 KEPT_GRAMMARS = 64
@@ -105,20 +106,22 @@ class Grammars:
         schema = json.loads(form.written)  # one of its own, which is changed
         nodes = check_schema(schema, form.place, form.is_strict)
         self._check_patterns(nodes)
+        needs_trial = not is_plain(schema, lambda reference: target_of(reference, schema)[0])
         for node in nodes:
             if isinstance(node.schema, dict):
                 sharpen(node.schema)
         grammar = _schema_grammar(schema, form.is_strict)
-        try:
-            fault = trial.first_fault([grammar], LIMITS)
-        except trial.CostlyError:
-            raise refusal(
-                form.place, f"takes too much work to be held to (more than {trial.BOUNDS}); simplify it"
-            ) from None
-        if fault:
-            raise _innermost(form, schema, nodes, fault[1])
+        if needs_trial or not self._can_be_made(grammar, form.place):
+            _try(grammar, form, schema, nodes)
         rehearse(self._compiled(grammar, form.place), form.place)
         return grammar
+
+    def _can_be_made(self, grammar: str, place: str) -> bool:
+        try:
+            self._compiled(grammar, place)
+        except BadRequest:
+            return False  # a trial tells which part is at fault
+        return True
 
     def _check_patterns(self, nodes: list[Node]) -> None:
         """Refuse a pattern that is bad or costly alone, so that the refusal names its place."""
@@ -160,6 +163,18 @@ class Grammars:
         with self._making:
             self._vocabulary = self._vocabulary or self._make_vocabulary()
         return self._vocabulary
+
+
+def _try(grammar: str, form: Form, schema: dict[str, Any], nodes: list[Node]) -> None:
+    """Raise BadRequest for a grammar that is bad, or costs too much."""
+    try:
+        fault = trial.first_fault([grammar], LIMITS)
+    except trial.CostlyError:
+        raise refusal(
+            form.place, f"takes too much work to be held to (more than {trial.BOUNDS}); simplify it"
+        ) from None
+    if fault:
+        raise _innermost(form, schema, nodes, fault[1])
 
 
 def _innermost(form: Form, schema: dict[str, Any], nodes: list[Node], fault: str) -> BadRequest:

@@ -45,7 +45,9 @@ def check_schema(schema: Any, place: str, is_strict: bool) -> list[Node]:
             if isinstance(node.schema, dict) and "multipleOf" in node.schema
         }
     )
-    if not has_finite_answer(schema, (node.schema for node in found), lambda reference: _target(reference, schema)[0]):
+    if not has_finite_answer(
+        schema, (node.schema for node in found), lambda reference: target_of(reference, schema)[0]
+    ):
         raise refusal(place, "has no finite answer: what it requires contains itself without end; make a part optional")
     return found
 
@@ -114,13 +116,13 @@ def _referred(node: Node, root: Mapping[str, Any]) -> tuple[Any, str]:
     place, reference = f"{node.place}.$ref", node.schema["$ref"]
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         raise refusal(place, f"must be # or begin with #/, for nothing is fetched (got {str(reference)[:60]!r})")
-    target, path = _target(reference, root)
+    target, path = target_of(reference, root)
     if target is None:
         raise refusal(place, f"leads nowhere (got {reference[:60]!r}); name a place in this schema")
     return target, path
 
 
-def _target(reference: str, root: Any) -> tuple[Any, str]:
+def target_of(reference: str, root: Any) -> tuple[Any, str]:
     """The schema that a reference within a schema means, or None, and its path in the schema."""
     found, path = root, ""
     for part in unquote(reference).split("/")[1:]:
