@@ -41,7 +41,11 @@ def _has_plain_keywords(schema: dict[str, Any]) -> bool:
         schema.keys() <= KEYWORDS
         and len(schema.get("properties", ())) <= MOST_NAMES
         and isinstance(schema.get("additionalProperties", True), bool)
-        and all(schema[word] <= MOST_TIMES for word in COUNTED & schema.keys())
-        and all(isinstance(schema[word], int) and abs(schema[word]) <= LARGEST for word in BOUNDS & schema.keys())
+        and all(_is_whole(schema[word], MOST_TIMES) for word in COUNTED & schema.keys())
+        and all(_is_whole(schema[word], LARGEST) for word in BOUNDS & schema.keys())
         and sum(len(json.dumps(values)) for values in listed) <= MOST_BYTES
     )
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and abs(value) <= most
