@@ -5,9 +5,8 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 from tests.conftest import ROOT
+from tests.debian import ensure
 
 BLOCK = re.compile(r"```nft\n(.*?)```", re.S)
 CONNECTIONS = """
@@ -44,9 +43,9 @@ def test_both_documents_have_the_same_rules():
     assert lines(rules("gateway.md")) == lines(rules("gateway.zh-CN.md"))
 
 
-@pytest.mark.skipif(not shutil.which("nft"), reason="nft is not here (Debian, Ubuntu: apt-get install nftables)")
 def test_the_rules_bound_one_address_and_leave_another(tmp_path):
     """In a network of its own, which this machine's rules do not touch."""
+    ensure("nftables", has=lambda: shutil.which("nft"))
     (tmp_path / "rules").write_text(rules("gateway.md"))
     script = f"ip link set lo up && nft -f {tmp_path}/rules && {sys.executable} -c '{CONNECTIONS}'"
     done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, timeout=60)
