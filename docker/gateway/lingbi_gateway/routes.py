@@ -20,10 +20,8 @@ SOCKET_BYTES = 107  # of a Unix socket's path, unix(7)
 NO_NAME = ""  # of the model where there is one
 STAND_INS = 2
 ROUTER_TIMEOUT_S = 10  # how long nginx waits for the router
-NEXT = (
-    "error timeout http_503 non_idempotent"  # when nginx asks another server, and leaves the first one out for a while
-)
-NEXT_OF_IMPATIENT = "error timeout non_idempotent"
+# When nginx asks another server, and leaves the first one out for a while.
+NEXT, NEXT_OF_IMPATIENT = "error timeout http_503 non_idempotent", "error timeout non_idempotent"
 NONE = "# One server, or nothing that would choose among them: nothing is routed.\n"
 
 

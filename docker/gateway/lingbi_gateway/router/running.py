@@ -35,9 +35,8 @@ class _Began:
         """
         addresses, _, statuses = told.partition("|")
         found = list(zip(addresses.split(", "), statuses.split(", "), strict=False))
-        if (
-            found and found[0][0] not in self.servers and not found[0][0].startswith("unix:")
-        ):  # that is the router alone
+        is_router = found and found[0][0].startswith("unix:")  # which alone was asked
+        if found and found[0][0] not in self.servers and not is_router:
             found[0] = self.server, found[0][1]
         return [(server, status) for server, status in found if server in self.servers]
 

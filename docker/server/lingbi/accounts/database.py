@@ -143,6 +143,26 @@ def now_of(connection: Connection) -> float:
     return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
 
+class SharedClock:
+    """The database's time without asking for it: this host's, and by how much that was off when it was last asked for."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def read(self, connection: Connection) -> float:
+        """The database's time, seconds since the epoch."""
+        return self.note(now_of(connection))
+
+    def note(self, now: float) -> float:
+        """Take in the database's time, which was just read; returns it."""
+        self._ahead_s = now - time.time()
+        return now
+
+    def now(self) -> float:
+        """The database's time, as far as it is known, seconds since the epoch."""
+        return time.time() + self._ahead_s
+
+
 REMEDIES = (
     (
         "password authentication failed|no password supplied",

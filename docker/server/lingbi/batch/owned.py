@@ -6,7 +6,6 @@ It is then removed a little at a time, by whoever took it away or by any worker.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_of
 from lingbi.accounts.keys import changes
 from lingbi.accounts.keys.changes import Change
 from lingbi.accounts.usage import owners
@@ -110,7 +109,7 @@ def take_away(connection: Connection, names: list[str]) -> Taken:
     ending = {
         "owner": NOBODY,
         "status": sa.case((is_open, "cancelled"), else_=batches.c.status),
-        "cancelled_at": sa.case((is_open, time.time()), else_=batches.c.cancelled_at),
+        "cancelled_at": sa.case((is_open, now_of(connection)), else_=batches.c.cancelled_at),
     }
     # Batches first: one that ends just now makes a file of its results, which is then found.
     connection.execute(sa.update(batches).where(batches.c.owner.in_(names)).values(ending))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from lingbi.accounts.database import now_of
+from lingbi.accounts.database import SharedClock, now_of
 from lingbi.accounts.facts import PERIODS, KeyFacts, Limit
 from lingbi.accounts.periods import Span, span_of
 from lingbi.accounts.quotas.decision import Asked, Standing, Verdict, decide, subject_of
@@ -85,11 +85,7 @@ class Holds:
         self.database, self.worker, self.zone = database, worker, zone
         self.own = OwnUse(zone)
         self.is_unsure = False  # whether rows may be there of which this worker does not know
-        self._ahead_s = 0.0  # by so much the database's clock was ahead of this host's when it was last read
-
-    def now(self) -> float:
-        """The database's time, as far as it is known without asking for it; seconds since the epoch."""
-        return time.time() + self._ahead_s
+        self.clock = SharedClock()
 
     def take(
         self, request: str, key: KeyFacts, asked: Asked, given_up: threading.Event | None = None
@@ -100,7 +96,7 @@ class Holds:
         """
         try:
             with self.database.begin() as connection:
-                now = self._noted(self._alone(connection, key))
+                now = self.clock.note(self._alone(connection, key))
                 standings = self._standings(connection, key, now)
                 verdict = decide(key, standings, asked, now)
                 if verdict.denial is None:
@@ -123,11 +119,6 @@ class Holds:
             self.own.begin(request, key, verdict, now)
         return verdict
 
-    def _noted(self, now: float) -> float:
-        """The database's time, which was just read."""
-        self._ahead_s = now - time.time()
-        return now
-
     def standings(self, key: KeyFacts) -> tuple[Standing, ...]:
         """How each limit of a key stands now. Raises DatabaseAway."""
         with self.database.read() as connection:
@@ -139,7 +130,7 @@ class Holds:
             return
         taken = dict(self.own.taken)
         with self.database.begin() as connection:
-            now = self._noted(now_of(connection))
+            now = self.clock.read(connection)
             there = set(connection.execute(OWN.with_for_update(), {"me": self.worker}).scalars())
             gone = lost(taken, there, time.monotonic())
             if gone:

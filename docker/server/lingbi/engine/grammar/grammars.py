@@ -111,17 +111,18 @@ class Grammars:
             if isinstance(node.schema, dict):
                 sharpen(node.schema)
         grammar = _schema_grammar(schema, form.is_strict)
-        if needs_trial or not self._can_be_made(grammar, form.place):
+        matcher = None if needs_trial else self._if_good(grammar, form.place)
+        if matcher is None:
             _try(grammar, form, schema, nodes)
-        rehearse(self._compiled(grammar, form.place), form.place)
+            matcher = self._compiled(grammar, form.place)
+        rehearse(matcher, form.place)
         return grammar
 
-    def _can_be_made(self, grammar: str, place: str) -> bool:
+    def _if_good(self, grammar: str, place: str) -> Matcher | None:
         try:
-            self._compiled(grammar, place)
+            return self._compiled(grammar, place)
         except BadRequest:
-            return False  # a trial tells which part is at fault
-        return True
+            return None  # a trial tells which part is at fault
 
     def _check_patterns(self, nodes: list[Node]) -> None:
         """Refuse a pattern that is bad or costly alone, so that the refusal names its place."""

@@ -77,7 +77,7 @@ class Quotas:
                 return await self._in_turn(self.holds.standings, key)
             except (DatabaseAway, asyncio.TimeoutError) as error:
                 self._note_away(error)
-        return self.holds.own.standings(key, self.holds.now())
+        return self.holds.own.standings(key, self.holds.clock.now())
 
     def end(self, request: str, use: Use) -> None:
         """Note what a request has used, now that it has ended."""
@@ -92,7 +92,7 @@ class Quotas:
             )
         if self.when_away == "open":
             return LetIn({})
-        now = self.holds.now()
+        now = self.holds.clock.now()
         return self._told(self.holds.take_alone(request, key, asked, now), now)
 
     def _told(self, verdict: Verdict, now: float) -> LetIn:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from sqlalchemy.engine import RowMapping
 from starlette.types import ASGIApp
 
-from lingbi.accounts.database import DatabaseAway, now_of
+from lingbi.accounts.database import DatabaseAway, SharedClock
 from lingbi.accounts.entries import GOOD
 from lingbi.batch import batches, claims
 from lingbi.batch.claims import Claimed, Result
@@ -69,6 +69,7 @@ class Runner:
         self.being_read: set[str] = set()  # batches whose input this worker reads
         self.not_before: dict[str, float] = {}  # of owners whose lines must wait: time.monotonic()
         self.signed = self.frees_from = 0.0  # time.monotonic()
+        self.clock = SharedClock()  # by which keys and batches end
         self.has_work = self.is_ending = False
 
     async def run(self) -> None:
@@ -111,7 +112,7 @@ class Runner:
             self.removal.go_on()
         with database.read() as connection:
             open_ones, by_status = batches.open_ones(connection), batches.by_status(connection)
-            now = now_of(connection)
+            now = self.clock.read(connection)
         self.service.metrics.tell_batches(by_status, batches.lines_left(open_ones))
         self.has_work = any(batch["status"] == "in_progress" for batch in open_ones)
         if self.service.waking:
@@ -222,7 +223,7 @@ class Runner:
 
     async def _asked(self, claimed: Claimed) -> Result | None:
         account = self.service.keys.account(claimed.owner)
-        if account is None or account.has_ended(await self._in_thread(self._now)):
+        if account is None or account.has_ended(self.clock.now()):
             return claims.unasked(claimed.custom_id, "key_ended", f"the key {claimed.owner} has ended")
         held = HeldBody(self.service.body_room, self.service.admission.asker(account).in_background)
         try:
@@ -240,10 +241,6 @@ class Runner:
     def _wait(self, owner: str, retry_after_s: float = 0.0) -> None:
         wait_s = min(max(retry_after_s, AGAIN_S), LONGEST_WAIT_S)
         self.not_before[owner] = time.monotonic() + wait_s
-
-    def _now(self) -> float:
-        with self.store.database.read() as connection:
-            return now_of(connection)
 
     def _write(self, claimed: Claimed, result: Result | None) -> None:
         """Write a result, or give the line back; tried until the database takes it, or this worker ends."""
