@@ -34,6 +34,13 @@ def test_models_that_no_host_can_serve_are_refused_by_name(text, folder, workers
     assert len(faults) == 1 and said in faults[0]
 
 
+def test_two_cards_only_where_needed_is_refused_where_that_decides_how_many_workers_there_are():
+    (fault,) = models.model_faults("vl-7b", "", 0, "auto")
+    assert "LINGBI_TP: auto: the gateways list a host's workers before it starts any; give lingbi_workers too" in fault
+    for text, workers, together in (("vl-7b", 1, "auto"), ("vl-7b*2", 0, "auto"), ("vl-7b", 0, "2"), ("vl-7b", 0, 1)):
+        assert models.model_faults(text, "", workers, together) == []
+
+
 def test_weights_go_only_where_they_are_needed_from_hosts_that_have_them():
     assert models.fetched_models("vl-7b*2,demo,lab/shapes", "") == ["vl-7b", "lab/shapes"]
     assert models.fetched_models("vl-7b", "/share/vl-7b") == []

@@ -48,6 +48,7 @@ def test_everything_that_is_wrong_with_any_host_is_told_at_once(bare_lab):
     assert "gate1: port 6006 is taken by another program" in said
 
 
+@pytest.mark.steady_network
 def test_a_version_for_hosts_without_an_engine_gpus_without_a_driver_and_no_sudo_are_told(bare_lab):
     hosts = {"gpu1": {"lingbi_gpus": "all"}, "gpu2": {"ansible_user": "guest"}}
     said = refused(bare_lab, bare_lab.inventory(lingbi_version=OLD, hosts=hosts), playbook="deploy")
@@ -56,6 +57,7 @@ def test_a_version_for_hosts_without_an_engine_gpus_without_a_driver_and_no_sudo
     assert "gpu2: Python or sudo cannot be used there" in said and "sudo password" in said
 
 
+@pytest.mark.steady_network
 def test_an_altered_archive_is_refused_before_anything_is_installed_on_a_host(bare_lab):
     whole = archives.signed(archives.members(OLD), signing.key_of(bare_lab))
     file = archives.pack(bare_lab.folder / "altered.tar", whole | {"images.tar": b"what docker save wrotf"})
@@ -65,6 +67,7 @@ def test_an_altered_archive_is_refused_before_anything_is_installed_on_a_host(ba
     assert f"{file}: images.tar was altered: its SHA-256 is" in said and "nothing was changed on any host" in said
 
 
+@pytest.mark.steady_network
 @pytest.mark.parametrize("hosts", [20])
 def test_preflight_of_many_hosts_is_quick(bare_lab, hosts):
     """So many names in the inventory, over SSH to the lab's hosts; one of them needs more memory than there is."""

@@ -1,7 +1,7 @@
 """Keys and usage that all hosts of a lab share through its database, and the end of the lab: what uninstall leaves.
 
-These follow test_rollout.py on the same lab. Each person here has a key that nobody else uses, so what is counted of it is
-what this person was told.
+These follow test_rollout_faults.py on the same lab. Each person here has a key that nobody else uses, so what is counted of
+it is what this person was told.
 """
 
 import re
@@ -20,7 +20,7 @@ AWAY_S = 240  # what a server that was killed may take to come back, on a busy m
 
 @pytest.fixture(scope="module")
 def shared(lab):
-    """The lab with its database, which test_rollout.py has brought; without that, site brings it."""
+    """The lab with its database, which test_rollout_faults.py has brought; without that, site brings it."""
     if not lab.container(DATABASE, "postgres"):
         brought = lab.play("site", lab.inventory(lingbi_version=OLD, **declared(lab)))
         assert brought.status == 0, brought.output

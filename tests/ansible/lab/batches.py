@@ -1,5 +1,7 @@
-"""A batch that runs while a lab is rolled: it is asked about at every gateway all the time, and judged by what its pictures show."""
+"""Batches that run while a lab is rolled: they are asked about at every gateway all the time, and judged by what their
+pictures show."""
 
+import functools
 import itertools
 import re
 import threading
@@ -19,31 +21,36 @@ from tests.system.test_batches import submit, text_of, told
 ANSWERED = re.compile(r'^lingbi_batch_lines_total\{[^}]*outcome="answered"[^}]*\} (\S+)$', re.M)
 PORTS = (23333, 23334)  # of a host's servers, one for each of its models
 LOOK_S, END_S, PATIENCE_S = 1.0, 240.0, 60.0
-TOKENS = 200  # of each answer, which goes on where the model would end it: so a batch takes long and is small
+TOKENS = 200  # of each answer, which goes on where the model would end it: so lines take long and are few
+LINES, FEW = 60, 30  # of each batch, and with how many left the next one comes
 
 
-class Batch:
-    """Lines about scenes, for models in turn; use it as a context: it is asked about until the end of the block.
+class Batches:
+    """Lines about scenes, for models in turn; use it as a context: until `end`, batches come one after the other, so that
+    some lines are always left, and they are asked about all the time.
 
-    The servers that run when it begins have answered no line yet, so that what they have answered is of this one.
+    The servers that run when it begins have answered no line yet, so that what they have answered is of these.
 
-    looks: (seconds since it was submitted, status, lines done) of each; faults: what was wrong with one. No look is repeated.
+    looks: (seconds since the first was submitted, lines that are left) of each; faults: what was wrong with one. No look is
+    repeated.
     """
 
-    def __init__(self, lab: Lab, gateways: tuple, count: int, models: tuple) -> None:
+    def __init__(self, lab: Lab, gateways: tuple, models: tuple) -> None:
         self.lab, self.looks, self.faults = lab, [], []
         self.clients = [self._client(f"{lab.url(name)}/v1") for name in gateways]
-        turns = zip(range(count), itertools.cycle(SCENES), itertools.cycle(models), strict=False)
-        self.asked = {f"line-{number}": (scene, model) for number, scene, model in turns}
+        self.lines = zip(itertools.count(), itertools.cycle(SCENES), itertools.cycle(models), strict=False)
+        self.asked = {}  # {a batch's id: {a line's id: (its scene, its model)}}
+        self.going = set()
+        self._submitting, self._are_enough = threading.Lock(), False
 
     def _client(self, url: str) -> openai.OpenAI:
         http = httpx.Client(trust_env=False, headers={"Connection": "close"})
         return openai.OpenAI(api_key=self.lab.key, base_url=url, max_retries=0, timeout=PATIENCE_S, http_client=http)
 
-    def __enter__(self) -> "Batch":
+    def __enter__(self) -> "Batches":
         assert not any(self.answered().values()), self.answered()
-        self.id = submit(self.clients[0], [line(name, *asked) for name, asked in self.asked.items()]).id
         self.begun, self._end = time.monotonic(), threading.Event()
+        self._submit(self.clients[0])
         self._look(self.clients[-1])
         self._thread = threading.Thread(target=self._look_on)
         self._thread.start()
@@ -53,18 +60,37 @@ class Batch:
         self._end.set()
         self._thread.join()
 
+    def _submit(self, client: openai.OpenAI) -> None:
+        asked = {f"line-{number}": (scene, model) for number, scene, model in itertools.islice(self.lines, LINES)}
+        batch = submit(client, [line(name, *each) for name, each in asked.items()])
+        self.asked[batch.id] = asked
+        self.going.add(batch.id)
+
     def _look_on(self) -> None:
         for client in itertools.cycle(self.clients):
             if self._end.wait(LOOK_S):
                 return
             try:
                 self._look(client)
+                with self._submitting:
+                    if self.left < FEW and not self._are_enough:
+                        self._submit(client)
             except openai.OpenAIError as error:
                 self.faults.append(f"{time.strftime('%H:%M:%S')} {client.base_url}: {error!r}")
 
     def _look(self, client: openai.OpenAI) -> None:
-        batch, seconds = client.batches.retrieve(self.id), round(time.monotonic() - self.begun)
-        self.looks.append((seconds, batch.status, batch.request_counts.completed + batch.request_counts.failed))
+        left = 0
+        for each in sorted(self.going):
+            batch = client.batches.retrieve(each)
+            left += len(self.asked[each]) - batch.request_counts.completed - batch.request_counts.failed
+            if batch.status not in GOING:
+                self.going.remove(each)
+        self.looks.append((round(time.monotonic() - self.begun), left))
+
+    @property
+    def left(self) -> int:
+        """Lines that had no result at the last look."""
+        return self.looks[-1][1]
 
     def answered(self) -> dict:
         """{host: lines that its servers have answered since they started}."""
@@ -81,21 +107,29 @@ class Batch:
     def expect_all_at_it(self) -> None:
         """Every host has answered lines, by what runs there now, and some are left."""
         assert wait_until(lambda: all(self.answered().values()), END_S), (self.answered(), self.looks[-3:])
-        assert self.looks[-1][1] in GOING, f"give the batch more lines: {self.looks[-1]}"
+        assert self.left > 0, self.looks[-3:]
 
-    def expect_whole(self) -> None:
-        """It ends, and each line has one result, which is right; no look at it failed."""
-        assert wait_until(lambda: self.looks[-1][1] not in GOING, END_S), self.looks[-3:]
+    def end(self) -> None:
+        """No more come, those that did end, and each line has one result, which is right; no look at them failed."""
+        with self._submitting:
+            self._are_enough = True
+        assert wait_until(lambda: not self.going, END_S), self.looks[-3:]
+        for each, asked in self.asked.items():
+            self._expect_whole(each, asked)
+        assert not self.faults, self.faults[:20]
+
+    def _expect_whole(self, batch_id: str, asked: dict) -> None:
         client = self.clients[-1]
-        batch = client.batches.retrieve(self.id)
+        batch = client.batches.retrieve(batch_id)
         results, errors = (told(client, file) if file else [] for file in (batch.output_file_id, batch.error_file_id))
-        faults = faults_of(list(self.asked), results, errors, self._is_right) + self.faults
+        faults = faults_of(list(asked), results, errors, functools.partial(self._is_right, asked))
         assert not faults, faults[:20]
-        counts, all_lines = batch.request_counts, len(self.asked)
-        assert (batch.status, counts.total, counts.completed) == ("completed", all_lines, all_lines), batch
+        counts = batch.request_counts
+        assert (batch.status, counts.total, counts.completed) == ("completed", len(asked), len(asked)), batch
 
-    def _is_right(self, result: dict) -> bool:
-        scene, model = self.asked[result["custom_id"]]
+    @staticmethod
+    def _is_right(asked: dict, result: dict) -> bool:
+        scene, model = asked[result["custom_id"]]
         said = text_of(result).partition("。")[0]  # then it goes on beyond its end
         return result["response"]["body"]["model"] == model and find_fault("things", scene, said) is None
 

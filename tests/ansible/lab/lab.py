@@ -29,6 +29,7 @@ REGISTRY_PORT = 5000
 MODEL = "lab/shapes"
 OTHER, OTHER_NAME = "lab/forms", "lab--forms"  # a second one, and its name in the API
 READY_S = 60
+LOOK_S = 1  # each look at a host is a process within it
 SMI = "/usr/bin/nvidia-smi"
 SERVER_ENVIRONMENT = ROOT / ".venv-test/lib/python3.10/site-packages"
 UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.13/site-packages"

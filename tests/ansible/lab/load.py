@@ -23,6 +23,7 @@ from tests.client import CHAT, QUESTION, SCENES
 MODEL = "internlm-xcomposer2-demo"
 PATIENCE_S = 180
 HURRY_S = 0.1
+PAUSE_S = 4.0  # else the askers of a rollout take both cores, and it waits for them
 APART_S = 2
 
 
@@ -135,6 +136,16 @@ class Load:
             self.counts[kind] += 1
             if kind not in ("right", "long"):
                 self.faults.append((time.strftime("%H:%M:%S"), kind, seen[:300], begun))
+
+
+def asking(lab, pause_s: float = PAUSE_S, **more) -> Load:
+    """Two people who ask at the lab's first gateway."""
+    return Load(lab.url(), lab.key, askers=2, pause_s=pause_s, **more)
+
+
+def expect_spotless(load: Load) -> None:
+    """All that was asked was answered, and rightly."""
+    assert load.faults == [] and load.counts["right"] > 0, (load.counts, load.faults[:5])
 
 
 @functools.cache
