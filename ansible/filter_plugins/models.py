@@ -21,15 +21,15 @@ def host_models(text):
     return [{"name": model.name, "workers": model.workers} for model in models]
 
 
-def model_faults(text, folder, workers):
+def model_faults(text, folder, workers, together=1):
     """A sentence for each reason why a host cannot serve what its variables say. folder: lingbi_model_folder; workers:
-    lingbi_workers."""
+    lingbi_workers; together: LINGBI_TP."""
     try:
         models = host_models(text)
     except AnsibleFilterError as error:
         return [str(error)]
     if len(models) == 1 and models[0]["workers"] is None:
-        return []
+        return together_faults(workers, together)
     faults = []
     if int(workers):
         faults.append(
@@ -40,6 +40,16 @@ def model_faults(text, folder, workers):
             f"lingbi_model_folder: {folder} holds one model, and lingbi_model: {text} asks for others; leave one of them out"
         )
     return faults
+
+
+def together_faults(workers, together):
+    """A sentence where only the server itself would know how many workers it has: gateways list them before it starts."""
+    if str(together) != "auto" or int(workers):
+        return []
+    return [
+        "lingbi_settings: LINGBI_TP: auto: the gateways list a host's workers before it starts any; give lingbi_workers too, "
+        "or LINGBI_TP: 2"
+    ]
 
 
 def asked_workers(text, workers):
