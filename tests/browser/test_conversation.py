@@ -36,6 +36,12 @@ def test_upload_question_answer_and_second_question(visit, tmp_path):
     visitor.shot("conversation-en")
 
 
+def test_tags_in_a_question_are_shown_as_they_were_typed(visit):
+    visitor = visit()
+    visitor.ask("Can you write <table> and <b>bold</b>?")
+    expect(visitor.questions.last).to_contain_text("Can you write <table> and <b>bold</b>?")
+
+
 def test_chinese_in_the_dark(visit, tmp_path):
     visitor = visit(locale="zh-CN", color_scheme="dark")
     expect(visitor.page.locator("#phase")).to_have_text("已就绪")
@@ -58,6 +64,29 @@ def test_a_phone_shows_all_of_it(visit, tmp_path):
     assert widths[0] <= widths[1]
     box = visitor.page.locator("#question").bounding_box()
     assert box["y"] + box["height"] <= 844
+
+
+def test_a_phone_on_its_side_reaches_all_of_the_welcome(visit):
+    visitor = visit(size=(740, 360), has_touch=True, is_mobile=True)
+    heading = visitor.page.locator("#chat .placeholder h2 span:visible, #chat .placeholder h2:visible").first
+
+    def is_reached() -> bool:
+        heading.scroll_into_view_if_needed()
+        return heading.bounding_box()["y"] >= visitor.page.locator("#chat").bounding_box()["y"]
+
+    assert wait_until(is_reached, 10)  # the examples come later, and move it
+
+
+def test_what_lies_in_the_closed_panel_takes_no_focus(visit):
+    visitor = visit()
+    visitor.page.focus("#question textarea")
+    for _ in range(8):
+        visitor.page.keyboard.press("Tab")
+        assert visitor.page.evaluate("document.activeElement.getBoundingClientRect().x < window.innerWidth")
+    visitor.open_side()
+    visitor.page.locator(".sidebar .toggle-button").focus()
+    visitor.page.keyboard.press("Tab")
+    assert visitor.page.evaluate("document.activeElement.id") == "new"
 
 
 def test_several_images_and_one_without_words(visit, tmp_path):

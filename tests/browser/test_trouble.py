@@ -173,6 +173,62 @@ def test_the_pages_server_goes_and_comes_back(visit, own_stack, tmp_path):
     visitor.sees("red|Red")
 
 
+@pytest.mark.parametrize(
+    ("locale", "penalty", "words"),
+    [
+        ("en-US", "Repetition penalty", "The connection broke while the answer was coming"),
+        ("zh-CN", "重复惩罚", "回答途中连接断开"),
+    ],
+)
+def test_a_connection_that_breaks_in_an_answer_leaves_the_conversation(
+    visit, own_stack, tmp_path, locale, penalty, words
+):
+    url, processes = own_stack
+    visitor = visit(url, locale=locale)
+    visitor.expect_faults("Failed to load resource|Unexpected error")
+    (tmp_path / "good.png").write_bytes(png())
+    visitor.ask("它是什么颜色?", tmp_path / "good.png")
+    visitor.sees("红")
+    visitor.set_option(penalty, 0.01)
+    visitor.ask("Hello!")
+    expect(visitor.answers.nth(1)).to_contain_text("Hello")
+    processes.stopProcess("gateway")
+    expect(visitor.page.locator(".note")).to_contain_text(words)
+    expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "lost")
+    visitor.shot(f"broken-{locale}")
+    processes.startProcess("gateway")
+    expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=60_000)
+    visitor.is_idle()
+    visitor.set_option(penalty, 1)
+    visitor.ask("Hello!")
+    visitor.sees("^[^⚠]+$", 2)
+    expect(visitor.answers.first).to_contain_text("红")
+    expect(visitor.page.locator("#chat .user-row img")).to_have_count(1)
+
+
+def test_a_question_without_a_connection_is_kept_with_the_conversation(visit, own_stack, tmp_path):
+    url, processes = own_stack
+    visitor = visit(url, locale="zh-CN")
+    visitor.expect_faults("Failed to load resource")
+    (tmp_path / "good.png").write_bytes(png())
+    visitor.ask("它是什么颜色?", tmp_path / "good.png")
+    visitor.sees("红")
+    processes.stopProcess("gateway")
+    visitor.ask("它是什么形状?")
+    note = visitor.page.locator(".toast-body")
+    expect(note).to_contain_text("暂时连接不到网页服务")
+    expect(note.locator(".toast-title")).to_have_text("请注意 ")
+    expect(visitor.answers.first).to_be_visible()
+    expect(visitor.page.locator("#chat [data-testid=status-tracker]")).to_be_hidden()  # it would cover the conversation
+    visitor.shot("asked-without-a-connection")
+    processes.startProcess("gateway")
+    expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=60_000)
+    visitor.page.wait_for_timeout(3000)  # Gradio would load the page anew within two seconds
+    expect(visitor.page.locator("#question textarea")).to_have_value("它是什么形状?")
+    visitor.page.press("#question textarea", "Enter")
+    visitor.sees("圆", 1)
+
+
 @pytest.fixture
 def login_page(demo_stack, tmp_path):
     """(URL at a gateway, password of alice): a page that asks for names, before the running server."""

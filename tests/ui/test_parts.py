@@ -240,6 +240,17 @@ def messages_of(history: list) -> list:
     return conversation.api_messages(history, {file: data_url(file, len(files)) for file in files})
 
 
+@pytest.mark.parametrize("text", ["<table> or </b>?", "a<b, 1 < 2, <3", "<!-- not shown -->", "没有标签"])
+def test_tags_in_a_question_are_shown_as_they_are_and_asked_as_they_were_typed(text):
+    (turn,) = conversation.user_turns(text, [])
+    shown = conversation.text_of(turn)
+    assert not re.search("<[A-Za-z/!?]", shown) and shown.replace("\u200b", "") == text
+    (edited,) = conversation.user_turns(shown, [])  # an edit begins with what is shown
+    for each in (turn, edited):
+        (message,) = conversation.api_messages([each], {})
+        assert message["content"] == [{"type": "text", "text": text}]
+
+
 def test_what_the_model_gets_of_a_conversation(image):
     file, answer = image("PNG"), conversation.assistant_turn
     first, second = conversation.user_turns("what?", [file]), conversation.user_turns("and?", [])

@@ -7,6 +7,7 @@ Where there are several models, an answer's id is BY with the model's name, and 
 """
 
 import mimetypes
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ Message = dict[str, Any]  # of the API
 USER, ASSISTANT = "user", "assistant"
 FAILED, REFUSED, BY = "failed", "refused", "by "
 MOST_NAME = 200  # characters of a model's name
+BREAK = "\u200b"  # without width; the page shows Markdown, so a question about <table> would be one with a table in it
+TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def user_turns(text: str, files: Sequence[Path | str]) -> History:
     """A question and its pictures (paths): two turns, because Gradio replaces a whole turn when its text is edited."""
     images = [{"role": USER, "content": [_file_part(Path(file)) for file in files]}] if files else []
-    return [*images, {"role": USER, "content": [{"type": "text", "text": text}]}]
+    return [*images, {"role": USER, "content": [{"type": "text", "text": TAG.sub(f"<{BREAK}", text)}]}]
 
 
 def _file_part(file: Path) -> Part:
@@ -89,6 +92,11 @@ def author_of(turn: Turn) -> str:
     return found.removeprefix(BY)
 
 
+def question_of(turn: Turn) -> str:
+    """A question's own words."""
+    return text_of(turn).replace(f"<{BREAK}", "<")
+
+
 def answer_of(turn: Turn) -> str:
     """An answer's own words."""
     return text_of(turn).removeprefix(label_of(author_of(turn)))
@@ -120,8 +128,8 @@ def api_messages(history: History, urls: Mapping[Path, str]) -> list[Message]:
             messages.append({"role": ASSISTANT, "content": answer_of(turn)})
             continue
         parts: list[Part] = [{"type": "image_url", "image_url": {"url": urls[file]}} for file in files_of(turn)]
-        if text_of(turn):
-            parts.append({"type": "text", "text": text_of(turn)})
+        if question := question_of(turn):
+            parts.append({"type": "text", "text": question})
         if messages and messages[-1]["role"] == USER:
             messages[-1]["content"] += parts
         else:

@@ -190,7 +190,7 @@ def head(settings: Settings) -> str:
     words = {
         name: [text.replace("{max_picture_mib}", largest) for text in pair]
         for name, pair in WORDS.items()
-        if name.startswith(("state_", "page_")) or name in ("enlarge", "close", "picture_large")
+        if name.startswith(("state_", "page_")) or name in ("enlarge", "close", "notice", "picture_large")
     }
     known = {"words": words, "maxBytes": settings.max_picture_mib * MIB}
     script = (FOLDER / "look" / "page.js").read_text(encoding="utf-8")

@@ -149,8 +149,8 @@ WORDS = {
     "batches": ("Batches", "批处理"),
     "own_use": ("Your use", "我的用量"),
     "error_context_length_exceeded": (
-        "This conversation has become too long for the model. Start a new one, or use fewer pictures.",
-        "对话太长，模型放不下了。请开始新对话，或减少图片。",
+        "This is too long for the model. Start a new conversation, shorten the question, or use fewer pictures.",
+        "内容太长，模型放不下了。请开始新对话、缩短问题，或减少图片。",
     ),
     "error_invalid_image": (
         "The model cannot use one of these pictures. Start a new conversation with another, or save it anew as JPEG.",
@@ -191,6 +191,10 @@ WORDS = {
     "page_away": (
         "This page's server cannot be reached right now. It is tried again by itself; ask again when the line at the top says Ready.",
         "暂时连接不到网页服务，页面会自动重试。等页面顶部显示“已就绪”后，再问一次。",
+    ),
+    "page_broken": (
+        "The connection broke while the answer was coming. When the line at the top says Ready, press retry or ask again.",
+        "回答途中连接断开。等页面顶部显示“已就绪”后，再点重试或重新提问。",
     ),
     "page_large": ("This question is too large. Start a new conversation.", "这个问题太大。请开始新对话。"),
     "files_many": (

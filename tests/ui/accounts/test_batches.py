@@ -232,3 +232,11 @@ def test_a_visitor_with_a_login_has_batches_of_its_own(guarded, browser, api):
     with httpx.Client(base_url=guarded[0].url, timeout=30) as other:
         logged_in(other, guarded, LOGINS[0])
         assert batch not in other.get("/batches").text and other.get(f"/batches/batch?name={batch}").status_code == 404
+
+
+def test_the_api_keeps_room_for_no_more_than_the_browser_sends(owner, key, monkeypatch):
+    asked, post = [], httpx.AsyncClient.post
+    monkeypatch.setattr(httpx.AsyncClient, "post", lambda *given, **more: asked.append(more) or post(*given, **more))
+    content = jsonl(line("a"))
+    assert submit(owner, content).status_code == 200, owner.text
+    assert len(content) < int(asked[0]["headers"]["X-Lingbi-Most-Bytes"]) < len(content) + 2000

@@ -1,6 +1,7 @@
 // The page's own part: the language, the state line, what Gradio says in English only, and the download.
 // Nothing here leaves this server.
 (() => {
+    const SETTLE_MS = 100; // Gradio takes what came before a break in turns of its own
     const POLL_MS = { ready: 10000, lost: 2000, other: 1500, awaited: 1000, unbuilt: 200 };
     const NOTE_MS = 12000;
     const AWAITED_MS = 300000; // a question waits for its model for as long, where LINGBI_WAKE_WAIT_S is not set
@@ -167,21 +168,71 @@
 
     // What the gateway says to a question or an upload is a page of its own; here it becomes a sentence.
     const wordOf = (status) => ({ 401: "page_refused", 404: "page_refused", 413: "page_large", 429: "page_busy" })[status] || "page_away";
+    const isAnswering = () => Boolean(document.querySelector("#question .stop-button"));
+    const pause = (ms) => new Promise((wake) => setTimeout(wake, ms));
+    const isJson = (answer) => answer.headers.get("content-type")?.includes("json");
     const ask = window.fetch;
+
+    async function sentenceOf(answer) {
+        const told = answer && isJson(answer) && (await answer.json().catch(() => null))?.detail;
+        return typeof told === "string" ? told : say(wordOf(answer?.status));
+    }
+
+    // Gradio takes a connection that breaks for the end of the page: it loads it anew, and the conversation is gone. So it hears
+    // that the answer failed instead, and what is sent beside the queue (to stop, to begin anew) is sent until it arrives.
+    function unlessAborted(fault) {
+        if (fault.name === "AbortError") throw fault;
+        if (timer) lookAfter(0);
+        return null;
+    }
+
+    function failed(sentence, isTold = true) {
+        if (isTold) tell(sentence);
+        const events = [{ msg: "unexpected_error", message: sentence }, { msg: "close_stream" }];
+        return new TextEncoder().encode(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(""));
+    }
+
+    async function unbroken(asked) {
+        const answer = await asked.catch(unlessAborted);
+        if (!answer?.ok) return new Response(failed(await sentenceOf(answer)));
+        const reader = answer.body.getReader();
+        return new Response(new ReadableStream({
+            async pull(stream) {
+                const piece = await reader.read().catch(unlessAborted);
+                if (!piece) {
+                    await pause(SETTLE_MS);
+                    stream.enqueue(failed(say("page_broken"), isAnswering()));
+                } else if (!piece.done) return stream.enqueue(piece.value);
+                stream.close();
+            },
+            cancel: (why) => reader.cancel(why),
+        }));
+    }
+
+    async function arrived(send) {
+        for (;;) {
+            const answer = await send().catch(unlessAborted);
+            if (answer && (answer.ok || isJson(answer))) return answer;
+            await pause(POLL_MS.lost);
+        }
+    }
+
     window.fetch = async (input, options) => {
         const path = new URL(input.url || input, location.href).pathname;
+        if (path.endsWith("/queue/data")) return unbroken(ask(input, options));
+        if (path.includes("/gradio_api/run/")) return arrived(() => ask(input, options));
         const [isQuestion, isUpload] = [path.endsWith("/queue/join"), path.endsWith("/gradio_api/upload")];
         if (!isQuestion && !isUpload) return ask(input, options);
         const answer = await ask(input, options).catch(() => null);
-        if (answer && (answer.ok || (isQuestion && answer.headers.get("content-type")?.includes("json")))) return answer;
-        const told = answer?.headers.get("content-type")?.includes("json") && (await answer.json().catch(() => null))?.detail;
-        const sentence = typeof told === "string" ? told : say(wordOf(answer?.status));
+        if (answer && (answer.ok || (isQuestion && isJson(answer)))) return answer;
+        const sentence = await sentenceOf(answer);
         if (isUpload) tell(sentence);
         return Response.json(isUpload ? [] : { error: sentence, detail: sentence }, { status: isUpload ? 200 : 500 });
     };
 
     // What Gradio leaves out for people who hear the page: the examples are no list, and a picture's button has no name.
-    // And the dialog that chooses files shows pictures first; what a file is, is judged by its content.
+    // What it says in English only: the titles of its notes. And the dialog that chooses files shows pictures first; what a file
+    // is, is judged by its content.
     function name() {
         document.querySelectorAll("#question input[type=file]:not([accept='image/*'])").forEach((input) => {
             input.accept = "image/*";
@@ -190,6 +241,8 @@
         document.querySelectorAll("#chat button:not([aria-label]):has(img)").forEach((button) => {
             button.setAttribute("aria-label", say("enlarge"));
         });
+        document.querySelectorAll(".toast-title").forEach((title) => { title.firstChild.data = `${say("notice")} `; });
+        document.querySelectorAll(".toast-close").forEach((button) => button.setAttribute("aria-label", say("close")));
     }
     new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 

@@ -15,6 +15,7 @@ from lingbi_ui.guard.visitors import Visitor, visitor_in
 from lingbi_ui.settings import Settings
 
 MAX_ALL, MAX_OF_ONE = 32, 4  # at once
+MOST_BYTES = "X-Lingbi-Most-Bytes"  # tells the API how much room to keep for a file whose length is not known yet
 TIMEOUT = httpx.Timeout(60, connect=5)  # of each piece
 log = logging.getLogger("uvicorn.error")
 
@@ -74,6 +75,8 @@ class Transfers:
         visitor = self._begin(request)
         boundary = secrets.token_hex(16)
         kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        if size := request.headers.get("content-length"):  # with the form's other fields
+            kind[MOST_BYTES] = size
         try:
             form = _form(boundary, name, content)
             return read(await self.http.post("/v1/files", headers=headers | kind, content=form))
