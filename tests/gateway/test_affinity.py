@@ -1,5 +1,6 @@
 """Which server a conversation goes to, by rule: the same one, unless it is full; and what is moved when servers change."""
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -25,6 +26,15 @@ from lingbi_gateway.router.running import AWAY_S, HOMES, LOST_S, MARK, Running
 from lingbi_gateway.router.told import PLACED, RUNNING, told
 
 SERVERS = [f"10.0.0.{number}:23333" for number in range(8)]
+TOKENS = map(str, itertools.count())
+
+
+def begun(running, begins, servers=SERVERS):
+    """Where a request is placed, and the token with which its end is told."""
+    token = next(TOKENS)
+    return running.begin(servers, begins, token), token
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -140,29 +150,29 @@ def test_forty_people_ask_about_one_picture(is_new, fullest):
 def test_a_few_first_questions_about_one_picture_share_what_its_server_holds():
     running, found = Running(), []
     for _ in range(FEW_FIRST + 1):
-        found.append(running.begin(SERVERS, begins(1))[0])
+        found.append(begun(running, begins(1))[0])
     home, *others = ranked(SERVERS, begins(1).digest)
     assert [placed.server for placed in found] == [home] * FEW_FIRST + [others[0]]
     assert [placed.is_spilled for placed in found] == [False] * FEW_FIRST + [True]
     assert running.results == {"kept": FEW_FIRST - 1, "spilled": 1, "moved": 0, "new": 1}
-    assert running.begin(SERVERS, begins(1, is_new=False))[0].server == others[0]  # a follow-up may join more
+    assert begun(running, begins(1, is_new=False))[0].server == others[0]  # a follow-up may join more
 
 
 def test_each_conversation_about_one_picture_has_its_own_server():
     """Seven begin at once, some of them on a server that is not the picture's last, and go on one after the other."""
     running, talks = Running(), {name: asked(PICTURE, {"type": "text", "text": name}) for name in "abcdefg"}
-    first = {name: running.begin(SERVERS, beginning(talk)) for name, talk in talks.items()}
+    first = {name: begun(running, beginning(talk)) for name, talk in talks.items()}
     for placed, token in first.values():
         running.end(f"{MARK}{token} {placed.server}|200")
     assert len({placed.server for placed, _ in first.values()}) > 1
     for turn in range(3):
         for name, talk in talks.items():
             talk["messages"] += [{"role": "assistant", "content": f"{turn}"}, {"role": "user", "content": "and?"}]
-            placed, token = running.begin(SERVERS, beginning(talk))
+            placed, token = begun(running, beginning(talk))
             running.end(f"{MARK}{token} {placed.server}|200")
             assert placed.server == first[name][0].server
     cut = {"messages": [talks["a"]["messages"][0], *talks["a"]["messages"][-2:]]}  # its history is not what it was
-    assert running.begin(SERVERS, beginning(cut))[0].server == first["g"][0].server
+    assert begun(running, beginning(cut))[0].server == first["g"][0].server
 
 
 def test_a_turn_says_what_the_next_one_had_before():
@@ -189,29 +199,29 @@ def test_an_attacker_who_knows_the_hash_fills_no_server():
 
 def test_a_conversation_stays_where_it_was_sent_when_its_first_server_was_full():
     running = Running()
-    tokens = [running.begin(SERVERS, begins(1, is_new=False))[1] for _ in range(FEW)]
+    tokens = [begun(running, begins(1, is_new=False))[1] for _ in range(FEW)]
     home = ranked(SERVERS, begins(1).digest)[0]
     assert running.loads == {home: FEW}
-    spilled, token = running.begin(SERVERS, begins(1, is_new=False))
+    spilled, token = begun(running, begins(1, is_new=False))
     assert spilled.is_spilled and spilled.server == ranked(SERVERS, begins(1).digest)[1]
     for each in (*tokens, token, token, "unknown"):
         running.end(f"<190>Jan  1 00:00:00 lingbi:{MARK}{each} {home}|200\n")
     assert not running.loads
-    assert running.begin(SERVERS, begins(1, is_new=False))[0].server == spilled.server
-    assert Running().begin(SERVERS, begins(1, is_new=False))[0].server == home
+    assert begun(running, begins(1, is_new=False))[0].server == spilled.server
+    assert begun(Running(), begins(1, is_new=False))[0].server == home
 
 
 def test_a_placing_is_counted_by_where_the_conversation_was_before():
     now = [0.0]
     running = Running(lambda: now[0])
-    first, token = running.begin(SERVERS, begins(1, is_new=False))
-    running.begin(SERVERS, begins(1, is_new=False))
+    first, token = begun(running, begins(1, is_new=False))
+    begun(running, begins(1, is_new=False))
     assert running.results == {"kept": 1, "spilled": 0, "moved": 0, "new": 1}
     running.end(f"{MARK}{token} {first.server}|502")
-    running.begin(SERVERS, begins(1, is_new=False))  # its server has failed
+    begun(running, begins(1, is_new=False))  # its server has failed
     assert running.results["moved"] == 1
     for _ in range(FEW):
-        running.begin(SERVERS, begins(1, is_new=False))
+        begun(running, begins(1, is_new=False))
     assert running.results["spilled"] > 0 and sum(running.results.values()) == 3 + FEW
     said = told(running, SERVERS).body.decode()
     assert f'{PLACED}{{result="moved"}} 1\n' in said
@@ -221,34 +231,34 @@ def test_a_placing_is_counted_by_where_the_conversation_was_before():
 
 def test_a_new_conversation_passes_over_who_has_more_than_the_mean():
     running = Running()
-    found = [running.begin(SERVERS, begins(number))[0].server for number in range(16)]
+    found = [begun(running, begins(number))[0].server for number in range(16)]
     assert set(Counter(found).values()) == {2}
 
 
 def test_a_server_that_failed_is_left_out_for_a_while():
     now = [0.0]
     running = Running(lambda: now[0])
-    placed, token = running.begin(SERVERS, begins(1, is_new=False))
+    placed, token = begun(running, begins(1, is_new=False))
     heir = ranked(SERVERS, begins(1).digest)[1]
     running.end(f"{MARK}{token} {placed.server}, {heir}|502, 200")
-    assert running.begin(SERVERS, begins(1, is_new=False))[0].server == heir
+    assert begun(running, begins(1, is_new=False))[0].server == heir
     now[0] += AWAY_S
-    assert running.begin(SERVERS, begins(2, is_new=False))[0].server == ranked(SERVERS, begins(2).digest)[0]
+    assert begun(running, begins(2, is_new=False))[0].server == ranked(SERVERS, begins(2).digest)[0]
     for server in SERVERS:
-        _, token = running.begin(SERVERS, begins(3))
+        _, token = begun(running, begins(3))
         running.end(f"{MARK}{token} {server}|503")
-    assert running.begin(SERVERS, begins(3))  # all failed: one is tried nevertheless
+    assert begun(running, begins(3))  # all failed: one is tried nevertheless
 
 
 def test_a_server_that_is_listed_by_its_name_is_left_out_too():
     names = [f"gpu{number}:23333" for number in range(3)]
     running = Running(lambda: 0.0)
-    placed, token = running.begin(names, begins(1, is_new=False))
+    placed, token = begun(running, begins(1, is_new=False), names)
     running.end(f"{MARK}{token} 10.0.0.7:23333, 10.0.0.8:23333|502, 200")
-    heir, token = running.begin(names, begins(1, is_new=False))
+    heir, token = begun(running, begins(1, is_new=False), names)
     assert heir.server != placed.server
     running.end(f"{MARK}{token} unix:/router/ask.sock|504")  # the router alone was slow
-    assert running.begin(names, begins(1, is_new=False))[0].server == heir.server
+    assert begun(running, begins(1, is_new=False), names)[0].server == heir.server
 
 
 def test_ends_that_were_lost_are_forgotten_and_homes_are_few(monkeypatch):
@@ -256,8 +266,8 @@ def test_ends_that_were_lost_are_forgotten_and_homes_are_few(monkeypatch):
     now = [0.0]
     running = Running(lambda: now[0])
     for number in range(9):
-        running.begin(SERVERS, begins(number))
+        begun(running, begins(number))
     assert len(running._homes) == 3 < HOMES and sum(running.loads.values()) == 9
     now[0] += LOST_S + 1
-    running.begin(SERVERS, begins(1))
+    begun(running, begins(1))
     assert sum(running.loads.values()) == 1

@@ -92,6 +92,17 @@ def test_a_misspelt_setting_and_a_missing_nginx_end_with_2(tmp_path):
         assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr, done
 
 
+def test_settings_can_be_judged_before_the_servers_have_listed_themselves():
+    """As scripts/up does before a first start; a gateway that begins then would reach nobody."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        gateway = Gateway(Path(name, "g"), {"SERVERS": "", "WATCH": "on", "ALIASES": "default=demo"})
+        done = gateway.command("render")
+        assert (done.returncode, done.stderr) == (0, "") and not (gateway.folder / "servers").exists(), done.stderr
+        done = gateway.command("run")
+    assert done.returncode == 2 and "no servers are inside upstream" in done.stderr.splitlines()[-1], done.stderr
+
+
 CLOSED = [  # what is closed to the gateway's user, by its mode, and the command that opens it
     ("key.pem", 0o600, "chgrp 65534 /lab/tls/key.pem && sudo chmod g+r /lab/tls/key.pem"),
     ("certificate.pem", 0o640, "chgrp 65534 /lab/tls/certificate.pem && sudo chmod g+r /lab/tls/certificate.pem"),

@@ -61,7 +61,8 @@ def crowd(seed: int, people: int, turns: int, pause: float, subject: list) -> tu
             person.messages.append({"role": "assistant", "content": "yes"})
             later(now + pause * chance.uniform(0.5, 1.5), person, None)
             continue
-        placed, token = gateway.begin(SERVERS, beginning(person.next_question()))
+        token = str(next(order))
+        placed = gateway.begin(SERVERS, beginning(person.next_question()), token)
         if person.server:
             found.append(placed.server == person.server)
         person.server = placed.server
@@ -93,10 +94,12 @@ def test_conversations_that_begin_with_the_same_words_keep_their_sessions_from_t
     gateway, homes = Running(), {}
     talks = {number: [{"role": "user", "content": "hello"}] for number in range(32)}
     for turn in range(4):
-        placed = {number: gateway.begin(SERVERS, beginning({"messages": talks[number]})) for number in talks}
-        for number, (place, token) in placed.items():
+        placed = {
+            number: gateway.begin(SERVERS, beginning({"messages": talk}), str(number)) for number, talk in talks.items()
+        }
+        for number, place in placed.items():
             assert turn < 2 or place.server == homes[number]
             homes[number] = place.server
-            gateway.end(f"{MARK}{token} {place.server}|200")
+            gateway.end(f"{MARK}{number} {place.server}|200")
             talks[number] += [{"role": "assistant", "content": f"I am {number}"}, {"role": "user", "content": "and?"}]
     assert len(set(homes.values())) > 3

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from lingbi.accounts.database import Database, parse_url
-from lingbi.accounts.entries import Entry
+from lingbi.accounts.entries import Counts, Entry
 from lingbi.accounts.facts import MEASURES, PERIODS, KeyFacts, Limit
 from lingbi.accounts.quotas.decision import Asked
 from lingbi.accounts.quotas.holds import Holds
@@ -54,7 +54,7 @@ def measured(database: Database, requests: int) -> tuple[list[float], list[float
         begun = time.perf_counter()
         assert worker.take(f"r{number}", KEY, Asked(1000, 1))[0].denial is None
         taking.append(1000 * (time.perf_counter() - begun))
-        ended.append(Entry(f"r{number}", time.time(), "alice", "demo", 200, 1, 100, 0, 100, 1, 10))
+        ended.append(Entry(f"r{number}", time.time(), "alice", "demo", 200, Counts(1, 100, 0, 100, 1, 10)))
         if len(ended) == BATCH:
             begun = time.perf_counter()
             with database.begin() as connection:

@@ -1,7 +1,8 @@
 """`python -m lingbi_gateway`: render nginx's configuration, have nginx test it, and exec nginx.
 
 `test` tests the configuration that is there now. `reload` has the running nginx follow a changed list of servers, with
-limits for as many as there are now; both are for whoever changes the servers' file. `render` stops after the test.
+limits for as many as there are now; both are for whoever changes the servers' file. `render` stops after the test, and judges
+the settings where the list is still to come, too.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from lingbi_gateway.greeting import greeting
 from lingbi_gateway.router import process
 from lingbi_gateway.settings import GatewayError, Settings, load_settings
 
+TO_COME = "127.0.0.1:23333"  # in place of servers that will list themselves
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 2 for a bad configuration, 3 if nginx cannot start, otherwise nginx's own."""
@@ -26,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_settings()
         ends = process.hear()
         machine = replace(nginx.machine(settings), ends_port=ends.getsockname()[1])
+        if action == "render":
+            settings = with_a_list(settings, machine)
         if action in ("run", "render"):
             prepare(settings, machine)
         if action == "reload":
@@ -41,6 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
         command = nginx.command(settings)
         os.execvp(command[0], command)
     return 0
+
+
+def with_a_list(settings: Settings, machine: Machine) -> Settings:
+    """The settings, with a list of one server where the servers themselves write it later: nginx takes none without a server."""
+    if settings.watch == "off" or settings.servers or machine.servers:
+        return settings
+    return replace(settings, servers=(TO_COME,), servers_dir=settings.dir / "to-come")
 
 
 def prepare(settings: Settings, machine: Machine) -> None:

@@ -63,7 +63,12 @@ def check(settings: Settings) -> None:
     """`nginx -t`. Raises ConfigurationError with what nginx said."""
     done = subprocess.run(command(settings, "-t", "-q"), capture_output=True, text=True)
     if done.returncode:
-        raise ConfigurationError(f"nginx refuses the configuration in {settings.dir}: {done.stderr.strip()[-800:]}")
+        raise ConfigurationError(f"nginx refuses the configuration in {settings.dir}: {reason(done.stderr)}")
+
+
+def reason(said: str) -> str:
+    """Why nginx refuses a configuration, without its last line, which only says that it does."""
+    return "\n".join(line for line in said.strip().splitlines() if not line.endswith(" test failed"))[-800:]
 
 
 def reload(settings: Settings) -> None:

@@ -152,8 +152,7 @@ class Router:
         model, begins = self.routes.of_pool(decision.pool), beginning(asked)
         if model is None or begins is None or len(model.servers) < 2:
             return decision
-        token = headers.get("x-lingbi-token", "")
-        placed, _ = self.running.begin(model.servers, begins, token, _is_impatient(headers))
+        placed = self.running.begin(model.servers, begins, headers["x-lingbi-token"], _is_impatient(headers))
         return replace(decision, server=placed.server)
 
     def _hear(self, ends: socket.socket) -> None:

@@ -1,6 +1,5 @@
 """The requests that run, by server, as far as this gateway knows: it placed them, and nginx tells when one ends."""
 
-import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -54,11 +53,8 @@ class Running:
         # By what requests begin with and by the last turns of conversations, the least recently used first.
         self._homes: OrderedDict[bytes | int, str] = OrderedDict()
 
-    def begin(
-        self, servers: Sequence[str], begins: Beginning, token: str = "", is_impatient: bool = False
-    ) -> tuple[Placed, str]:
-        """Place a request; also the token with which its end is told. servers: at least one; token: nginx's; without one it
-        gets one that nobody can guess.
+    def begin(self, servers: Sequence[str], begins: Beginning, token: str, is_impatient: bool = False) -> Placed:
+        """Place a request. servers: at least one; token: with which nginx tells its end.
 
         It counts nowhere if its end was told before: its client left, or nginx gave up, before it was its turn.
         """
@@ -66,15 +62,14 @@ class Running:
         self._forget(now)
         here = [server for server in servers if self._is_here(server, now)] if self._failed else servers
         if token in self._ended:
-            return place(here or servers, self.loads, begins), token
+            return place(here or servers, self.loads, begins)
         home = self._home(begins)
         placed = place(here or servers, self.loads, begins, home)
         self.results[result(placed, home)] += 1
         self._remember(begins, placed.server)
-        token = token or secrets.token_hex(8)
         self.loads[placed.server] += 1
         self._began[token] = _Began(placed.server, servers, now, is_impatient)
-        return placed, token
+        return placed
 
     def end(self, told: str) -> None:
         """Count a request as ended. told: what nginx logs then, as LOGGED has it."""
