@@ -41,8 +41,11 @@ def down(arguments: list[str], values: dict[str, str]) -> int:
 
 
 def smoke(arguments: list[str], values: dict[str, str]) -> int:
-    if not stack.is_running("gateway"):
-        raise StartFailed("the containers do not run; scripts/up starts them")
+    if stopped := [name for name in ("server", "gateway") if not stack.is_running(name)]:
+        which = (
+            f"these containers do not run: {', '.join(stopped)}" if stack.is_running() else "the containers do not run"
+        )
+        raise StartFailed(f"{which}; scripts/up starts them")
     if decide.is_tls(values):
         return smoke_over_tls(arguments, values)
     url = f"http://gateway:{values['LINGBI_GATEWAY_PORT']}"

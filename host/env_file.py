@@ -88,10 +88,6 @@ def check_together(values: dict[str, str]) -> None:
     drain, grace = whole(values, "LINGBI_DRAIN_TIMEOUT_S"), values.get("LINGBI_STOP_GRACE", "")
     if not re.fullmatch(r"[0-9]+s", grace) or int(grace[:-1]) <= drain + 15:
         raise Refusal(f"LINGBI_STOP_GRACE={grace!r} in .env: give more than {drain + 15}s, or answers are cut off")
-    if values.get("LINGBI_TP") == "auto" and not whole(values, "LINGBI_WORKERS"):
-        raise Refusal(
-            "LINGBI_TP=auto in .env: the gateway must know the workers beforehand; give LINGBI_WORKERS too, or LINGBI_TP=2"
-        )
 
 
 def overrides_of(values: dict[str, str]) -> dict[str, str]:
@@ -135,7 +131,9 @@ def render(values: dict[str, str]) -> str:
         "the files that make up the stack: scripts/up adds and removes those that values below name in brackets; "
         "where you use docker compose alone, do it yourself"
     )
-    helps["LINGBI_GATEWAY_SERVERS"] = "the workers behind the gateway, HOST:PORT with commas; scripts/up keeps its own"
+    helps["LINGBI_GATEWAY_SERVERS"] = (
+        "the workers behind the gateway, HOST:PORT with commas; none: those that the server lists"
+    )
     helps["LINGBI_GATEWAY_PORT"] = "port on which the gateway is published"
     helps["LINGBI_MODEL"] = "which model is served (scripts/plan)"
     lines = ["# Written by scripts/up, then yours. Every setting of docs/settings.md may stand here; secrets may not."]

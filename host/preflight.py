@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -9,8 +10,10 @@ from pathlib import Path
 
 from host.errors import Refusal
 from host.machine import NEWEST_CAPABILITY, OLDEST_CAPABILITY, OLDEST_COMPOSE, OLDEST_ENGINE, Machine
+from host.schema import remedy
 
 TOOLKIT = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
+LAST_PORT = 65535
 ENGINE = "https://docs.docker.com/engine/install/"
 
 
@@ -92,16 +95,20 @@ def requested(values: dict[str, str], machine: Machine) -> list[str]:
 
 
 def check_port(address: str, port: str) -> None:
-    """Check that nothing listens yet where the gateway will be published."""
+    """Check that nothing listens yet where the gateway will be published. Ports that only root may take are Docker's to try."""
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= LAST_PORT:
+        raise Refusal(f"LINGBI_GATEWAY_PORT={port!r}: give a whole number from 1 to {LAST_PORT} (--port)")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.strip("[]"), int(port)))
-        except (OSError, ValueError, OverflowError) as error:
-            raise Refusal(
-                f"cannot publish on {address} port {port}: {error}; end what uses it, or give --port"
-            ) from None
+        except PermissionError:
+            return
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            advice = "end what uses it, or give --port" if is_taken else "give an address of this machine (--host)"
+            raise Refusal(f"cannot publish on {address} port {port}: {error}; {advice}") from None
 
 
 def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
@@ -117,15 +124,23 @@ def check_folder(values: dict[str, str], name: str, needed: list[str]) -> None:
         raise Refusal(f"{name}={folder}: {what}; give the folder's whole path")
 
 
+def check_compose_files(compose_files: str, root: Path) -> None:
+    """Check that the files are there which make up the stack: one that is misspelt would be missed as if nobody had asked for it."""
+    for name in filter(None, compose_files.split(":")):
+        if not (root / name).is_file():
+            known = [file.name for file in root.glob("compose*.yaml")]
+            raise Refusal(f"COMPOSE_FILE in .env names {name}, and {root / name} is not there; {remedy(name, known)}")
+
+
 def check_secrets(compose_files: str, secrets: Path) -> None:
     """Check that the files exist which the chosen overrides mount."""
     needs = {"compose.logins.yaml": ("logins/logins", "make it with scripts/login add NAME")}
     needs["compose.hub-token.yaml"] = ("hub-token", "write the token of ModelScope there")
     needs["compose.database.yaml"] = ("database-password", "write the password of LINGBI_DATABASE_URL there")
     for override in compose_files.split(":"):
-        name, remedy = needs.get(override, ("", ""))
+        name, source = needs.get(override, ("", ""))
         if name and not (secrets / name).is_file():
-            raise Refusal(f"COMPOSE_FILE in .env holds {override}, and {secrets / name} is not there; {remedy}")
+            raise Refusal(f"COMPOSE_FILE in .env holds {override}, and {secrets / name} is not there; {source}")
 
 
 def check_subnet(text: str) -> None:

@@ -69,11 +69,12 @@ def show_key() -> str:
     return done.stdout.strip()
 
 
-def served_models() -> list[str]:
-    """The names of the running server's models in the API, in the order of .env, where there are several; else none."""
+def record() -> dict[str, Any]:
+    """What the running server wrote down of its start: "ports" of its workers, and "models" where there are several, by their
+    names in the API in the order of .env. Empty where there is none."""
     done = compose("exec", "--no-TTY", "server", "sh", "-c", SHOW_RECORD, shown=False)
     found: dict[str, Any] = json.loads(done.stdout or "{}") if not done.returncode else {}
-    return [str(name) for name in found.get("models", [])]
+    return found
 
 
 def message_of(line: str) -> str:

@@ -77,6 +77,13 @@ class _Within(io.RawIOBase):
         super().close()
 
 
+def write(archive: tarfile.TarFile, name: str, mode: int, size: int, stream: Any) -> None:
+    """Write so many bytes of a stream as a plain file."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = size, mode, int(time.time())
+    archive.addfile(entry, stream)
+
+
 class Writer:
     """Writes an archive. Each file is read once, as it comes; the manifest follows them."""
 
@@ -93,7 +100,7 @@ class Writer:
                 f"{name} has {size >> 20} MiB, more than such a file can have in a backup; is it the right one?"
             )
         hashed = _Hashed(stream)
-        self._write(name, mode, size, hashed)
+        write(self.archive, name, mode, size, hashed)
         self.files[name] = {"size": size, "sha256": hashed.sha256.hexdigest(), "mode": mode}
 
     def add_bytes(self, name: str, mode: int, data: bytes) -> None:
@@ -101,13 +108,8 @@ class Writer:
 
     def finish(self) -> None:
         manifest = json.dumps(manifest_of(self.files), indent=1).encode()
-        self._write(MANIFEST, 0o600, len(manifest), io.BytesIO(manifest))
+        write(self.archive, MANIFEST, 0o600, len(manifest), io.BytesIO(manifest))
         self.archive.close()
-
-    def _write(self, name: str, mode: int, size: int, stream: Any) -> None:
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode, entry.mtime = size, mode, int(time.time())
-        self.archive.addfile(entry, stream)
 
 
 class _Hashed:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from host import stack
 from host.backup import accounts
-from host.backup.archive import Item, Writer
+from host.backup.archive import Item, Writer, write
 from host.env_file import ROOT
 from host.errors import StartFailed
 
@@ -99,10 +99,8 @@ def feed(arguments: list[str], items: dict[str, Item]) -> None:
         with contextlib.suppress(BrokenPipeError):  # tar may end before it has read what fills the last record
             with tarfile.open(fileobj=process.stdin, mode="w|", format=tarfile.PAX_FORMAT) as archive:
                 for name, item in items.items():
-                    entry = tarfile.TarInfo(name)
-                    entry.size, entry.mode = item.size, item.mode
                     with item.open() as stream:
-                        archive.addfile(entry, stream)
+                        write(archive, name, item.mode, item.size, stream)
                 is_whole = True
             process.stdin.close()
         if not is_whole:

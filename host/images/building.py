@@ -11,6 +11,7 @@ from pathlib import Path
 from host.errors import StartFailed
 
 STEP = re.compile(r"^#\d+ \[(?!internal)([^\]]+)\]", re.M)  # BuildKit's plain progress: `#12 [environment 4/4] RUN …`
+EXCERPT = re.compile(r"^Dockerfile:\d+\n-{20}\n(?: +\d+ \|.*\n)+-{20}\n", re.M)
 POLL_S, TELL_EVERY_S = 0.5, 20.0
 LAST_LINES = 20
 Say = Callable[[str], None]
@@ -32,8 +33,8 @@ def build(command: list[str], what: str, log: Path, say: Say, tell_every_s: floa
     took_s = time.monotonic() - begun
     if builder.returncode:
         raise StartFailed(
-            f"{what} was not built; load a bundle, or use scripts/up --native. The end of {log}, which holds all:\n"
-            + end_of(written(log))
+            f"{what} was not built; see docs/mirrors.md where packages do not come, load a bundle, or use scripts/up --native. "
+            f"The end of {log}, which holds all:\n" + end_of(written(log))
         )
     say(f"image   {what} is built, after {took_s:.0f} s")
 
@@ -55,7 +56,8 @@ def last_step(text: str) -> str:
 
 
 def end_of(text: str) -> str:
-    return "\n".join(text.splitlines()[-LAST_LINES:])
+    """The last lines, without the part of the Dockerfile that the builder shows after the reason."""
+    return "\n".join(EXCERPT.sub("", text).splitlines()[-LAST_LINES:])
 
 
 def written(log: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from host import env_file
@@ -16,7 +16,6 @@ from host.machine import Machine
 from host.schema import declared, default_of, remedy
 
 PREFIX = "LINGBI_"
-FIRST_WORKER_PORT = 23333  # as in compose.yaml
 OWN_SERVERS = re.compile(r"(?P<host>[0-9]+(\.[0-9]+){2}\.200):[0-9]+(,(?P=host):[0-9]+)*")
 
 
@@ -74,7 +73,7 @@ def asked_for(options: argparse.Namespace, before: dict[str, str], machine: Mach
     if set(followed.split(":")) != set(files.split(":")):
         values["COMPOSE_FILE"] = followed
     if OWN_SERVERS.fullmatch(values.get("LINGBI_GATEWAY_SERVERS", "")):  # as version 0.1.0 wrote it
-        values["LINGBI_GATEWAY_SERVERS"] = servers(values, machine)
+        values["LINGBI_GATEWAY_SERVERS"] = ""  # the server lists them now
     return {name: value for name, value in values.items() if before.get(name, "") != value}
 
 
@@ -99,14 +98,6 @@ def is_folder(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or ("/" in name and Path(name.split("/")[0]).is_dir())
 
 
-def workers_of(model: str) -> int:
-    """How many workers LINGBI_MODEL itself asks for: as many as it says of each of several models; 0: it does not say."""
-    counts = [part.partition("*")[2].strip() for part in model.split(",")]
-    if len(counts) == 1 and not counts[0]:
-        return 0
-    return sum(int(count) if count.isdigit() else 1 for count in counts)
-
-
 def wants_gpus(engine: str, machine: Machine) -> bool:
     return engine == "turbomind" or (engine == "auto" and bool(machine.gpus))
 
@@ -115,22 +106,10 @@ def is_on_gpus(values: dict[str, str]) -> bool:
     return "compose.cpu.yaml" not in values.get("COMPOSE_FILE", "").split(":")
 
 
-def servers(values: dict[str, str], machine: Machine) -> str:
-    """The addresses of this machine's workers, as the server lists them for the gateway: one per GPU unless set."""
-    asked = values.get("LINGBI_GPU_IDS", "")
-    count = values.get("LINGBI_GPU_COUNT", "all")
-    cards = len([line for line in machine.gpus if line.startswith("GPU ")])
-    workers = len(asked.split(",")) if asked else (int(count) if count.isdigit() else cards)
-    workers //= 2 if values.get("LINGBI_TP") == "2" else 1  # two GPUs a worker
-    said = env_file.whole(values, "LINGBI_WORKERS") or workers_of(values.get("LINGBI_MODEL", ""))
-    workers = said or (workers if is_on_gpus(values) else 1)
-    host = f"{values['LINGBI_SUBNET']}.200"
-    return ",".join(f"{host}:{FIRST_WORKER_PORT + worker}" for worker in range(max(1, workers)))
-
-
-def targets(values: dict[str, str], machine: Machine) -> str:
-    """Prometheus's targets: the gateway's servers, as JSON, which is also valid YAML."""
-    listed = values.get("LINGBI_GATEWAY_SERVERS") or servers(values, machine)
+def targets(values: dict[str, str], ports: Iterable[int]) -> str:
+    """Prometheus's targets, as JSON, which is also valid YAML: the gateway's servers. ports: of the workers that the server
+    has started, which is who decides how many there are."""
+    listed = values.get("LINGBI_GATEWAY_SERVERS") or ",".join(f"{values['LINGBI_SUBNET']}.200:{port}" for port in ports)
     found = [server.rpartition("=")[2] for server in re.split(r"[,\s]+", listed) if server]  # MODEL=HOST:PORT too
     return json.dumps([{"targets": found}])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from host.env_file import ROOT
 from host.errors import Refusal
 from host.machine import run
 
+HELP = re.compile("(Run|See) 'docker run --help'")
 Service = dict[str, Any]  # a service in the output of `docker compose config`
+RENDERED = "gateway"  # the volume with what the running gateway reads again at each reload
 ASK_PAGE = """\
 import sys
 from lingbi_ui.settings import ConfigurationError, load_settings
@@ -68,12 +71,13 @@ def options_of(service: Service, project: str) -> list[str]:
 
 
 def mount_options(mount: dict[str, Any], project: str) -> list[str]:
-    """The options for a mount; a volume that does not exist yet becomes an empty tmpfs owned by the image's user."""
+    """The options for a mount. A volume that does not exist yet becomes an empty tmpfs owned by the image's user, and so does
+    the one that the gateway would render into, because another one runs with what is there."""
     target, is_read_only = mount["target"], ":ro" if mount.get("read_only") else ""
     if mount["type"] == "bind":
         return [f"--volume={mount['source']}:{target}{is_read_only}"]
     volume = f"{project}_{mount['source']}"
-    if run("docker", "volume", "inspect", volume).returncode == 0:
+    if mount["source"] != RENDERED and run("docker", "volume", "inspect", volume).returncode == 0:
         return [f"--volume={volume}:{target}{is_read_only}"]
     return [f"--tmpfs={target}:uid=10001,gid=10001"]
 
@@ -112,8 +116,8 @@ def ask(command: list[str]) -> None:
 
 
 def last_line(said: str) -> str:
-    """The last line that a program printed, which gives the reason."""
-    lines = [line for line in said.strip().splitlines() if line.strip()]
+    """The last line that a program printed, which gives the reason; docker's word of its own help comes after that."""
+    lines = [line for line in said.strip().splitlines() if line.strip() and not HELP.match(line)]
     return (lines[-1].strip() if lines else "it said nothing").replace("error: ", "", 1)[-800:]
 
 

@@ -49,7 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in containers.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/up",
+        description="Start lingbi on this machine, in containers.",
+        epilog="Without containers: scripts/up --native --help",
+    )
     parser.add_argument("--docker", action="store_true", help="in containers (the default where an engine is usable)")
     parser.add_argument(
         "--model",
@@ -71,7 +75,6 @@ class Decided:
 
     values: dict[str, str]
     text: str
-    targets: str
     moved: list[str]
 
 
@@ -84,8 +87,10 @@ def bring_up(options: argparse.Namespace) -> dict[str, Any]:
     put_in_place(decided)
     values = decided.values
     waiting.bring_up(env_file.whole(values, "LINGBI_LOAD_TIMEOUT_S"), say)
+    record = stack.record()
+    write_targets(TARGETS, decide.targets(values, record.get("ports", [])))
     server = waiting.wait_answer(decide.url(values), values.get("LINGBI_GATEWAY_SERVERS", ""))
-    models = stack.served_models()
+    models = record.get("models")
     return {
         "url": decide.url(values),
         "api_key_command": KEY_COMMAND,
@@ -112,7 +117,7 @@ def decide_all(options: argparse.Namespace) -> Decided:
     text = env_file.render(values) if old is None else env_file.changed(old, changes)
     check_all(values, machine)
     say_what(values, machine)
-    return Decided(values, text, decide.targets(values, machine), judge(text, values, options.verbose))
+    return Decided(values, text, judge(text, values, options.verbose))
 
 
 def has_secrets() -> bool:
@@ -136,6 +141,7 @@ def check_all(values: dict[str, str], machine: Machine) -> None:
     """Check everything that can be checked without an image. Raises Refusal."""
     env_file.check(values, env_file.known_names())
     mirrors.check(values)
+    preflight.check_compose_files(values["COMPOSE_FILE"], ROOT)
     check_place(values)
     if decide.is_on_gpus(values):
         preflight.check_gpus(values, machine, True)
@@ -187,7 +193,6 @@ def put_in_place(decided: Decided) -> None:
         say(f"network {', '.join(decided.moved)} made anew for LINGBI_SUBNET={decided.values['LINGBI_SUBNET']}")
         stack.compose("--profile", "*", "down", "--remove-orphans", shown=False)
     env_file.write(ENV, decided.text)
-    write_targets(TARGETS, decided.targets)
 
 
 def write_targets(file: Path, text: str) -> None:

@@ -27,7 +27,9 @@ case "$*" in
     "network ls"*) echo networks ;;
     "network inspect"*) cat "{folder}/networks" ;;
     ps*) {others} ;;
-    *"compose --project-directory"*" up "*) echo "the containers would be started" >&2; exit 1 ;;
+    *"compose --project-directory"*" up "*) {up} ;;
+    *"compose --project-directory"*" exec "*" sh "*) {record} ;;
+    *"compose --project-directory"*" exec "*) echo lb-key ;;
 esac
 """
 
@@ -44,7 +46,7 @@ class FakeMachine:
 
     def have_docker(self, version: str = "26.1.5", runtimes=("nvidia",), **answers: str) -> None:
         """An engine of a version. answers: shell code for compose, weights, doctor, render, published, running, others,
-        missing (whether an image is here), build, disk."""
+        missing (whether an image is here), build, disk, up (what starts the containers), record (of that start)."""
         info = {"ServerVersion": version, "Runtimes": {name: {} for name in runtimes}}
         (self.folder / "info").write_text(json.dumps(info))
         images = {name: {"image": f"lingbi/{name}:1.0.0"} for name in ("weights", "server", "ui", "gateway")}
@@ -53,9 +55,11 @@ class FakeMachine:
         (self.folder / "config").write_text(json.dumps(config))
         self.have_networks()
         silent = dict.fromkeys(
-            ("weights", "doctor", "render", "published", "running", "others", "missing", "build", "disk"), "true"
+            ("weights", "doctor", "render", "published", "running", "others", "missing", "build", "disk", "record"),
+            "true",
         )
-        self.have("docker", DOCKER.format(folder=self.folder, **(silent | {"compose": "echo 2.30.1"} | answers)))
+        silent |= {"compose": "echo 2.30.1", "up": 'echo "the containers would be started" >&2; exit 1'}
+        self.have("docker", DOCKER.format(folder=self.folder, **(silent | answers)))
 
     def have_networks(self, *networks: dict) -> None:
         """What `docker network inspect` says."""

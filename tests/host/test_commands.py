@@ -67,6 +67,15 @@ def test_smoke_of_a_stopped_stack_says_so(machine, root, script):
     assert not (root / ".venv").exists()
 
 
+def test_smoke_beside_a_stopped_gateway_names_it(machine, root, script):
+    machine.have_docker(running='case "$*" in *gateway) ;; *) echo a-container ;; esac')
+    done = script("smoke")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "error: these containers do not run: gateway; scripts/up starts them\n",
+    )
+
+
 def test_a_login_is_written_where_the_page_looks_and_its_override_chosen(machine, root, script):
     machine.have_docker()
     (root / "secrets").mkdir(mode=0o755)

@@ -50,7 +50,6 @@ def test_every_declared_setting_is_known_and_the_fixed_ones_are_not():
         ({"LINGBI_HUB_TOKEN": "abc"}, "looks like a secret"),
         ({"LINGBI_MODEL": "lb-0123456789abcdef0123"}, "LINGBI_MODEL in .env looks like a secret"),
         ({"LINGBI_DRAIN_TIMEOUT_S": "300"}, "LINGBI_STOP_GRACE='90s' in .env: give more than 315s"),
-        ({"LINGBI_TP": "auto"}, "LINGBI_TP=auto in .env: the gateway must know the workers beforehand"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(values, said):
@@ -61,7 +60,7 @@ def test_what_cannot_be_used_is_refused_by_name(values, said):
 
 def test_what_can_be_used_is_not():
     fine = {"LINGBI_MODEL": "vl-7b", "http_proxy": "http://proxy:3128", "TZ": "Asia/Shanghai"}
-    fine |= {"LINGBI_KEY_CONCURRENCY": "4", "LINGBI_HUB_TOKEN_FILE": "/run/secrets/hub-token"}
+    fine |= {"LINGBI_TP": "auto", "LINGBI_KEY_CONCURRENCY": "4", "LINGBI_HUB_TOKEN_FILE": "/run/secrets/hub-token"}
     fine |= {"LINGBI_WEIGHTS_LOCK": "/mnt/disk-internlm-xcomposer2-vl-7b/weights.lock", "LINGBI_GATEWAY_TLS": "off"}
     check(GOOD | fine, known_names())
 
@@ -172,20 +171,19 @@ def test_changes_leave_the_rest_alone():
     assert changed("# mine\nA=1\nB=2\n", {"B": "3", "C": "4"}) == "# mine\nA=1\nB=3\nC=4\n"
 
 
-def test_each_gpu_gets_a_worker_behind_the_gateway():
-    values = first_values(TWO_GPUS)
-    change = asked_for(options([]), values, TWO_GPUS)
-    assert json.loads(decide.targets(values | change, TWO_GPUS)) == [
-        {"targets": [f"{SERVER}:23333", f"{SERVER}:23334"]}
-    ]
-    change = asked_for(options(["--engine", "cpu"]), values, TWO_GPUS)
+def test_the_engine_on_the_cpu_leaves_the_gpus_to_others():
+    change = asked_for(options(["--engine", "cpu"]), first_values(TWO_GPUS), TWO_GPUS)
     assert change["COMPOSE_FILE"] == "compose.yaml:compose.cpu.yaml"
-    assert json.loads(decide.targets(values | change, TWO_GPUS)) == [{"targets": [f"{SERVER}:23333"]}]
+
+
+def test_the_workers_that_the_server_has_started_are_watched():
+    values = first_values(TWO_GPUS)
+    assert json.loads(decide.targets(values, [23333, 23334])) == [{"targets": [f"{SERVER}:23333", f"{SERVER}:23334"]}]
 
 
 def test_servers_that_name_their_model_are_watched_by_their_addresses():
     values = first_values(TWO_GPUS) | {"LINGBI_GATEWAY_SERVERS": "vl-7b=10.0.0.5:23333, 10.0.0.6:23333"}
-    assert json.loads(decide.targets(values, TWO_GPUS)) == [{"targets": ["10.0.0.5:23333", "10.0.0.6:23333"]}]
+    assert json.loads(decide.targets(values, [23333])) == [{"targets": ["10.0.0.5:23333", "10.0.0.6:23333"]}]
 
 
 OLD_SERVERS = {"LINGBI_GATEWAY_SERVERS": f"{SERVER}:23333,{SERVER}:23334"}  # as version 0.1.0 wrote it
@@ -194,17 +192,14 @@ OLD_SERVERS = {"LINGBI_GATEWAY_SERVERS": f"{SERVER}:23333,{SERVER}:23334"}  # as
 @pytest.mark.parametrize(
     ("change", "servers"),
     [
-        ({"LINGBI_SUBNET": "10.9.8"}, "10.9.8.200:23333,10.9.8.200:23334"),
-        ({"LINGBI_WORKERS": "1"}, "172.30.76.200:23333"),
-        ({"LINGBI_GPU_COUNT": "1"}, "172.30.76.200:23333"),
-        ({"LINGBI_TP": "2"}, "172.30.76.200:23333"),
+        ({}, ""),
+        ({"LINGBI_SUBNET": "10.9.8"}, ""),
         ({"LINGBI_GATEWAY_SERVERS": "10.0.0.5:23333,172.30.76.200:23333"}, None),
         ({"LINGBI_GATEWAY_SERVERS": ""}, None),
     ],
 )
-def test_the_machines_own_servers_follow_what_was_edited_and_others_stay(change, servers):
-    before = first_values(TWO_GPUS)
-    before |= OLD_SERVERS | asked_for(options([]), before, TWO_GPUS) | change
+def test_the_machines_own_servers_are_left_to_the_server_and_others_stay(change, servers):
+    before = first_values(TWO_GPUS) | OLD_SERVERS | change
     assert asked_for(options([]), before, TWO_GPUS).get("LINGBI_GATEWAY_SERVERS") == servers
 
 
@@ -288,10 +283,6 @@ def test_several_models_stand_in_one_setting_and_have_their_workers(tmp_path):
     assert change["LINGBI_MODEL"] == "vl-7b*3,4khd-7b,demo"
     values = first_values(TWO_GPUS) | change
     assert env_file.parse(env_file.render(values))["LINGBI_MODEL"] == change["LINGBI_MODEL"]
-    assert [port.rpartition(":")[2] for port in decide.servers(values, TWO_GPUS).split(",")] == [
-        str(23333 + worker) for worker in range(5)
-    ]
-    assert [decide.workers_of(model) for model in ("auto", "vl-7b", "vl-7b*2", "vl-7b,demo", "")] == [0, 0, 2, 2, 0]
     assert model_of(["/models/mine,demo"])["LINGBI_MODEL"] == "/models/mine,demo"
     for asked in ([str(tmp_path), "demo"], [f"demo,{tmp_path}"]):
         with pytest.raises(Refusal, match="a folder of this machine is served alone; beside others, bring it into"):

@@ -133,6 +133,26 @@ def test_a_port_that_is_taken():
             preflight.check_port("127.0.0.1", str(taken.getsockname()[1]))
 
 
+@pytest.mark.parametrize("port", ["x", "0", "70000", "", "-1"])
+def test_a_port_that_is_none(port):
+    with pytest.raises(Refusal, match=f"^LINGBI_GATEWAY_PORT='{port}': give a whole number from 1 to 65535"):
+        preflight.check_port("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(Refusal, match="^cannot publish on 192.0.2.1 port 6006: .*; give an address of this machine"):
+        preflight.check_port("192.0.2.1", "6006")
+
+
+def test_a_port_that_only_root_may_take_is_left_to_docker():
+    """Whoever may use Docker need not be root, and Docker takes it for them."""
+    os.seteuid(65534)
+    try:
+        preflight.check_port("127.0.0.1", "443")
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize("subnet", ["172.30", "8.8.8", "172.32.1", "10.0.0.0/24", ""])
 def test_a_subnet_that_is_none(subnet):
     with pytest.raises(Refusal, match="LINGBI_SUBNET"):

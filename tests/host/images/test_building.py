@@ -44,6 +44,22 @@ def test_a_build_that_fails_shows_the_end_of_its_log_and_where_all_of_it_is(tmp_
     assert len((tmp_path / "build.log").read_text().splitlines()) == 301
 
 
+def test_the_builders_copy_of_the_dockerfile_does_not_hide_the_reason(tmp_path):
+    """As BuildKit ends: the reason, 20 lines of the Dockerfile, and the command that failed."""
+    copied = "".join(f"{number:>4} | >>> RUN this\n" for number in range(97, 118))
+    said = f"#11 CERTIFICATE_VERIFY_FAILED\n------\nDockerfile:97\n{'-' * 20}\n{copied}{'-' * 20}\nERROR: failed to solve\n"
+    (tmp_path / "said").write_text(said)
+    with pytest.raises(StartFailed) as caught:
+        building.build(["sh", "-c", f"cat {tmp_path}/said; exit 1"], "x", tmp_path / "build.log", lambda line: None)
+    shown = str(caught.value)
+    assert "docs/mirrors.md" in shown and shown.splitlines()[1:] == [
+        "#11 CERTIFICATE_VERIFY_FAILED",
+        "------",
+        "ERROR: failed to solve",
+    ]
+    assert (tmp_path / "build.log").read_text() == said
+
+
 def test_before_a_first_step_it_is_preparing():
     assert building.last_step(LINES.splitlines()[0]) == "preparing"
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from host.start import up
+from lingbi.launch import up as native
 from tests.conftest import ROOT
 
 VERSIONS = """#!/bin/sh
@@ -52,3 +54,11 @@ def test_gpus_that_the_engine_cannot_hand_on(tmp_path):
 def test_asked_for(tmp_path):
     done = choose(tmp_path, "--docker")
     assert done.returncode == 0 and "Docker: asked for by --docker" in done.stderr
+
+
+@pytest.mark.parametrize("module", [up, native])
+def test_each_help_names_the_other_way(module, capsys):
+    with pytest.raises(SystemExit):
+        module.parse(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"scripts/up {'--native' if module is up else '--docker'} --help" in told and "--native" in told

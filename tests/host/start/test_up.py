@@ -1,5 +1,6 @@
 """scripts/up in containers, end to end on machines of fake programs: what is wrong stops it, and nothing is changed."""
 
+import http.server
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,8 +66,12 @@ SETTINGS = [
     ({"LINGBI_MODLE": "demo"}, "LINGBI_MODLE='demo' in .env: there is no such setting"),
     ({"LINGBI_DRAIN_TIMEOUT_S": "x"}, "LINGBI_DRAIN_TIMEOUT_S='x' in .env: give a whole number"),
     ({"LINGBI_WORKERS": "x"}, "LINGBI_WORKERS='x' in .env: give a whole number"),
-    ({"LINGBI_GATEWAY_PORT": "x"}, "cannot publish on 127.0.0.1 port x"),
+    ({"LINGBI_GATEWAY_PORT": "x"}, "LINGBI_GATEWAY_PORT='x': give a whole number"),
     ({"LINGBI_SUBNET": "8.8.8"}, "LINGBI_SUBNET='8.8.8'"),
+    (
+        {"COMPOSE_FILE": "compose.yaml:compose.cup.yaml"},
+        "compose.cup.yaml is not there; did you mean compose.cpu.yaml?",
+    ),
     ({"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.logins.yaml"}, "make it with scripts/login add NAME"),
     ({"COMPOSE_FILE": "compose.yaml:compose.cpu.yaml:compose.hub-token.yaml"}, "hub-token is not there; write the tok"),
     (
@@ -193,7 +199,34 @@ def test_several_models_are_named_as_the_servers_record_of_its_start_has_them(tm
     if told:
         record_file(tmp_path).parent.mkdir()
         record_file(tmp_path).write_text(json.dumps(told))
-    assert stack.served_models() == (told or {}).get("models", [])
+    assert stack.record() == (told or {})
+
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    """A gateway whose server is ready."""
+
+    def do_GET(self):  # noqa: N802 - the name http.server calls
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"model": "internlm-xcomposer2-vl-7b", "engine": "turbomind"}')
+
+    def log_message(self, *message):
+        """Nothing: it is asked once."""
+
+
+def test_as_many_workers_are_watched_as_the_server_has_started(machine, root):
+    """With LINGBI_TP=auto only the server knows how many there are."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ready) as gateway:
+        threading.Thread(target=gateway.serve_forever, daemon=True).start()
+        port = gateway.server_address[1]
+        record, published = json.dumps({"ports": [23333]}), f"echo 127.0.0.1:{port}"
+        machine.have_docker(up="true", record=f"echo '{record}'", published=published)
+        machine.have_gpus(GPU, GPU.replace("0", "1"))
+        done = machine.run(root, "host.start.up", "--port", port, LINGBI_TP="auto")
+        gateway.shutdown()
+    assert done.returncode == 0, done.stderr
+    watched = json.loads((root / "monitoring/prometheus/targets/servers.yml").read_text())
+    assert watched == [{"targets": ["172.30.76.200:23333"]}]
 
 
 def test_what_other_users_of_containers_read_is_open_whatever_the_umask_is(tmp_path):
