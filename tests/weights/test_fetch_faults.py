@@ -110,6 +110,15 @@ def test_6_an_outage_is_borne_while_patience_lasts(hub, to, monkeypatch):
     assert same_files(to, hub.root / MODEL) and len(failures) >= 3
 
 
+def test_6_an_outage_is_told_once_it_lasts_with_its_cause(hub, to, monkeypatch, caplog):
+    monkeypatch.setattr(transfer, "TELL_AFTER_S", 0.5)
+    with pytest.raises(FetchError):
+        fetch_from(hub, to, hub_endpoint="http://127.0.0.1:9", fetch_patience_s=4)
+    told = [record.getMessage() for record in caplog.records if "trying again for" in record.getMessage()]
+    assert len(told) == 1 and "127.0.0.1:9 did not answer: NetworkError: NewConnectionError(" in told[0], told
+    assert "Connection refused" in told[0] and told[0].endswith(" s (LINGBI_FETCH_PATIENCE_S)")
+
+
 @pytest.mark.parametrize("phase", ["listing", "files"])
 def test_6_a_hub_that_always_hangs_ends_the_fetch_when_patience_is_over(hub, to, tmp_path, phase):
     if phase == "listing":

@@ -73,6 +73,11 @@ def test_verify_without_a_lock_says_so(weights, tmp_path):
     assert status == 2 and "no lock of its own" in output
 
 
+def test_verify_of_a_folder_that_is_not_there_says_so(weights, volume):
+    status, output = weights("verify", "vl-7b")
+    assert status == 2 and "internlm-xcomposer2-vl-7b is not there; fetch it first" in output, output
+
+
 def test_remove_frees_the_disk_and_touches_nothing_else(weights, volume, tmp_path):
     shared = shutil.copytree(DEMO, tmp_path / "share")
     (volume / "internlm-xcomposer2-vl-7b").symlink_to(shared)

@@ -169,8 +169,10 @@ class Hub:
 
 
 def _short(error: Exception) -> str:
+    """The first line of an error; of one that urllib3 wraps, what was at its root."""
     text = str(error).split("\n")[0]
-    return f"{type(error).__name__}: {text}"[:300]
+    root = text.partition("(Caused by ")[2].removesuffix(")")
+    return f"{type(error).__name__}: {root or text}"[:300]
 
 
 def import_client(patience_s: float = READ_TIMEOUT_S) -> None:

@@ -4,6 +4,8 @@ Files are fetched in order, and the parts of a file from its front, so that the 
 follows its front while the rest arrives. What is hashed is what was written, read back.
 """
 
+import logging
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -20,9 +22,11 @@ from lingbi.weights.hub import OTHER_WAYS, Aborted, Hub, HubFailure
 from lingbi.weights.lockfile import Entry
 from lingbi.weights.progress import Progress
 
+log = logging.getLogger("lingbi.weights")
 LONGEST_WAIT_S = 8
 LONGEST_ASKED_WAIT_S = 120
 HASHERS = 4
+TELL_AFTER_S, TELL_EVERY_S = 5, 30
 ATTEMPTS = 2  # at a whole file whose hash was wrong
 
 Arguments = ParamSpec("Arguments")
@@ -40,7 +44,7 @@ class Patience:
     def __init__(self, limit_s: float, stop: threading.Event):
         self.limit_s = limit_s
         self._stop = stop
-        self._last = time.monotonic()
+        self._last, self._told = time.monotonic(), -math.inf
 
     def progress(self) -> None:
         self._last = time.monotonic()
@@ -58,6 +62,7 @@ class Patience:
             stop=self._is_over,
             wait=_wait_s,
             sleep=self._sleep,
+            before_sleep=self._tell,
             reraise=True,
         )
         try:
@@ -76,6 +81,15 @@ class Patience:
 
     def _sleep(self, seconds: float) -> None:
         self._stop.wait(seconds)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        """Say what is wrong while nothing arrives, so that nobody takes the patience for a command that hangs."""
+        now = time.monotonic()
+        if now - self._last < TELL_AFTER_S or now - self._told < TELL_EVERY_S or state.outcome is None:
+            return
+        self._told = now
+        left_s = max(0.0, self._last + self.limit_s - now)
+        log.warning("%s; trying again for %.0f s (LINGBI_FETCH_PATIENCE_S)", state.outcome.exception(), left_s)
 
 
 def _wait_s(state: tenacity.RetryCallState) -> float:

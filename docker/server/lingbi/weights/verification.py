@@ -46,6 +46,8 @@ def verify(path: Path, lock_file: Path | None, progress: Progress) -> dict[str, 
 
 
 def _lock_of(folder: WeightsFolder, lock_file: Path | None) -> Lock:
+    if not folder.path.is_dir():
+        raise ConfigurationError(f"{folder.path} is not there; fetch it first (scripts/fetch)")
     lock = lockfile.read(lock_file) if lock_file else folder.lock()
     if lock is None:
         raise ConfigurationError(f"{folder.path} has no lock of its own; pass the lock file to check against in --lock")
