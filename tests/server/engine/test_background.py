@@ -111,3 +111,40 @@ def test_turns_ask_it_for_what_is_in_the_background_only(background):
     assert turns.only_background
     background.leave("a")
     assert turns.take() == "line" and turns.in_background == 1 and not turns.only_background
+
+
+def test_prompts_are_computed_in_parts_only_while_somebody_asks(background, clock):
+    assert not background.parts(RULES.part + 1)
+    background.arrive("a")
+    assert background.parts(RULES.part + 1) and not background.parts(RULES.part)
+    background.leave("a")
+    assert background.parts(RULES.part + 1), "who asked a moment ago asks again"
+    clock.now += RULES.quiet_s
+    assert not background.parts(RULES.part + 1)
+
+
+def test_a_prompt_stands_aside_for_who_waits_for_a_first_token_but_not_for_ever(background, clock):
+    background.begin("line")
+    assert background.may_go_on
+    background.arrive("a")
+    assert not background.may_go_on
+    clock.now += RULES.patience_s
+    assert background.may_go_on
+    background.begin("another line")
+    assert not background.may_go_on
+    background.answer("a")
+    assert background.may_go_on
+
+
+def test_the_time_that_a_prompt_stands_aside_is_not_of_its_share(background, clock):
+    background.arrive("a")
+    background.answer("a")
+    background.begin("line")
+    clock.now += 0.03
+    background.go_on("line", 0.02)
+    background.go_on("one that has ended", 5.0)
+    background.begun("line")
+    clock.now += 0.01 / RULES.share - 0.01 - 0.001
+    assert not background.may_begin(0, PLACES)
+    clock.now += 0.002
+    assert background.may_begin(0, PLACES)

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 class Rules:
     """alone: prompts of the background that the engine has at once while nobody asks; beside: the same while somebody does;
     places: the part of all places that its answers may have then; share: the part of the time that its prompts may take
-    while others' answers run; quiet_s: after so long without a request, nobody asks; patience_s: after so long without a
-    beginning, one does not wait for others' first tokens.
+    while others' answers run; part: tokens of a prompt that the engine computes at once while somebody asks; quiet_s: after so
+    long without a request, nobody asks; patience_s: after so long without a beginning, one does not wait for others' first
+    tokens, nor does a prompt that began so long ago.
     """
 
     alone: int = 4
     beside: int = 1
     places: float = 0.25
     share: float = 0.1
+    part: int = 384
     quiet_s: float = 5.0
     patience_s: float = 10.0
 
@@ -78,14 +80,26 @@ class Background:
             return len(self.beginning) < rules.alone
         if len(self.beginning) >= rules.beside or running >= max(1, int(rules.places * places)):
             return False
-        if self.unanswered and now - self.began < rules.patience_s:
-            return False
-        return not self.inside or now >= self.next
+        return self.may_go_on and (not self.inside or now >= self.next)
 
     def begin(self, answer: Hashable) -> None:
         """The engine begins with a prompt of the background."""
         self.beginning[answer] = self.began = self.clock()
         self.on_begin()
+
+    def parts(self, tokens: int) -> bool:
+        """Whether so many tokens of a prompt are too many to be computed at once."""
+        return not self.is_alone and tokens > self.rules.part
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether nobody's first token is in the way of a prompt, nor of the rest of one of which a part is computed."""
+        return not self.unanswered or self.clock() - self.began >= self.rules.patience_s
+
+    def go_on(self, answer: Hashable, paused_s: float) -> None:
+        """A prompt goes on after a pause, which does not count as time that it takes."""
+        if answer in self.beginning:
+            self.beginning[answer] += paused_s
 
     def begun(self, answer: Hashable) -> None:
         """It has its first token, or has ended; another one is passed over."""

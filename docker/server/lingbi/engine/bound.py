@@ -9,7 +9,6 @@ forces is put in without asking. Both engines can step back in a session that th
 
 import asyncio
 import codecs
-import copy
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable
@@ -20,10 +19,11 @@ from typing import Any
 from lmdeploy.messages import EngineGenerationConfig
 from lmdeploy.tokenizer import DetokenizeState
 
-from lingbi.engine.generation import Answer
+from lingbi.engine.answers import Answer
 from lingbi.engine.grammar.choice import FEW, GREEDY, MOST, Candidates, Sampler
 from lingbi.engine.grammar.matcher import Matcher
 from lingbi.engine.grammar.vocabulary import Allowed
+from lingbi.engine.moments import until_next
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.prompts import Prompt
 
@@ -34,9 +34,6 @@ WITH_CANDIDATES = 8  # tokens ahead, at most, for which a greedy answer has cand
 # underflow at this temperature, and their order stays.
 COLD = 0.01
 SEED_BITS = 64
-# Beside free answers, those who need the most candidates ask at the same moments, so many seconds apart: such a question
-# takes a step of all answers 2 ms longer on an H200 however many ask, and the worker about half a millisecond for each.
-TOGETHER_S = 0.5
 Outputs = AsyncGenerator[Any, None]
 Logprobs = list[dict[int, float]] | None  # of each token's candidates, the likeliest first
 
@@ -75,7 +72,7 @@ class BoundAnswer(Answer):
         self._awaited: list[int] = []  # forced tokens that come next
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._ahead = FIRST_AHEAD
-        self._is_whole = self._is_cut = self._is_open = False  # open: the engine may know the session
+        self._is_whole = self._is_cut = False
         super().__init__(*arguments)
         self._held = self.place.step  # tokens of prompt and answer that the session is known to hold
         self._random = random.Random(self.config.random_seed)
@@ -90,13 +87,13 @@ class BoundAnswer(Answer):
     async def _run(self) -> None:
         try:
             self._put_in_forced()
+            if not self._is_over():
+                self._held = await self._compute_in_parts()
             while not self._is_over():
                 await (self._run_ahead() if self._ahead else self._ask())
                 self._put_in_forced()
         finally:
             self._on_end(self.tally)
-            if self.generator.sessions.limit == 0 and self._is_open:
-                await self._end_session()
 
     def _has_held_prompt(self) -> bool:
         return self._held >= len(self.prompt.ids)  # a form that leaves no choice needs no engine
@@ -200,8 +197,10 @@ class BoundAnswer(Answer):
 
     async def _wait_for_others(self) -> None:
         """Beside free answers, ask for many candidates when all other bound answers do."""
-        if not all(isinstance(run, BoundAnswer) for run in self.generator.runs):
-            await asyncio.sleep(TOGETHER_S - asyncio.get_running_loop().time() % TOGETHER_S)
+        runs = self.generator.runs
+        bound = sum(isinstance(run, BoundAnswer) for run in runs)
+        if bound < len(runs):
+            await asyncio.sleep(until_next(bound, asyncio.get_running_loop().time()))
 
     async def _candidates(self, prompt: Prompt) -> Candidates | None:
         """The likeliest tokens to follow a prompt, at temperature 1; None where the answer was cancelled."""
@@ -219,13 +218,12 @@ class BoundAnswer(Answer):
     async def _outputs(self, prompt: Prompt, config: EngineGenerationConfig, with_candidates: bool) -> Outputs:
         """The engine's outputs but for the progress of the prompt; whenever this is closed, the engine has come to an end
         with the session, which another answer may have next."""
-        self._is_open = True
         outputs = self._infer(prompt, self._step(prompt), config, sequence_end=False, with_end_logprobs=with_candidates)
         try:
             async for output in outputs:
                 self.generator.vitals.model.beat()
                 if isinstance(output, PromptProgress):
-                    self._tell(output)
+                    self._tell(output.after(self._held - self.place.step))
                 else:
                     yield output
         finally:
@@ -266,23 +264,10 @@ class BoundAnswer(Answer):
         """How many tokens of a prompt the session goes on from; at least one must be computed."""
         return min(self._held, len(prompt.ids) - 1)
 
-    def _config(self, **changes: Any) -> EngineGenerationConfig:
-        config = copy.copy(self.config)
-        for name, value in changes.items():
-            setattr(config, name, value)
-        return config
-
-    async def _end_session(self) -> None:
-        """Have the engine forget the session, since none is kept. What a cancelled one holds is not known: it begins anew."""
-        begun = Prompt(self.prompt.ids[:1])
-        async for _ in self._infer(begun, 0, self._config(max_new_tokens=1), sequence_end=True):
-            log.debug("session %s ends", self.place.session_id)
-
     def _tell(self, progress: PromptProgress) -> None:
         """Pass the progress of the prompt on, while there is no token yet."""
         if not self._ids:
-            self.progress.prompt = progress
-            self.progress.changed.set()
+            super()._tell(progress)
 
     def _publish(self) -> None:
         self.progress.output, self.progress.prompt = Accepted(self._ids), None

@@ -12,6 +12,10 @@ class PromptProgress:
     done_tokens: int
     all_tokens: int
 
+    def after(self, tokens: int) -> "PromptProgress":
+        """The progress of a prompt of which so many tokens were computed before."""
+        return PromptProgress(self.done_tokens + tokens, self.all_tokens + tokens)
+
 
 @dataclass
 class Step:

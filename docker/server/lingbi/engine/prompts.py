@@ -34,13 +34,19 @@ class Prompt:
     ranges: list[list[int]] = field(default_factory=list)
 
     def inputs(self, step: int = 0) -> dict[str, Any]:
-        """Arguments of lmdeploy's async_stream_infer for the tokens after `step`, which must not fall inside an image."""
-        rest = [number for number, (begin, _) in enumerate(self.ranges) if begin >= step]
+        """Arguments of lmdeploy's async_stream_infer for the tokens after `step`."""
+        rest = [(number, begin, end) for number, (begin, end) in enumerate(self.ranges) if end > step]
         inputs: dict[str, Any] = {"input_ids": self.ids[step:], "step": step}
         if rest:
-            inputs["input_embeddings"] = [self.features[number] for number in rest]
-            inputs["input_embedding_ranges"] = [[place - step for place in self.ranges[number]] for number in rest]
+            inputs["input_embeddings"] = [self.features[number][max(step - begin, 0) :] for number, begin, _ in rest]
+            inputs["input_embedding_ranges"] = [[max(begin - step, 0), end - step] for _, begin, end in rest]
         return inputs
+
+    def until(self, end: int) -> "Prompt":
+        """The first `end` tokens of the prompt."""
+        ranges = [[first, min(last, end)] for first, last in self.ranges if first < end]
+        features = [feature[: last - first] for feature, (first, last) in zip(self.features, ranges, strict=False)]
+        return Prompt(self.ids[:end], features, ranges)
 
 
 def plain(text: str) -> str:

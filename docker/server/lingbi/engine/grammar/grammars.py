@@ -204,4 +204,6 @@ def _reason(message: str) -> str:
     if message == UNSATISFIABLE:
         return "allows no answer at all"
     told = [line for line in message.split("\n") if line.startswith("error: ")]
-    return told[0].removeprefix("error: ")[:200] if told else first_line(message)
+    if told:
+        return f"is no regular expression that can be held to: {told[0].removeprefix('error: ')[:200]}"
+    return first_line(message)

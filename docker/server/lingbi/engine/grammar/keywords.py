@@ -12,6 +12,7 @@ UNSERVED = frozenset(
     "not if then else uniqueItems contains minContains maxContains propertyNames dependentRequired dependentSchemas "
     "dependencies unevaluatedItems unevaluatedProperties $dynamicRef $recursiveRef".split()
 )
+TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid uri".split())
 EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 NUMBERS = ("minimum", "maximum", "multipleOf", *EXCLUSIVE)
@@ -29,6 +30,8 @@ def check_keywords(schema: dict[str, Any], place: str, is_strict: bool) -> None:
     """Refuse what one schema says, with the keyword's place. is_strict: also what could be passed over."""
     if is_strict:
         _check_served(schema, place)
+    if "type" in schema:
+        _check_type(schema["type"], f"{place}.type")
     for word in NUMBERS:
         if word in schema:
             _check_number(schema[word], f"{place}.{word}", is_flag=word in EXCLUSIVE)
@@ -60,6 +63,12 @@ def _check_served(schema: dict[str, Any], place: str) -> None:
             f"{place}.format", f"must be one of {', '.join(sorted(FORMATS))}, or left out (got {str(name)[:60]!r})"
         )
     _check_least(schema, place)
+
+
+def _check_type(value: Any, place: str) -> None:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name in TYPES for name in names):
+        raise refusal(place, f"must be one of {', '.join(TYPES)}, or a list of them (got {str(value)[:60]!r})")
 
 
 def _check_least(schema: dict[str, Any], place: str) -> None:
