@@ -39,16 +39,15 @@ def at_once(database: Database, *works) -> list[int]:
 
 
 def test_processes_that_change_keys_at_once_lose_nothing(database):
-    now = time.time()
-    add_key(database, "shared", Change(), now)
+    add_key(database, "shared", Change())
     before = read(database).revision
 
     def many(number: int):
         def work(own: Database) -> None:
             for turn in range(5):
-                add_key(own, f"key-{number}-{turn}", Change(limits={("tokens", "day"): turn}), now)
-                change_key(own, "shared", Change(limits={("tokens", "day"): number}), now)
-                rotate_key(own, "shared", 0, now + turn)
+                add_key(own, f"key-{number}-{turn}", Change(limits={("tokens", "day"): turn}))
+                change_key(own, "shared", Change(limits={("tokens", "day"): number}))
+                rotate_key(own, "shared", 0)
 
         return work
 
@@ -62,7 +61,7 @@ def test_processes_that_change_keys_at_once_lose_nothing(database):
 def test_of_two_that_make_the_same_key_one_is_told(database):
     def work(own: Database) -> None:
         try:
-            add_key(own, "alice", Change(), time.time())
+            add_key(own, "alice", Change())
         except Exists:
             raise SystemExit(7) from None
 
@@ -72,13 +71,13 @@ def test_of_two_that_make_the_same_key_one_is_told(database):
 
 def test_workers_that_take_over_the_same_file_at_once_take_it_once(database):
     lines = [Key(f"key-{number}", f"{number:064x}") for number in range(50)]
-    assert at_once(database, *[lambda own: take_over(own, lines, HERE, 1.0)] * 3) == [0] * 3
+    assert at_once(database, *[lambda own: take_over(own, lines, HERE)] * 3) == [0] * 3
     found = read(database)
     assert len(found.keys) == len(found.secrets) == 50 and found.revision == 1
 
 
 def test_a_thousand_keys_are_listed_in_no_time(database):
-    take_over(database, [Key(f"key-{number}", f"{number:064x}") for number in range(1000)], HERE, 1.0)
+    take_over(database, [Key(f"key-{number}", f"{number:064x}") for number in range(1000)], HERE)
     began = time.thread_time()
     listed = keys_form(read(database), time.time())
     seconds = time.thread_time() - began
@@ -146,8 +145,8 @@ def test_a_secret_ends_with_its_key_or_before_and_on_all_hosts():
 
 def test_what_is_kept_on_disk_comes_back_whole(database):
     add_group(database, "g", Change({"models": "a,b"}, {("tokens", "day"): 5}, {("images", "month"): 0}))
-    add_key(database, "a", Change({"group_name": "g", "owner": "王"}), 1.5)
-    take_over(database, [Key("default", "1")], HERE, 2.5)
+    add_key(database, "a", Change({"group_name": "g", "owner": "王"}))
+    take_over(database, [Key("default", "1")], HERE)
     assert from_data(to_data(read(database))) == read(database)
 
 

@@ -6,13 +6,14 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 
 import lingbi.batch.tables  # noqa: F401 – its tables are of the same metadata
-from lingbi.accounts.database import HEAD, Database, DatabaseAway, parse_url
+from lingbi.accounts.database import BUSY_S, HEAD, MIGRATION_LOCK, Database, DatabaseAway, parse_url
 from lingbi.accounts.tables import groups, metadata
 from lingbi.errors import ConfigurationError
 
@@ -88,6 +89,25 @@ def test_several_processes_may_migrate_at_once(any_database):
     for process in several:
         process.join(60)
     assert [process.exitcode for process in several] == [0] * 4
+    assert Database(any_database).revision() == HEAD
+
+
+def test_who_migrates_waits_for_another_that_takes_its_time(any_database):
+    holds = threading.Event()
+
+    def hold() -> None:
+        database = Database(any_database)
+        with database.begin() as connection:
+            if not database.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            holds.set()
+            time.sleep(BUSY_S + 1)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert holds.wait(30)
+    Database(any_database).bring_up_to_date()
+    other.join()
     assert Database(any_database).revision() == HEAD
 
 

@@ -4,10 +4,12 @@ import pytest
 
 from lingbi.accounts.entries import GOOD, Counts, Entry, additions, read, unfinished, written
 
-RUNNING = Entry("a-1", 1000.5, "小明", "4khd", None, 0, 10, 2, 5, 1, 30)
+RUNNING = Entry("a-1", 1000.5, "小明", "4khd", None, Counts(0, 10, 2, 5, 1, 30))
 
 
-@pytest.mark.parametrize("entry", [RUNNING, RUNNING.of(200, Counts(1, 2, 3, 4, 5, 6)), Entry("", 0, "k", "", 429, 1)])
+@pytest.mark.parametrize(
+    "entry", [RUNNING, RUNNING.of(200, Counts(1, 2, 3, 4, 5, 6)), Entry("", 0, "k", "", 429, Counts(1))]
+)
 @pytest.mark.parametrize("told", [Counts(), Counts(0, 1, 2, 3, 4, 5)])
 @pytest.mark.parametrize("charged_at", [None, 1_777_593_600])
 def test_what_is_written_is_read(entry, told, charged_at):
@@ -66,7 +68,7 @@ def test_what_ends_otherwise_takes_along_what_was_told():
 
 def test_unfinished_are_those_without_a_last_entry():
     other = RUNNING._replace(id="a-2")
-    sums = Entry("", 0, "k", "m", 200, 5)
+    sums = Entry("", 0, "k", "m", 200, Counts(5))
     running = RUNNING._replace(charged_at=1001)
     found = unfinished([running, other, sums, running, other.of(200, Counts(1))])
     assert found == [running.of(None, Counts(0, 20, 4, 10, 2, 60))]

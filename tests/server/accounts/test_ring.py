@@ -1,5 +1,6 @@
 """The keys of a worker: they follow the database and the key file, and serve while the database is away."""
 
+import contextlib
 import json
 import logging
 import os
@@ -8,9 +9,10 @@ import time
 
 import pytest
 
-from lingbi.accounts.database import Database, parse_url
+from lingbi.accounts.database import Database, now_of, parse_url
 from lingbi.accounts.key_file import Key, digest, save_keys
 from lingbi.accounts.keys.changes import Change, add_key, change_key, revoke_key, rotate_key
+from lingbi.accounts.keys.groups import add_group, remove_group
 from lingbi.accounts.ring import KeyRing, Source
 
 DAY_S = 86_400.0
@@ -33,18 +35,41 @@ def test_what_a_key_file_holds_is_taken_over(ring):
 
 
 def test_a_change_is_there_at_the_next_look(ring, database):
-    now = time.time()
-    secret = add_key(database, "alice", Change({"models": "vl-7b", "concurrency": 2}), now).encode()
+    secret = add_key(database, "alice", Change({"models": "vl-7b", "concurrency": 2})).encode()
     assert ring.find(secret) is None
     ring.look()
     assert ring.find(secret).models == {"vl-7b"} and ring.find(secret).concurrency == 2
-    change_key(database, "alice", Change({"models": None}), now)
-    fresh = rotate_key(database, "alice", DAY_S, now).encode()
+    change_key(database, "alice", Change({"models": None}))
+    fresh = rotate_key(database, "alice", DAY_S).encode()
     ring.look()
-    assert ring.find(secret).ends_at == now + DAY_S and ring.find(fresh).ends_at is None
-    revoke_key(database, "alice", now)
+    assert time.time() - 60 < ring.find(secret).ends_at - DAY_S <= time.time() + 1 and ring.find(fresh).ends_at is None
+    revoke_key(database, "alice")
     ring.look()
+    now = time.time()
     assert ring.find(secret).has_ended(now) and ring.find(fresh).has_ended(now)
+
+
+def test_a_key_ends_at_the_same_moment_whatever_the_clock_of_the_host_says(tmp_path, postgres, wrong_host):
+    database = Database(postgres.url)
+    save_keys(tmp_path / "keys", [Key("default", digest(b"mine"))])
+    ring = ring_of(tmp_path, database)
+    with wrong_host():
+        first = add_key(database, "alice", Change()).encode()
+        second = rotate_key(database, "alice", DAY_S).encode()
+        third = rotate_key(database, "alice", 0).encode()
+        add_group(database, "old", Change())
+    for host in (contextlib.nullcontext, wrong_host):
+        with host():
+            ring.look()
+            now = ring.clock.now()
+            assert [ring.find(key).has_ended(now) for key in (first, second, third)] == [True, True, False]
+    with database.read() as connection:
+        assert abs(ring.records.keys["alice"].created_at - now_of(connection)) < 60
+        assert all(abs(secret.created_at - now_of(connection)) < 60 for secret in ring.records.secrets)
+    change_key(database, "alice", Change({"group_name": "old", "ends_at": time.time() - 1}))
+    with wrong_host():
+        assert remove_group(database, "old", keep_keys=False) == 1  # its only key has ended by the clock of all
+    database.engine.dispose()
 
 
 def test_nothing_is_read_again_while_nothing_changes(ring):
@@ -57,7 +82,7 @@ def test_a_worker_that_runs_follows_within_seconds(ring, database):
     ring.start()
     try:
         began = time.monotonic()
-        secret = add_key(database, "alice", Change(), time.time()).encode()
+        secret = add_key(database, "alice", Change()).encode()
         while not ring.find(secret):
             time.sleep(0.02)
             assert time.monotonic() - began < 20
@@ -84,15 +109,14 @@ def test_a_key_that_leaves_the_file_ends_and_the_file_of_another_host_ends_none(
 
 
 def test_what_was_ended_by_command_stays_ended_whatever_a_file_says(tmp_path, ring, database):
-    now = time.time()
     save_keys(tmp_path / "keys", [*ring._lines, Key("alice", digest(b"a")), Key("bob", digest(b"b"))])
     ring.look()
-    revoke_key(database, "alice", now)
-    rotate_key(database, "bob", 0, now)
+    revoke_key(database, "alice")
+    rotate_key(database, "bob", 0)
     save_keys(tmp_path / "keys", [*ring._lines, Key("alice2", digest(b"c"))])
     (tmp_path / "there").mkdir()
     save_keys(tmp_path / "there/keys", [Key("alice", digest(b"another of alice")), Key("bob", digest(b"b"))])
-    other = ring_of(tmp_path / "there", database, "there")
+    other, now = ring_of(tmp_path / "there", database, "there"), time.time()
     for known in (ring, other):
         known.look()
         assert known.find(b"a").has_ended(now) and known.find(b"b").has_ended(now)
@@ -122,7 +146,7 @@ def test_the_copy_serves_while_the_database_is_away_also_at_a_start(tmp_path, po
     database.bring_up_to_date()
     save_keys(tmp_path / "keys", [Key("default", digest(b"mine")), Key("old", digest(b"old"))])
     ring = ring_of(tmp_path, database)
-    secret = add_key(database, "alice", Change({"concurrency": 3}), time.time()).encode()
+    secret = add_key(database, "alice", Change({"concurrency": 3})).encode()
     ring.look()
     copy = tmp_path / "keys.json"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600 and secret not in copy.read_bytes()
@@ -135,7 +159,7 @@ def test_the_copy_serves_while_the_database_is_away_also_at_a_start(tmp_path, po
     assert "keys stay as they were until it is back" in caplog.text
     postgres.server.start()
     ring.look()
-    revoke_key(database, "alice", time.time())
+    revoke_key(database, "alice")
     ring.look()
     assert ring.find(secret).is_revoked and ring.find(b"new") and "answers again" in caplog.text
     database.engine.dispose()
@@ -150,7 +174,7 @@ def test_without_database_and_copy_the_key_file_serves(tmp_path, caplog):
 
 
 def test_a_copy_has_what_the_database_has(tmp_path, ring, database):
-    add_key(database, "alice", Change({"owner": "Alice"}, {("tokens", "day"): 5}), time.time())
+    add_key(database, "alice", Change({"owner": "Alice"}, {("tokens", "day"): 5}))
     ring.look()
     away = Database(parse_url("postgresql://lingbi@127.0.0.1:1/lingbi"))
     assert ring_of(tmp_path, away).records == ring.records
@@ -166,7 +190,7 @@ def test_a_thousand_keys_are_found_and_read_fast(tmp_path, database):
     for number in range(1000):
         assert ring.find(b"%d" % number).name == f"key-{number}"
     found_s, began = time.thread_time() - began, time.perf_counter()
-    add_key(database, "one-more", Change(), time.time())
+    add_key(database, "one-more", Change())
     ring.look()
     read_s = time.perf_counter() - began
     print(f"taken over {taken_s:.2f} s, found {found_s * 1000:.1f} µs each, read {read_s:.3f} s")

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy.engine import URL, Connection, Engine
 
 from lingbi.errors import ConfigurationError, LingbiError
 
 HEAD = "0002"  # the newest revision under migrations/
 BUSY_S = 5.0  # SQLite waits so long for another's transaction
+MIGRATION_S = 60  # and who migrates for others that do, which takes seconds on a busy machine
 CONNECT_S = 3
 UNHEARD_S = 10  # without a sign of PostgreSQL's host, as where a cable was cut, a connection is given up
 UNENDED_S = 15  # a transaction whose client says nothing: a host that vanished in one must not hold all others up
+NO_DATABASE = "this server has no database of accounts"
 SCRIPTS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 7_236_014  # of pg_advisory_lock: any number that nobody else takes
 # Statements or values that are wrong; all else (no connection, a full disk, a standby, a broken file) is the database's.
@@ -101,11 +105,24 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-        with self.begin() as connection:
-            if not self.is_sqlite:  # SQLite's own lock is held since the transaction began
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        with self._translated(), self._migrating() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    @contextlib.contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """A transaction beside which no other one migrates; it waits for one that does."""
+        engine = _sqlite(self.url, MIGRATION_S) if self.is_sqlite else self.engine
+        try:
+            with engine.begin() as connection:
+                if not self.is_sqlite:  # SQLite's own lock is held since the transaction began
+                    for timeout in ("statement_timeout", "lock_timeout"):
+                        connection.execute(sa.text(f"SET LOCAL {timeout} = '{MIGRATION_S}s'"))
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+                yield connection
+        finally:
+            if engine is not self.engine:
+                engine.dispose()
 
     def keep(self) -> None:
         """Have the disk keep what was committed, even if the machine loses its power. Raises DatabaseAway.
@@ -140,7 +157,14 @@ def now_of(connection: Connection) -> float:
     """The database's time, seconds since the epoch: what hosts share goes by it, since one of their clocks may be wrong."""
     if connection.dialect.name == "sqlite":  # all that use it are on this host
         return time.time()
-    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    return connection.execute(sa.select(now_in(connection))).scalar_one()
+
+
+def now_in(connection: Connection) -> sa.ColumnElement[float]:
+    """The same within a statement, which saves one of its own: the time at which the statement came."""
+    if connection.dialect.name == "sqlite":
+        return sa.literal(time.time(), sa.Double)
+    return sa.cast(sa.extract("epoch", sa.func.statement_timestamp()), sa.Double)
 
 
 class SharedClock:
@@ -201,15 +225,16 @@ def parse_url(text: str, password: str | None = None) -> URL:
     return url
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, patience_s: float = BUSY_S) -> Engine:
     assert url.database
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_S})
+    engine = sa.create_engine(url, connect_args={"timeout": patience_s})
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # pysqlite would begin transactions by itself, and late
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        _use_wal(connection)
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
@@ -218,6 +243,21 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_locked),
+    stop=tenacity.stop_after_delay(BUSY_S),
+    wait=tenacity.wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _use_wal(connection: Any) -> None:
+    """Have a file use a write-ahead log. SQLite refuses at once, without its patience, where two do so to a new file."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _postgresql(url: URL) -> Engine:

@@ -49,23 +49,12 @@ class Entry(NamedTuple):
     key: str
     model: str
     status: int | None
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    images: int = 0
-    gpu_ms: int = 0
+    counts: Counts = NOTHING
     charged_at: int | None = None
-
-    @property
-    def counts(self) -> Counts:
-        """What it adds."""
-        of_tokens = self.prompt_tokens, self.cached_tokens, self.completion_tokens
-        return Counts(self.requests, *of_tokens, self.images, self.gpu_ms)
 
     def of(self, status: int | None, counts: Counts) -> Entry:
         """The same request's entry with another status and other counts."""
-        return Entry(self.id, self.at, self.key, self.model, status, *counts, self.charged_at)
+        return self._replace(status=status, counts=counts)
 
 
 FIELDS = 5 + len(Counts._fields)  # that every line has
@@ -76,7 +65,8 @@ def written(entry: Entry, told: Counts = NOTHING) -> bytes:
     further = [told if told != NOTHING else None, entry.charged_at]
     while further and further[-1] is None:
         further.pop()
-    row = [*entry[:FIELDS], *further]
+    *under, counts, _ = entry
+    row = [*under, *counts, *further]
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -92,7 +82,7 @@ def read(line: bytes) -> tuple[Entry, Counts]:
     is_dated = is_dated and (charged_at is None or 0 <= _count(charged_at) < MOST_AT)
     if not is_named or not is_dated or not (status is None or 0 <= _count(status) < 1000):
         raise ValueError("no entry")
-    entry = Entry(request, float(at), key, model, status, *_counts(counts), charged_at)
+    entry = Entry(request, float(at), key, model, status, _counts(counts), charged_at)
     return entry, NOTHING if told is None else _counts(told)
 
 

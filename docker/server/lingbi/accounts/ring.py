@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lingbi.accounts.database import Database, DatabaseAway
+from lingbi.accounts.database import Database, DatabaseAway, SharedClock
 from lingbi.accounts.facts import KeyFacts
 from lingbi.accounts.key_file import Key, digest, read_key_file, read_keys, stamp_of
-from lingbi.accounts.keys.records import Records, read_records, revision_of
+from lingbi.accounts.keys.records import Records, look, read_records
 from lingbi.accounts.keys.snapshot import read_snapshot, write_snapshot
 from lingbi.accounts.keys.takeover import applied, decide, take_over
 from lingbi.accounts.opening import folder_of, host_of
@@ -51,6 +50,7 @@ class KeyRing:
         self._taken: Sequence[Key] | None = None  # the lines that the database last followed
         self._served: Sequence[Key] | None = None  # the lines that are served
         self._is_away = False
+        self.clock = SharedClock()  # by which keys end
         self._ends, self._looking = threading.Event(), threading.Lock()
         self.records = read_snapshot(source.copy) if source else Records()
         self.names: dict[str, KeyFacts] = {}
@@ -95,7 +95,7 @@ class KeyRing:
 
     def _serve(self, records: Records) -> None:
         host = self.source.host if self.source else ""
-        self.records = applied(records, decide(records, self._lines, host, time.time()))
+        self.records = applied(records, decide(records, self._lines, host, self.clock.now()))
         self.names, self.keys = self.records.facts(), self.records.by_digest()
         self._served = self._lines
 
@@ -129,11 +129,13 @@ class KeyRing:
         """What the database holds, after it has followed the key file."""
         if self._taken is not self._lines:
             source.database.bring_up_to_date()
-            records = take_over(source.database, self._lines, source.host, time.time())
+            records = take_over(source.database, self._lines, source.host)
             self._taken = self._lines
         else:
             with source.database.read() as connection:
-                if revision_of(connection) == self.records.revision:
+                revision, now = look(connection)
+                self.clock.note(now)
+                if revision == self.records.revision:
                     return self.records
                 records = read_records(connection)
         write_snapshot(source.copy, records)

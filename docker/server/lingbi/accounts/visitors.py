@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import sqlalchemy as sa
 
-from lingbi.accounts.database import Database, DatabaseAway
+from lingbi.accounts.database import Database, DatabaseAway, now_in
 from lingbi.accounts.facts import VISITOR
 from lingbi.accounts.keys.changes import bump
 from lingbi.accounts.keys.records import Account
@@ -50,7 +49,7 @@ class Visitors:
         try:
             with database.begin() as connection:
                 connection.execute(database.insert(groups).values(name=GROUP).on_conflict_do_nothing())
-                row = dataclasses.asdict(account_of(name))
+                row = dataclasses.asdict(account_of(name)) | {"created_at": now_in(connection)}
                 made = connection.execute(database.insert(keys).values(row).on_conflict_do_nothing())
                 if made.rowcount:
                     bump(connection)
@@ -71,7 +70,7 @@ def login_of(header: bytes) -> str | None:
 
 def account_of(name: str) -> Account:
     """A new visitor's account."""
-    return Account(name, VISITOR, note="a login of the page", group_name=GROUP, created_at=time.time())
+    return Account(name, VISITOR, note="a login of the page", group_name=GROUP)
 
 
 def stranger(records: Records, name: str) -> KeyFacts:

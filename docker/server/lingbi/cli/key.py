@@ -2,11 +2,10 @@
 
 import json
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable
 
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_of
 from lingbi.accounts.key_file import own_key, read_keys
 from lingbi.accounts.keys.changes import change_key, forget_host, read, revoke_key, rotate_key
 from lingbi.accounts.keys.forms import REVOKED, groups_form, keys_form
@@ -42,19 +41,20 @@ class Register:
     """The database of the keys, with those of this host's key file taken over."""
 
     def __init__(self, settings: Settings) -> None:
-        self.now = time.time()
         self.zone = zone_of(settings)
         self.database: Database = open_database(settings)
+        with self.database.read() as connection:
+            self.now = now_of(connection)
         self.reader = Reader(self.zone, self.now, served_name)
         file = settings.hashed_key_file()
         if file.exists():
-            take_over(self.database, read_keys(file), host_of(settings), self.now)
+            take_over(self.database, read_keys(file), host_of(settings))
 
 
 def add(register: Register, options: Namespace) -> None:
     warn_of_models(options)
     change = register.reader.key(*key_wishes(options))
-    made, taken = add_key(register.database, options.name, change, register.now)
+    made, taken = add_key(register.database, options.name, change)
     print(made)
     if taken:
         print(f"{options.name} was revoked, and begins anew; removed of its former holder: {taken}", file=sys.stderr)
@@ -70,18 +70,18 @@ def list_keys(register: Register, options: Namespace) -> None:
 
 def rotate(register: Register, options: Namespace) -> None:
     overlap_s = overlap_of(options.overlap)
-    print(rotate_key(register.database, options.name, overlap_s, register.now))
+    print(rotate_key(register.database, options.name, overlap_s))
     end = f"ends at {moment(register.now + overlap_s, register.zone)}" if overlap_s else "has ended"
     print(f"what the key {options.name} was before {end}", file=sys.stderr)
 
 
 def revoke(register: Register, options: Namespace) -> None:
-    revoke_key(register.database, options.name, register.now)
+    revoke_key(register.database, options.name)
 
 
 def limit(register: Register, options: Namespace) -> None:
     warn_of_models(options)
-    change_key(register.database, options.name, register.reader.key(*key_wishes(options)), register.now)
+    change_key(register.database, options.name, register.reader.key(*key_wishes(options)))
 
 
 def forget(register: Register, options: Namespace) -> None:
@@ -108,7 +108,7 @@ def group_list(register: Register, options: Namespace) -> None:
 
 
 def group_remove(register: Register, options: Namespace) -> None:
-    count = remove_group(register.database, options.name, options.keep_keys, register.now)
+    count = remove_group(register.database, options.name, options.keep_keys)
     print(f"{count} keys were in the group {options.name}", file=sys.stderr)
 
 

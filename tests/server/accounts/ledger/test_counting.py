@@ -40,7 +40,7 @@ def test_the_labs_day(utc, zone, day):
 
 
 def test_one_hour_of_utc_may_have_rows_of_two_days():
-    entries = [Entry("", at(f"2026-05-01T18:{minute}:00"), "k", "m", 200, 1) for minute in (29, 30, 31)]
+    entries = [Entry("", at(f"2026-05-01T18:{minute}:00"), "k", "m", 200, Counts(1)) for minute in (29, 30, 31)]
     rows = rows_of(entries, KOLKATA)
     assert [row["requests"] for row in rows[usage_hours]] == [3]
     assert [(row["day"], row["requests"]) for row in rows[usage_days]] == [("2026-05-01", 1), ("2026-05-02", 2)]
@@ -49,13 +49,13 @@ def test_one_hour_of_utc_may_have_rows_of_two_days():
 
 def test_a_clock_that_jumps_counts_where_it_says():
     times = (0.0, at("2026-05-01T12:00:00"), at("2026-05-01T11:00:00"), 32_000_000_000.0)
-    rows = rows_of([Entry("", time, "k", "m", 200, 1) for time in times], BERLIN)
+    rows = rows_of([Entry("", time, "k", "m", 200, Counts(1)) for time in times], BERLIN)
     assert [row["requests"] for row in rows[usage_hours]] == [1] * 4
     assert [row["day"] for row in rows[usage_days]] == ["1970-01-01", "2026-05-01", "2984-01-15"]
 
 
 def test_rows_are_sums_in_the_order_of_their_keys():
-    entries = [Entry("", 1000.0 + number, key, "m", 200, *range(6)) for number, key in enumerate("babab")]
+    entries = [Entry("", 1000.0 + number, key, "m", 200, Counts(*range(6))) for number, key in enumerate("babab")]
     rows = rows_of(entries, BERLIN)
     for table in (usage_hours, usage_days, usage_months):
         assert [row["key"] for row in rows[table]] == ["a", "b"]

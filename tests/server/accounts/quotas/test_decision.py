@@ -1,11 +1,13 @@
 """Which requests may begin, decided from numbers alone."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lingbi.accounts.facts import KeyFacts, Limit
-from lingbi.accounts.quotas.decision import TRY_AGAIN_S, Asked, Standing, decide
+from lingbi.accounts.quotas.decision import TRY_AGAIN_S, Asked, Standing, decide, decide_unseen
 
 NOW, RESET = 1000.0, 1030
 KEY = KeyFacts("alice", group="vision")
@@ -71,6 +73,23 @@ def test_every_limit_must_agree_and_the_longest_wait_is_told():
 )
 def test_the_wait_lasts_until_the_reset_or_until_running_requests_may_have_ended(found, wait_s):
     assert verdict(found).denial.wait_s(NOW) == wait_s
+
+
+@pytest.mark.parametrize(
+    "found, why",
+    [
+        (standing(used=100), "used up"),
+        (standing("requests", used=100), "used up"),
+        (standing(most=0), "too large"),
+        (standing(used=60, held=40), None),  # what was held may be free by now
+        (standing(used=99, is_beyond=True), None),
+        (standing("images", used=100), None),  # it may have none
+        (replace(standing(used=100), resets_at=NOW), None),
+    ],
+)
+def test_of_a_request_that_nobody_has_seen_only_what_is_used_counts(found, why):
+    denial = decide_unseen([found], NOW).denial
+    assert (denial and denial.why) == why
 
 
 def test_a_wait_is_never_of_no_time():

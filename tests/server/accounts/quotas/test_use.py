@@ -1,4 +1,4 @@
-"""What counts against limits, where the clocks of hosts differ: all go by the database's."""
+"""What counts against limits, and when; where the clocks of hosts differ, all go by the database's."""
 
 import time
 from zoneinfo import ZoneInfo
@@ -7,15 +7,16 @@ import pytest
 import sqlalchemy as sa
 
 from lingbi.accounts.database import Database
-from lingbi.accounts.entries import Entry
+from lingbi.accounts.entries import Counts, Entry
 from lingbi.accounts.facts import PERIODS, KeyFacts, Limit
 from lingbi.accounts.quotas.decision import Asked
 from lingbi.accounts.quotas.holds import Holds
-from lingbi.accounts.quotas.use import add_use
+from lingbi.accounts.quotas.use import add_use, use_of
 from lingbi.accounts.tables import quota_use
+from tests.server.accounts.quotas.test_holds import entry, key_of, limit
 
 HOUR_S, TOKENS = 3600, 60
-UTC = ZoneInfo("UTC")
+UTC, SHANGHAI = ZoneInfo("UTC"), ZoneInfo("Asia/Shanghai")
 KEY = KeyFacts("alice", limits=tuple(Limit("key", "alice", "tokens", period, 100) for period in PERIODS))
 
 
@@ -34,9 +35,9 @@ def test_a_host_whose_clock_is_an_hour_off_has_the_limits_of_all(postgres, monke
 
     def answer():
         assert wrong.take("r1", KEY, Asked(TOKENS))[0].denial is None
-        entry = Entry("r1", time.time(), "alice", "demo", 200, 1, completion_tokens=TOKENS)
+        spent = Entry("r1", time.time(), "alice", "demo", 200, Counts(1, completion_tokens=TOKENS))
         with database.begin() as connection:
-            add_use(connection, database, [entry], {"alice": KEY}.get, UTC)
+            add_use(connection, database, [spent], {"alice": KEY}.get, UTC)
         wrong.beat()
 
     begun = real()
@@ -51,3 +52,36 @@ def test_a_host_whose_clock_is_an_hour_off_has_the_limits_of_all(postgres, monke
     denial = on_the_wrong_host(lambda: wrong.take("r3", KEY, Asked(1)))[0].denial
     assert denial.why == "held" and denial.standing.resets_at > real()
     database.engine.dispose()
+
+
+def test_a_request_counts_for_the_day_on_which_it_came():
+    late = 1_777_564_799  # 2026-04-30 23:59:59 in Shanghai
+    key = key_of(limit(period="minute"))
+    found = use_of([entry("r1", tokens=7, at=late), entry("r2", tokens=1, at=late + 1)], {"alice": key}.get, SHANGHAI)
+    midnight, april = late + 1, late + 1 - 30 * 86400
+    assert found == {
+        ("key:alice", "minute", midnight - 60): (1, 7, 0),
+        ("key:alice", "minute", midnight): (1, 1, 0),
+        ("key:alice", "day", midnight - 86400): (1, 7, 0),
+        ("key:alice", "day", midnight): (1, 1, 0),
+        ("key:alice", "month", april): (1, 7, 0),
+        ("key:alice", "month", midnight): (1, 1, 0),
+    }
+
+
+def test_a_request_that_was_let_in_later_than_it_came_counts_from_then_whatever_the_hosts_clock():
+    let_in = entry("r1", at=7199.0)._replace(charged_at=7200)
+    found = use_of([let_in], {"alice": key_of(limit(period="minute"))}.get, UTC, skew_s=-3600)
+    assert {row[2] for row in found if row[1] == "minute"} == {7200}
+
+
+def test_a_host_whose_clock_is_an_hour_off_counts_by_the_databases():
+    key = key_of(limit(period="minute"))
+    [minute] = [
+        row for row in use_of([entry("r1", at=7200.0)], {"alice": key}.get, UTC, skew_s=-3600) if row[1] == "minute"
+    ]
+    assert minute[2] == 3600
+
+
+def test_minutes_are_added_up_only_where_they_are_limited():
+    assert {row[1] for row in use_of([entry("r1")], {"alice": key_of(limit())}.get, UTC)} == {"day", "month"}

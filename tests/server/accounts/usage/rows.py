@@ -34,7 +34,7 @@ def entries(zone, count: int = 400) -> list[Entry]:
             rng.choice(list(ACCOUNTS)),
             rng.choice(MODELS),
             rng.choice(STATUSES),
-            *(rng.randrange(100) for _ in Counts._fields),
+            Counts(*(rng.randrange(100) for _ in Counts._fields)),
         )
         for number in range(count)
     ]

@@ -42,7 +42,7 @@ def erase(database, owner, key=None):
 
 
 def of_keys(found, *names) -> int:
-    return sum(entry.requests for entry in found if entry.key in names)
+    return sum(entry.counts.requests for entry in found if entry.key in names)
 
 
 def test_an_owners_rows_are_given_out(database, found):
@@ -84,4 +84,4 @@ def test_an_owner_that_is_not_there_is_refused(database, owner, found):
     for act in (export, erase):
         with pytest.raises(ConfigurationError, match="nobody has a key"):
             act(database, owner)
-    assert sum(counts.requests for counts in sums(database).values()) == sum(entry.requests for entry in found)
+    assert sum(counts.requests for counts in sums(database).values()) == sum(entry.counts.requests for entry in found)

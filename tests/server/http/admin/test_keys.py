@@ -89,7 +89,7 @@ def test_what_is_left_out_stays_and_null_takes_away(admin, service):
 def test_an_end_that_is_past_may_be_sent_again_unchanged(admin, service):
     key = made(admin, "alice")
     now = time.time()
-    change_key(service.keys.source.database, "alice", Change({"ends_at": now - 1}), now)
+    change_key(service.keys.source.database, "alice", Change({"ends_at": now - 1}))
     service.keys.look()
     ends_at = admin.get(f"{KEYS}/alice").json()["ends_at"]
     told = admin.patch(f"{KEYS}/alice", json={"ends_at": ends_at, "note": "x"}).json()
@@ -160,7 +160,7 @@ def test_all_models_are_meant_in_a_list_too_and_slips_are_told(admin, service, m
         ({"concurrency": "4"}, "concurrency", "must be a whole number"),
         ({"concurrency": True}, "concurrency", "must be a whole number"),
         ({"weight": 0}, "weight", "0 is not between 1 and 1000"),
-        ({"ends_at": "soon"}, "until", "'soon' is no date"),
+        ({"ends_at": "soon"}, "ends_at", "ends_at: 'soon' is no date"),
         ({"models": ["none"]}, "models", "give names with commas, or `all`"),
         ({"group": "nobody"}, "group", "there is no group 'nobody'"),
         ({"owner": "a\u0000b"}, "owner", "cannot be kept"),

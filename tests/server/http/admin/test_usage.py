@@ -36,8 +36,8 @@ def test_an_administrator_sees_who_used_what(asked, found):
     mine = [entry for entry in found if entry.key == "a" and entry.model == "demo"]
     mine = [entry for entry in mine if 1_769_904_000 <= entry.at < 1_775_001_600]
     row = next(row for row in answer["data"] if (row["key"], row["model"]) == ("a", "demo"))
-    assert row["requests"] == sum(entry.requests for entry in mine) > 0
-    assert row["gpu_seconds"] == sum(entry.gpu_ms for entry in mine) / 1000
+    assert row["requests"] == sum(entry.counts.requests for entry in mine) > 0
+    assert row["gpu_seconds"] == sum(entry.counts.gpu_ms for entry in mine) / 1000
     assert "day" not in row and "gpu_ms" not in row
 
 
@@ -50,7 +50,9 @@ def test_nobody_else_does(asked):
 
 def test_of_some_only_and_the_top(asked, found):
     rows = asked(by="status", owner="李").json()["data"]
-    assert sum(row["requests"] for row in rows) == sum(entry.requests for entry in found if entry.key in ("a", "b"))
+    assert sum(row["requests"] for row in rows) == sum(
+        entry.counts.requests for entry in found if entry.key in ("a", "b")
+    )
     assert len(asked(top="2").json()["data"]) == 2
 
 
@@ -86,4 +88,5 @@ def test_what_cannot_be_asked_is_refused_by_name(asked, parameters, param):
 def test_a_database_that_is_away_is_503(asked, service, tmp_path):
     service.database = Database(parse_url("postgresql://lingbi@127.0.0.1:9/lingbi"))
     answer = asked()
-    assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_away")
+    assert answer.headers["retry-after"]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lingbi.accounts import tables
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_in, now_of
 from lingbi.accounts.facts import VISITOR, KeyFacts
 from lingbi.accounts.key_file import DEFAULT, KEY_BYTES, PAGE, digest
 from lingbi.accounts.keys.records import COMMAND, Records, read_records
@@ -55,7 +55,7 @@ def bump(connection: Connection) -> None:
 
 
 def add_key(
-    database: Database, name: str, change: Change, now: float, begin_anew: Callable[[Connection], None] | None = None
+    database: Database, name: str, change: Change, begin_anew: Callable[[Connection], None] | None = None
 ) -> str:
     """Make a key and return it: only its digest is kept. A name whose key was revoked begins anew. Raises Exists.
 
@@ -75,12 +75,13 @@ def add_key(
             if begin_anew:
                 begin_anew(connection)
         else:
-            connection.execute(tables.keys.insert().values(values | {"name": name, "kind": "key", "created_at": now}))
+            known_by = {"name": name, "kind": "key", "created_at": now_in(connection)}
+            connection.execute(tables.keys.insert().values(values | known_by))
         set_limits(connection, "key", name, change.limits)
-        return _new_secret(connection, name, now)
+        return _new_secret(connection, name)
 
 
-def change_key(database: Database, name: str, change: Change, now: float) -> None:
+def change_key(database: Database, name: str, change: Change) -> None:
     """Change what a key may do, or what is noted of it. Raises Unknown, Unwise.
 
     A visitor, who has no secret that could be lost, is let in again after `revoke` by another end.
@@ -95,10 +96,10 @@ def change_key(database: Database, name: str, change: Change, now: float) -> Non
         if values:
             connection.execute(sa.update(tables.keys).where(tables.keys.c.name == name).values(values))
         set_limits(connection, "key", name, change.limits)
-        _check_administrators(connection, records, now)
+        _check_administrators(connection, records)
 
 
-def rotate_key(database: Database, name: str, overlap_s: float, now: float) -> str:
+def rotate_key(database: Database, name: str, overlap_s: float) -> str:
     """Make another secret for a key and return it; the old ones end after the overlap. Raises Unknown, Unwise."""
     if name in (DEFAULT, PAGE):
         raise Unwise(
@@ -106,25 +107,25 @@ def rotate_key(database: Database, name: str, overlap_s: float, now: float) -> s
             f"({'api-key' if name == DEFAULT else 'ui-key'} in the state folder or secrets/), and start the host again"
         )
     with database.begin() as connection:
-        facts = _known(_begin(connection), name)
+        facts, now = _known(_begin(connection), name), now_of(connection)
         if facts.has_ended(now):
             raise Unwise(
                 f"the key {name} has ended; `add {name}` begins it anew after it was revoked, `limit` moves its end"
             )
         _end_secrets(connection, name, now + overlap_s)
-        return _new_secret(connection, name, now)
+        return _new_secret(connection, name)
 
 
-def revoke_key(database: Database, name: str, now: float) -> None:
+def revoke_key(database: Database, name: str) -> None:
     """End a key and all its secrets now; what it used stays counted. Raises Unknown, Unwise."""
     with database.begin() as connection:
         records = _begin(connection)
         _known(records, name)
-        key = tables.keys
+        key, now = tables.keys, now_of(connection)
         at = sa.func.coalesce(key.c.revoked_at, now)
         connection.execute(sa.update(key).where(key.c.name == name).values(revoked_at=at))
         _end_secrets(connection, name, now)
-        _check_administrators(connection, records, now)
+        _check_administrators(connection, records)
 
 
 def forget_host(database: Database, host: str) -> int:
@@ -167,8 +168,9 @@ def _check_group(records: Records, change: Change) -> None:
         raise BadTerm("group", f"there is no group {group[:100]!r}; make it first: group add {group[:100]}")
 
 
-def _check_administrators(connection: Connection, before: Records, now: float) -> None:
+def _check_administrators(connection: Connection, before: Records) -> None:
     """Raise Unwise where the last administrator's key would end: the pages and /v1/admin would be shut for all."""
+    now = now_of(connection)
     if _has_administrator(before, now) and not _has_administrator(read_records(connection), now):
         raise Unwise("this is the last administrator's key; make another first: `add NAME --admin`")
 
@@ -177,11 +179,11 @@ def _has_administrator(records: Records, now: float) -> bool:
     return any(facts.is_admin and not facts.has_ended(now) for facts in records.by_digest().values())
 
 
-def _new_secret(connection: Connection, name: str, now: float) -> str:
+def _new_secret(connection: Connection, name: str) -> str:
     key = f"lb-{secrets.token_urlsafe(KEY_BYTES)}"
     number = sa.select(tables.keys.c.id).where(tables.keys.c.name == name).scalar_subquery()
-    row = {"digest": digest(key.encode()), "key_id": number, "origin": COMMAND, "host": "", "created_at": now}
-    connection.execute(tables.secrets.insert().values(row))
+    row = {"digest": digest(key.encode()), "key_id": number, "origin": COMMAND, "host": ""}
+    connection.execute(tables.secrets.insert().values(row | {"created_at": now_in(connection)}))
     return key
 
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lingbi.accounts import tables
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_of
 from lingbi.accounts.keys.changes import Change, Exists, Unknown, Unwise, begin_change, forget_limits, set_limits
 from lingbi.accounts.keys.records import Records
 from lingbi.accounts.keys.terms import name_of
@@ -32,7 +32,7 @@ def change_group(database: Database, name: str, change: Change) -> None:
         _set_limits(connection, name, change)
 
 
-def remove_group(database: Database, name: str, keep_keys: bool, now: float) -> int:
+def remove_group(database: Database, name: str, keep_keys: bool) -> int:
     """Remove a group, and return how many keys were in it. Raises Unknown; Unwise for one with keys.
 
     keep_keys: its keys go on without the group's limits; else a group is removed only when all of them have ended.
@@ -40,6 +40,7 @@ def remove_group(database: Database, name: str, keep_keys: bool, now: float) -> 
     with database.begin() as connection:
         records = begin_change(connection)
         check_group(records, name)
+        now = now_of(connection)
         inside = [facts for facts in records.facts().values() if facts.group == name]
         alive = [facts.name for facts in inside if not facts.has_ended(now)]
         if alive and not keep_keys:

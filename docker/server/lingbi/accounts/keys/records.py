@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lingbi.accounts import tables
+from lingbi.accounts.database import now_in
 from lingbi.accounts.facts import KEY, KeyFacts, Limit
 
 COMMAND, FILE = "command", "file"  # origins of secrets
@@ -132,7 +133,7 @@ def read_records(connection: Connection) -> Records:
     groups = _select(Group, tables.groups).order_by(tables.groups.c.name)
     limits = _select(Limit, tables.limits).order_by(*tables.limits.primary_key)
     return Records(
-        revision_of(connection),
+        look(connection)[0],
         {row[0]: Group(*row) for row in connection.execute(groups)},
         {row[0]: Account(*row) for row in connection.execute(accounts)},
         tuple(Secret(*row) for row in connection.execute(owned)),
@@ -146,9 +147,10 @@ def _select(kind: type, table: sa.Table, others: Mapping[str, sa.Column[Any]] | 
     return sa.select(*(columns[part.name] for part in dataclasses.fields(kind))).select_from(table)
 
 
-def revision_of(connection: Connection) -> int:
-    """The number of the last change."""
-    return int(connection.execute(sa.select(tables.changes.c.revision)).scalar_one())
+def look(connection: Connection) -> tuple[int, float]:
+    """The number of the last change, and the database's time."""
+    found = connection.execute(sa.select(tables.changes.c.revision, now_in(connection).label("now"))).one()
+    return int(found.revision), found.now
 
 
 def to_data(records: Records) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from lingbi.accounts import tables
-from lingbi.accounts.database import Database
+from lingbi.accounts.database import Database, now_of
 from lingbi.accounts.facts import KEY
 from lingbi.accounts.facts import PAGE as PAGE_KIND
 from lingbi.accounts.key_file import DEFAULT, PAGE, Key
@@ -77,12 +77,12 @@ def applied(records: Records, taken: Taken) -> Records:
     return dataclasses.replace(records, keys=records.keys | {key.name: key for key in taken.keys}, secrets=secrets)
 
 
-def take_over(database: Database, lines: Sequence[Key], host: str, now: float) -> Records:
+def take_over(database: Database, lines: Sequence[Key], host: str) -> Records:
     """Have the database follow this host's key file; returns what it then holds. Raises DatabaseAway."""
     with database.begin() as connection:
         locked_revision(connection)  # whoever else changes keys waits, so that nothing decided here is old
         records = read_records(connection)
-        taken = decide(records, lines, host, now)
+        taken = decide(records, lines, host, now_of(connection))
         for note in taken.notes:
             log.warning("%s", note)
         if not taken:

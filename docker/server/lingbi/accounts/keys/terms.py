@@ -29,11 +29,11 @@ LONGEST_OVERLAP_S = 365 * 86_400
 
 
 class BadTerm(ConfigurationError):
-    """A value that cannot be used; param: what it was given for."""
+    """A value that cannot be used; param: what it was given for, as the command line calls it."""
 
     def __init__(self, param: str, sentence: str) -> None:
         super().__init__(f"{param}: {sentence}")
-        self.param = param
+        self.param, self.sentence = param, sentence
 
 
 def _says(value: Any, word: str) -> bool:

@@ -64,7 +64,7 @@ def _joined(entries: Iterable[Entry]) -> Iterator[Entry]:
     for entry in entries:
         subject = (entry.at // QUARTER_S * QUARTER_S, entry.key, entry.model, entry.status)
         sums[subject] = sums[subject].plus(entry.counts) if subject in sums else entry.counts
-    return (Entry("", *subject, *counts) for subject, counts in sums.items())
+    return (Entry("", *subject, counts) for subject, counts in sums.items())
 
 
 def _row(table: sa.Table, subject: tuple[Any, ...], counts: Counts) -> Row:

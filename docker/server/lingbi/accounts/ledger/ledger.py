@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from lingbi.accounts.database import Database, DatabaseAway
+from lingbi.accounts.database import Database, DatabaseAway, now_in
 from lingbi.accounts.entries import Entry, additions
 from lingbi.accounts.ledger import counting
 from lingbi.accounts.ledger.journal import Journal, entries_of, finish, in_folder, taken_over
@@ -172,7 +172,7 @@ class Ledger:
 
         Raises CountedElsewhere.
         """
-        values = {"position": position, "seen_at": time.time()}
+        values = {"position": position, "seen_at": now_in(connection)}
         if begun:
             is_there = (journals.c.name == name) & (journals.c.position == begun)
             step: Any = sa.update(journals).where(is_there).values(**values)

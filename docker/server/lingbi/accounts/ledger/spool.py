@@ -61,7 +61,7 @@ class Use:
         """An entry of this request."""
         request = self.request
         account, model = request.account[:LONGEST_KEY], (request.model or "")[:LONGEST_MODEL]
-        return Entry(self.name, round(request.at, 3), account, model, status, *counts, self.charged_at)
+        return Entry(self.name, round(request.at, 3), account, model, status, counts, self.charged_at)
 
 
 class Spool:
@@ -125,7 +125,7 @@ class Spool:
 
     def rest(self) -> list[tuple[Journal | None, bytes]]:
         """The lines that wait in memory, each with the journal that it belongs to, if there is one."""
-        sums = [written(Entry("", *subject, *counts)) for subject, counts in list(self._sums.items())]
+        sums = [written(Entry("", *subject, counts)) for subject, counts in list(self._sums.items())]
         return [*self._late, *((self.current, line) for line in sums)]
 
     def end_writing(self) -> list[tuple[Journal, bytes]]:
@@ -188,7 +188,7 @@ class Spool:
         while self._late and self._append(*self._late[0]):
             self._late.popleft()[0].running -= 1
         for (at, key, model, status), counts in list(self._sums.items()):
-            if not self._append(self.current, written(Entry("", at, key, model, status, *counts))):
+            if not self._append(self.current, written(Entry("", at, key, model, status, counts))):
                 return
             del self._sums[at, key, model, status]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lingbi.accounts.facts import KeyFacts, Limit
@@ -33,6 +33,9 @@ class Asked:
     def of(self, measure: str) -> int:
         """The most that it may take of a measure (facts.MEASURES)."""
         return {"requests": 1, "tokens": self.tokens, "images": self.images}[measure]
+
+
+LEAST = Asked(tokens=1)  # of any request
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,26 @@ def subject_of(limit: Limit, key: KeyFacts) -> str:
 
 def decide(key: KeyFacts, standings: Sequence[Standing], asked: Asked, now: float) -> Verdict:
     """Whether a request of a key may begin. Of several limits in its way, the one that takes longest is told."""
-    denials = [denial for standing in standings if (denial := denial_of(standing, asked))]
-    if denials:
-        return Verdict(tuple(standings), asked, max(denials, key=lambda denial: denial.wait_s(now) or math.inf))
+    if denial := _longest(standings, asked, now):
+        return Verdict(tuple(standings), asked, denial)
     beyond = {
         subject_of(standing.limit, key)
         for standing in standings
         if asked.of(standing.limit.measure) > standing.remaining
     }
     return Verdict(tuple(standings), asked, beyond=frozenset(beyond))
+
+
+def decide_unseen(standings: Sequence[Standing], now: float) -> Verdict:
+    """Like decide, of a request that may be of any size, and by what is used alone: `standings` are of a moment that has
+    passed, after which what was held may have ended."""
+    used = [replace(standing, held=0, is_beyond=False) for standing in standings if standing.resets_at > now]
+    return Verdict(tuple(standings), LEAST, _longest(used, LEAST, now))
+
+
+def _longest(standings: Sequence[Standing], asked: Asked, now: float) -> Denial | None:
+    denials = [denial for standing in standings if (denial := denial_of(standing, asked))]
+    return max(denials, key=lambda denial: denial.wait_s(now) or math.inf, default=None)
 
 
 def denial_of(standing: Standing, asked: Asked) -> Denial | None:

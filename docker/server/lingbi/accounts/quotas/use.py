@@ -103,7 +103,8 @@ def use_of(entries: Iterable[Entry], find: Find, zone: tzinfo, skew_s: float = 0
 def counted(entry: Entry) -> Use:
     """What an entry counts against limits: a request that was refused is none."""
     is_refused = entry.status is not None and 400 <= entry.status < 500 and entry.status != CLIENT_LEFT
-    return (0 if is_refused else entry.requests), tokens_of(entry.counts), (0 if is_refused else entry.images)
+    counts = entry.counts
+    return (0 if is_refused else counts.requests), tokens_of(counts), (0 if is_refused else counts.images)
 
 
 def tokens_of(counts: Counts) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from lingbi.accounts.database import Database, DatabaseAway
+from lingbi.accounts.database import NO_DATABASE, Database, DatabaseAway
 from lingbi.accounts.keys.changes import Exists, Unknown, Unwise
 from lingbi.accounts.keys.terms import BadTerm
 from lingbi.accounts.keys.wishes import Reader
@@ -30,6 +29,7 @@ from lingbi.http.service import Service
 from lingbi.model.catalogue import served_name
 
 log = logging.getLogger(__name__)
+FIELDS = {"until": "ends_at"}  # of JSON, for what the command line calls otherwise
 Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -54,9 +54,13 @@ class Desk:
         self.service = service
         self.zone = zone_of(service.settings)
 
+    def now(self) -> float:
+        """The database's time, by which keys end."""
+        return self.service.keys.clock.now()
+
     def reader(self) -> Reader:
         """Reads what administrators wish for."""
-        return Reader(self.zone, time.time(), served_name)
+        return Reader(self.zone, self.now(), served_name)
 
     async def read(self, work: Callable[[Database], Result]) -> Result:
         """What the work finds in the database; it runs in a thread. Raises a Refusal or DatabaseAway."""
@@ -81,7 +85,7 @@ class Desk:
         source = self.service.keys.source
         try:
             if source is None:
-                raise DatabaseAway("this server has no database of accounts")
+                raise DatabaseAway(NO_DATABASE)
             return work(source.database)
         except (BadTerm, Exists, Unknown, Unwise) as fault:
             raise refusal_of(fault) from None
@@ -95,7 +99,8 @@ def unpublished(models: list[str] | None) -> list[str]:
 def refusal_of(fault: Exception) -> Refusal:
     """What a client is told of a change that cannot be made."""
     if isinstance(fault, BadTerm):
-        return BadRequest(str(fault), fault.param)
+        field = FIELDS.get(fault.param, fault.param)
+        return BadRequest(f"{field}: {fault.sentence}", field)
     if isinstance(fault, Unknown):
         return UnknownAccount(str(fault))
     return Conflict(str(fault))

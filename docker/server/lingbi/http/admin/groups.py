@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from starlette.requests import Request
@@ -85,7 +84,7 @@ class GroupRoutes:
         name, keeps = request.path_params["name"], request.query_params.get("keep_keys") == "true"
 
         def remove(database: Database) -> int:
-            return groups.remove_group(database, name, keeps, time.time())
+            return groups.remove_group(database, name, keeps)
 
         count = await self.desk.change(request, f"removed the group {name[:64]!r}", remove)
         return sent(RemovedGroup(name=name, keys=count))

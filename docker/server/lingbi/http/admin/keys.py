@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,8 @@ from lingbi.accounts.keys.wishes import KEY_FIELDS
 from lingbi.batch.owned import add_key
 from lingbi.http.admin.administrators import check_administrator
 from lingbi.http.admin.desk import Desk, body_of, unpublished
-from lingbi.http.batch.files import number_of
 from lingbi.http.protocol.accounts import KeyChange, KeyInfo, KeyInfos, MadeKey, NewKey, Nothing, Rotation
+from lingbi.http.protocol.numbers import number_of
 
 log = logging.getLogger(__name__)
 KEYS = "/v1/admin/keys"
@@ -54,14 +53,14 @@ class KeyRoutes:
         """GET: all keys, or those of a group (?group=NAME), at most ?limit=N."""
         check_administrator(request)
         group, most = request.query_params.get("group"), most_listed(request)
-        found = await self.desk.read(lambda database: keys_form(changes.read(database), time.time()))
+        found = await self.desk.read(lambda database: keys_form(changes.read(database), self.desk.now()))
         rows = [row for row in found if group is None or row["group"] == group]
         return sent(KeyInfos(data=[_told(row) for row in rows[:most]]))
 
     async def one(self, request: Request) -> Response:
         """GET: one key."""
         check_administrator(request)
-        return sent(_told(await self.desk.read(partial(_form, name=request.path_params["name"]))))
+        return sent(_told(await self.desk.read(partial(self._form, name=request.path_params["name"]))))
 
     async def add(self, request: Request) -> Response:
         """POST: make a key; its answer is the only one that shows it."""
@@ -70,7 +69,7 @@ class KeyRoutes:
         reader = self.desk.reader()
 
         def add(database: Database) -> str:
-            key, taken = add_key(database, body.name, reader.key(*_wishes(body)), reader.now)
+            key, taken = add_key(database, body.name, reader.key(*_wishes(body)))
             if taken:
                 log.info("removed of the former holder of the key %s: %s", body.name, taken)
             return key
@@ -86,10 +85,10 @@ class KeyRoutes:
 
         def change(database: Database) -> dict[str, Any]:
             fields, limits = _wishes(body)
-            if "ends_at" in fields and fields["ends_at"] == _form(database, name)["ends_at"]:
+            if "ends_at" in fields and fields["ends_at"] == self._form(database, name)["ends_at"]:
                 del fields["ends_at"]  # it may be past by now, and stays as it is
-            changes.change_key(database, name, reader.key(fields, limits), reader.now)
-            return _form(database, name)
+            changes.change_key(database, name, reader.key(fields, limits))
+            return self._form(database, name)
 
         what = f"changed the key {name[:64]!r}: {', '.join(sorted(body.model_fields_set))}"
         return sent(_told(await self.desk.change(request, what, change)))
@@ -100,7 +99,7 @@ class KeyRoutes:
         name, body = request.path_params["name"], await body_of(request, Rotation)
 
         def rotate(database: Database) -> str:
-            return changes.rotate_key(database, name, overlap_of(body.overlap_s), time.time())
+            return changes.rotate_key(database, name, overlap_of(body.overlap_s))
 
         key = await self.desk.change(request, f"rotated the key {name[:64]!r}", rotate)
         return sent(MadeKey(name=name, key=key))
@@ -112,10 +111,16 @@ class KeyRoutes:
         name = request.path_params["name"]
 
         def revoke(database: Database) -> dict[str, Any]:
-            changes.revoke_key(database, name, time.time())
-            return _form(database, name)
+            changes.revoke_key(database, name)
+            return self._form(database, name)
 
         return sent(_told(await self.desk.change(request, f"revoked the key {name[:64]!r}", revoke)))
+
+    def _form(self, database: Database, name: str) -> dict[str, Any]:
+        records = changes.read(database)
+        if name not in records.keys:
+            raise Unknown(f"there is no key {name[:100]!r}; GET {KEYS} lists all")
+        return key_form(records, name, self.desk.now())
 
 
 def sent(answer: BaseModel, status: int = 200) -> JSONResponse:
@@ -130,13 +135,6 @@ def most_listed(request: Request) -> int:
 
 def _told(row: dict[str, Any]) -> KeyInfo:
     return KeyInfo(**row, unpublished_models=unpublished(row["models"]))
-
-
-def _form(database: Database, name: str) -> dict[str, Any]:
-    records = changes.read(database)
-    if name not in records.keys:
-        raise Unknown(f"there is no key {name[:100]!r}; GET {KEYS} lists all")
-    return key_form(records, name, time.time())
 
 
 def _wishes(body: KeyChange) -> tuple[dict[str, Any], dict[tuple[str, str], int | None]]:

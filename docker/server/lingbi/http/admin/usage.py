@@ -8,18 +8,18 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
-from lingbi.accounts.database import DatabaseAway
+from lingbi.accounts.database import NO_DATABASE, DatabaseAway
 from lingbi.accounts.opening import zone_of
 from lingbi.accounts.usage.reports import DIMENSIONS, FILTERS, Question, Report, answer, question
 from lingbi.accounts.usage.spans import FORMS, span_of
-from lingbi.api_errors import BadRequest, NotReady
+from lingbi.api_errors import BadRequest
 from lingbi.errors import ConfigurationError
 from lingbi.http.admin.administrators import check_administrator
-from lingbi.http.protocol.usage_report import UsageList, UsageRow
+from lingbi.http.protocol.numbers import number_of
+from lingbi.http.protocol.usage import UsageList, UsageRow
 from lingbi.http.service import Service
 
-MOST_ROWS = 10_000
-RETRY_AFTER_S = 5
+MOST_ROWS, MOST_TOP = 10_000, 999_999
 PARAMETERS = {
     "by": f"dimensions with commas: {', '.join(DIMENSIONS)}; key where it is missing",
     "since": f"the first: {FORMS}",
@@ -29,15 +29,12 @@ PARAMETERS = {
 
 
 async def admin_usage(service: Service, request: Request) -> UsageList:
-    """A report. Raises NotPermitted, BadRequest, or NotReady while the database is away."""
+    """A report. Raises NotPermitted, BadRequest and DatabaseAway."""
     check_administrator(request)
     if service.database is None:
-        raise NotReady("usage is not counted here")
+        raise DatabaseAway(NO_DATABASE)
     asked, zone, database = asked_of(service, request), zone_of(service.settings), service.database
-    try:
-        report = await asyncio.get_running_loop().run_in_executor(None, answer, database, asked, zone)
-    except DatabaseAway as error:
-        raise NotReady(f"usage cannot be read now: {error}", headers={"Retry-After": str(RETRY_AFTER_S)}) from None
+    report = await asyncio.to_thread(answer, database, asked, zone)
     return shown(report, zone.key)
 
 
@@ -47,13 +44,11 @@ def asked_of(service: Service, request: Request) -> Question:
     unknown = next((name for name in given if name not in PARAMETERS), None)
     if unknown is not None:
         raise BadRequest(f"{unknown[:80]!r} is no parameter; there are {', '.join(PARAMETERS)}", unknown[:80])
-    top = given.get("top")
-    if top is not None and not (top.isascii() and top.isdecimal() and len(top) < 7):
-        raise BadRequest(f"top: {top[:80]!r} is no number of rows", "top")
+    top = number_of(given["top"], "top", 1, MOST_TOP) if "top" in given else None
     try:
         span = span_of(given.get("since"), given.get("until"), time.time(), zone_of(service.settings))
         only = {name: given.get(name) for name in FILTERS}
-        asked = question(given.get("by", "key"), span, only, int(top) if top else None)
+        asked = question(given.get("by", "key"), span, only, top)
     except ConfigurationError as error:
         raise BadRequest(str(error), str(error).split()[0]) from None
     return replace(asked, most_rows=MOST_ROWS)
