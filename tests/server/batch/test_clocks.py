@@ -5,6 +5,7 @@ import contextlib
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from lingbi.accounts.database import Database
 from lingbi.accounts.facts import KeyFacts
@@ -14,7 +15,6 @@ from lingbi.batch.tables import batch_lines
 from lingbi.http.batch.runner import Runner
 from tests.server.batch.test_claims import claim, counts, make
 
-DAYS_S = 40 * 86400
 FILE = {"filename": "x", "purpose": "batch", "bytes": 5}
 
 
@@ -24,20 +24,6 @@ def database(postgres):
     made.bring_up_to_date()
     yield made
     made.engine.dispose()
-
-
-@pytest.fixture(params=[-DAYS_S, DAYS_S], ids=["behind", "ahead"])
-def wrong_host(request, monkeypatch):
-    """A context in which the host's clock is so far off."""
-    real = time.time
-
-    @contextlib.contextmanager
-    def there():
-        with monkeypatch.context() as patch:
-            patch.setattr(time, "time", lambda: real() + request.param)
-            yield
-
-    return there
 
 
 def sign_on(database, worker):
@@ -99,3 +85,23 @@ def test_no_line_fails_of_a_key_that_has_ended_by_the_wrong_clock_only(database,
     service.keys.names = {"one": KeyFacts("one", ends_at=time.time() - 60)}
     with wrong_host():
         assert "key_ended" in asyncio.run(runner._asked(another)).text
+
+
+def test_what_goes_by_the_databases_clock_asks_it_for_nothing_else(database):
+    """The time is a part of the statements, and takes no round trip of its own."""
+    said = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+    batch = make(database, count=2)
+    sign_on(database, "w")
+    [line] = claim(database, "w", 1)
+    with database.begin() as connection:
+        file = files.add(connection, owner="one", **FILE)
+        files.begin_upload(connection, "one", "file-new")
+        assert files.renew_upload(connection, "file-new") and files.end_upload(
+            connection, "one", "file-new", 60, **FILE
+        )
+        assert len(files.listed(connection, "one", files.Page())) == 2 and not files.ended(connection)
+        assert files.hide(connection, file) and batches.cancel(connection, batch)
+        claims.sign_off(connection, "w")
+    assert line.batch_id == batch and any("timestamp()" in statement for statement in said)
+    assert not [statement for statement in said if statement.startswith("SELECT CAST(EXTRACT")]

@@ -52,6 +52,31 @@ def test_what_is_wrong_with_a_line_is_told_with_its_number(content, code, param)
     assert isinstance(fault, Fault) and (fault.code, fault.param, fault.line) == (code, param, 2)
 
 
+TOLD = {
+    "no JSON": (b"{oops\n", "the line is no JSON: key must be a string at column 2"),
+    "an array": (b"[1]\n", "the line must be an object with custom_id, method, url and body (got an array)"),
+    "no method": (b'{"custom_id": "a"}\n', "method: is needed"),
+    "an empty custom_id": (line(""), "custom_id: must not be empty (got '')"),
+    "a custom_id that is a number": (line(7), "custom_id: must be a string (got 7)"),
+    "a custom_id that is long": (line("x" * 600), f"custom_id: holds at most 512 characters (got '{'x' * 60}')"),
+    "a body that is a text": (line(body="x"), "body: must be an object (got 'x')"),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), TOLD.values(), ids=TOLD)
+def test_what_is_wrong_with_a_line_is_told_with_what_is_there_and_what_should_be(content, sentence):
+    (fault,) = judged(content)
+    assert fault.message == sentence
+
+
+def test_a_byte_order_mark_at_the_front_is_passed_over():
+    content = b"\xef\xbb\xbf" + line("a") + line("b")
+    found = judged(content)
+    assert [json.loads(content[one.place : one.place + one.size])["custom_id"] for one in found] == ["a", "b"]
+    assert [fault.code for fault in judged(b"\xef\xbb\xbf\n")] == ["empty_file"]
+    assert judged(line("a") + b"\xef\xbb\xbf" + line("b"))[1].code == "invalid_json_line"
+
+
 def test_a_custom_id_stands_once():
     fault = judged(line("a") + line("b") + line("a"))[2]
     assert (fault.code, fault.line) == ("duplicate_custom_id", 3)

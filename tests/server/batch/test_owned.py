@@ -3,7 +3,6 @@
 import itertools
 import json
 import threading
-import time
 import tracemalloc
 
 import pytest
@@ -31,8 +30,8 @@ UPLOAD = b"x" * (PART_BYTES + 1)
 def store(database, tmp_path):
     """With SQLite and a folder, and with PostgreSQL alone; the keys `one` (of Alice) and `other` are in it."""
     made = store_of(Settings(state_dir=tmp_path), database)
-    add_key(database, "one", Change({"owner": "Alice"}), 1.0)
-    add_key(database, "other", Change(), 1.0)
+    add_key(database, "one", Change({"owner": "Alice"}))
+    add_key(database, "other", Change())
     return made
 
 
@@ -211,9 +210,9 @@ def test_workers_write_results_while_their_batches_are_taken_away(store):
 
 def test_who_gets_a_revoked_name_gets_none_of_its_files(store):
     file_id, output, running = hold(store, "one")
-    revoke_key(store.database, "one", time.time())
+    revoke_key(store.database, "one")
     assert of(store, "one")[0], "they stay while the key is only revoked"
-    _, taken = add_key(store.database, "one", Change(), time.time())
+    _, taken = add_key(store.database, "one", Change())
     assert taken == Taken(files=2, batches=2, results=1) and of(store, "one") == ([], [])
     with store.database.read() as connection:
         assert batches.find(connection, "one", running) is None
@@ -227,15 +226,15 @@ def test_who_gets_a_revoked_name_gets_none_of_its_files(store):
 def test_a_rotated_key_keeps_its_files(store):
     hold(store, "one")
     before = of(store, "one")
-    rotate_key(store.database, "one", 0, time.time())
+    rotate_key(store.database, "one", 0)
     clear(store)
     assert of(store, "one") == before
 
 
 def test_a_name_that_is_new_or_taken_takes_nothing_away(store):
     hold(store, "one")
-    assert add_key(store.database, "two", Change(), 1.0)[1] == Taken()
+    assert add_key(store.database, "two", Change())[1] == Taken()
     before = of(store, "one")
     with pytest.raises(ConfigurationError, match="there is a key one already"):
-        add_key(store.database, "one", Change(), 1.0)
+        add_key(store.database, "one", Change())
     assert of(store, "one") == before

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from lingbi.accounts.database import now_of
+from lingbi.accounts.database import now_in
 from lingbi.batch import files as file_rows
 from lingbi.batch.files import Page, new_id, paged
 from lingbi.batch.lines import Fault, Line, errors_of
@@ -23,7 +23,7 @@ READER_LOST_S = 30.0  # a worker that reads an input file says so more often tha
 
 def create(connection: Connection, owner: str, window_s: int, **columns: Any) -> RowMapping:
     """Make a batch, whose input is read by a worker in the background; returns its row."""
-    now = now_of(connection)
+    now = now_in(connection)
     values = {"id": new_id(PREFIX), "owner": owner, "status": "validating", "created_at": now}
     connection.execute(sa.insert(batches).values(**values, expires_at=now + window_s, **columns))
     row = find(connection, owner, str(values["id"]))
@@ -75,7 +75,7 @@ def move(connection: Connection, batch: RowMapping, status: str) -> bool:
 
 
 def _move(connection: Connection, batch_id: str, before: Iterable[str], status: str) -> bool:
-    at = {f"{status}_at": now_of(connection)}
+    at = {f"{status}_at": now_in(connection)}
     change = sa.update(batches).where(batches.c.id == batch_id, batches.c.status.in_(before))
     return connection.execute(change.values(status=status, **at)).rowcount == 1
 
@@ -134,21 +134,21 @@ def bytes_of(result: str) -> int:
 def begin(connection: Connection, batch_id: str, worker: str, total: int, failed: int = 0) -> bool:
     """Let the lines of a batch be asked, after this worker has read them all. failed: so many have an error already."""
     change = sa.update(batches).where(_read_by(batch_id, worker))
-    values = {"status": "in_progress", "in_progress_at": now_of(connection), "total": total, "failed": failed}
+    values = {"status": "in_progress", "in_progress_at": now_in(connection), "total": total, "failed": failed}
     return connection.execute(change.values(**values)).rowcount == 1
 
 
 def fail(connection: Connection, batch_id: str, worker: str, faults: Iterable[Fault]) -> None:
     """End a batch whose input is none; its lines are dropped."""
     change = sa.update(batches).where(_read_by(batch_id, worker))
-    values = {"status": "failed", "failed_at": now_of(connection), "errors": errors_of(faults)}
+    values = {"status": "failed", "failed_at": now_in(connection), "errors": errors_of(faults)}
     if connection.execute(change.values(**values)).rowcount == 1:
         connection.execute(sa.delete(batch_lines).where(batch_lines.c.batch_id == batch_id))
 
 
 def note_expiry(connection: Connection, batch_id: str) -> None:
     """Say that lines are ended because their batch has expired: then so does it, though all have a result."""
-    connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(expired_at=now_of(connection)))
+    connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(expired_at=now_in(connection)))
 
 
 def end(connection: Connection, batch: RowMapping, status: str, life_s: float) -> bool:
@@ -168,7 +168,7 @@ def end(connection: Connection, batch: RowMapping, status: str, life_s: float) -
                 filename=f"{batch['id']}_{kind}.jsonl",
                 purpose="batch_output",
                 bytes=size,
-                expires_at=now_of(connection) + life_s,
+                expires_at=now_in(connection) + life_s,
             )["id"]
     if made:
         connection.execute(sa.update(batches).where(batches.c.id == batch["id"]).values(**made))

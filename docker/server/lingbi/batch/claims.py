@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from lingbi.accounts.database import Database, now_of
+from lingbi.accounts.database import Database, now_in
 from lingbi.batch.batches import bytes_of, is_of
 from lingbi.batch.files import new_id
 from lingbi.batch.tables import DONE, RUNS, WAITS, batch_lines, batch_workers, batches
@@ -60,7 +60,7 @@ def _told(custom_id: str, response: Any, error: Any) -> str:
 
 def sign_on(connection: Connection, database: Database, worker: str, model: str) -> None:
     """Say that this worker is alive, and for which model it takes lines."""
-    row = {"worker": worker, "model": model, "seen_at": now_of(connection)}
+    row = {"worker": worker, "model": model, "seen_at": now_in(connection)}
     adding = database.insert(batch_workers).values(**row)
     connection.execute(adding.on_conflict_do_update(index_elements=["worker"], set_=row))
 
@@ -68,7 +68,7 @@ def sign_on(connection: Connection, database: Database, worker: str, model: str)
 def sign_off(connection: Connection, worker: str) -> None:
     """Give back what a worker runs, and have it taken for dead."""
     gone = sa.update(batch_workers).where(batch_workers.c.worker == worker)
-    connection.execute(gone.values(seen_at=now_of(connection) - LOST_S))
+    connection.execute(gone.values(seen_at=now_in(connection) - LOST_S))
     _free(connection, batch_lines.c.worker == worker)
 
 
@@ -79,17 +79,17 @@ def alive(connection: Connection) -> set[str]:
 
 def models_seen(connection: Connection) -> set[str]:
     """The models of the workers that are alive, or were within a day, as before a restart."""
-    lately = batch_workers.c.seen_at > now_of(connection) - REMEMBERED_S
+    lately = batch_workers.c.seen_at > now_in(connection) - REMEMBERED_S
     return set(connection.execute(sa.select(batch_workers.c.model).where(lately).distinct()).scalars())
 
 
 def _is_alive(connection: Connection) -> sa.ColumnElement[bool]:
-    return batch_workers.c.seen_at > now_of(connection) - LOST_S
+    return batch_workers.c.seen_at > now_in(connection) - LOST_S
 
 
 def free_lost(connection: Connection) -> int:
     """Let the lines wait again that workers run which are gone; returns how many."""
-    forgotten = batch_workers.c.seen_at <= now_of(connection) - REMEMBERED_S
+    forgotten = batch_workers.c.seen_at <= now_in(connection) - REMEMBERED_S
     connection.execute(sa.delete(batch_workers).where(forgotten))
     here = sa.select(batch_workers.c.worker).where(_is_alive(connection))
     return _free(connection, batch_lines.c.worker.not_in(here))
@@ -125,7 +125,7 @@ def _in_turn(connection: Connection) -> list[RowMapping]:
     asked = (
         sa.select(batches)
         .outerjoin(running, running.c.owner == batches.c.owner)
-        .where(batches.c.status == "in_progress", batches.c.expires_at > now_of(connection))
+        .where(batches.c.status == "in_progress", batches.c.expires_at > now_in(connection))
         .order_by(sa.func.coalesce(running.c.running, 0), batches.c.created_at)
     )
     return list(connection.execute(asked).mappings())

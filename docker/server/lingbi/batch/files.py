@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from lingbi.accounts.database import now_of
+from lingbi.accounts.database import now_in
 from lingbi.batch.tables import files
 
 PREFIX = "file-"
@@ -34,7 +34,7 @@ class Page:
 
 def add(connection: Connection, **columns: Any) -> RowMapping:
     """Note a file; returns its row."""
-    values: dict[str, Any] = {"id": new_id(PREFIX), "kind": STORED, "created_at": now_of(connection)} | columns
+    values: dict[str, Any] = {"id": new_id(PREFIX), "kind": STORED, "created_at": now_in(connection)} | columns
     connection.execute(sa.insert(files).values(**values))
     row = find(connection, values["owner"], values["id"])
     assert row is not None
@@ -44,19 +44,19 @@ def add(connection: Connection, **columns: Any) -> RowMapping:
 def begin_upload(connection: Connection, owner: str, file_id: str, most_bytes: int = 0) -> None:
     """Note a file, which may have so many bytes, before the first is kept, so that it is removed if its worker is killed."""
     values = {"id": file_id, "owner": owner, "kind": UPLOADING, "filename": "", "purpose": "", "bytes": most_bytes}
-    now = now_of(connection)
+    now = now_in(connection)
     connection.execute(sa.insert(files).values(**values, created_at=now, expires_at=now + UPLOAD_LOST_S))
 
 
 def renew_upload(connection: Connection, file_id: str) -> bool:
     """Say that an upload goes on; whether it was not given up meanwhile."""
     renewal = sa.update(files).where(_is_uploading(file_id))
-    return connection.execute(renewal.values(expires_at=now_of(connection) + UPLOAD_LOST_S)).rowcount == 1
+    return connection.execute(renewal.values(expires_at=now_in(connection) + UPLOAD_LOST_S)).rowcount == 1
 
 
 def end_upload(connection: Connection, owner: str, file_id: str, life_s: float, **columns: Any) -> RowMapping | None:
     """Make an upload that is whole a file, which lives so long; returns its row, None if it was given up meanwhile."""
-    now = now_of(connection)
+    now = now_in(connection)
     values = {"kind": STORED, "created_at": now, "expires_at": now + life_s} | columns
     if connection.execute(sa.update(files).where(_is_uploading(file_id)).values(**values)).rowcount != 1:
         return None
@@ -107,7 +107,7 @@ def held_bytes(connection: Connection, owner: str) -> int:
 
 def hide(connection: Connection, row: RowMapping) -> bool:
     """Let nobody have a file any more, whose content is then removed; False for an upload that goes on after all."""
-    given_up = sa.or_(files.c.kind != UPLOADING, files.c.expires_at <= now_of(connection))
+    given_up = sa.or_(files.c.kind != UPLOADING, files.c.expires_at <= now_in(connection))
     hiding = sa.update(files).where(files.c.id == row["id"], files.c.kind == row["kind"], given_up)
     kind = REMOVED if row["kind"] in WITH_CONTENT else row["kind"]  # which says which lines are its content
     return connection.execute(hiding.values(kind=kind, expires_at=0.0)).rowcount == 1
@@ -120,10 +120,10 @@ def remove(connection: Connection, file_id: str) -> None:
 
 def ended(connection: Connection, limit: int = 100) -> list[RowMapping]:
     """Files whose life time is over, and what was left of those that somebody began to upload or to remove."""
-    asked = sa.select(files).where(files.c.expires_at <= now_of(connection)).limit(limit)
+    asked = sa.select(files).where(files.c.expires_at <= now_in(connection)).limit(limit)
     return list(connection.execute(asked).mappings())
 
 
 def _is_alive(connection: Connection) -> sa.ColumnElement[bool]:
-    in_time = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > now_of(connection))
+    in_time = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > now_in(connection))
     return sa.and_(in_time, files.c.kind.not_in((UPLOADING, REMOVED)))

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 MAX_ERRORS = 100  # a file that is no batch at all is told by its first lines
 MAX_CUSTOM_ID = 512
 NUL = "\0"  # PostgreSQL keeps no text with it
 DEFAULT = "default"  # the alias for requests that name no model
+SEEN_CHARACTERS = 60
+# What is wrong with a line, by pydantic's error types; others keep pydantic's own words.
+SENTENCES = {
+    "missing": "is needed",
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    "string_too_long": f"holds at most {MAX_CUSTOM_ID} characters",
+    "dict_type": "must be an object",
+    "model_type": "must be an object with custom_id, method, url and body",
+}
 
 
 class Asked(BaseModel):
@@ -74,16 +86,17 @@ class Raw:
 
 
 def split(file: BinaryIO, line_bytes: int) -> Iterator[Raw]:
-    """The lines of a file; memory is bounded by one line. Empty ones are passed over."""
+    """The lines of a file; memory is bounded by one line. Empty ones are passed over, and so is a byte order mark at the front."""
     number = place = 0
     while text := file.readline(line_bytes + 2):  # the longest with its \r\n
         number += 1
         size = len(text)
+        mark = len(BOM_UTF8) if number == 1 and text.startswith(BOM_UTF8) else 0
         if not text.endswith(b"\n") and size == line_bytes + 2:
             size += _rest(file)
             yield Raw(number, place, size, None)
-        elif text.strip():
-            yield Raw(number, place, size, text)
+        elif text[mark:].strip():
+            yield Raw(number, place + mark, size - mark, text[mark:])
         place += size
 
 
@@ -147,11 +160,25 @@ def _judged(raw: Raw, bounds: Bounds, seen: set[bytes]) -> Line | Fault:
 
 
 def _unreadable(error: ValidationError, number: int) -> Fault:
-    first = error.errors()[0]
+    first = error.errors(include_url=False)[0]
     if first["type"] == "json_invalid":
-        return Fault("invalid_json_line", f"the line is no JSON: {first['msg'][:200]}", number)
+        why = first["ctx"]["error"].replace(" at line 1 column", " at column")  # of this line, whose number is told
+        return Fault("invalid_json_line", f"the line is no JSON: {why[:200]}", number)
     place = ".".join(map(str, first["loc"]))
-    return Fault("invalid_line", f"{place or 'the line'}: {first['msg'][:200]}", number, place or None)
+    told = f"{place}: {_sentence(first)}" if place else f"the line {_sentence(first)}"
+    return Fault("invalid_line", told, number, place or None)
+
+
+def _sentence(found: ErrorDetails) -> str:
+    told = SENTENCES.get(found["type"], found["msg"][:200])
+    return told if found["type"] == "missing" else f"{told} (got {_seen(found['input'])})"
+
+
+def _seen(value: Any) -> str:
+    """A value as it is told: of a text its beginning, and of what may be as large as a line its kind."""
+    if isinstance(value, str):
+        return repr(value[:SEEN_CHARACTERS])
+    return "an array" if isinstance(value, list) else "an object" if isinstance(value, dict) else json.dumps(value)
 
 
 def errors_of(faults: Iterable[Fault]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from lingbi.accounts.database import Database, now_of
+from lingbi.accounts.database import Database, now_in
 from lingbi.accounts.keys import changes
 from lingbi.accounts.keys.changes import Change
 from lingbi.accounts.usage import owners
@@ -88,7 +88,7 @@ def erase(store: Store, owner: str | None, key: str | None = None) -> tuple[list
     return names, taken
 
 
-def add_key(database: Database, name: str, change: Change, now: float) -> tuple[str, Taken]:
+def add_key(database: Database, name: str, change: Change) -> tuple[str, Taken]:
     """Make a key, as accounts.keys.changes does; of a name that was revoked, take away what the former holder had.
 
     Returns the key, and what was taken away, which workers then remove.
@@ -98,7 +98,7 @@ def add_key(database: Database, name: str, change: Change, now: float) -> tuple[
     def begin_anew(connection: Connection) -> None:
         taken.append(take_away(connection, [name]))
 
-    made = changes.add_key(database, name, change, now, begin_anew)
+    made = changes.add_key(database, name, change, begin_anew)
     return made, taken[0] if taken else Taken()
 
 
@@ -109,7 +109,7 @@ def take_away(connection: Connection, names: list[str]) -> Taken:
     ending = {
         "owner": NOBODY,
         "status": sa.case((is_open, "cancelled"), else_=batches.c.status),
-        "cancelled_at": sa.case((is_open, now_of(connection)), else_=batches.c.cancelled_at),
+        "cancelled_at": sa.case((is_open, now_in(connection)), else_=batches.c.cancelled_at),
     }
     # Batches first: one that ends just now makes a file of its results, which is then found.
     connection.execute(sa.update(batches).where(batches.c.owner.in_(names)).values(ending))

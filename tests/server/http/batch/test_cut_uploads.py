@@ -40,12 +40,12 @@ def store(database, tmp_path):
     return store_of(Settings(state_dir=tmp_path), database)
 
 
-async def upload(service, receive, declared: int | None = None) -> tuple[int, dict]:
-    """(status, answer) of an upload whose body comes from there. declared: its Content-Length."""
+async def upload(service, receive, declared: int | None = None, header: bytes = b"content-length") -> tuple[int, dict]:
+    """(status, answer) of an upload whose body comes from there. declared: how long it is, as this header says."""
     asked = {"type": "http", "method": "POST", "path": "/v1/files", "raw_path": b"/v1/files", "query_string": b""}
     headers = [(b"authorization", b"Bearer secret"), (b"content-type", b"multipart/form-data; boundary=x")]
     if declared is not None:
-        headers.append((b"content-length", str(declared).encode()))
+        headers.append((header, str(declared).encode()))
     if not service.readiness.is_ready:
         service.take_engine(NoEngine(), 1)
         service.readiness.enter(READY)

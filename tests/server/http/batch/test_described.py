@@ -13,7 +13,7 @@ from lingbi.accounts.ring import KeyRing
 from lingbi.batch import batches, claims, files
 from lingbi.batch.lines import Fault, Line
 from lingbi.http.app import create_app, routes_of
-from lingbi.http.openapi import describe
+from lingbi.http.describing.document import describe
 from lingbi.http.readiness import READY
 from tests.server.conftest import KEY, NoEngine
 

@@ -1,6 +1,5 @@
 """/v1/files and /v1/batches as the official client sees them, and what each refuses; no model answers here."""
 
-import asyncio
 import contextlib
 import json
 import resource
@@ -17,11 +16,8 @@ from lingbi.http.app import create_app
 from lingbi.http.readiness import READY
 from lingbi.settings import Settings
 from tests.server.conftest import KEY, NoEngine
-from tests.server.http.batch.test_cut_uploads import END, HEAD, piece
-from tests.server.http.batch.test_cut_uploads import upload as upload_from
 
 OTHER = {"Authorization": "Bearer other"}
-COUNT = 8
 LINES = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
 
 
@@ -158,39 +154,6 @@ def test_a_disk_that_is_full_at_a_files_last_piece_keeps_nothing_of_it(client, s
         answer = upload(client, b"x" * 600_900)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage"), answer.text
     assert list(store.storage.path.iterdir()) == []
-
-
-@pytest.mark.parametrize("is_declared", [True, False], ids=["declared", "in pieces"])
-def test_uploads_beside_each_other_take_no_more_than_one_key_may(service, store, is_declared):
-    """Of each half has come when the next one begins; 2 MiB are allowed."""
-    service.store = store
-    content = b"x" * 900_000
-    body = [HEAD + content[:450_000], content[450_000:] + END]
-    declared = sum(map(len, body)) if is_declared else None
-
-    async def all_at_once() -> list[int]:
-        goes_on = asyncio.Event()
-
-        async def one() -> int:
-            pieces = [piece(body[0]), piece(body[1], is_last=True)]
-
-            async def receive():
-                if len(pieces) == 1:
-                    await goes_on.wait()
-                return pieces.pop(0)
-
-            return (await upload_from(service, receive, declared))[0]
-
-        uploads = [asyncio.create_task(one()) for _ in range(COUNT)]
-        await asyncio.wait(uploads, timeout=2)
-        assert sum(path.stat().st_size for path in store.storage.path.iterdir()) <= 2 << 20
-        goes_on.set()
-        return await asyncio.gather(*uploads)
-
-    assert sorted(asyncio.run(all_at_once())) == [200] * 2 + [413] * (COUNT - 2)
-    assert len(list(store.storage.path.iterdir())) == 2
-    with store.database.read() as connection:
-        assert files.held_bytes(connection, "one") == 2 * len(content)
 
 
 def test_a_database_that_is_away_is_told_and_nothing_is_kept(client, store, monkeypatch):

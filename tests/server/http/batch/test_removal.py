@@ -1,12 +1,15 @@
 """What has ended is removed, whatever the disk or the database does to one file of it."""
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
 from lingbi.accounts.database import DatabaseAway
 from lingbi.batch import files
+from lingbi.batch.owned import take_away
 from lingbi.http.batch.removal import Removal
-from tests.server.http.batch.test_runner import kept
+from tests.server.http.batch.test_runner import demo_line, kept, run, shown, submitted
 
 
 def remove(removal: Removal) -> None:
@@ -52,3 +55,31 @@ def test_a_worker_that_ends_begins_with_no_further_file(store, monkeypatch):
     monkeypatch.setattr(store.storage, "remove", ends)
     remove(removal)
     assert len(removed) == 1 and len(list(store.storage.path.iterdir())) == 2
+
+
+def test_what_was_taken_away_is_removed_while_others_go_on(service, store):
+    gone, file_id = submitted(store, demo_line("a")), kept(store, b"x")
+    with store.database.begin() as connection:
+        taken = take_away(connection, ["one"])
+    assert (taken.files, taken.batches) == (1, 1) and file_id in {path.name for path in store.storage.path.iterdir()}
+    batch = run(service, store, submitted(store, demo_line("b")))
+    assert batch["status"] == "completed" and shown(store, gone) is None
+    assert {path.name for path in store.storage.path.iterdir()} == {"file-1"}
+
+
+@pytest.mark.parametrize("is_slow", [True, False], ids=["slow", "refused"])
+def test_a_file_that_the_database_does_not_give_up_holds_no_line_up(service, store, monkeypatch, is_slow):
+    file_id, is_over = kept(store, b"x"), threading.Event()
+    with store.database.begin() as connection:
+        connection.execute(sa.update(files.files).where(files.files.c.id == file_id).values(expires_at=1.0))
+
+    def fails(file_id: str) -> None:
+        if is_slow:
+            is_over.wait(60)
+        raise DatabaseAway("canceling statement due to statement timeout")
+
+    monkeypatch.setattr(store.storage, "remove", fails)
+    try:
+        assert run(service, store, submitted(store, demo_line("a")), timeout_s=20)["status"] == "completed"
+    finally:
+        is_over.set()

@@ -3,21 +3,18 @@
 import asyncio
 import json
 import logging
-import threading
 import time
 from dataclasses import replace
 
 import pytest
-import sqlalchemy as sa
 from starlette.responses import JSONResponse
 
 from lingbi.accounts.database import DatabaseAway
 from lingbi.batch import batches, claims, files
-from lingbi.batch.owned import take_away
 from lingbi.http.batch import line_bodies, runner
 from lingbi.http.batch.runner import Runner
 from lingbi.http.readiness import READY
-from tests.server.batch.test_claims import claim, counts, finish, make, output, sign_on
+from tests.server.batch.test_claims import counts, output
 from tests.server.batch.test_lines import line
 from tests.server.conftest import NoEngine
 
@@ -298,95 +295,3 @@ def test_lines_of_a_key_that_has_ended_have_errors_of_their_own(service, store, 
     monkeypatch.setattr(service.keys, "account", lambda name: None)
     batch = run(service, store, submitted(store, demo_line("a")))
     assert batch["failed"] == 1 and output(store.database, batch["id"], "errors")[0]["error"]["code"] == "key_ended"
-
-
-def test_what_was_taken_away_is_removed_while_others_go_on(service, store):
-    gone, file_id = submitted(store, demo_line("a")), kept(store, b"x")
-    with store.database.begin() as connection:
-        taken = take_away(connection, ["one"])
-    assert (taken.files, taken.batches) == (1, 1) and file_id in {path.name for path in store.storage.path.iterdir()}
-    batch = run(service, store, submitted(store, demo_line("b")))
-    assert batch["status"] == "completed" and shown(store, gone) is None
-    assert {path.name for path in store.storage.path.iterdir()} == {"file-1"}
-
-
-@pytest.mark.parametrize("is_slow", [True, False], ids=["slow", "refused"])
-def test_a_file_that_the_database_does_not_give_up_holds_no_line_up(service, store, monkeypatch, is_slow):
-    file_id, is_over = kept(store, b"x"), threading.Event()
-    with store.database.begin() as connection:
-        connection.execute(sa.update(files.files).where(files.files.c.id == file_id).values(expires_at=1.0))
-
-    def fails(file_id: str) -> None:
-        if is_slow:
-            is_over.wait(60)
-        raise DatabaseAway("canceling statement due to statement timeout")
-
-    monkeypatch.setattr(store.storage, "remove", fails)
-    try:
-        assert run(service, store, submitted(store, demo_line("a")), timeout_s=20)["status"] == "completed"
-    finally:
-        is_over.set()
-
-
-@pytest.fixture
-def pass_time(monkeypatch):
-    """Let so many seconds pass, by both clocks."""
-    real, passed = (time.time, time.monotonic), [0.0]
-    monkeypatch.setattr(time, "time", lambda: real[0]() + passed[0])
-    monkeypatch.setattr(time, "monotonic", lambda: real[1]() + passed[0])
-
-    def let_pass(seconds: float) -> None:
-        passed[0] += seconds
-
-    return let_pass
-
-
-@pytest.mark.parametrize("tries", [0, 1, 4], ids=["a halted machine", "one try", "several tries"])
-def test_a_worker_that_was_away_from_the_database_itself_leaves_lines_to_the_others(
-    service, store, monkeypatch, pass_time, tries
-):
-    """The first one that is back finds no other that was seen lately; all are there, with lines that are answered."""
-    first, second = (Runner(service, answer, store, name) for name in ("first", "second"))
-    make(store.database, count=4, window_s=3600)
-    for one in (first, second):
-        one._keep_house()
-    taken = claim(store.database, "second")
-
-    def away():
-        raise DatabaseAway("the accounts' database does not answer")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(store.database, "begin", away)
-        for _ in range(tries):
-            pass_time(40 / tries)
-            with pytest.raises(DatabaseAway):
-                first._keep_house()
-    pass_time(0 if tries else 40)
-    first._keep_house()
-    assert len(taken) == 4 and finish(store.database, "second", taken[0])
-    for _ in range(2):
-        pass_time(runner.SIGN_S)
-        first._keep_house()
-    assert finish(store.database, "second", taken[1]), "the others had little time to come back"
-    for _ in range(2):
-        pass_time(runner.SIGN_S)
-        first._keep_house()
-    assert [one.line for one in claim(store.database, "first")] == [3, 4], "who does not come back is taken for dead"
-
-
-def test_a_worker_that_begins_while_the_database_is_away_leaves_lines_to_the_others(
-    service, store, monkeypatch, pass_time
-):
-    make(store.database, count=2)
-    sign_on(store.database, "second")
-    taken = claim(store.database, "second")
-    first = Runner(service, answer, store, "first")
-    pass_time(claims.LOST_S + 10)
-    with monkeypatch.context() as patched, pytest.raises(DatabaseAway):
-        patched.setattr(claims, "sign_on", lambda *_: (_ for _ in ()).throw(DatabaseAway("it is away")))
-        first._keep_house()
-    first._keep_house()
-    assert finish(store.database, "second", taken[0])
-    fresh = Runner(service, answer, store, "fresh")
-    fresh._keep_house()
-    assert not finish(store.database, "second", taken[1]), "nothing says that the database was away"

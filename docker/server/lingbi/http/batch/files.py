@@ -29,10 +29,11 @@ from lingbi.batch.store import Store
 from lingbi.batch.uploads import GivenUp, Incoming, Room, remove
 from lingbi.http.batch.upload import Upload, receive
 from lingbi.http.middleware.door import ACCOUNT
+from lingbi.http.protocol.numbers import number_of
 
 PURPOSES = ("batch", "vision", "user_data")
+MOST_BYTES = "x-lingbi-most-bytes"  # the header of who passes an upload on, as the page does
 SHORTEST_LIFE_S, MAX_PAGE, PIECE_BYTES = 3600, 10_000, 1 << 20
-MAX_DIGITS = 9
 
 
 def owner_of(request: Request) -> str:
@@ -48,14 +49,6 @@ def page_of(request: Request, most: int = MAX_PAGE) -> Page:
     if order not in ("asc", "desc"):
         raise BadRequest(f"order is {order[:20]!r}; give asc or desc", "order")
     return Page(limit, query.get("after"), order == "asc")
-
-
-def number_of(text: str, name: str, least: int, most: int) -> int:
-    """A whole number of a query or a form. Raises BadRequest."""
-    number = int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
-    if number is None or not least <= number <= most:
-        raise BadRequest(f"{name} is {text[:20]!r}; give a number from {least} to {most}", name.split(".")[0])
-    return number
 
 
 def page_object(rows: list[RowMapping], page: Page, show: Callable[[RowMapping], dict[str, Any]]) -> JSONResponse:
@@ -177,8 +170,8 @@ class Files:
 
 
 def _declared_bytes(request: Request) -> int | None:
-    """The length of a body; None if it comes in pieces without one."""
-    declared = request.headers.get("content-length", "")
+    """The length of a body, or what it has at most, where it comes in pieces; None where neither is said."""
+    declared = request.headers.get("content-length") or request.headers.get(MOST_BYTES, "")
     return int(declared) if declared.isdecimal() and len(declared) < 19 else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ class Runner:
         service.metrics.batch_lines_running.set_function(lambda: len(self.tasks))
         self.being_read: set[str] = set()  # batches whose input this worker reads
         self.not_before: dict[str, float] = {}  # of owners whose lines must wait: time.monotonic()
-        self.signed = self.frees_from = 0.0  # time.monotonic()
+        self.signed, self.frees_from = -math.inf, 0.0  # time.monotonic()
         self.clock = SharedClock()  # by which keys and batches end
         self.has_work = self.is_ending = False
 
@@ -124,9 +125,10 @@ class Runner:
         """Say that this worker is alive, and free the lines of those that are not.
 
         After a time without the database it frees none for a while: the others were as silent, and may be about to come back.
+        So does one that has just begun, which does not know how it was before.
         """
         database, now = self.store.database, time.monotonic()
-        if self.signed and now - self.signed > LATE_S:
+        if now - self.signed > LATE_S:
             self.frees_from = now + claims.LOST_S
         try:
             with database.begin() as connection:
