@@ -1,5 +1,7 @@
 """A door with no model behind it, for what is decided before the engine is asked."""
 
+import contextlib
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -62,3 +64,20 @@ def store(tmp_path, settings):
     database.bring_up_to_date()
     yield store_of(settings.model_copy(update={"state_dir": tmp_path}), database)
     database.engine.dispose()
+
+
+DAYS_S = 40 * 86400
+
+
+@pytest.fixture(params=[-DAYS_S, DAYS_S], ids=["behind", "ahead"])
+def wrong_host(request, monkeypatch):
+    """A context in which the host's clock is so far off."""
+    real = time.time
+
+    @contextlib.contextmanager
+    def there():
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real() + request.param)
+            yield
+
+    return there

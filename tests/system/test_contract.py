@@ -8,7 +8,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi import checks
 
-from lingbi.http.openapi import describe
+from lingbi.http.describing.document import describe
 
 MODEL = "internlm-xcomposer2-demo"
 EXAMPLES = 40

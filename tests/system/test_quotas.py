@@ -43,7 +43,7 @@ def lab(tmp_path_factory):
     database = Database(parse_url(f"sqlite:///{state_dir}/accounts/accounts.db"))
     database.bring_up_to_date()
     add_group(database, "visitors", Change(members={("requests", DAY): 1}))
-    keys = {name: add_key(database, name, Change(limits=limits), time.time()) for name, limits in LIMITS.items()}
+    keys = {name: add_key(database, name, Change(limits=limits)) for name, limits in LIMITS.items()}
     ensure_keys(state_dir / "keys", state_dir / "api-key")
     page = add_to_file(state_dir / "keys", "ui")
     with running_worker(state_dir, LINGBI_TIME_ZONE="Asia/Shanghai") as server:
@@ -162,7 +162,7 @@ def test_no_prompt_picture_or_answer_is_written_down(lab):
 
 def test_the_official_client_waits_for_what_runs_and_then_gets_its_answer(lab):
     server = lab.as_("together")
-    change_key(lab.database, "together", Change(limits={("tokens", DAY): 5000}), time.time())
+    change_key(lab.database, "together", Change(limits={("tokens", DAY): 5000}))
     assert wait_until(lambda: lab.used("together")["limits"][0]["most"] == 5000, 10)
     endless = text(server, max_tokens=4000, ignore_eos=True, stream=True)
     with openai.OpenAI(base_url=f"{server['url']}/v1", api_key=server["key"]) as client, ThreadPoolExecutor(1) as pool:

@@ -1,6 +1,7 @@
 """An authority of the tests, and https servers with certificates that it has signed."""
 
 import contextlib
+import json
 import ssl
 import subprocess
 import threading
@@ -36,9 +37,12 @@ def issue(authority: Path, folder: Path, names: str) -> Path:
 
 
 class Answer(BaseHTTPRequestHandler):
+    status: int = 200
+    body: dict = {"data": [{"id": "served"}]}
+
     def do_GET(self):
-        said = b'{"data": [{"id": "served"}]}'
-        self.send_response(200)
+        said = json.dumps(self.body).encode()
+        self.send_response(self.status)
         self.send_header("Content-Length", str(len(said)))
         self.end_headers()
         self.wfile.write(said)
@@ -50,14 +54,28 @@ class Answer(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(certificate: Path):
     """The URL of an https server of this certificate."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with running(Answer, context) as server:
+        yield f"https://127.0.0.1:{server.server_port}"
+
+
+@contextlib.contextmanager
+def answering(status: int, body: dict):
+    """The URL of a server that answers everything with this."""
+    with running(type("Told", (Answer,), {"status": status, "body": body})) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+@contextlib.contextmanager
+def running(handler: type, context: ssl.SSLContext | None = None):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"https://127.0.0.1:{server.server_port}"
+        yield server
     finally:
         server.shutdown()
         server.server_close()

@@ -9,7 +9,7 @@ import pytest
 from lingbi.client.servers import NoServer, find_server, need_server
 from lingbi.errors import ConfigurationError
 from lingbi.settings import Settings
-from tests.server.client.conftest import issue, serving
+from tests.server.client.conftest import answering, issue, serving
 
 
 @pytest.fixture
@@ -59,3 +59,10 @@ def test_where_nothing_was_started_the_remedy_is_named(settings):
     with pytest.raises(ConfigurationError, match="run scripts/up, or give --url"):
         need_server(options(), settings)
     assert find_server(options(), settings) is None
+
+
+def test_a_server_that_refuses_the_key_is_told_in_its_own_words(settings):
+    refused = {"error": {"message": "this API key is unknown", "code": "invalid_api_key"}}
+    with answering(401, refused) as url, pytest.raises(NoServer) as caught:
+        need_server(options(url), settings)
+    assert str(caught.value) == f"{url} does not list its models: this API key is unknown"

@@ -26,7 +26,8 @@ class Writer:
 
 def told(worker: int, phase: str, **more) -> Told:
     return Told(
-        **{"pid": os.getpid(), "worker": worker, "model": f"model-{worker}", "place": "0", "phase": phase} | more
+        **{"id": 0, "pid": os.getpid(), "worker": worker, "model": f"model-{worker}", "place": "0", "phase": phase}
+        | more
     )
 
 

@@ -9,7 +9,7 @@ from lingbi.accounts.facts import KeyFacts
 from lingbi.accounts.key_file import digest
 from lingbi.api_errors import EngineFault, TooLong
 from lingbi.http.app import routes_of
-from lingbi.http.openapi import describe
+from lingbi.http.describing.document import describe
 from lingbi.http.service import Limits
 from tests.server.conftest import KEY
 
@@ -54,6 +54,14 @@ def test_without_a_known_key_everything_but_health_is_401(client, header):
     for path in ("/v1/models", CHAT, "/openapi.json", "/nothing"):
         response = client.post(path, headers=headers)
         assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize(
+    ("header", "words"), [(None, "send the header"), ("Bearer", "send the header"), ("Bearer sk-wrong", "is unknown")]
+)
+def test_a_key_that_is_missing_and_one_that_is_unknown_are_told_apart(client, header, words):
+    error = client.get("/v1/models", headers={"Authorization": header} if header else {}).json()["error"]
+    assert words in error["message"] and "sk-wrong" not in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from lingbi.accounts.facts import KeyFacts
+from lingbi.accounts.database import Database, parse_url
+from lingbi.accounts.facts import KeyFacts, Limit
 from lingbi.accounts.key_file import digest
+from lingbi.accounts.ledger.spool import Spool
+from lingbi.accounts.quotas.holds import Holds
+from lingbi.http.admission.quotas import Quotas
 from tests.keys import add_to_file
 from tests.load.fuzz import CHAT, MODEL, application
 
@@ -130,6 +135,27 @@ def test_a_key_that_fills_everything_keeps_no_other_key_waiting(lab):
             await stream.leave()
         await until(lambda: bool(second.began), "the other's second waits behind the first key's")
         assert len(lab.began(many)) == RUNNING  # the first key's own next one came later, if at all
+
+    lab(story)
+
+
+def test_a_request_of_a_key_that_has_nothing_left_takes_nobodys_place(lab, tmp_path):
+    async def story(lab: Lab) -> None:
+        database = Database(parse_url(f"sqlite:///{tmp_path}/quotas.db"))
+        database.bring_up_to_date()
+        lab.service.spool = Spool(tmp_path / "journals", 1 << 20)
+        lab.service.quotas = Quotas(Holds(database, "worker", ZoneInfo("UTC")), "local")
+        limits = (Limit("key", "spent", "tokens", "day", 0),)
+        lab.service.keys.keys[digest(b"spent")] = KeyFacts("spent", limits=limits)
+        await asyncio.wait_for(lab.ask("spent")[0].task, WAIT_S)  # now it is known
+
+        many = lab.ask(lab.key, LIMIT)
+        places = lab.service.generator.places
+        await until(lambda: len(lab.began(many)) == RUNNING and len(places.turns) == QUEUED, "alone it has not all")
+        (refused,) = lab.ask("spent")
+        await asyncio.wait_for(refused.task, WAIT_S)
+        assert refused.status == 429 and "may use no tokens" in refused.sentence
+        assert not [stream for stream in many if stream.status == 429]
 
     lab(story)
 

@@ -7,7 +7,7 @@ import torch
 
 from lingbi.engine.progress import PromptProgress
 from lingbi.engine.turbomind.uploads import Uploads
-from lingbi.http.openapi import describe
+from lingbi.http.describing.document import describe
 from lingbi.http.protocol.status import Prompts, Ready
 from lingbi.http.readiness import LOADING, LOADING_MODEL, PREPARING, PROBING, PROGRESS, READY, STARTING, Readiness
 from lingbi.model import catalogue

@@ -36,6 +36,20 @@ def test_bad_images_are_refused_quickly_in_a_sentence(name):
     assert psutil.Process().memory_info().rss - before < 200 << 20
 
 
+def test_of_several_pictures_the_one_that_is_refused_is_told_by_its_number():
+    good, broken = url_of(file_of(Image.new("RGB", (8, 6)))), url_of(b"none")
+    cut = url_of(file_of(Image.effect_noise((64, 64), 50))[:-500])
+    for urls, words in (
+        ((good, broken, good), "picture 2 of 3: the picture cannot be decoded"),
+        ((good, "file:///x"), "picture 2 of 2: a picture's URL must begin with"),
+        ((good, good, cut), "picture 3 of 3: the picture cannot be decoded"),
+        ((broken,), "the picture cannot be decoded"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            load(*urls)
+        assert str(caught.value).startswith(words) and caught.value.reason in ("format", "url", "broken"), caught.value
+
+
 def test_a_zip_bomb_gives_no_more_than_its_head_says():
     before = psutil.Process().memory_info().rss
     (image,) = load(url_of(bad_images.zip_bomb()))

@@ -35,6 +35,20 @@ def test_a_model_that_does_not_fit_is_refused_with_both_numbers(big):
         check_memory(big, "cpu", [], 1, needed - 1, Settings())
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("vl-7b", "free some, or use --model vl-1_8b or demo"),
+        ("vl-1_8b", "free some, or use --model demo"),
+        ("demo", "free some"),
+    ],
+)
+def test_only_lighter_models_are_proposed(name, remedy):
+    with pytest.raises(ConfigurationError) as caught:
+        fit_on_cpu(replace(SMALL, served_name=f"internlm-xcomposer2-{name}"), 10, Settings())
+    assert str(caught.value).endswith(f"; {remedy}")
+
+
 def test_every_worker_needs_its_own_memory(big):
     needed = 3 * needed_mib(big, Settings().hd_num)
     check_memory(big, "cpu", [], 3, needed, Settings())

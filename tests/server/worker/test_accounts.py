@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lingbi.accounts.database import Database
-from lingbi.accounts.entries import Entry
+from lingbi.accounts.entries import Counts, Entry
 from lingbi.accounts.ledger import counting
 from lingbi.accounts.quotas.use import add_use
 from lingbi.accounts.tables import quota_use, usage_hours
@@ -23,7 +23,7 @@ def test_a_host_whose_clock_is_years_ahead_deletes_nobodys_use(service, postgres
     database = Database(postgres.url)
     database.bring_up_to_date()
     ledger = bring_ledger(service, database)
-    entry = Entry("r1", time.time(), "alice", "demo", 200, 1, completion_tokens=5)
+    entry = Entry("r1", time.time(), "alice", "demo", 200, Counts(1, completion_tokens=5))
     with database.begin() as connection:
         add_use(connection, database, [entry], {}.get, ledger.zone)
         counting.add(connection, [entry], ledger.zone)

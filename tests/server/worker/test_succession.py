@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import psutil
 import pytest
@@ -76,6 +77,7 @@ def test_one_follows_the_other_and_the_port_is_never_closed(succession):
     succession["leave"].write_text(first)
     while len(succession["lives"]()) < 2:
         reaches(succession["port"])
+        time.sleep(0.05)  # nobody takes these connections, and only so many may wait
     second, elder = succession["lives"]()[1]
     assert elder == first and psutil.pid_exists(int(first))  # it is still at its last answers
     assert wait_until(lambda: not psutil.pid_exists(int(first)), 60)

@@ -104,7 +104,8 @@ def _answering(server: Server, model: str | None) -> Server:
     try:
         with server.client(timeout=LOOK_S) as client:
             response = client.get("/v1/models")
-            response.raise_for_status()
+            if response.is_error:
+                raise NoServer(f"{server.url} does not list its models: {message_of(response)}")
             served = [str(item["id"]) for item in response.json()["data"]]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
         raise NoServer(f"no lingbi server answers at {server.url}: {type(error).__name__}: {error}") from None

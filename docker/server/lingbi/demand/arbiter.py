@@ -49,35 +49,22 @@ def arbiter_socket(state_dir: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a worker's process says of itself: `Member` without its id; heard: the last order that it knows of."""
+class Told(Member):
+    """What a worker's process says of itself, with 0 for its id, which the arbiter gives it; heard: the last order that it
+    knows of."""
 
-    pid: int
-    worker: int
-    model: str
-    place: str
-    phase: str
+    pid: int = 0
+    worker: int = 0
     heard: int = 0
-    waiting: int = 0
-    waited_s: float = 0.0
-    inside: int = 0
-    idle_s: float = 0.0
-    ready_s: float = 0.0
-    lines: bool = False
 
     def member(self, number: int, later_s: float) -> Member:
         """As the decision sees it, so many seconds after it was told."""
-        return Member(
+        return replace(
+            self,
             id=number,
-            model=self.model,
-            place=self.place,
-            phase=self.phase,
-            waiting=self.waiting,
             waited_s=self.waited_s + (later_s if self.waiting else 0.0),
-            inside=self.inside,
             idle_s=0.0 if self.inside else self.idle_s + later_s,
             ready_s=self.ready_s + later_s,
-            lines=self.lines,
         )
 
 

@@ -32,11 +32,11 @@ from lingbi.http.batch.files import Files
 from lingbi.http.bodies import meant_model
 from lingbi.http.chat import chat_completions
 from lingbi.http.completions import completions
+from lingbi.http.describing.document import describe
 from lingbi.http.exchange import check_model
 from lingbi.http.middleware.accounting import GONE, Accounting
 from lingbi.http.middleware.cross_origin import cross_origin
 from lingbi.http.middleware.door import ACCOUNT, Door, refuse
-from lingbi.http.openapi import describe
 from lingbi.http.protocol.answers import Model, ModelList
 from lingbi.http.protocol.status import Live, Ready
 from lingbi.http.responses import responses
@@ -57,7 +57,7 @@ API_TAIL = re.compile(f"/(?:{'|'.join(path.removeprefix('/v1/') for path in API_
 def create_app(service: Service) -> ASGIApp:
     """The worker's ASGI application; `service.take_engine` provides its engine later.
 
-    It uses Starlette without FastAPI: the Door limits the bodies, and openapi.py writes the document. FastAPI's
+    It uses Starlette without FastAPI: the Door limits the bodies, and describing/ writes the document. FastAPI's
     models of an OpenAPI document would add half a second to every start.
     """
 

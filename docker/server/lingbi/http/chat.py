@@ -8,14 +8,8 @@ from starlette.requests import Request
 from lingbi.api_errors import BadRequest
 from lingbi.engine.grammar.vocabulary import piece_bytes
 from lingbi.engine.progress import Step
-from lingbi.http.exchange import (
-    Event,
-    Events,
-    Exchange,
-    first_and_rest,
-    prompt_comment,
-    read_asked,
-)
+from lingbi.http.events import Event, prompt_comment
+from lingbi.http.exchange import Events, Exchange, first_and_rest, read_asked
 from lingbi.http.middleware.door import ASKER
 from lingbi.http.presence import unless_gone
 from lingbi.http.protocol.answers import (

@@ -6,14 +6,8 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 
 from lingbi.engine.progress import Step
-from lingbi.http.exchange import (
-    Event,
-    Events,
-    Exchange,
-    first_and_rest,
-    prompt_comment,
-    read_asked,
-)
+from lingbi.http.events import Event, prompt_comment
+from lingbi.http.exchange import Events, Exchange, first_and_rest, read_asked
 from lingbi.http.presence import unless_gone
 from lingbi.http.protocol.answers import Completion, TextChoice
 from lingbi.http.protocol.requests import CompletionRequest

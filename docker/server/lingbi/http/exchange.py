@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
 
@@ -16,14 +15,16 @@ from starlette.types import Receive, Scope, Send
 from lingbi.accounts.entries import GOOD
 from lingbi.accounts.facts import KeyFacts
 from lingbi.api_errors import BadRequest, ModelNotAllowed, Refusal, TooLong, UnknownModel
+from lingbi.engine.answers import Answer
 from lingbi.engine.bound import BoundAnswer
-from lingbi.engine.generation import Answer, Generator
+from lingbi.engine.generation import Generator
 from lingbi.engine.grammar.forms import Form
 from lingbi.engine.grammar.matcher import Matcher
-from lingbi.engine.progress import PromptProgress, Step
+from lingbi.engine.progress import Step
 from lingbi.engine.prompts import Prompt, answer_room
 from lingbi.http.accounts.entry import let_in
 from lingbi.http.bodies import Asked, read_body
+from lingbi.http.events import Comment, Event, written
 from lingbi.http.middleware.accounting import GONE, RECORD
 from lingbi.http.middleware.door import ACCOUNT, ASKER
 from lingbi.http.presence import unless_gone
@@ -198,9 +199,7 @@ class Exchange(Generic[Asked]):
         """Whether a stream is to end with the request's usage."""
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
 
-    async def events_when_loaded(
-        self, begin: "Callable[[], Awaitable[AsyncIterator[Event]]]"
-    ) -> "AsyncIterator[Event]":
+    async def events_when_loaded(self, begin: Callable[[], Awaitable[AsyncIterator[Event]]]) -> AsyncIterator[Event]:
         """An answer's events if the model is still to be loaded, with comments until it is. begin: begins them."""
         assert self.service.waking is not None
         began = self.record.elapsed()
@@ -223,7 +222,7 @@ class Exchange(Generic[Asked]):
 
         return chunk
 
-    def failure(self, refusal: Refusal) -> "Event":
+    def failure(self, refusal: Refusal) -> Event:
         """The last event of a stream that ends early, which says why."""
         return json.dumps(refusal.body())
 
@@ -240,7 +239,7 @@ MakeChunk = Callable[..., str]
 class Events(StreamingResponse):
     """Server-sent events of an exchange, which is closed however the stream ends."""
 
-    def __init__(self, exchange: Exchange[Any], events: "AsyncIterator[Event]") -> None:
+    def __init__(self, exchange: Exchange[Any], events: AsyncIterator[Event]) -> None:
         super().__init__(_encoded(exchange, events), media_type="text/event-stream")
         self.headers["Cache-Control"] = "no-cache"
         self.headers["X-Accel-Buffering"] = "no"  # nginx would hold the events back
@@ -255,49 +254,18 @@ class Events(StreamingResponse):
             self._exchange.close()
 
 
-@dataclass(frozen=True)
-class Named:
-    """An event with a name, besides its data as JSON."""
-
-    name: str
-    data: str
-
-
-@dataclass(frozen=True)
-class Comment:
-    """A line of a stream that clients pass over (HTML Living Standard, 9.2.6), and that keeps its connection alive."""
-
-    text: str
-
-
-Event = str | Named | Comment  # a str is the data of an event that has no name
-
-
-def prompt_comment(progress: PromptProgress) -> Comment:
-    """What a stream says while a prompt is computed, which takes seconds on a CPU."""
-    return Comment(f"prompt {progress.done_tokens}/{progress.all_tokens}")
-
-
 async def _encoded(exchange: Exchange[Any], events: AsyncIterator[Event]) -> AsyncIterator[str]:
     try:
         async for event in events:
-            yield _written(event)
+            yield written(event)
     except Refusal as refusal:  # the status is sent already; the OpenAI client raises on this event
         exchange.record.error, exchange.record.reason = refusal.code, refusal.reason
         exchange.is_told = True
         exchange.record.end_use(refusal.status)
-        yield _written(exchange.failure(refusal))
+        yield written(exchange.failure(refusal))
         return
     exchange.is_told = True
     yield exchange.ending
-
-
-def _written(event: Event) -> str:
-    if isinstance(event, Comment):
-        return f": {event.text}\n\n"
-    if isinstance(event, Named):
-        return f"event: {event.name}\ndata: {event.data}\n\n"
-    return f"data: {event}\n\n"
 
 
 async def first_and_rest(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:

@@ -11,7 +11,8 @@ from lingbi.api_errors import Refusal
 from lingbi.engine.grammar.forms import Form
 from lingbi.engine.progress import Step
 from lingbi.http.chat import ChatExchange
-from lingbi.http.exchange import Event, Events, Named, prompt_comment, read_asked
+from lingbi.http.events import Event, Named, prompt_comment
+from lingbi.http.exchange import Events, read_asked
 from lingbi.http.protocol.responses import (
     CachedTokens,
     IncompleteDetails,

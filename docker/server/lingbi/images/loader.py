@@ -90,7 +90,7 @@ class ImageDoor:
         begun = time.monotonic()
         async with contextlib.AsyncExitStack() as room:
             async with self._place_to_fetch(key) if any(map(is_elsewhere, urls)) else contextlib.nullcontext():
-                sources = await _all(self._fetch_one(url) for url in urls)
+                sources = await _all_numbered(map(self._fetch_one, urls))
                 fetched = time.monotonic()
                 is_quick = await self._seconds(sources, key) <= QUICK_S
                 await room.enter_async_context((self._quick_room if is_quick else self._slow_room).place(key))
@@ -125,7 +125,7 @@ class ImageDoor:
                 budget.take(picture)
             return picture.seconds
 
-        return sum(await _all(self._quick.run(key, partial(inspect, source)) for source in sources))
+        return sum(await _all_numbered(self._quick.run(key, partial(inspect, source)) for source in sources))
 
     async def _decode_all(
         self, sources: list[str | bytes], lane: Lane, key: str, observe: Observe
@@ -137,7 +137,7 @@ class ImageDoor:
             observe(seconds)
             return image
 
-        return await _all(map(decode_one, sources))
+        return await _all_numbered(map(decode_one, sources))
 
     def _bytes(self, source: str | bytes) -> bytes:
         """A file's bytes. Those of a data: URL are read anew each time, so that a request that waits holds them once."""
@@ -161,6 +161,21 @@ def is_elsewhere(url: str) -> bool:
 def head_of(url: str) -> str:
     """The beginning of a URL without leading blanks. It runs on the event loop, so it reads MAX_HEAD characters at most."""
     return url[:MAX_HEAD].lstrip(BLANKS)
+
+
+async def _all_numbered(work: Iterable[Awaitable[Done]]) -> list[Done]:
+    """The results for all images, in order. Of several, a refused one is told by its number."""
+    items = list(work)
+    return await _all(_numbered(item, number, len(items)) for number, item in enumerate(items, 1))
+
+
+async def _numbered(item: Awaitable[Done], number: int, count: int) -> Done:
+    try:
+        return await item
+    except ImageError as error:
+        if count == 1:
+            raise
+        raise ImageError(f"picture {number} of {count}: {error}", reason=error.reason) from None
 
 
 async def _all(work: Iterable[Awaitable[Done]]) -> list[Done]:

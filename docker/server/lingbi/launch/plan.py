@@ -1,6 +1,7 @@
 """Plans a start on this machine: everything is decided, or refused, before anything runs."""
 
 import argparse
+import errno
 import socket
 from collections import Counter
 from dataclasses import dataclass
@@ -114,5 +115,14 @@ def check_port(host: str, port: int, setting: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {host} port {port}: {error.strerror}; end what uses it, or set {setting}"
+                f"cannot listen on {host} port {port}: {error.strerror}; {_remedy(error, setting)}"
             ) from None
+
+
+def _remedy(error: OSError, setting: str) -> str:
+    """What to do about a port on which this user cannot listen."""
+    if error.errno == errno.EACCES:
+        return f"only root may take it: set {setting} to one above 1023"
+    if error.errno == errno.EADDRINUSE:
+        return f"end what uses it, or set {setting}"
+    return f"set {setting.replace('PORT', 'HOST')} to an address of this machine"

@@ -61,7 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/up", description="Start lingbi on this machine, in the background.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/up",
+        description="Start lingbi on this machine natively, in the background.",
+        epilog="--native starts so where a usable Docker engine is, too. In containers: scripts/up --docker --help",
+    )
     add_options(parser)
     parser.add_argument("--verbose", action="store_true", help=argparse.SUPPRESS)  # of builds: nothing is built here
     parser.add_argument("--json", action="store_true", help="print one line of JSON last, progress to stderr")

@@ -27,6 +27,7 @@ CPU_RUNTIME_MIB = 1024  # libraries, and the vision tower's activations for an i
 TILED_TOWER_MIB = 1024  # further activations for up to 26 tiles of 4khd-7b
 # Tokens per step: larger steps are hardly faster, and smaller ones are used only if memory is short.
 FAIR_PREFILL_TOKENS, LEAST_PREFILL_TOKENS = 256, 32
+LIGHT = ("vl-1_8b", "demo")  # the models that need least, the lightest last
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     ("memory.max", "memory.current"),
@@ -84,8 +85,15 @@ def fit_on_cpu(model: ModelFacts, host_mib: int, settings: "Settings", workers: 
             return candidate
     raise ConfigurationError(
         f"{model.served_name} needs {candidates[-1].total_mib * workers} MiB, and {host_mib} MiB are memory available here; "
-        "free some, or use --model vl-1_8b or demo"
+        f"{_remedy(model)}"
     )
+
+
+def _remedy(model: ModelFacts) -> str:
+    """What to do where there is too little memory for a model."""
+    at = next((place for place, name in enumerate(LIGHT) if model.served_name.endswith(f"-{name}")), -1)
+    lighter = " or ".join(LIGHT[at + 1 :])
+    return f"free some, or use --model {lighter}" if lighter else "free some"
 
 
 def needed_mib(model: ModelFacts, hd_num: int) -> int:

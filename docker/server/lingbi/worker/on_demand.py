@@ -80,6 +80,7 @@ class OnDemandWorker(Worker):
         admission, now = self.service.admission, time.monotonic()
         is_ready = self.stage == READY
         return Told(
+            id=0,
             pid=os.getpid(),
             worker=self.settings.worker,
             model=self.readiness.model,

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 
 from lingbi.accounts.database import Database, DatabaseAway, parse_url
-from lingbi.accounts.entries import Entry
+from lingbi.accounts.entries import Counts, Entry
 from lingbi.accounts.facts import KeyFacts, Limit
 from lingbi.accounts.quotas.decision import Asked
 from lingbi.accounts.quotas.holds import Holds
 from lingbi.accounts.quotas.use import add_use
 from lingbi.accounts.tables import holds as rows_of_holds
+from lingbi.accounts.usage.owners import erase
 from lingbi.api_errors import OverQuota, QuotasAway
 from lingbi.http.admission import quotas as admission
 from lingbi.http.admission.quotas import Quotas
@@ -105,7 +107,7 @@ def test_only_the_first_request_waits_for_a_database_that_hangs(holds, monkeypat
 
 def ended(holds, request, is_released=True):
     """A request that was let in has ended, and is counted; is_released: and what it holds with that."""
-    entry = Entry(request, time.time(), "alice", "demo", 200, 1, completion_tokens=5)
+    entry = Entry(request, time.time(), "alice", "demo", 200, Counts(1, completion_tokens=5))
     holds.own.end(request, (1, 5, 0))
     if is_released:
         with holds.database.begin() as connection:
@@ -142,6 +144,61 @@ def test_a_request_that_waits_no_longer_leaves_nothing_held(holds, monkeypatch, 
     for _ in range(3):
         quotas._asking.submit(holds.beat).result()
     assert not held(holds) and not holds.own.taken
+
+
+def unseen(quotas, key=KEY):
+    """Whether a request is refused whose body is still to be read; what was begun for it ends."""
+
+    async def ask():
+        try:
+            quotas.refuse_spent(key)
+        except OverQuota as refusal:
+            return str(refusal)
+        finally:
+            await asyncio.gather(*quotas._looks)
+
+    return asyncio.run(ask())
+
+
+def known_to_be_spent(holds) -> Quotas:
+    """Quotas that were told that the key has nothing left."""
+    quotas = Quotas(holds, "closed")
+    for request in ("r1", "r2"):
+        admitted(quotas, request)
+        ended(holds, request)
+    admitted(quotas, "r3")
+    return quotas
+
+
+def test_a_key_that_has_nothing_left_is_refused_before_its_body_is_read(holds, monkeypatch):
+    quotas = Quotas(holds, "closed")
+    assert admitted(quotas, "r1") and unseen(quotas) is None  # one is left, and another runs
+    ended(holds, "r1")
+    admitted(quotas, "r2")
+    ended(holds, "r2")
+    assert unseen(quotas) is None and isinstance(admitted(quotas, "r3")[0], OverQuota)  # now it is known
+    asked = cut(holds, monkeypatch)
+    assert "has used 2 of 2 requests a day" in unseen(quotas) and not asked
+    more = replace(KEY, limits=(replace(KEY.limits[0], most=3),))
+    assert unseen(quotas, more) is None  # its limit was raised
+    quotas.is_away = True
+    assert unseen(quotas) is None  # then LINGBI_QUOTA_WHEN_AWAY decides
+
+
+def test_a_key_that_gets_all_back_is_answered_after_two_seconds(holds, monkeypatch):
+    quotas = known_to_be_spent(holds)
+    with holds.database.begin() as connection:
+        erase(connection, holds.database, ["alice"])
+    assert unseen(quotas)
+    monkeypatch.setattr(admission, "KNOWN_S", 0.0)
+    assert unseen(quotas) and unseen(quotas) is None
+
+
+def test_what_is_known_of_a_key_ends_with_its_period(holds, monkeypatch):
+    quotas = known_to_be_spent(holds)
+    tomorrow = holds.clock.now() + 86_400
+    monkeypatch.setattr(holds.clock, "now", lambda: tomorrow)
+    assert unseen(quotas) is None and not quotas._spent
 
 
 def test_the_database_is_asked_again_once_it_is_back(holds, monkeypatch):

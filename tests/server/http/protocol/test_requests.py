@@ -89,6 +89,20 @@ def test_unusable_values_are_a_400_that_names_the_field(ready, field, value):
     assert error["param"].startswith(field) and field in error["message"]
 
 
+TOLD = {
+    "guided_json": ("{", "guided_json: must be a JSON Schema, or one as text (got '{')"),
+    "guided_regex": ("", "guided_regex: must not be empty (got '')"),
+    "guided_choice": ([""], "guided_choice[0]: must not be empty (got '')"),
+    "stop": (5, "stop: must be a string or a list of strings (got 5)"),
+}
+
+
+@pytest.mark.parametrize("field", TOLD)
+def test_values_are_refused_in_the_servers_own_words(ready, field):
+    value, sentence = TOLD[field]
+    assert ready.post(CHAT, headers=KEY, json=body(**{field: value})).json()["error"]["message"] == sentence
+
+
 HARMLESS = {
     "temperature": "0.5",
     "max_tokens": 8.0,

@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from lingbi.accounts.database import DatabaseAway
-from lingbi.accounts.facts import KeyFacts
-from lingbi.accounts.quotas.decision import Asked, Standing, Verdict
+from lingbi.accounts.facts import KeyFacts, Limit
+from lingbi.accounts.quotas.decision import Asked, Standing, Verdict, decide_unseen
 from lingbi.accounts.quotas.holds import BEAT_S, Holds
 from lingbi.api_errors import QuotasAway
 from lingbi.http.admission.quota_answers import headers_of, refusal_of
@@ -25,6 +26,7 @@ WhenAway = Literal["local", "open", "closed"]
 Answer = TypeVar("Answer")
 PATIENCE_S = 2.0  # a request waits no longer for the database, and the next ones not at all
 LOOK_AGAIN_S = 1.0  # whether it is back
+KNOWN_S = 2.0  # after which it is asked again whether a key still has nothing left
 RETRY_AFTER_S = 5
 AWAY_HEADERS = {"Retry-After": str(RETRY_AFTER_S)}
 
@@ -34,6 +36,14 @@ class LetIn(NamedTuple):
 
     headers: dict[str, str]
     charged_at: int | None = None
+
+
+class Spent(NamedTuple):
+    """How the limits of a key stood that had nothing left; asked_at: by time.monotonic()."""
+
+    limits: tuple[Limit, ...]
+    standings: tuple[Standing, ...]
+    asked_at: float
 
 
 class Quotas:
@@ -47,6 +57,8 @@ class Quotas:
         self.is_away = False
         self._asking = ThreadPoolExecutor(1, "quotas")
         self._is_over = threading.Event()
+        self._spent: dict[str, Spent] = {}  # by the key's name
+        self._looks: set[asyncio.Task[object]] = set()
 
     def begin(self) -> None:
         """Say from now on that this worker lives."""
@@ -56,6 +68,27 @@ class Quotas:
         """Say it no longer."""
         self._is_over.set()
 
+    def refuse_spent(self, key: KeyFacts) -> None:
+        """Refuse a request whose body is still to be read, of a key that has nothing left. Raises OverQuota.
+
+        What the database said counts while the period lasts. Since `erase` gives a key all back, it is asked again beside
+        these requests.
+        """
+        known = self._spent.get(key.name)
+        if known is None or known.limits != key.limits or self.is_away:
+            return
+        now = self.holds.clock.now()
+        verdict = decide_unseen(known.standings, now)
+        if verdict.denial is None:
+            del self._spent[key.name]
+            return
+        if time.monotonic() - known.asked_at > KNOWN_S:
+            self._spent[key.name] = known._replace(asked_at=time.monotonic())
+            look = asyncio.create_task(self.standings(key))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+        raise refusal_of(verdict, verdict.denial, now, self.holds.zone)
+
     async def admit(self, request: str, key: KeyFacts, asked: Asked) -> LetIn:
         """Let a request begin, with its id. Raises OverQuota and QuotasAway."""
         if not key.limits:
@@ -63,7 +96,9 @@ class Quotas:
         if not self.is_away:
             given_up = threading.Event()
             try:
-                return self._told(*await self._in_turn(self.holds.take, request, key, asked, given_up))
+                verdict, now = await self._in_turn(self.holds.take, request, key, asked, given_up)
+                self._note(key, verdict.standings, now)
+                return self._told(verdict, now)
             except (DatabaseAway, asyncio.TimeoutError) as error:
                 self._note_away(error)
             finally:
@@ -74,7 +109,9 @@ class Quotas:
         """How a key's limits stand."""
         if key.limits and not self.is_away:
             try:
-                return await self._in_turn(self.holds.standings, key)
+                standings = await self._in_turn(self.holds.standings, key)
+                self._note(key, standings, self.holds.clock.now())
+                return standings
             except (DatabaseAway, asyncio.TimeoutError) as error:
                 self._note_away(error)
         return self.holds.own.standings(key, self.holds.clock.now())
@@ -82,6 +119,11 @@ class Quotas:
     def end(self, request: str, use: Use) -> None:
         """Note what a request has used, now that it has ended."""
         self.holds.own.end(request, use)
+
+    def _note(self, key: KeyFacts, standings: tuple[Standing, ...], now: float) -> None:
+        self._spent.pop(key.name, None)
+        if decide_unseen(standings, now).denial:
+            self._spent[key.name] = Spent(key.limits, standings, time.monotonic())
 
     def _admit_alone(self, request: str, key: KeyFacts, asked: Asked) -> LetIn:
         if self.when_away == "closed":

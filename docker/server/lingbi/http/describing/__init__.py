@@ -1,1 +1,1 @@
-"""Parts of the OpenAPI document."""
+"""The OpenAPI document and its parts."""

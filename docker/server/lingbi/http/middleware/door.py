@@ -6,7 +6,6 @@ It is plain ASGI, so that it passes streams through unbuffered.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +105,8 @@ class Door:
         if key is None or record.route not in self.generation_routes:
             return None
         if not inside:  # what the worker asks itself waits behind all others, and takes none of their places
+            if self.service.quotas:  # first: a request that is refused anyway must cost nobody a place
+                self.service.quotas.refuse_spent(key)
             self.service.admission.enter(key)
         asker = self.service.admission.asker(key)
         scope[ASKER] = asker.in_background if inside else asker
@@ -114,12 +115,13 @@ class Door:
     def _find(self, headers: Headers, needs_key: bool) -> KeyFacts | None:
         """The key of a request; None for one without a key that counts. Raises UnknownKey where one is needed, and BadRequest."""
         key = self.service.keys.find(_bearer(headers))
-        if key and not key.has_ended(time.time()):
+        now = self.service.keys.clock.now()
+        if key and not key.has_ended(now):
             key = self._whose(key, headers)
-            if not key.has_ended(time.time()):
+            if not key.has_ended(now):
                 return key
         if needs_key:
-            raise _locked_out(key)
+            raise _locked_out(key, is_sent=bool(_bearer(headers)))
         return None
 
     def _whose(self, key: KeyFacts, headers: Headers) -> KeyFacts:
@@ -135,11 +137,15 @@ class Door:
         return self.service.visitors.find(login)
 
 
-def _locked_out(key: KeyFacts | None) -> UnknownKey:
-    """Why a key that has ended, the ended account of a visitor, or no known key at all does not let in."""
+def _locked_out(key: KeyFacts | None, is_sent: bool) -> UnknownKey:
+    """Why a key that has ended, the ended account of a visitor, or no known key at all does not let in. is_sent: whether one came."""
     headers = {"WWW-Authenticate": "Bearer"}
+    if key is None and not is_sent:
+        return UnknownKey("an API key is needed: send the header `Authorization: Bearer KEY`", headers=headers)
     if key is None:
-        return UnknownKey("a valid API key is needed: send the header `Authorization: Bearer KEY`", headers=headers)
+        return UnknownKey(
+            "this API key is unknown; look for a slip in it, or ask whoever runs this server for one", headers=headers
+        )
     if key.kind == VISITOR:
         return VisitorEnded(
             f"the account of this visitor ({key.name}) has ended; ask whoever runs this server", headers=headers

@@ -38,6 +38,8 @@ SENTENCES: Mapping[str, Callable[[Context], str]] = {
     "int_from_float": lambda _: "must be a whole number",
     "float_type": lambda _: "must be a number",
     "float_parsing": lambda _: "must be a number",
+    "string_too_short": lambda _: "must not be empty",
+    "value_error": lambda c: str(c["error"]),
     "string_too_long": lambda c: f"holds at most {c['max_length']} characters",
 }
 

@@ -27,6 +27,8 @@ MAX_TEMPERATURE = 2.0
 
 def _listed(value: Any) -> Any:
     """A single text as a list of one."""
+    if not isinstance(value, str | list):
+        raise ValueError("must be a string or a list of strings")
     return [value] if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""What /v1/usage gives."""
+"""What is told of usage: a key's own, and reports."""
 
 from typing import Literal
 
@@ -61,3 +61,29 @@ class Usage(BaseModel):
     time_zone: str
     used: UsedNow
     limits: list[KeyLimit]
+
+
+class UsedBy(BaseModel):
+    """Of whom, of what and of when: those of the dimensions by which a report was asked for."""
+
+    hour: str | None = None
+    day: str | None = None
+    month: str | None = None
+    key: str | None = None
+    group: str | None = None
+    owner: str | None = None
+    model: str | None = None
+    status: int | None = None
+
+
+class UsageRow(Used, UsedBy):
+    """Counts, and those of the dimensions by which they were asked for; these come first in its JSON."""
+
+
+class UsageList(BaseModel):
+    """A report. has_more: rows were left out."""
+
+    object: Literal["list"] = "list"
+    time_zone: str
+    has_more: bool
+    data: list[UsageRow]

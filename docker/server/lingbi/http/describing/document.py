@@ -63,8 +63,7 @@ from lingbi.http.protocol.queue import Queue
 from lingbi.http.protocol.requests import ChatRequest, CompletionRequest
 from lingbi.http.protocol.responses import ResponseAnswer, ResponseRequest
 from lingbi.http.protocol.status import Live, Ready
-from lingbi.http.protocol.usage import Usage
-from lingbi.http.protocol.usage_report import UsageList
+from lingbi.http.protocol.usage import Usage, UsageList
 
 VERSION = "3.1.0"
 BODY = (BadRequest, BodyTimeout, BodyTooLarge, UnsupportedEncoding)
@@ -127,9 +126,10 @@ def describe(model: str) -> Json:
             "/v1/models/{model}": {
                 "get": keyed("model", Model, ModelNotAllowed, UnknownModel) | {"parameters": [_model_parameter(model)]}
             },
-            "/v1/usage": {"get": keyed("usage", Usage, BadRequest, QuotasAway)},
+            "/v1/usage": {"get": keyed("usage", Usage, BadRequest, DatabaseSilent)},
             "/v1/admin/usage": {
-                "get": keyed("admin_usage", UsageList, NotPermitted, BadRequest) | {"parameters": _USAGE_PARAMETERS}
+                "get": keyed("admin_usage", UsageList, NotPermitted, BadRequest, DatabaseSilent)
+                | {"parameters": _USAGE_PARAMETERS}
             },
             "/v1/admin/queue": {"get": keyed("admin_queue", Queue, NotPermitted)},
             "/live": {"get": open_to_all("live", {"200": json_of("The process answers", Live)})},
