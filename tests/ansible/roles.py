@@ -32,10 +32,18 @@ def tasks_in(files):
         yield from tasks_of(yaml.safe_load(file.read_text()))
 
 
+def calls(files) -> list:
+    """(role, entry point, whether Ansible holds it to its spec, names of the variables that it is given) of all calls."""
+    found = [(task[name], task.get("vars", {})) for task in tasks_in(files) for name in INCLUDES if name in task]
+    return [
+        (call["name"], call.get("tasks_from", "main"), call.get("rolespec_validate", True), set(given))
+        for call, given in found
+    ]
+
+
 def includes(files) -> set:
     """{(role, entry point)} that plays and tasks of some files run."""
-    called = [task[name] for task in tasks_in(files) for name in INCLUDES if name in task]
-    return {(call["name"], call.get("tasks_from", "main")) for call in called}
+    return {(role, entry) for role, entry, *_ in calls(files)}
 
 
 @functools.cache

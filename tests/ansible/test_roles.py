@@ -9,6 +9,7 @@ from tests.ansible import roles, variables
 from tests.ansible.play import played
 
 NO_ARGUMENTS = {("lingbi", "variables")}  # it only loads defaults, in every play
+CHECKS = ("judge.yml", "report.yml")  # what playbooks begin with
 READMES = ("README.md", "README.zh-CN.md")
 
 
@@ -69,6 +70,31 @@ def test_ansible_refuses_every_entry_point_without_its_arguments(controller, tmp
         assert f"refused {role} {entry}\n" in done.stdout.replace('"', "")
         required = [name for name, option in roles.specs(role)[entry]["options"].items() if option.get("required")]
         assert f"missing required arguments: {', '.join(sorted(required))}" in done.stdout, (role, entry)
+
+
+def test_each_playbook_begins_with_a_check_of_the_whole_inventory_and_checks_it_once():
+    """What other calls take is a part of that, or comes from the playbooks: there Ansible would check again on every host."""
+    for playbook in roles.ANSIBLE.glob("*.yml"):
+        first = yaml.safe_load(playbook.read_text())[0]["ansible.builtin.import_playbook"]
+        assert first in {f"playbooks/{name}" for name in CHECKS}, playbook
+    checks = [file for file in roles.task_files() if file.name in CHECKS]
+    for file in checks:
+        role, entry, is_held, _ = roles.calls([file])[0]
+        assert (role, entry, is_held) == ("lingbi", "main", True)
+    others = [file for file in roles.task_files() if file not in checks]
+    held = [(role, entry) for role, entry, is_held, _ in roles.calls(others) if is_held]
+    assert set(held) == NO_ARGUMENTS
+
+
+def test_calls_that_ansible_does_not_check_give_what_their_role_takes():
+    everywhere = set(variables.options()).union(*map(roles.facts, roles.ROLES))
+    unchecked = [call for call in roles.calls(roles.task_files()) if not call[2]]
+    assert len(unchecked) > 30
+    for role, entry, _, given in unchecked:
+        options = roles.specs(role)[entry]["options"]
+        required = {name for name, option in options.items() if option.get("required")}
+        of_run = {name for name in required if name.startswith("lingbi_run_")}
+        assert given <= set(options) and required - everywhere - of_run <= given, (role, entry)
 
 
 @pytest.mark.parametrize("name", READMES)
