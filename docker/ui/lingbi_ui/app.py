@@ -39,7 +39,7 @@ from lingbi_ui.settings import Settings  # noqa: E402
 from lingbi_ui.talk import Talk  # noqa: E402
 
 # How often Gradio checks for questions. Its default of 1000 times a second keeps 8 % of a core busy day and night.
-QUEUE_LOOK_S = 0.02
+QUEUE_LOOK_S = 0.05
 PROGRESS_LOOK_S = 1.0  # and how often for progress to report: this page reports none through Gradio
 
 
