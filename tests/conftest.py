@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
 pytest_plugins = ["tests.containers.fixtures", "tests.fast", "tests.postgres"]
-AUTHORITIES = httpx.create_ssl_context()  # read once: 50 ms of a core, and whether a server answers is asked for often
+AUTHORITIES = httpx.create_ssl_context()  # read once: 50 ms of a core
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
@@ -79,6 +81,31 @@ def pytest_runtest_protocol(item):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_authorities():
+    """Have all clients of this process share what they trust, unless told otherwise: each would read it for itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        for transport in (httpx.HTTPTransport, httpx.AsyncHTTPTransport):
+            patch.setattr(transport, "__init__", with_authorities(transport.__init__))
+        yield
+
+
+def with_authorities(initialize):
+    @functools.wraps(initialize)
+    def initialize_with_them(self, verify=True, cert=None, trust_env=True, **options):
+        if verify is True:
+            verify = authorities(trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        initialize(self, verify=verify, cert=cert, trust_env=trust_env, **options)
+
+    return initialize_with_them
+
+
+@functools.cache
+def authorities(trust_env: bool, file: str | None, folder: str | None) -> ssl.SSLContext:
+    """What httpx trusts, where the environment names this file or folder."""
+    return httpx.create_ssl_context(trust_env=trust_env)
+
+
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workeroutput"):  # this is one of several processes
         session.config.workeroutput["not_run"] = sorted(not_run)
@@ -119,7 +146,7 @@ def free_ports(count: int) -> int:
 def answers(url: str) -> bool:
     """Whether a GET of the URL is answered with 200."""
     try:
-        return httpx.get(url, verify=AUTHORITIES).status_code == 200
+        return httpx.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 

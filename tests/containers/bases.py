@@ -92,7 +92,8 @@ def _build(base: str, tag: str) -> None:
         if family == "nvidia/cuda":  # as Ubuntu's package does; Python's own image has sources only
             steps.append(f"python3 -m compileall -q {HOME}/lib/python{PYTHON[family]}")
         debian = ensure_debian("trixie" if "trixie" in version else "bookworm")
-        text = f"FROM {debian}\nRUN --mount=type=bind,target={CONTEXT} {' && '.join(steps)}\n"
+        # torch's threads spin while they wait, for cores that other tests have.
+        text = f"FROM {debian}\nENV OMP_NUM_THREADS=1\nRUN --mount=type=bind,target={CONTEXT} {' && '.join(steps)}\n"
         (Path(folder) / "Dockerfile").write_text(text)  # on standard input it would stay in /tmp
         command = ["docker", "build", "--network=host", f"--tag={tag}", folder]
         done = subprocess.run(command, capture_output=True, text=True)

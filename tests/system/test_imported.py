@@ -26,11 +26,11 @@ ONLY_TESTS = names(ROOT / "tests/requirements.lock") - SERVED  # Pillow and http
 
 def owners() -> dict:
     """{module: the package that installed it here, by the name that locks have}."""
-    return {
-        file.parts[0].removesuffix(".py"): re.sub("[._]", "-", item.metadata["Name"].lower())
-        for item in distributions()
-        for file in item.files or ()
-    }
+    found = {}
+    for item in distributions():
+        package = re.sub("[._]", "-", item.metadata["Name"].lower())  # parses the metadata each time that it is read
+        found |= {file.parts[0].removesuffix(".py"): package for file in item.files or ()}
+    return found
 
 
 @pytest.fixture(scope="module")
