@@ -16,13 +16,13 @@ import pytest
 from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import VERSIONS
 from tests.ansible.lab import signing
-from tests.ansible.lab.lab import LOOK_S, MODEL, OTHER, ROOT
+from tests.ansible.lab.lab import BEGINS_S, LOOK_S, MODEL, OTHER, PLAY_S, ROOT, TEST_S
 from tests.ansible.lab.load import HURRY_S, Load, asking, expect_spotless
 from tests.host.archives import DIGESTS
 
 OLD, NEW = VERSIONS
 ASKED = 500
-pytestmark = pytest.mark.steady_network  # test_refusals.py has started the hosts
+pytestmark = [pytest.mark.steady_network, pytest.mark.timeout(TEST_S)]  # test_refusals.py has started the hosts
 
 
 def test_a_bare_lab_can_be_checked(bare_lab):
@@ -177,9 +177,9 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
     with asking(lab) as load, at_gpu1:
         load.until(5)
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
-        assert wait_until(lab.is_held, 120, LOOK_S), rolling.communicate()[0]
+        assert wait_until(lab.is_held, BEGINS_S, LOOK_S), rolling.communicate()[0]
         with at_gpu1.asking_long(1200):
-            output = rolling.communicate(timeout=300)[0]
+            output = rolling.communicate(timeout=BEGINS_S)[0]
     assert rolling.returncode != 0 and "Nothing was stopped." in output, output
     assert re.search(r"answers are still running after \d+ s \(lingbi_drain_wait_s\)", output), output
     assert [(row["host"], row["result"]) for row in lab.summary()] == [("gpu1", "left as it was")]
@@ -201,12 +201,12 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
         load.until(10)
         long = [load.ask_long(1200) for _ in range(2)]
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
-        assert wait_until(lambda: "drained" in lab.upstreams(), 120, LOOK_S), rolling.communicate()[0]
+        assert wait_until(lambda: "drained" in lab.upstreams(), BEGINS_S, LOOK_S), rolling.communicate()[0]
         second = lab.begin("deploy", inventory, "-e", f"lingbi_version={OLD}", keep_summary=True)
         code, said = lab.status(inventory)
         assert code == 1 and "A rollout holds the lab: " in said, said
-        refused = second.communicate(timeout=300)[0]
-        output = rolling.communicate(timeout=600)[0]
+        refused = second.communicate(timeout=BEGINS_S)[0]
+        output = rolling.communicate(timeout=PLAY_S)[0]
         load.pause_s = 0.0  # nothing is rolled any more
         load.until(max(ASKED, load.counts.total() + 10))
         for thread in long:

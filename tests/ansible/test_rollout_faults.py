@@ -14,7 +14,7 @@ from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import FAULTS, VERSIONS, faulty
 from tests.ansible.lab import accounts, images, signing
 from tests.ansible.lab.batches import Batches
-from tests.ansible.lab.lab import LOOK_S, MODEL, OTHER, OTHER_NAME
+from tests.ansible.lab.lab import BEGINS_S, LOOK_S, MODEL, OTHER, OTHER_NAME, TEST_S
 from tests.ansible.lab.load import HURRY_S, PAUSE_S, Load, asking, expect_spotless
 from tests.ansible.lab.load import MODEL as DEMO
 from tests.ansible.lab.quickness import expect_quick
@@ -23,6 +23,7 @@ OLD, NEW = VERSIONS
 CARRIED = "1.2.0"  # in an archive only
 TWO_GATEWAYS = ("gate1", "gpu2")
 EJECTED_S = 5
+pytestmark = pytest.mark.timeout(TEST_S)
 
 
 @pytest.mark.steady_network
@@ -81,7 +82,7 @@ def test_a_killed_rollout_of_settings_leaves_nothing_drained_once_a_second_run_h
     gateway = lab.container("gate1", "gateway")
     with asking(lab) as load:
         first = lab.begin("site", changed(lab), start_new_session=True)
-        assert wait_until(lambda: "drained" in lab.upstreams(), 120, LOOK_S), first.communicate()[0]
+        assert wait_until(lambda: "drained" in lab.upstreams(), BEGINS_S, LOOK_S), first.communicate()[0]
         time.sleep(2)  # somewhere between stop and start
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -102,12 +103,12 @@ def test_a_host_that_is_cut_off_stops_a_rollout_and_site_brings_it_back(lab):
     with asking(lab) as load:
         load.until(10)
         rolling = lab.begin("deploy", changed(lab), "-e", f"lingbi_version={NEW}")
-        assert wait_until(lab.is_held, 120, LOOK_S), rolling.communicate()[0]
+        assert wait_until(lab.is_held, BEGINS_S, LOOK_S), rolling.communicate()[0]
         with at_gpu1, at_gpu1.asking_long(1200):
-            assert wait_until(lambda: "drained" in lab.upstreams(), 120, LOOK_S), rolling.communicate()[0]
+            assert wait_until(lambda: "drained" in lab.upstreams(), BEGINS_S, LOOK_S), rolling.communicate()[0]
             load.until(load.counts.total() + 10)  # what gpu1 was asked until the gateway had read the list has ended
             lab.cut("gpu1")
-            output = rolling.communicate(timeout=300)[0]
+            output = rolling.communicate(timeout=BEGINS_S)[0]
             load.until(load.counts.total() + 8)
             code, said = lab.status(changed(lab))
             assert code == 1 and re.search(r"^gpu1 +server +\S+ +\?$", said, re.M), said
@@ -126,7 +127,7 @@ def test_a_killed_deploy_is_told_as_it_is_and_rolled_back(lab):
     """The controller is gone before it hears that the first host runs the new version; that host has recorded it."""
     rolling = lab.begin("deploy", changed(lab), "-e", f"lingbi_version={NEW}", start_new_session=True)
     is_placed = ("gpu1", "grep", f"^LINGBI_VERSION={NEW}$", "/opt/lingbi/server/live/.env")
-    assert wait_until(lambda: lab.root(*is_placed, check=False) != "", 180, LOOK_S), rolling.communicate()[0]
+    assert wait_until(lambda: lab.root(*is_placed, check=False) != "", BEGINS_S, LOOK_S), rolling.communicate()[0]
     rolling.send_signal(signal.SIGKILL)  # the new version has just begun to start
     rolling.wait()
     with asking(lab) as load:
@@ -199,9 +200,6 @@ def test_a_second_gateway_and_a_second_model_join(lab):
 
 
 @pytest.mark.steady_network
-@pytest.mark.timeout(
-    1200
-)  # two images are built, and two hosts wait for a batch's lines: ten minutes on a busy machine
 def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_another_host(lab):
     """Who gets the model has its turn first, so that it is answered throughout; it fetches the weights, which it needs now.
 

@@ -244,7 +244,7 @@ def login_page(demo_stack, tmp_path):
         yield gateway.url, password
 
 
-def test_a_wrong_login_is_refused_and_a_right_one_comes_in(visit, login_page):
+def test_a_wrong_login_is_refused_and_a_right_one_comes_in(login_page, visit):  # visitors leave before the page ends
     url, password = login_page
     assert httpx.post(f"{url}/gradio_api/queue/join", json={"data": []}).status_code == 401
     visitor = visit(url, is_in=False)

@@ -41,14 +41,14 @@ def test_first_questions_are_no_follow_ups_even_where_their_first_server_had_mor
     pictures = [bytes([number]) * 16 for number in range(64)]
 
     def ask_all(is_new: bool) -> list:
-        return [gateway.begin(servers, Beginning(picture, is_new)) for picture in pictures]
+        return [gateway.begin(servers, Beginning(picture, is_new), picture.hex()) for picture in pictures]
 
     first = ask_all(is_new=True)
     best = [ranked(servers, picture)[0] for picture in pictures]
-    passed = sum(placed.server != server for (placed, _), server in zip(first, best, strict=True))
+    passed = sum(placed.server != server for placed, server in zip(first, best, strict=True))
     assert passed > 5 and gateway.results["new"] == 64  # what would have been counted with the follow-ups
-    for placed, token in first:
-        gateway.end(f"{MARK}{token} {placed.server}|200")
+    for placed, picture in zip(first, pictures, strict=True):
+        gateway.end(f"{MARK}{picture.hex()} {placed.server}|200")
     ask_all(is_new=False)
     assert found_share(gateway.results) == 1.0
     gateway.loads[servers[0]] += 1000

@@ -18,6 +18,8 @@ from tests.compose.conftest import copy_repository
 from tests.conftest import lingbi, running_stack
 from tests.system.test_batches import ended, line, picture, submit, text_of, told
 
+LINES = 150  # of a batch that is under way when the backup is made
+
 
 def host(root, module: str, *arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", module, *map(str, arguments)]
@@ -38,7 +40,7 @@ def test_a_restored_installation_knows_the_same_keys(tmp_path):
         ca_file = json.loads(record_file(root / ".lingbi").read_text())["ca_file"]
         client, url = openai(stack, ca_file), data_url(picture("red"))
         done = ended(client, submit(client, [line("first", url)]).id)
-        going = submit(client, [line(str(number), url, max_tokens=60) for number in range(400)])
+        going = submit(client, [line(str(number), url, max_tokens=60) for number in range(LINES)])
         saved = host(root, "host.backup.save", tmp_path / "backup.tar")
         assert saved.returncode == 0 and "2 of them were uploaded" in saved.stderr, saved.stderr
         assert client.batches.retrieve(going.id).status in ("validating", "in_progress")
@@ -57,9 +59,9 @@ def test_a_restored_installation_knows_the_same_keys(tmp_path):
         assert "红" in text_of(told(client, done.output_file_id)[0])
         assert client.files.content(done.input_file_id).read().count(b'"first"') == 1
         going = ended(client, going.id, 300)
-        assert (going.status, going.request_counts.completed) == ("completed", 400)
+        assert (going.status, going.request_counts.completed) == ("completed", LINES)
         assert {one["custom_id"] for one in told(client, going.output_file_id)} == {
-            str(number) for number in range(400)
+            str(number) for number in range(LINES)
         }
         with http(again | {"key": "lb-wrong"}, verify=ca_file) as client:
             assert client.post(CHAT, json=question(again, SCENES[0])).status_code == 401

@@ -29,7 +29,8 @@ REGISTRY_PORT = 5000
 MODEL = "lab/shapes"
 OTHER, OTHER_NAME = "lab/forms", "lab--forms"  # a second one, and its name in the API
 READY_S = 60
-LOOK_S = 1  # each look at a host is a process within it
+LOOK_S = 2  # each look at a host is a process within it
+PLAY_S, BEGINS_S, TEST_S = 1100, 400, 1200  # what a play, its first drain and a test may take on a busy machine
 SMI = "/usr/bin/nvidia-smi"
 SERVER_ENVIRONMENT = ROOT / ".venv-test/lib/python3.10/site-packages"
 UI_ENVIRONMENT = ROOT / ".venv-ui/lib/python3.13/site-packages"
@@ -257,7 +258,7 @@ class Lab:
         path.write_text(yaml.safe_dump({"all": {"vars": common | variables, "children": children}}))
         return path
 
-    def play(self, playbook: str, inventory: Path, *options, timeout_s: float = 600, **more) -> "Played":
+    def play(self, playbook: str, inventory: Path, *options, timeout_s: float = PLAY_S, **more) -> "Played":
         """Run a playbook to its end."""
         begun = time.monotonic()
         process = self.begin(playbook, inventory, *options, **more)
