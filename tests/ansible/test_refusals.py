@@ -9,7 +9,7 @@ from tests.ansible.lab import signing
 from tests.host import archives
 
 OLD = VERSIONS[0]
-PREFLIGHT_S = 60  # of 20 hosts; 26 s alone, of which the check of every role's arguments is a part, and twice that on a busy machine
+PREFLIGHT_S = 30  # of 20 hosts; 7 s alone
 
 
 def refused(lab, inventory, *options, playbook="site"):

@@ -17,7 +17,7 @@ from lingbi.launch.supervision import wait_until
 from tests.ansible.conftest import VERSIONS
 from tests.ansible.lab import signing
 from tests.ansible.lab.lab import BEGINS_S, LOOK_S, MODEL, OTHER, PLAY_S, ROOT, TEST_S
-from tests.ansible.lab.load import HURRY_S, Load, asking, expect_spotless
+from tests.ansible.lab.load import HURRY_S, LONG, Load, asking, expect_spotless
 from tests.host.archives import DIGESTS
 
 OLD, NEW = VERSIONS
@@ -178,7 +178,7 @@ def test_a_drain_that_takes_too_long_stops_the_rollout_and_nothing_else(lab):
         load.until(5)
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
         assert wait_until(lab.is_held, BEGINS_S, LOOK_S), rolling.communicate()[0]
-        with at_gpu1.asking_long(1200):
+        with at_gpu1.asking_long(LONG):
             output = rolling.communicate(timeout=BEGINS_S)[0]
     assert rolling.returncode != 0 and "Nothing was stopped." in output, output
     assert re.search(r"answers are still running after \d+ s \(lingbi_drain_wait_s\)", output), output
@@ -199,9 +199,9 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
     inventory = lab.inventory(lingbi_version=OLD, lingbi_drain_timeout_s=2, **signing.trusting(lab))
     with asking(lab, HURRY_S) as load:
         load.until(10)
-        long = [load.ask_long(1200) for _ in range(2)]
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={NEW}")
-        assert wait_until(lambda: "drained" in lab.upstreams(), BEGINS_S, LOOK_S), rolling.communicate()[0]
+        with load.asking_long(LONG):
+            assert wait_until(lambda: "drained" in lab.upstreams(), BEGINS_S, LOOK_S), rolling.communicate()[0]
         second = lab.begin("deploy", inventory, "-e", f"lingbi_version={OLD}", keep_summary=True)
         code, said = lab.status(inventory)
         assert code == 1 and "A rollout holds the lab: " in said, said
@@ -209,13 +209,11 @@ def test_a_version_is_rolled_under_load_without_losing_a_request(lab):
         output = rolling.communicate(timeout=PLAY_S)[0]
         load.pause_s = 0.0  # nothing is rolled any more
         load.until(max(ASKED, load.counts.total() + 10))
-        for thread in long:
-            thread.join()
     assert rolling.returncode == 0, output
     assert f"lingbi_version in the inventory has to be {NEW} too" in output
     assert second.returncode != 0 and re.search(r"started a rollout from .*; wait until it ends", refused), refused
     expect_spotless(load)
-    assert load.counts["long"] == 2
+    assert load.counts["long"] > 2
     for name in ("gpu1", "gpu2"):
         assert lab.running(name)["version"] == NEW and lab.record(name)[-1]["result"] == "rolled"
         assert "@sha256:" in lab.record(name)[-1]["images"]["server"]

@@ -15,7 +15,7 @@ from tests.ansible.conftest import FAULTS, VERSIONS, faulty
 from tests.ansible.lab import accounts, images, signing
 from tests.ansible.lab.batches import Batches
 from tests.ansible.lab.lab import BEGINS_S, LOOK_S, MODEL, OTHER, OTHER_NAME, TEST_S
-from tests.ansible.lab.load import HURRY_S, PAUSE_S, Load, asking, expect_spotless
+from tests.ansible.lab.load import HURRY_S, LONG, PAUSE_S, Load, asking, expect_spotless
 from tests.ansible.lab.load import MODEL as DEMO
 from tests.ansible.lab.quickness import expect_quick
 
@@ -104,7 +104,7 @@ def test_a_host_that_is_cut_off_stops_a_rollout_and_site_brings_it_back(lab):
         load.until(10)
         rolling = lab.begin("deploy", changed(lab), "-e", f"lingbi_version={NEW}")
         assert wait_until(lab.is_held, BEGINS_S, LOOK_S), rolling.communicate()[0]
-        with at_gpu1, at_gpu1.asking_long(1200):
+        with at_gpu1, at_gpu1.asking_long(LONG):
             assert wait_until(lambda: "drained" in lab.upstreams(), BEGINS_S, LOOK_S), rolling.communicate()[0]
             load.until(load.counts.total() + 10)  # what gpu1 was asked until the gateway had read the list has ended
             lab.cut("gpu1")
@@ -216,7 +216,7 @@ def test_a_signed_archive_rolls_behind_both_gateways_while_a_model_moves_to_anot
             asked.enter_context(load)
         rolling = lab.begin("deploy", inventory, "-e", f"lingbi_version={CARRIED}")
         output = said_until(rolling, "PLAY [Decide the order of the model servers]")
-        with at_gpu2.asking_long(1200):  # its drain waits for these
+        with at_gpu2.asking_long(LONG):  # its drain waits for these
             batches = asked.enter_context(Batches(lab, TWO_GATEWAYS, (DEMO, DEMO, OTHER_NAME)))
             batches.expect_all_at_it()
             assert before == {name: lab.container(name, "server") for name in lab.servers}

@@ -22,9 +22,10 @@ from tests.client import CHAT, QUESTION, SCENES
 
 MODEL = "internlm-xcomposer2-demo"
 PATIENCE_S = 180
+LONG = 3000  # tokens, which take 2 s or more
 HURRY_S = 0.1
 PAUSE_S = 4.0  # else the askers of a rollout take both cores, and it waits for them
-APART_S = 2
+APART_S = 1
 
 
 @dataclass
