@@ -1,5 +1,6 @@
 """A real Chromium before the real page, gateway and server with the demo model."""
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -30,6 +31,16 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=list(FLAGS))
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def halted(processes):
+    """The worker does nothing in the block, so that no answer ends in it. processes: a supervisor's calls."""
+    processes.signalProcess("worker:worker-0", "STOP")
+    try:
+        yield
+    finally:
+        processes.signalProcess("worker:worker-0", "CONT")
 
 
 class Visitor:

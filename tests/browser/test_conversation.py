@@ -7,7 +7,8 @@ import httpx
 from playwright.sync_api import expect
 
 from lingbi.images.scenes import Scene, Thing, draw
-from lingbi.launch.supervision import wait_until
+from lingbi.launch.supervision import Supervisor, wait_until
+from tests.browser.conftest import halted
 from tests.client import CHAT, metric
 
 RED = Scene((Thing("red", "circle", size=0.5),), width=640, height=480)
@@ -230,8 +231,9 @@ def begin_endless_answer(visitor) -> None:
 def test_stop_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
     visitor, before = visit(), len(lines_of_the_page(demo_stack))
     begin_endless_answer(visitor)
-    visitor.page.locator("#question .stop-button").click()
-    visitor.is_idle()
+    with halted(Supervisor(demo_stack["state_dir"]).rpc.supervisor):
+        visitor.page.locator("#question .stop-button").click()
+        visitor.is_idle()
     assert_cut_off(demo_stack, before)
     visitor.set_option("Repetition penalty", 1)
     visitor.ask("What shape is it?", image(tmp_path, RED))
@@ -241,7 +243,8 @@ def test_stop_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
 def test_a_closed_tab_ends_the_answer_in_the_engine(visit, demo_stack):
     visitor, before = visit(), len(lines_of_the_page(demo_stack))
     begin_endless_answer(visitor)
-    visitor.page.close()
+    with halted(Supervisor(demo_stack["state_dir"]).rpc.supervisor):
+        visitor.page.close()
     assert_cut_off(demo_stack, before)
 
 

@@ -1,6 +1,5 @@
 """What goes wrong at the page ends with a sentence, and the page goes on."""
 
-import contextlib
 import io
 import re
 import subprocess
@@ -13,6 +12,7 @@ from playwright.sync_api import expect
 
 from lingbi.images.scenes import Scene, Thing, draw
 from lingbi.launch.supervision import Supervisor
+from tests.browser.conftest import halted
 from tests.conftest import clean_environment, running_stack
 from tests.gateway.conftest import running_gateway
 from tests.ui.conftest import PYTHON, running_page
@@ -138,16 +138,6 @@ def own_stack(tmp_path_factory):
         yield stack["url"], Supervisor(state_dir).rpc.supervisor
 
 
-@contextlib.contextmanager
-def halted(processes, name: str):
-    """A process that does nothing in the block, and goes on after it."""
-    processes.signalProcess(name, "STOP")
-    try:
-        yield
-    finally:
-        processes.signalProcess(name, "CONT")
-
-
 def test_the_server_goes_and_comes_back(visit, own_stack, tmp_path):
     """Its page shows it, answers with a sentence meanwhile, and works again by itself."""
     url, processes = own_stack
@@ -203,7 +193,7 @@ def test_a_connection_that_breaks_in_an_answer_leaves_the_conversation(
     visitor.set_option(penalty, 0.01)
     visitor.ask("Hello!")
     expect(visitor.answers.nth(1)).to_contain_text("Hello")
-    with halted(processes, "worker:worker-0"):  # else the answer might end first
+    with halted(processes):
         processes.stopProcess("gateway")
         expect(visitor.page.locator(".note")).to_contain_text(words)
         expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "lost")
