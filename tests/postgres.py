@@ -87,8 +87,12 @@ class Server:
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it as a machine without power does."""
+        """End it as a machine without power does, with its children, of which one might answer once more on its own."""
+        orphans = children(self.process.pid) if self.process else []
         self._end(signal.SIGKILL)
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
         if self.process is None:

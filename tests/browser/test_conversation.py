@@ -236,6 +236,7 @@ def test_stop_ends_the_answer_in_the_engine(visit, tmp_path, demo_stack):
         visitor.is_idle()
     assert_cut_off(demo_stack, before)
     visitor.set_option("Repetition penalty", 1)
+    visitor.page.locator("#new").click()  # what was said so often would be said again
     visitor.ask("What shape is it?", image(tmp_path, RED))
     visitor.sees("circle")
 

@@ -20,7 +20,7 @@ from tests.containers.images import docker, inspect, worrying
 from tests.images.conftest import EXPECTED, health, logs
 from tests.weights.conftest import MODEL
 
-LONG_ANSWER = {"ignore_eos": True, "max_tokens": 2000, "stream": True}
+LONG_ANSWER = {"ignore_eos": True, "max_tokens": 3000, "stream": True}
 FRONT_EXPECTED = {
     r"\[warn\].*buffered to a temporary file": "large pictures wait in the gateway's temporary folder",
     r"\[error\].*(connect\(\) failed|prematurely closed|timed out)": "the server was killed by these tests",

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.containers.images import docker, inspect, worrying
 from tests.images.conftest import EXPECTED, HARDENED, health, logs, python, running, wait_exit, wait_healthy
 
-LONG_ANSWER = {"ignore_eos": True, "max_tokens": 600, "stream": True}
+LONG_ANSWER = {"ignore_eos": True, "max_tokens": 3000, "stream": True}
 
 
 def address(name: str) -> str:

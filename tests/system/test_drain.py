@@ -9,7 +9,7 @@ from lingbi.launch.supervision import wait_until
 from tests.client import CHAT, SCENES, http, question
 from tests.conftest import running_worker
 
-LONG = {"max_tokens": 300, "ignore_eos": True, "stream": True}
+LONG = {"max_tokens": 1500, "ignore_eos": True, "stream": True}
 
 
 def test_running_answers_are_finished_and_new_ones_refused(tmp_path):

@@ -83,7 +83,7 @@ def test_a_question_to_a_model_that_is_being_put_away_waits_and_is_answered(host
     with http(first) as client:
         assert fault(SCENES[0], ask(first)) is None
         before = host.log("arbiter").count("put away")
-        endless = question(first, SCENES[0], max_tokens=800, ignore_eos=True, stream=True)
+        endless = question(first, SCENES[0], max_tokens=2000, ignore_eos=True, stream=True)
         with client.stream("POST", CHAT, json=endless) as response:
             lines = response.iter_lines()
             next(lines)

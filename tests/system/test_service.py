@@ -18,7 +18,7 @@ from tests.client import CHAT, SCENES, fault, http, question
 from tests.conftest import answers, clean_environment, free_port, lingbi
 from tests.system.machine import Machine, have_systemd
 
-LONG = {"max_tokens": 1500, "ignore_eos": True, "stream": True}
+LONG = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 DRAIN_S = 30
 MODEL = "internlm-xcomposer2-demo"
 

@@ -94,7 +94,7 @@ def test_another_keys_small_pictures_and_texts_do_not_wait(worker, slow_url):
     honest_seconds(honest, range(20, 22))  # the first answers take longer
     calm = honest_seconds(honest, range(4))
     with asking(attacker, attack | {"max_tokens": 1}, SLOW) as process:
-        assert wait_until(lambda: metric(honest, "lingbi_requests_inside") >= SLOW, 30)
+        assert wait_until(lambda: metric(honest, "lingbi_requests_inside") >= SLOW / 2, 30)  # the first may have ended
         pressed = honest_seconds(honest, range(4, 10))
         assert process.poll() is None, "the attack ended before it was measured"
     assert wait_until(lambda: metric(honest, "lingbi_requests_inside") == 0, 30)
