@@ -19,7 +19,7 @@ from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
 pytest_plugins = ["tests.containers.fixtures", "tests.fast", "tests.postgres"]
-AUTHORITIES = httpx.create_ssl_context()  # read once: 50 ms of a core
+AUTHORITIES = httpx.create_ssl_context()  # for tests/load/abuse, which runs without pytest and has many clients
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")

@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-from tests.conftest import AUTHORITIES
 from tests.containers.engine import sources as engine_sources
 
 PASSED_ON = ("Accept", "Range", "If-Modified-Since")  # of a request that is answered from elsewhere
@@ -29,7 +28,7 @@ class Mirror(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.upstream, self.renamed, self.asked = {}, {}, {}, []
-        few = httpx.HTTPTransport(verify=AUTHORITIES, retries=5, limits=httpx.Limits(max_connections=8))
+        few = httpx.HTTPTransport(retries=5, limits=httpx.Limits(max_connections=8))
         self.client = httpx.Client(transport=few, follow_redirects=True, timeout=httpx.Timeout(120, pool=None))
 
     @property
