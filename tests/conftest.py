@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from lingbi.commands import MODULES
@@ -19,7 +20,6 @@ from lingbi.launch.supervision import wait_until
 from lingbi.model.gpus import find_gpus
 
 pytest_plugins = ["tests.containers.fixtures", "tests.fast", "tests.postgres"]
-AUTHORITIES = httpx.create_ssl_context()  # for tests/load/abuse, which runs without pytest and has many clients
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docker/server/models/demo"
 NETWORK = Path("/var/lock/lingbi-tests-network.lock")
@@ -121,6 +121,16 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("not run: no NVIDIA GPU here")
         for nodeid in sorted(not_run):
             terminalreporter.line(nodeid)
+
+
+@contextlib.contextmanager
+def suspended(*processes: psutil.Process):
+    """Processes that do nothing in the block, and go on after it in the reverse order."""
+    with contextlib.ExitStack() as held:
+        for process in processes:
+            process.suspend()
+            held.callback(process.resume)
+        yield
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ import pytest
 from lingbi.launch.supervision import wait_until
 from lingbi.model.resolve import DEMO_FOLDER
 from tests.client import CHAT, SCENES, fault, question
-from tests.conftest import lingbi, running_worker
+from tests.conftest import lingbi, running_worker, suspended
 from tests.gateway.conftest import running_gateway
 
 MIB = 1 << 20
@@ -154,15 +154,11 @@ def test_requests_wait_while_the_router_starts_again(two):
 
 
 def test_health_sees_that_no_router_answers(two):
-    watcher = router_of(two).parent()
     assert httpx.get(two.url + "/healthz").json() == {"status": "ok"}
-    watcher.suspend()
-    router_of(two).kill()
-    try:
+    with suspended(router_of(two).parent()):
+        router_of(two).kill()
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(two.url + "/healthz", timeout=1)
-    finally:
-        watcher.resume()
     assert wait_until(lambda: httpx.get(two.url + "/healthz", timeout=5).status_code == 200, 10)
 
 

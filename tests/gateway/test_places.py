@@ -11,7 +11,7 @@ import pytest
 from lingbi.launch.supervision import wait_until
 from lingbi_gateway.router.affinity import FEW
 from tests.client import CHAT
-from tests.conftest import free_port
+from tests.conftest import free_port, suspended
 from tests.gateway.conftest import running_gateway
 from tests.gateway.test_model_routing import router_of
 from tests.gateway.test_routing import address
@@ -122,16 +122,10 @@ def test_a_server_that_refuses_is_left_out_until_it_answers_again(fleet):
 
 
 def test_without_the_router_any_server_answers(fleet):
-    watcher = router_of(fleet).parent()
-    watcher.suspend()
-    router_of(fleet).suspend()
-    try:
+    with suspended(router_of(fleet).parent(), router_of(fleet)):
         start = time.monotonic()
         assert say(fleet, "one")
         assert time.monotonic() - start < 15
-    finally:
-        router_of(fleet).resume()
-        watcher.resume()
 
 
 def test_two_gateways_with_one_list_choose_alike(fleet):

@@ -10,6 +10,7 @@ import pytest
 from lingbi.launch.supervision import wait_until
 from lingbi_gateway.routes import ROUTER_TIMEOUT_S
 from tests.client import CHAT
+from tests.conftest import suspended
 from tests.gateway.conftest import running_gateway
 from tests.gateway.test_model_routing import router_of
 
@@ -38,17 +39,11 @@ def test_a_body_of_28_mib_of_quotation_marks_holds_nobody_up(two):
 
 
 def test_a_router_that_does_not_answer_is_told_as_such(two):
-    watcher = router_of(two).parent()
-    watcher.suspend()
-    router_of(two).suspend()
-    try:
+    with suspended(router_of(two).parent(), router_of(two)):
         answers = [
             httpx.post(two.url + CHAT, json={"model": "one"}, timeout=30),
             httpx.get(two.url + "/v1/models", timeout=30),
         ]
-    finally:
-        router_of(two).resume()
-        watcher.resume()
     for answer in answers:
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], answer.headers["retry-after"]) == (503, "router_timeout", "5")

@@ -11,6 +11,7 @@ from lingbi.launch.supervision import wait_until
 from lingbi_gateway.router.affinity import beginning
 from lingbi_gateway.router.running import MARK, Running
 from tests.client import CHAT
+from tests.conftest import suspended
 from tests.gateway.conftest import running_gateway
 from tests.gateway.test_model_routing import router_of
 
@@ -50,18 +51,12 @@ def test_clients_that_leave_at_once_do_not_count(pair, size):
 
 
 def test_a_client_that_leaves_before_the_router_has_read_does_not_count(pair):
-    watcher, router = router_of(pair).parent(), router_of(pair)
-    watcher.suspend()
-    router.suspend()
-    try:
+    with suspended(router_of(pair).parent(), router_of(pair)):
         clients = [begin(pair, number, size) for size in (0, 300_000) for number in range(5)]
         assert wait_until(lambda: len(list((pair.folder / "body").rglob("0*"))) >= 5, 5)
         for client in clients:
             client.close()
         assert len(pair.requests(CHAT, 10)) == 10
-    finally:
-        router.resume()
-        watcher.resume()
     assert wait_until(lambda: running(pair) == 0, 5), running(pair)
 
 

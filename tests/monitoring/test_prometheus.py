@@ -23,7 +23,7 @@ import yaml
 from lingbi.images.messages import data_url, user_message
 from lingbi.images.scenes import Scene, Thing, draw
 from lingbi.launch.supervision import Supervisor, wait_until
-from tests.conftest import answers, free_port, free_ports, running_stack
+from tests.conftest import answers, free_port, free_ports, running_stack, suspended
 from tests.monitoring.expressions import FOLDER, ON_DEMAND, expressions, metrics_of
 
 SCALE = 120
@@ -136,20 +136,15 @@ def worker(stack: Watched) -> psutil.Process:
     return min(one, other, key=lambda process: process.create_time())
 
 
-@contextlib.contextmanager
-def halted_successor(stack: Watched, before: set):
-    """The worker that supervisor starts in the place of one of these does nothing in the block."""
+def successor(stack: Watched, before: set) -> psutil.Process:
+    """The worker that supervisor starts in the place of one of these."""
 
     def started() -> list[psutil.Process]:
         return [process for process in Supervisor(stack.state_dir).workers_left() if process not in before]
 
     assert wait_until(started, 30)
-    (successor,) = started()
-    successor.suspend()
-    try:
-        yield
-    finally:
-        successor.resume()
+    (found,) = started()
+    return found
 
 
 def firing(stack: Watched, alert: str) -> bool:
@@ -170,7 +165,7 @@ def test_a_killed_worker_fires_its_alert_which_ends_once_the_next_one_answers(wa
     assert not firing(watched, "WorkerGone")
     workers = set(Supervisor(watched.state_dir).workers_left())
     first.send_signal(signal.SIGKILL)
-    with halted_successor(watched, workers):  # it might be there before the alert is due
+    with suspended(successor(watched, workers)):  # it might be there before the alert is due
         assert wait_until(lambda: firing(watched, "WorkerGone"), 30)
     assert wait_until(lambda: not firing(watched, "WorkerGone"), 60)
     assert worker(watched).pid != first.pid

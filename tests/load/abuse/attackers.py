@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import AUTHORITIES
 from tests.load.abuse import gradio_page
 from tests.load.abuse.addresses import ATTACKER, headers_of, source_of
+from tests.load.abuse.trust import AUTHORITIES
 
 # In the order of the report: what is attacked, and the module of tests.load.abuse.attacks with its `attack`.
 ATTACKS = ("pictures", "bodies", "sessions", "uploads", "connections", "predict", "streams")

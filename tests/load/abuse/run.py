@@ -12,11 +12,12 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.conftest import AUTHORITIES, ROOT
+from tests.conftest import ROOT
 from tests.load.abuse.bounds import MAX_REST_S, MAX_WAIT_S, REST_CORES
 from tests.load.abuse.processes import Processes, Seen, tree
 from tests.load.abuse.report import Phase
 from tests.load.abuse.stack import Stack
+from tests.load.abuse.trust import AUTHORITIES
 from tests.load.abuse.visitors import Answer
 
 LOOK_S, CALM_S = 0.25, 1.0

@@ -11,11 +11,12 @@ import httpx
 from lingbi.launch.supervision import Supervisor, wait_until
 from lingbi_ui.logins import change
 from tests.client import CHAT, body
-from tests.conftest import AUTHORITIES, running_stack
+from tests.conftest import running_stack
 from tests.keys import add_to_file
 from tests.load.abuse.addresses import OWN
 from tests.load.abuse.gradio_page import event_number
 from tests.load.abuse.processes import Processes
+from tests.load.abuse.trust import AUTHORITIES
 
 TEXTS = ("hello", "你好", "What can you do?")
 TEXT_TOKENS = 8

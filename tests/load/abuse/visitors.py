@@ -18,11 +18,11 @@ import httpx
 from lingbi.images.scenes import Scene, find_fault
 from lingbi.smoke.checks import data_url, turn
 from tests.client import CHAT, QUESTION, SCENES, body
-from tests.conftest import AUTHORITIES
 from tests.load.abuse import gradio_page
 from tests.load.abuse.addresses import headers_of, source_of
 from tests.load.abuse.bounds import MAX_WAIT_S
 from tests.load.abuse.stack import TEXT_TOKENS, text_body
+from tests.load.abuse.trust import AUTHORITIES
 
 PICTURE, TEXT = "picture", "text"
 RIGHT, WRONG, FAILED = "right", "wrong", "failed"
