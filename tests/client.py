@@ -44,3 +44,9 @@ def metric(server: dict, name: str) -> float:
     """The sum of a metric over its labels; 0 where it is not there yet."""
     lines = httpx.get(server["url"] + "/metrics", trust_env=False).text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def is_let_in(server: dict) -> bool:
+    """Whether a running server has read this key by now: it looks for new ones once a second."""
+    with http(server) as client:
+        return client.get("/v1/models").is_success

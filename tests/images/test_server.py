@@ -110,7 +110,7 @@ def test_the_health_check_sees_a_start_and_sigterm_lets_a_running_answer_finish(
 def test_it_ends_with_status_3_when_no_worker_can_be_kept_up(server_image):
     with running(server_image, "--env=LINGBI_KEYS_FILE=/tmp/keys") as name:
         # The worker ends at once, again and again, for want of a key file that can be read.
-        wait_until(lambda: "spawned: 'worker-0'" in logs(name), 30)
+        assert wait_until(lambda: "spawned: 'worker-0'" in logs(name), 30)
         docker("exec", name, "sh", "-c", f"echo nonsense >/tmp/keys && kill -9 {worker_pid(name)}")
         assert wait_exit(name) == 3
         assert "no worker can be kept up" in logs(name) and "/tmp/keys line 1" in logs(name)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from lingbi.launch.supervision import wait_until
-from tests.client import CHAT, SCENES, fault, http, metric, question
+from tests.client import CHAT, SCENES, fault, http, is_let_in, metric, question
 from tests.conftest import lingbi, running_worker
 from tests.keys import add_to_file
 
@@ -61,8 +61,8 @@ def test_a_client_that_leaves_the_queue_makes_room(small):
 
 def test_a_new_key_with_a_limit_serves_within_seconds_and_keeps_to_it(small):
     named = small | {"key": add_to_file(small["state_dir"] / "keys", "guest", 1)}
+    assert wait_until(lambda: is_let_in(named), 20)
     with http(named) as client:
-        assert wait_until(lambda: client.get("/v1/models").status_code == 200, 20)
         with endless_answer(named):
             refused = client.post(CHAT, json=question(small, SCENES[1]))
             assert refused.status_code == 429 and "this key" in refused.json()["error"]["message"]
