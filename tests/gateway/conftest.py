@@ -158,7 +158,7 @@ def running_gateway(servers: list, **settings):
         )
     try:
         health = f"http://127.0.0.1:{gateway.inner_port}/none"
-        wait_until(lambda: process.poll() is not None or _listens(health), 20)
+        assert wait_until(lambda: process.poll() is not None or _listens(health), 20), gateway.log()
         assert process.poll() is None, gateway.log()
         gateway.process = process
         yield gateway

@@ -197,7 +197,7 @@ def sides(worker: dict, is_routed: bool):
             return
         servers = [f"{worker['model']}={address}", f"other={address}"]
         routed = stack.enter_context(running_gateway(servers, **plenty))
-        wait_until(lambda: answers(f"{routed.url}/healthz"), 10)
+        assert wait_until(lambda: answers(f"{routed.url}/healthz"), 10)
         yield {"routed": routed.url, "plain": plain}
 
 
