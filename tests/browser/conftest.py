@@ -80,6 +80,12 @@ class Visitor:
         self.type(text)
         self.page.press("#question textarea", "Enter")
 
+    def retry(self) -> None:
+        """Ask the last question again; the old answer, which may be the same as the new one, has gone when this returns."""
+        self.answers.last.evaluate("answer => answer.dataset.old = 'yes'")
+        self.page.locator("#chat button[title=Retry]").click()
+        expect(self.page.locator("#chat [data-old]")).to_have_count(0)
+
     @property
     def answers(self):
         return self.page.locator("#chat [data-testid=bot]")

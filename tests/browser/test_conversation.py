@@ -173,7 +173,7 @@ def test_retry_edit_and_a_new_conversation(visit, tmp_path):
     visitor = visit()
     visitor.ask("What colour is it?", image(tmp_path, RED))
     visitor.sees("red|Red")
-    visitor.page.locator("#chat button[title=Retry]").click()
+    visitor.retry()
     visitor.sees("red|Red")
     expect(visitor.answers).to_have_count(1)
     visitor.page.locator("#chat button[title=Edit]").last.click()

@@ -152,7 +152,7 @@ def test_the_server_goes_and_comes_back(visit, own_stack, tmp_path):
     visitor.shot("server-away")
     processes.startProcess("worker:worker-0")
     expect(visitor.page.locator("#state")).to_have_attribute("data-phase", "ready", timeout=90_000)
-    visitor.page.locator("#chat button[title=Retry]").click()
+    visitor.retry()
     visitor.sees("circle")
     expect(visitor.answers).to_have_count(2)
 
