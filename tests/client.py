@@ -46,7 +46,7 @@ def metric(server: dict, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
-def is_let_in(server: dict) -> bool:
+def is_let_in(server: dict, **options) -> bool:
     """Whether a running server has read this key by now: it looks for new ones once a second."""
-    with http(server) as client:
+    with http(server, **options) as client:
         return client.get("/v1/models").is_success

@@ -71,8 +71,6 @@ def _started(state_dir: Path, count: int, has_logins: bool) -> Iterator[Stack]:
             cookies = log_in(stack.url, REMOVED, passwords[REMOVED])
             change(logins, "remove", REMOVED)
             stack = replace(stack, login=(VISITOR, passwords[VISITOR]), cookies=cookies)
-        last = report | {"key": stack.attackers_key}
-        assert wait_until(lambda: is_let_in(last), KEYS_ARE_READ_S), "the server does not know the keys that were made"
         yield as_found(stack)
 
 
@@ -90,7 +88,10 @@ def other_stack(url: str, key_file: Path, processes: Processes, addresses: str) 
 
 
 def as_found(stack: Stack) -> Stack:
-    """The stack with what it says while it is calm."""
+    """The stack with what it says while it is calm, once it knows its keys, of which the attackers' was made last."""
+    last = {"url": stack.url, "key": stack.attackers_key}
+    known = wait_until(lambda: is_let_in(last, verify=AUTHORITIES), KEYS_ARE_READ_S)
+    assert known, f"{stack.url} did not let the attackers' key in within {KEYS_ARE_READ_S} s"
     return replace(stack, texts=calm_answers(stack, stack.keys[0]), event=asking_event(stack))
 
 
