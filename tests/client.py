@@ -49,4 +49,9 @@ def metric(server: dict, name: str) -> float:
 def is_let_in(server: dict, **options) -> bool:
     """Whether a running server has read this key by now: it looks for new ones once a second."""
     with http(server, **options) as client:
-        return client.get("/v1/models").is_success
+        return client.get("/v1/models").status_code == 200
+
+
+def is_at_rest(server: dict) -> bool:
+    """Whether no answer runs and no request is inside."""
+    return metric(server, "lingbi_sessions") == 0 == metric(server, "lingbi_requests_inside")

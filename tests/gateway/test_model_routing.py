@@ -12,7 +12,7 @@ import pytest
 
 from lingbi.launch.supervision import wait_until
 from lingbi.model.resolve import DEMO_FOLDER
-from tests.client import CHAT, SCENES, fault, question
+from tests.client import CHAT, SCENES, fault, http, is_let_in, question
 from tests.conftest import lingbi, running_worker, suspended
 from tests.gateway.conftest import running_gateway
 
@@ -263,10 +263,9 @@ def test_who_has_no_key_learns_no_names(real):
 def test_a_key_sees_and_uses_its_own_models_alone(real, models):
     names = [model["model"] for model in models]
     made = lingbi("key", "add", "second", "--models", names[1], state_dir=models[0]["state_dir"])
-    with httpx.Client(
-        base_url=real.url, headers={"Authorization": f"Bearer {made.stdout.strip()}"}, timeout=60
-    ) as client:
-        assert wait_until(lambda: client.get("/v1/models").status_code == 200, 20), made.stderr
+    second = {"url": real.url, "key": made.stdout.strip()}
+    assert wait_until(lambda: is_let_in(second), 20), made.stderr
+    with http(second, timeout=60) as client:
         assert [item["id"] for item in client.get("/v1/models").json()["data"]] == names[1:]
         assert client.get(f"/v1/models/{names[1]}").json()["id"] == names[1]
         assert wait_until(lambda: client.post(CHAT, json=question(models[1], SCENES[1])).status_code == 200, 20)

@@ -14,7 +14,7 @@ import pytest
 from lingbi.images.messages import data_url, user_message
 from lingbi.model.random import make
 from lingbi.smoke.form_checks import list_of_objects, response_format
-from tests.client import CHAT, body, client_options, http, metric
+from tests.client import CHAT, body, client_options, http, is_at_rest
 from tests.conftest import running_worker
 from tests.geometries import PUBLISHED
 from tests.load.schemas import FORMS, ask_all, counts
@@ -64,7 +64,7 @@ def test_every_answer_is_valid(server, request):
     outcome = asyncio.run(ask_all(server, 4 * len(FORMS), BESIDE))
     print(f"\n{outcome.valid} valid, {outcome.tokens} tokens in {outcome.seconds:.1f} s, {counts(server)}")
     assert outcome.faults == []
-    assert metric(server, "lingbi_sessions") == 0 == metric(server, "lingbi_requests_inside")
+    assert is_at_rest(server)
 
 
 def test_greedy_answers_are_those_of_the_cpu_engine(demo, demo_server):

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from lingbi.launch.supervision import wait_until
-from tests.client import CHAT, SCENES, fault, http, metric, question
+from tests.client import CHAT, SCENES, fault, http, is_at_rest, metric, question
 from tests.conftest import running_worker
 from tests.load.mixed import Run
 
@@ -38,10 +38,6 @@ def ask_all(server: dict, times: int = 2) -> list:
         responses = list(pool.map(lambda scene: client.post(CHAT, json=question(server, scene)), SCENES * times))
     faults = [fault(scene, response) for scene, response in zip(SCENES * times, responses, strict=True)]
     return [found for found in faults if found]
-
-
-def is_at_rest(server: dict) -> bool:
-    return metric(server, "lingbi_sessions") == 0 == metric(server, "lingbi_requests_inside")
 
 
 @pytest.fixture(scope="module")

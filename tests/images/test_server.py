@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from lingbi.launch.supervision import wait_until
+from tests.client import is_let_in
 from tests.conftest import ROOT
 from tests.containers.images import docker, inspect, worrying
 from tests.images.conftest import EXPECTED, HARDENED, health, logs, python, running, wait_exit, wait_healthy
@@ -158,5 +159,4 @@ class TestCommands:
 
     def test_keys_of_a_running_server(self, server):
         made = docker("exec", server, "lingbi", "key", "add", "alice").stdout.strip()
-        headers = {"Authorization": f"Bearer {made}"}
-        assert wait_until(lambda: httpx.get(f"{address(server)}/v1/models", headers=headers).status_code == 200, 10)
+        assert wait_until(lambda: is_let_in({"url": address(server), "key": made}), 10)

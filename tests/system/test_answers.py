@@ -13,7 +13,7 @@ import pytest
 from lingbi.images.scenes import COLOURS, Scene, Thing
 from lingbi.launch.supervision import wait_until
 from lingbi.smoke.checks import data_url, turn
-from tests.client import CHAT, QUESTION, SCENES, body, client_options, fault, http, metric, question
+from tests.client import CHAT, QUESTION, SCENES, body, client_options, fault, http, is_at_rest, metric, question
 from tests.server.images.bad_images import refused
 
 GREEN = Scene((Thing("green", "triangle"),))
@@ -172,10 +172,6 @@ def test_concurrent_distinct_images_get_the_answers_that_they_get_alone(demo_ser
         with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
             together = list(pool.map(ask, bodies))
     assert together == alone and len(set(alone)) == len(SCENES)
-
-
-def is_at_rest(server) -> bool:
-    return metric(server, "lingbi_sessions") == 0 == metric(server, "lingbi_requests_inside")
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -11,7 +11,7 @@ from lingbi.images.scene_json import json_fault
 from lingbi.launch.supervision import wait_until
 from lingbi.smoke.checks import THREE, TWO, data_url
 from lingbi.smoke.form_checks import list_of_objects, response_format
-from tests.client import CHAT, SCENES, body, http, metric, question
+from tests.client import CHAT, SCENES, body, http, is_at_rest, metric, question
 from tests.schemas import CHOICES, REGEXES, SCHEMAS, regex_fault, schema_fault
 
 COUNTS = "lingbi_bound_tokens_total"
@@ -150,4 +150,4 @@ def test_clients_that_leave_in_the_middle_leave_nothing_behind(client, demo_serv
         with client.stream("POST", CHAT, json=asked | {"max_tokens": 3000}) as response:
             next(response.iter_lines())
     assert ask(client, demo_server, guided_choice=["yes"])["choices"][0]["message"]["content"] == "yes"
-    assert wait_until(lambda: metric(demo_server, "lingbi_sessions") == 0, 5)
+    assert wait_until(lambda: is_at_rest(demo_server), 5)
